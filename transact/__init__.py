@@ -1,0 +1,91 @@
+"""TransAct Explorer's library: look into a language model's redundancy and cut it away.
+
+    load -> observe -> score -> make_plan -> prune -> evaluate -> save
+
+Every arrow is one function, every value between them is frozen. `masked` tries a plan without cutting.
+"""
+
+from transact.calibration import CalibrationSet, EvaluationSet
+from transact.checkpoint import SaveReport, save
+from transact.errors import (
+    CheckpointBroken,
+    InvalidOption,
+    InvalidPlan,
+    InvalidPrompt,
+    InvalidTarget,
+    InvalidText,
+    ModelNotFound,
+    ModelUnsupported,
+    NonFiniteActivations,
+    NotEnoughMemory,
+    SaveRefused,
+    TransactError,
+)
+from transact.evaluation import EvalReport, evaluate, perplexity
+from transact.generation import generate
+from transact.importance import METRICS, ImportanceScores, Metric, score
+from transact.loading import LoadedModel, Preflight, load, preflight
+from transact.masking import masked
+from transact.observe import ActivationStatistics, observe
+from transact.plan import ALLOCATIONS, LayerPlan, Locks, PruningPlan, make_plan
+from transact.probes import Probe, ProbeResult, load_probes, run_probe
+from transact.progress import NO_PROGRESS, Cancelled, Progress
+from transact.sources import BUNDLED
+from transact.spec import LayerShape, ModelSpec
+from transact.speed import Speed, measure_speed
+from transact.surgery import COMPENSATIONS, prune
+from transact.target import PruningTarget
+
+__all__ = [
+    "ALLOCATIONS",
+    "BUNDLED",
+    "COMPENSATIONS",
+    "METRICS",
+    "NO_PROGRESS",
+    "ActivationStatistics",
+    "CalibrationSet",
+    "Cancelled",
+    "CheckpointBroken",
+    "EvalReport",
+    "EvaluationSet",
+    "ImportanceScores",
+    "InvalidOption",
+    "InvalidPlan",
+    "InvalidPrompt",
+    "InvalidTarget",
+    "InvalidText",
+    "LayerPlan",
+    "LayerShape",
+    "LoadedModel",
+    "Locks",
+    "Metric",
+    "ModelNotFound",
+    "ModelSpec",
+    "ModelUnsupported",
+    "NonFiniteActivations",
+    "NotEnoughMemory",
+    "Preflight",
+    "Probe",
+    "ProbeResult",
+    "Progress",
+    "PruningPlan",
+    "PruningTarget",
+    "SaveRefused",
+    "SaveReport",
+    "Speed",
+    "TransactError",
+    "evaluate",
+    "generate",
+    "load",
+    "load_probes",
+    "make_plan",
+    "masked",
+    "measure_speed",
+    "observe",
+    "perplexity",
+    "preflight",
+    "prune",
+    "run_probe",
+    "save",
+    "score",
+]

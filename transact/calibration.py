@@ -1,0 +1,254 @@
+"""Texts as token sequences: what a model is scored on and what it is measured on.
+
+Sequences are kept right-padded. In a causal model no real token ever sees the padding to its right, so
+neither a score nor a loss depends on batch size or padding; padding that came in on the left is moved.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from transact.errors import InvalidText
+from transact.spec import digest
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`input_ids` int64 [sample, seq], right-padded with zeros; `mask` bool [sample, seq], True = real token."""
+
+    input_ids: torch.Tensor
+    mask: torch.Tensor
+    indices: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class TokenSet:
+    """Token sequences with where they came from.
+
+    `input_ids` int64 [sample, seq] and `attention_mask` bool [sample, seq], right-padded; `protocol` says in
+    words how the texts became sequences.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    name: str
+    seed: int | None
+    protocol: str
+
+    @classmethod
+    def from_token_ids(
+        cls, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, *, name: str = "token ids"
+    ) -> Self:
+        """Take token ids as they are: no BOS is added, nothing is cut.
+
+        `input_ids` int64 [sample, seq] (a nested list will do); `attention_mask` [sample, seq], nonzero for
+        real tokens, padding on either side. Raises `InvalidText` for an empty set, a wrong shape, or a mask
+        with a hole.
+        """
+        ids = torch.as_tensor(input_ids)
+        if ids.ndim != 2 or ids.numel() == 0 or ids.is_floating_point():
+            raise InvalidText(f"Token ids must be whole numbers of shape [sample, seq], not {list(ids.shape)}.")
+        if attention_mask is None:
+            return cls._from_sequences([row.tolist() for row in ids], name, None, "token ids as given")
+        mask = torch.as_tensor(attention_mask).bool()
+        if mask.shape != ids.shape:
+            raise InvalidText(f"The mask has shape {list(mask.shape)}, the token ids {list(ids.shape)}.")
+        # a row whose real tokens are contiguous changes between real and padding at most twice
+        edges = torch.nn.functional.pad(mask.int(), (1, 1)).diff(dim=1).abs().sum(dim=1)
+        if int(edges.max()) > 2:
+            raise InvalidText("A mask has padding between real tokens; padding may stand at the ends only.")
+        rows = [row[keep].tolist() for row, keep in zip(ids, mask, strict=True)]
+        return cls._from_sequences([row for row in rows if row], name, None, "token ids as given")
+
+    @classmethod
+    def _from_texts(
+        cls,
+        texts: Sequence[str],
+        tokenizer: PreTrainedTokenizerBase,
+        num_samples: int | None,
+        seq_len: int,
+        seed: int,
+        min_tokens: int,
+        name: str,
+    ) -> Self:
+        _check_lengths(seq_len, num_samples)
+        rows = [row for row in _encode(texts, tokenizer, seq_len) if len(row) >= max(min_tokens, 1)]
+        if not rows:
+            raise InvalidText(
+                f"None of the {len(texts)} texts has {max(min_tokens, 1)} tokens or more. Give longer text."
+            )
+        if num_samples is not None and len(rows) > num_samples:
+            chosen = sorted(random.Random(seed).sample(range(len(rows)), num_samples))
+            rows = [rows[index] for index in chosen]
+        protocol = (
+            f"each text one sequence, {'BOS + ' if tokenizer.bos_token_id is not None else ''}tokens, cut at "
+            f"{seq_len}, under {max(min_tokens, 1)} tokens dropped"
+        )
+        return cls._from_sequences(rows, name, seed, protocol)
+
+    @classmethod
+    def from_document(
+        cls,
+        text: str,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        seq_len: int = 512,
+        num_samples: int | None = None,
+        seed: int = 0,
+        name: str = "document",
+    ) -> Self:
+        """One long text, tokenised once (BOS in front) and cut into contiguous windows of `seq_len`.
+
+        An incomplete last window is dropped unless it is the only one, as is usual for WikiText-2. With
+        `num_samples`, that many windows are sampled with `seed`. Raises `InvalidText` for empty text.
+        """
+        _check_lengths(seq_len, num_samples)
+        ids = _encode([text], tokenizer, None)[0] if text.strip() else []
+        if not ids:
+            raise InvalidText("The text is empty. Give some text.")
+        rows = [ids[start : start + seq_len] for start in range(0, max(len(ids) - seq_len + 1, 1), seq_len)]
+        if num_samples is not None and len(rows) > num_samples:
+            rows = [rows[index] for index in sorted(random.Random(seed).sample(range(len(rows)), num_samples))]
+        return cls._from_sequences(rows, name, seed, f"one document, contiguous windows of {seq_len} tokens")
+
+    @classmethod
+    def _from_sequences(cls, rows: list[list[int]], name: str, seed: int | None, protocol: str) -> Self:
+        if not rows:
+            raise InvalidText("There is no token to work with. Give some text.")
+        width = max(map(len, rows))
+        ids = torch.zeros((len(rows), width), dtype=torch.int64)
+        mask = torch.zeros((len(rows), width), dtype=torch.bool)
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = torch.tensor(row, dtype=torch.int64)
+            mask[index, : len(row)] = True
+        if int(ids.min()) < 0:
+            raise InvalidText("A token id is negative. Token ids run from 0 to the vocabulary size less one.")
+        return cls(ids, mask, name, seed, protocol)
+
+    @property
+    def num_samples(self) -> int:
+        return self.input_ids.shape[0]
+
+    @cached_property
+    def lengths(self) -> tuple[int, ...]:
+        """Real tokens of each sample."""
+        return tuple(self.attention_mask.sum(dim=1).tolist())
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(self.lengths)
+
+    def rows(self) -> Iterator[tuple[int, ...]]:
+        """The token ids of each sample, without padding."""
+        for row, length in zip(self.input_ids.tolist(), self.lengths, strict=True):
+            yield tuple(row[:length])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A digest of the token ids, whatever the set is called."""
+        return digest(repr(list(self.rows())))
+
+    def batches(self, *, batch_size: int, max_tokens: int | None = None) -> Iterator[Batch]:
+        """Batches of samples of like length, longest first, so that little is padded and memory peaks early.
+
+        At most `batch_size` samples and, where given, `max_tokens` positions (one sample always fits).
+        """
+        order = sorted(range(self.num_samples), key=lambda index: -self.lengths[index])
+        start = 0
+        while start < len(order):
+            width = self.lengths[order[start]]
+            size = batch_size if max_tokens is None else max(1, min(batch_size, max_tokens // width))
+            indices = order[start : start + size]
+            yield Batch(self.input_ids[indices, :width], self.attention_mask[indices, :width], tuple(indices))
+            start += size
+
+    def check_vocabulary(self, vocab_size: int) -> None:
+        """Raise `InvalidText` if a token id is not in a vocabulary of this size."""
+        largest = int(self.input_ids.max())
+        if largest >= vocab_size:
+            raise InvalidText(
+                f"Token id {largest} is not in the model's vocabulary of {vocab_size}. Tokenise the text with this "
+                "model's own tokenizer."
+            )
+
+
+class CalibrationSet(TokenSet):
+    """Text that scores."""
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: Sequence[str],
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        num_samples: int | None = 128,
+        seq_len: int = 512,
+        seed: int = 0,
+        min_tokens: int = 1,
+        name: str = "texts",
+    ) -> Self:
+        """Each text is one sequence: BOS (where the tokenizer has one) + tokens, cut at `seq_len`.
+
+        Texts with fewer than `min_tokens` tokens (BOS counts, after the cut) are dropped; of more than
+        `num_samples` that many are sampled with `seed`. Raises `InvalidText` if nothing is left.
+        """
+        return cls._from_texts(texts, tokenizer, num_samples, seq_len, seed, min_tokens, name)
+
+
+class EvaluationSet(TokenSet):
+    """Text that measures; takes all texts unless told otherwise."""
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: Sequence[str],
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        seq_len: int = 512,
+        num_samples: int | None = None,
+        seed: int = 0,
+        min_tokens: int = 1,
+        name: str = "texts",
+    ) -> Self:
+        """As `CalibrationSet.from_texts`; a text must have 2 tokens for a prediction to be measured."""
+        return cls._from_texts(texts, tokenizer, num_samples, seq_len, seed, min_tokens, name)
+
+    @property
+    def num_predictions(self) -> int:
+        """Next-token predictions: all tokens but the first of each sample."""
+        return sum(length - 1 for length in self.lengths)
+
+    def overlap(self, calibration: TokenSet) -> float:
+        """Share of these samples that also stand in the calibration set, token for token."""
+        seen = set(calibration.rows())
+        return sum(row in seen for row in self.rows()) / self.num_samples
+
+
+def _check_lengths(seq_len: int, num_samples: int | None) -> None:
+    if seq_len < 1 or (num_samples is not None and num_samples < 1):
+        raise InvalidText(
+            f"Sequence length {seq_len} and {num_samples} samples were asked for; both must be at least 1."
+        )
+
+
+def _encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase | None, seq_len: int | None) -> list[list[int]]:
+    """BOS + tokens of each text; never a second BOS where the text itself begins with one."""
+    if tokenizer is None:
+        raise InvalidText("This model came without a tokenizer, so text cannot be read. Use from_token_ids.")
+    if isinstance(texts, str):
+        raise InvalidText("A single text was given where a list of texts is expected; use from_document for it.")
+    filled = [text for text in texts if text.strip()]
+    if not filled:
+        raise InvalidText("The text is empty. Give some text.")
+    bos = tokenizer.bos_token_id
+    rows = []
+    for ids in tokenizer(filled, add_special_tokens=False, verbose=False)["input_ids"]:
+        if bos is not None and (not ids or ids[0] != bos):
+            ids = [bos, *ids]
+        rows.append(ids[:seq_len])
+    return rows

@@ -1,0 +1,145 @@
+"""A pruned model as a checkpoint that stock `transformers` loads, with its plan and a model card.
+
+A uniform result keeps its class where that class takes the head count. `LlamaConfig` refuses counts that do
+not divide the hidden size; Mistral (without biases) and Granite (with them) compute the same function from
+tensors of the same names and take any count. A result with layers of different sizes is padded with zeros to
+its widest layer, which changes nothing but the saving.
+"""
+
+import os
+import secrets
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from transact.errors import SaveRefused, choice
+from transact.families import FAMILIES
+from transact.loading import DTYPES, LoadedModel
+from transact.model_card import write_card
+from transact.quiet import no_progress_bars
+from transact.spec import ModelSpec
+
+PLAN_FILE = "plan.json"
+
+# what GraniteConfig adds to a Llama configuration; with these values it computes what Llama computes
+_GRANITE_AS_LLAMA = {"embedding_multiplier": 1.0, "logits_scaling": 1.0, "residual_multiplier": 1.0}
+
+
+@dataclass(frozen=True)
+class SaveReport:
+    """What was written.
+
+    `model_class` is the stock class that loads it; `padded` says whether zeros fill layers up to the widest;
+    `parameters_lost` is the saving that padding gave back; `notes` explains both in words.
+    """
+
+    directory: str
+    model_class: str
+    parameters_written: int
+    parameters_lost: int
+    padded: bool
+    notes: tuple[str, ...]
+
+
+def save(loaded: LoadedModel, directory: str | Path, *, dtype: str | None = None) -> SaveReport:
+    """Write a stock checkpoint, tokenizer, `plan.json` and model card.
+
+    Weights keep the dtype they have in memory unless `dtype` names another. The folder appears only when
+    all of it is written. Raises `SaveRefused` if `directory` holds files already or the disk refuses.
+    """
+    directory = Path(directory)
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise SaveRefused(f"{directory} exists and is not an empty folder. Choose a new one.")
+    target = DTYPES[choice(dtype, DTYPES, "dtype")] if dtype else loaded.dtype
+    written = loaded.spec.widest
+    config, notes = _stock_config(loaded, written)
+    lost = written.num_parameters - loaded.spec.num_parameters
+    if lost:
+        notes.append(
+            f"Its layers have different sizes, which a stock configuration cannot express: zeros pad them to the "
+            f"widest, {written.num_parameters:,} parameters instead of {loaded.spec.num_parameters:,}. The "
+            "outputs are the same."
+        )
+    model = _stock_model(loaded, config, written, target)
+    report = SaveReport(
+        directory=str(directory),
+        model_class=type(model).__name__,
+        parameters_written=written.num_parameters,
+        parameters_lost=lost,
+        padded=bool(lost),
+        notes=tuple(notes),
+    )
+    partial = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}.partial")
+    try:
+        partial.mkdir(parents=True)
+        with no_progress_bars():
+            model.save_pretrained(partial)
+        if loaded.tokenizer is not None:
+            loaded.tokenizer.save_pretrained(partial)
+        if loaded.plans:
+            (partial / PLAN_FILE).write_text(loaded.plans[-1].to_json(), encoding="utf-8")
+        write_card(partial / "README.md", loaded, report)
+        if directory.exists():
+            directory.rmdir()
+        os.replace(partial, directory)
+    except OSError as error:
+        raise SaveRefused(
+            f"{directory} could not be written: {error.strerror or error}. Free some space or choose another place."
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return report
+
+
+def _stock_config(loaded: LoadedModel, spec: ModelSpec) -> tuple[PreTrainedConfig, list[str]]:
+    """A configuration that stock classes accept for `spec`, and what had to be done for it."""
+    family, heads = spec.layout, spec.layers[0].num_attention_heads
+    values = loaded.model.config.to_dict()
+    for name in ("model_type", "architectures", "transformers_version"):
+        values.pop(name, None)
+    values |= {
+        "num_attention_heads": heads,
+        "num_key_value_heads": spec.layers[0].num_key_value_heads,
+        "intermediate_size": spec.layers[0].intermediate_size,
+        "head_dim": spec.head_dim,
+    }
+    if not family.heads_divide_hidden or spec.hidden_size % heads == 0:
+        return AutoConfig.for_model(family.model_type, **values), []
+    equivalent = family.compact_with_bias if spec.has_bias else family.compact_without_bias
+    if equivalent == "granite":
+        values |= _GRANITE_AS_LLAMA | {"attention_multiplier": spec.head_dim**-0.5}
+    if equivalent == "mistral":
+        values |= {"sliding_window": None}
+    note = (
+        f"{heads} heads do not divide the hidden size {spec.hidden_size}, which {family.label}'s configuration "
+        f"refuses; it is written as {FAMILIES[equivalent].label}, the same computation."
+    )
+    return AutoConfig.for_model(equivalent, **values), [note]
+
+
+def _stock_model(loaded: LoadedModel, config: PreTrainedConfig, spec: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:
+    """The stock class of `config`, holding the weights of `loaded`, zero-padded to the sizes of `spec`."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    shapes = dict(spec.tensor_shapes())
+    state = {}
+    for name, tensor in loaded.model.state_dict().items():
+        tensor = tensor.detach().to(dtype)
+        state[name] = _padded(tensor, shapes[name]) if name in shapes else tensor
+    model.load_state_dict(state, assign=True)
+    model.tie_weights()
+    model.config.dtype = dtype
+    model.generation_config = loaded.model.generation_config
+    return model
+
+
+def _padded(tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    """`tensor` in the first corner of zeros of that shape."""
+    if tuple(tensor.shape) == shape:
+        return tensor
+    whole = tensor.new_zeros(shape)
+    whole[tuple(slice(size) for size in tensor.shape)] = tensor
+    return whole

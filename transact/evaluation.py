@@ -1,0 +1,273 @@
+"""What pruning cost and what it saved: perplexity, agreement with the dense model, speed, size."""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from transact.calibration import Batch, EvaluationSet
+from transact.errors import InvalidText, NonFiniteActivations
+from transact.generation import generate
+from transact.loading import LoadedModel
+from transact.progress import NO_PROGRESS, Progress
+from transact.speed import DECODE_TOKENS, PREFILL_TOKENS, REPEATS, Speed, measure_speed
+
+_LOGIT_ELEMENTS = 1 << 25
+"""Logits held at once (128 MiB in float32); the batch shrinks as the vocabulary grows."""
+_MAX_BATCH = 32
+_CONTEXT = 512
+"""Context at which FLOPs per token are stated."""
+
+
+@dataclass(frozen=True)
+class EvalReport:
+    """Everything measured on one model, beside its reference where one was given.
+
+    `perplexity_standard_error` and `perplexity_difference_standard_error` count the variation between texts
+    (the second one pairs them); None where there is only one text. `top1_agreement` is the share of
+    positions where both models rate the same token highest, `kl_divergence` the mean of KL(reference ‖ model)
+    in nats over the same positions. Speeds in tokens per second, `flops_per_token` at a context of 512,
+    `kv_bytes_per_token` and `checkpoint_bytes` in the dtype in memory. `protocol` says for each group of
+    numbers how it was taken. Fields without a reference are None.
+    """
+
+    perplexity: float
+    perplexity_standard_error: float | None
+    num_predictions: int
+    parameters: int
+    flops_per_token: int
+    kv_bytes_per_token: int
+    checkpoint_bytes: int
+    protocol: dict[str, str]
+    prefill_tokens_per_second: float | None = None
+    decode_tokens_per_second: float | None = None
+    generation: str | None = None
+    reference_perplexity: float | None = None
+    reference_perplexity_standard_error: float | None = None
+    perplexity_difference: float | None = None
+    perplexity_difference_standard_error: float | None = None
+    top1_agreement: float | None = None
+    kl_divergence: float | None = None
+    reference_parameters: int | None = None
+    reference_flops_per_token: int | None = None
+    reference_kv_bytes_per_token: int | None = None
+    reference_checkpoint_bytes: int | None = None
+    reference_prefill_tokens_per_second: float | None = None
+    reference_decode_tokens_per_second: float | None = None
+    reference_generation: str | None = None
+
+    def to_dict(self) -> dict:
+        """JSON-able."""
+        return dataclasses.asdict(self)
+
+
+def perplexity(loaded: LoadedModel, evaluation: EvaluationSet, *, progress: Progress = NO_PROGRESS) -> float:
+    """exp of the mean negative log-likelihood over all real next-token predictions.
+
+    Raises `InvalidText` where there is nothing to predict, `NonFiniteActivations` for NaN losses.
+    """
+    return _measure_losses(loaded, evaluation, progress).perplexity
+
+
+def evaluate(
+    loaded: LoadedModel,
+    evaluation: EvaluationSet,
+    *,
+    reference: LoadedModel | None = None,
+    prompt: str | None = None,
+    speed: bool = True,
+    progress: Progress = NO_PROGRESS,
+) -> EvalReport:
+    """Measure `loaded`, and how it differs from `reference` on the same tokens.
+
+    `prompt`: also continue it greedily, with both. `speed=False` leaves the timing out. Raises as
+    `perplexity` does, and `InvalidText` for a reference with another vocabulary.
+    """
+    agreement = None
+    if reference is None:
+        losses = _measure_losses(loaded, evaluation, progress)
+    else:
+        agreement = _compare(loaded, reference, evaluation, progress)
+        losses = agreement.losses
+    models = (loaded,) if reference is None else (loaded, reference)
+    speeds = measure_speed(models, progress=progress) if speed else (None,) * len(models)
+    texts = [None if prompt is None else generate(model, prompt, progress=progress) for model in models]
+    return EvalReport(
+        perplexity=losses.perplexity,
+        perplexity_standard_error=losses.standard_error,
+        num_predictions=evaluation.num_predictions,
+        **_costs(loaded, speeds[0], texts[0], prefix=""),
+        **({} if agreement is None else _reference_fields(agreement, reference, speeds[1], texts[1])),
+        protocol=_protocol(loaded, evaluation, prompt, speed),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Losses:
+    """Summed loss (nats, float64) and number of predictions of each sample."""
+
+    sums: torch.Tensor
+    counts: torch.Tensor
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(min(self.mean, 700.0))
+
+    @property
+    def mean(self) -> float:
+        return float(self.sums.sum() / self.counts.sum())
+
+    @property
+    def deviations(self) -> torch.Tensor:
+        """What each sample adds to perplexity beyond its share: the delta method on a ratio of sums."""
+        return self.perplexity * (self.sums - self.mean * self.counts)
+
+    @property
+    def standard_error(self) -> float | None:
+        return _clustered_error(self.deviations, self.counts)
+
+
+@dataclass(frozen=True, eq=False)
+class _Agreement:
+    losses: _Losses
+    reference_losses: _Losses
+    top1_agreement: float
+    kl_divergence: float
+
+    @property
+    def difference_error(self) -> float | None:
+        """Standard error of the difference; both models saw the same samples, so these are paired."""
+        return _clustered_error(self.losses.deviations - self.reference_losses.deviations, self.losses.counts)
+
+
+def _clustered_error(deviations: torch.Tensor, counts: torch.Tensor) -> float | None:
+    """sqrt(n / (n − 1) · Σ_samples deviation²) / Σ counts: the texts are independent, their tokens are not."""
+    samples = len(deviations)
+    if samples < 2:
+        return None
+    return float((samples / (samples - 1) * deviations.square().sum()).sqrt() / counts.sum())
+
+
+def _measure_losses(loaded: LoadedModel, evaluation: EvaluationSet, progress: Progress) -> _Losses:
+    sums = torch.zeros(evaluation.num_samples, dtype=torch.float64)
+    for batch, rows, targets in _predictions(loaded, evaluation, progress):
+        logits = _logits(loaded, batch, rows)
+        losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+        sums.index_add_(0, _samples(batch, rows), losses.double().cpu())
+    return _checked(sums, evaluation)
+
+
+def _compare(loaded: LoadedModel, reference: LoadedModel, evaluation: EvaluationSet, progress: Progress) -> _Agreement:
+    if loaded.spec.vocab_size != reference.spec.vocab_size:
+        raise InvalidText(
+            f"The reference has a vocabulary of {reference.spec.vocab_size}, this model one of "
+            f"{loaded.spec.vocab_size}; their predictions cannot be compared. Take the model this one was cut from."
+        )
+    sums = torch.zeros(2, evaluation.num_samples, dtype=torch.float64)
+    agreed, divergence = 0, 0.0
+    for batch, rows, targets in _predictions(loaded, evaluation, progress):
+        own = _logits(loaded, batch, rows).log_softmax(dim=-1)
+        other = _logits(reference, batch, rows).log_softmax(dim=-1)
+        samples = _samples(batch, rows)
+        for index, log_probabilities in enumerate((own, other)):
+            losses = -log_probabilities.gather(1, targets[:, None])[:, 0]
+            sums[index].index_add_(0, samples, losses.double().cpu())
+        agreed += int((own.argmax(dim=-1) == other.argmax(dim=-1)).sum())
+        divergence += float((other.exp() * (other - own)).sum(dtype=torch.float64))
+    return _Agreement(
+        losses=_checked(sums[0], evaluation),
+        reference_losses=_checked(sums[1], evaluation),
+        top1_agreement=agreed / evaluation.num_predictions,
+        kl_divergence=divergence / evaluation.num_predictions,
+    )
+
+
+def _predictions(
+    loaded: LoadedModel, evaluation: EvaluationSet, progress: Progress
+) -> Iterator[tuple[Batch, torch.Tensor, torch.Tensor]]:
+    """Batches with `rows` bool [sample, seq], the positions that predict a real token, and those tokens."""
+    if evaluation.num_predictions < 1:
+        raise InvalidText("The text is too short to predict a token: every sample has a single token. Give more.")
+    evaluation.check_vocabulary(loaded.spec.vocab_size)
+    done = 0
+    progress(done, evaluation.num_tokens, "tokens")
+    budget = max(_LOGIT_ELEMENTS // loaded.spec.vocab_size, 1)
+    with torch.inference_mode():
+        for batch in evaluation.batches(batch_size=_MAX_BATCH, max_tokens=budget):
+            rows = torch.zeros_like(batch.mask)
+            rows[:, :-1] = batch.mask[:, 1:]
+            if rows.any():
+                yield batch, rows, batch.input_ids[:, 1:][batch.mask[:, 1:]].to(loaded.device)
+            done += int(batch.mask.sum())
+            progress(done, evaluation.num_tokens, "tokens")
+
+
+def _logits(loaded: LoadedModel, batch: Batch, rows: torch.Tensor) -> torch.Tensor:
+    """Logits at `rows`, at least float32: [prediction, vocabulary]."""
+    logits = loaded.model(input_ids=batch.input_ids.to(loaded.device), use_cache=False).logits
+    chosen = logits[rows.to(loaded.device)]
+    return chosen if chosen.dtype == torch.float64 else chosen.float()
+
+
+def _samples(batch: Batch, rows: torch.Tensor) -> torch.Tensor:
+    """The sample that each prediction belongs to: int64 [prediction]."""
+    return torch.tensor(batch.indices)[:, None].expand_as(rows)[rows]
+
+
+def _checked(sums: torch.Tensor, evaluation: EvaluationSet) -> _Losses:
+    if not bool(sums.isfinite().all()):
+        raise NonFiniteActivations(
+            "The model's loss is NaN or infinite on this text. The weights may be damaged; if not, load the model "
+            'with dtype="float32".'
+        )
+    return _Losses(sums, torch.tensor(evaluation.lengths, dtype=torch.float64) - 1)
+
+
+def _costs(loaded: LoadedModel, speed: Speed | None, text: str | None, *, prefix: str) -> dict:
+    width = loaded.dtype.itemsize
+    values = {
+        "parameters": loaded.spec.num_parameters,
+        "flops_per_token": loaded.spec.flops_per_token(context=_CONTEXT),
+        "kv_bytes_per_token": loaded.spec.kv_bytes_per_token(width),
+        "checkpoint_bytes": loaded.spec.checkpoint_bytes(width),
+        "prefill_tokens_per_second": None if speed is None else speed.prefill,
+        "decode_tokens_per_second": None if speed is None else speed.decode,
+        "generation": text,
+    }
+    return {prefix + name: value for name, value in values.items()}
+
+
+def _reference_fields(agreement: _Agreement, reference: LoadedModel, speed: Speed | None, text: str | None) -> dict:
+    return {
+        "reference_perplexity": agreement.reference_losses.perplexity,
+        "reference_perplexity_standard_error": agreement.reference_losses.standard_error,
+        "perplexity_difference": agreement.losses.perplexity - agreement.reference_losses.perplexity,
+        "perplexity_difference_standard_error": agreement.difference_error,
+        "top1_agreement": agreement.top1_agreement,
+        "kl_divergence": agreement.kl_divergence,
+        **_costs(reference, speed, text, prefix="reference_"),
+    }
+
+
+def _protocol(loaded: LoadedModel, evaluation: EvaluationSet, prompt: str | None, speed: bool) -> dict[str, str]:
+    dtype = str(loaded.dtype).removeprefix("torch.")
+    texts = (
+        f"{evaluation.name}: {evaluation.num_samples} sequences, {evaluation.num_predictions:,} predictions; "
+        f"{evaluation.protocol}; {dtype}"
+    )
+    protocol = {
+        "perplexity": f"exp of the mean loss over {texts}; standard error over texts, paired for the difference",
+        "agreement": f"top-1 and KL(reference ‖ model), in nats, over the same positions of {texts}",
+        "costs": f"FLOPs per token at a context of {_CONTEXT}; bytes in {dtype}",
+    }
+    if speed:
+        protocol["speed"] = (
+            f"{loaded.device.type}, {torch.get_num_threads()} threads, {dtype}, batch 1, prompt of "
+            f"{min(PREFILL_TOKENS, loaded.context_length // 2)} tokens, up to {DECODE_TOKENS} new tokens with a KV "
+            f"cache; models in alternation, median of {REPEATS}"
+        )
+    if prompt is not None:
+        protocol["generation"] = f"greedy, up to 80 tokens, from {prompt!r}"
+    return protocol

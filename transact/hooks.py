@@ -1,0 +1,34 @@
+"""Functions on the inputs of modules, for the length of a `with` block and in the calling thread alone.
+
+Weights are shared between visitors, so a hook that another thread set must not touch this thread's forward
+pass: every hook acts only in the thread that opened the block.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+
+InputFunction = Callable[[torch.Tensor], torch.Tensor | None]
+"""Takes a module's input; returns what to use instead, or None to leave it."""
+
+
+@contextmanager
+def on_inputs(functions: Iterable[tuple[torch.nn.Module, InputFunction]]) -> Iterator[None]:
+    """Call each function on its module's first positional input; all hooks are removed however it ends."""
+    owner = threading.get_ident()
+
+    def bound(function: InputFunction):
+        def hook(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]):
+            if threading.get_ident() != owner:
+                return None
+            changed = function(inputs[0])
+            return None if changed is None else (changed, *inputs[1:])
+
+        return hook
+
+    with ExitStack() as stack:
+        for module, function in functions:
+            stack.callback(module.register_forward_pre_hook(bound(function)).remove)
+        yield

@@ -1,0 +1,182 @@
+"""How much each head, head group and channel matters: pure functions of statistics and weight norms.
+
+With x_j a channel of a transitional activation, s_j = sqrt(Σ_tokens x_j²), and W the projection that reads it
+(`o_proj` or `down_proj`, [hidden, channel]):
+
+- transact (Shen et al. 2024, arXiv 2407.05690): s_j; a head scores mean_j s_j + (10 / head_dim) · max_j s_j.
+- wanda (Wanda-sp, Sun et al. 2023 and An et al. 2023): Σ_i |W_ij| · s_j.
+- fluctuation (WIFV of FLAP, An et al. 2023, arXiv 2312.11983): Var_tokens(x_j) · ‖W_:j‖².
+- magnitude: ‖W_:j‖.
+- random: uniform in [0, 1), seeded; the floor that any metric must beat.
+
+For all but transact a head scores the sum over its channels. A head group scores the mean of its heads.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from transact.errors import InvalidPlan, choice
+from transact.loading import LoadedModel
+from transact.observe import ActivationStatistics, Moments
+from transact.spec import ModelSpec
+
+_MAX_SHARE = 10.0
+"""Weight of a head's largest channel beside its mean, divided by head_dim (the authors' `pruning/prune.py`)."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One projection with the statistics of its input: `weight` [hidden, channel], as the model holds it."""
+
+    weight: torch.Tensor
+    moments: Moments
+    num_tokens: int
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A way to score channels. `channel_scores` maps a `Site` and a seeded generator to float64 [channel]."""
+
+    name: str
+    label: str
+    summary: str
+    channel_scores: Callable[[Site, torch.Generator], torch.Tensor]
+    head_scores: Callable[[torch.Tensor], torch.Tensor]
+
+
+def _sum_over_channels(channels: torch.Tensor) -> torch.Tensor:
+    """[head, head_dim] -> [head]"""
+    return channels.sum(dim=1)
+
+
+def _mean_and_peak(channels: torch.Tensor) -> torch.Tensor:
+    """[head, head_dim] -> [head]: mean_j s_j + (10 / head_dim) · max_j s_j."""
+    return channels.mean(dim=1) + _MAX_SHARE / channels.shape[1] * channels.amax(dim=1)
+
+
+def _transact(site: Site, generator: torch.Generator) -> torch.Tensor:
+    return site.moments.norms()
+
+
+def _wanda(site: Site, generator: torch.Generator) -> torch.Tensor:
+    return site.weight.abs().sum(dim=0, dtype=torch.float64).cpu() * site.moments.norms()
+
+
+def _fluctuation(site: Site, generator: torch.Generator) -> torch.Tensor:
+    return site.moments.variances(site.num_tokens) * _column_norms(site.weight).square()
+
+
+def _magnitude(site: Site, generator: torch.Generator) -> torch.Tensor:
+    return _column_norms(site.weight)
+
+
+def _random(site: Site, generator: torch.Generator) -> torch.Tensor:
+    return torch.rand(site.weight.shape[1], dtype=torch.float64, generator=generator)
+
+
+def _column_norms(weight: torch.Tensor) -> torch.Tensor:
+    """[hidden, channel] -> ‖W_:j‖, float64 [channel]"""
+    return torch.linalg.vector_norm(weight, dim=0, dtype=torch.float64).cpu()
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("transact", "Activation norm (TransAct)", "size of the activation", _transact, _mean_and_peak),
+        Metric("wanda", "Weight × activation (Wanda-sp)", "activation times its weights", _wanda, _sum_over_channels),
+        Metric(
+            "fluctuation",
+            "Fluctuation (FLAP)",
+            "variance of the activation times its weights",
+            _fluctuation,
+            _sum_over_channels,
+        ),
+        Metric("magnitude", "Weight magnitude", "weights alone, no text", _magnitude, _sum_over_channels),
+        Metric("random", "Random (the floor)", "chance, seeded", _random, _sum_over_channels),
+    )
+}
+
+
+@dataclass(frozen=True, eq=False)
+class ImportanceScores:
+    """Scores of everything that can be removed; higher is more important. All tensors float64.
+
+    `attention_channels[layer]` [head, head_dim]; `heads[layer]` [head]; `head_groups[layer]` [group];
+    `mlp_channels[layer]` [channel]. `calibration` is the name of the text; `fingerprint` the model's.
+    """
+
+    metric: str
+    attention_channels: tuple[torch.Tensor, ...]
+    heads: tuple[torch.Tensor, ...]
+    head_groups: tuple[torch.Tensor, ...]
+    mlp_channels: tuple[torch.Tensor, ...]
+    fingerprint: str
+    calibration: str
+
+    @classmethod
+    def from_channels(
+        cls,
+        metric: str,
+        attention: tuple[torch.Tensor, ...],
+        mlp: tuple[torch.Tensor, ...],
+        spec: ModelSpec,
+        *,
+        fingerprint: str,
+        calibration: str,
+    ) -> "ImportanceScores":
+        """Head and group scores from channel scores: `attention[layer]` [head · head_dim], `mlp[layer]`."""
+        channels = tuple(scores.reshape(-1, spec.head_dim) for scores in attention)  # [head, head_dim]
+        heads = tuple(METRICS[metric].head_scores(scores) for scores in channels)
+        groups = tuple(
+            scores.reshape(-1, layer.group_size).mean(dim=1)  # [head] -> [group, heads in it] -> [group]
+            for scores, layer in zip(heads, spec.layers, strict=True)
+        )
+        return cls(metric, channels, heads, groups, tuple(mlp), fingerprint, calibration)
+
+    @classmethod
+    def random(cls, spec: ModelSpec, seed: int = 0) -> "ImportanceScores":
+        """Uniform scores from shapes alone; needs no model."""
+        generator = torch.Generator().manual_seed(seed)
+
+        def draw(size: int) -> torch.Tensor:
+            return torch.rand(size, dtype=torch.float64, generator=generator)
+
+        drawn = [
+            (draw(layer.num_attention_heads * spec.head_dim), draw(layer.intermediate_size)) for layer in spec.layers
+        ]
+        attention, mlp = zip(*drawn, strict=True)
+        return cls.from_channels("random", attention, mlp, spec, fingerprint=spec.fingerprint, calibration="none")
+
+
+def score(
+    loaded: LoadedModel, statistics: ActivationStatistics, *, metric: str = "transact", seed: int = 0
+) -> ImportanceScores:
+    """Scores of every head, group and channel by the named metric; no forward pass.
+
+    `seed` matters to `random` alone. Raises `InvalidOption` for an unknown metric, `InvalidPlan` for the
+    statistics of another model.
+    """
+    chosen = METRICS[choice(metric, METRICS, "metric")]
+    if statistics.fingerprint != loaded.fingerprint:
+        raise InvalidPlan("These statistics were recorded on another model. Score this model first.")
+    generator = torch.Generator().manual_seed(seed)
+    layout = loaded.layout
+
+    def channel_scores(layer: torch.nn.Module, role: str, moments: Moments) -> torch.Tensor:
+        weight = layer.get_submodule(role).weight.detach()
+        return chosen.channel_scores(Site(weight, moments, statistics.num_tokens), generator)
+
+    attention, mlp = [], []
+    for layer, read, down in zip(loaded.decoder_layers, statistics.attention, statistics.mlp, strict=True):
+        attention.append(channel_scores(layer, layout.output, read))
+        mlp.append(channel_scores(layer, layout.down, down))
+    return ImportanceScores.from_channels(
+        metric,
+        tuple(attention),
+        tuple(mlp),
+        loaded.spec,
+        fingerprint=loaded.fingerprint,
+        calibration=statistics.calibration.name,
+    )

@@ -1,0 +1,238 @@
+"""From a name to a model in memory: pre-flight from the configuration alone, then the weights."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from transact import sources
+from transact.errors import CheckpointBroken, ModelUnsupported, NotEnoughMemory, choice
+from transact.families import Family, family_of
+from transact.progress import NO_PROGRESS, Progress
+from transact.quiet import no_progress_bars
+from transact.spec import ModelSpec, digest
+
+if TYPE_CHECKING:
+    from transact.plan import PruningPlan
+
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    "float64": torch.float64,
+}
+_HALF = ("bfloat16", "float16")
+_SMALL_MODEL_PARAMETERS = 50_000_000
+"""Below this a forward pass on a CPU is bound by overhead, so half precision would only cost accuracy."""
+_WORKSPACE_SHARE = 0.2
+"""Memory for activations and logits, as a share of the weights; measured peaks stay below it."""
+_WORKSPACE_BYTES = 300_000_000
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What loading would need, known from the configuration alone.
+
+    `dtype`: what `dtype="auto"` resolves to here; `weights_bytes`, `required_bytes` (weights and working
+    memory) and `available_bytes` in bytes.
+    """
+
+    source: str
+    revision: str | None
+    spec: ModelSpec
+    dtype: str
+    weights_bytes: int
+    required_bytes: int
+    available_bytes: int
+
+    @property
+    def fits(self) -> bool:
+        return self.required_bytes <= self.available_bytes
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A stock `transformers` causal language model with what is known of it.
+
+    `tokenizer` is None for a checkpoint that has none; `stored_dtype` is the dtype of the files;
+    `plans` are the plans that were cut into it, oldest first (empty for a dense model).
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase | None
+    spec: ModelSpec
+    source: str
+    revision: str | None = None
+    stored_dtype: str = "float32"
+    plans: tuple["PruningPlan", ...] = field(default=())
+
+    @classmethod
+    def from_model(
+        cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, *, source: str = "memory"
+    ) -> "LoadedModel":
+        """Wrap a model that is in memory already; raises `ModelUnsupported` if it cannot be pruned."""
+        dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+        return cls(model.eval(), tokenizer, ModelSpec.from_config(model.config), source, stored_dtype=dtype)
+
+    @property
+    def layout(self) -> Family:
+        return self.spec.layout
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.model.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens the model was made for."""
+        return self.spec.max_position_embeddings
+
+    @property
+    def decoder_layers(self) -> torch.nn.ModuleList:
+        return self.model.get_submodule(self.layout.layers)
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of family and shapes, then, after a slash, of the weights' identity and the cuts so far.
+
+        The revision (a commit, or a digest of local files) names the weights wherever they lie; models made
+        in memory have only their source.
+        """
+        weights = [self.revision or self.source, *(plan.digest for plan in self.plans)]
+        return f"{self.spec.fingerprint}/{digest(json.dumps(weights))}"
+
+
+def preflight(source: str, *, dtype: str = "auto", revision: str | None = None) -> Preflight:
+    """What `load` would need, from config.json alone (a few kilobytes are fetched from the hub at most).
+
+    Raises `ModelNotFound`, `ModelUnsupported`, `CheckpointBroken` or `InvalidOption`, each with its reason.
+    """
+    return _preflight(sources.resolve(source, revision), dtype, _device("auto"))
+
+
+def load(
+    source: str,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    revision: str | None = None,
+    progress: Progress = NO_PROGRESS,
+) -> LoadedModel:
+    """Load a hub id, a local folder or `"bundled"` as a stock `transformers` model in evaluation mode.
+
+    `dtype="auto"` keeps float32 checkpoints in float32 and half-precision ones in their own dtype where the
+    device computes it fast and the model is large enough to gain; otherwise float32.
+
+    Everything that can be refused is refused before a weight is read: `ModelNotFound`, `ModelUnsupported`,
+    `CheckpointBroken`, `NotEnoughMemory`, `InvalidOption`.
+    """
+    target = _device(device)
+    found = sources.resolve(source, revision)
+    card = _preflight(found, dtype, target)
+    if not card.fits:
+        raise NotEnoughMemory(
+            f"{found.name} needs about {card.required_bytes / 1e9:.1f} GB in {card.dtype} and "
+            f"{card.available_bytes / 1e9:.1f} GB are free. Choose a smaller model or a half-precision dtype."
+        )
+    found = sources.download(found, progress)
+    files = sources.weight_files(found.directory)
+    stored_dtype = sources.check_weights(files, card.spec)
+    progress(0, card.weights_bytes, "bytes")
+    model = _read_weights(found.directory, DTYPES[card.dtype]).to(target).eval()
+    progress(card.weights_bytes, card.weights_bytes, "bytes")
+    return LoadedModel(
+        model=model,
+        tokenizer=_read_tokenizer(found.directory),
+        spec=card.spec,
+        source=found.name,
+        revision=found.revision or sources.content_digest(files),
+        stored_dtype=stored_dtype,
+    )
+
+
+def _preflight(found: sources.Source, dtype: str, device: torch.device) -> Preflight:
+    spec = _spec(found)
+    stored = str(found.config.get("dtype") or found.config.get("torch_dtype") or "float32")
+    if dtype == "auto":
+        dtype = _fast_dtype(stored, spec, device)
+    choice(dtype, DTYPES, "dtype")
+    weights = spec.num_parameters * DTYPES[dtype].itemsize
+    return Preflight(
+        source=found.name,
+        revision=found.revision,
+        spec=spec,
+        dtype=dtype,
+        weights_bytes=weights,
+        required_bytes=int(weights * (1 + _WORKSPACE_SHARE)) + _WORKSPACE_BYTES,
+        available_bytes=_free_bytes(device),
+    )
+
+
+def _spec(found: sources.Source) -> ModelSpec:
+    family = family_of(found.config)
+    values = {key: value for key, value in found.config.items() if key != "model_type"}
+    try:
+        config = AutoConfig.for_model(family.model_type, **values)
+        return ModelSpec.from_config(config)
+    except ModelUnsupported:
+        raise
+    except Exception as error:  # configuration classes raise whatever their validators raise
+        reason = " ".join(str(error).split())
+        raise CheckpointBroken(
+            f"config.json of {found.name} is not a valid {family.label} configuration: {reason}"
+        ) from None
+
+
+def _fast_dtype(stored: str, spec: ModelSpec, device: torch.device) -> str:
+    if stored not in _HALF:
+        return "float32"
+    if device.type != "cpu":
+        return stored
+    large = spec.num_parameters >= _SMALL_MODEL_PARAMETERS
+    return "bfloat16" if large and _cpu_computes_bfloat16() else "float32"
+
+
+def _cpu_computes_bfloat16() -> bool:
+    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def _read_weights(directory: Path, dtype: torch.dtype) -> PreTrainedModel:
+    try:
+        with no_progress_bars():
+            return AutoModelForCausalLM.from_pretrained(
+                directory, dtype=dtype, use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa"
+            )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointBroken(f"The weights in {directory.name} could not be loaded: {reason}") from error
+
+
+def _read_tokenizer(directory: Path) -> PreTrainedTokenizerBase | None:
+    if not any(directory.glob("tokenizer*")) and not (directory / "vocab.json").exists():
+        return None
+    try:
+        return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+    except Exception as error:  # tokenizer files fail in as many ways as there are formats
+        reason = " ".join(str(error).split())
+        raise CheckpointBroken(f"The tokenizer in {directory.name} could not be read: {reason}") from error

@@ -1,0 +1,84 @@
+"""The README.md of a saved checkpoint: where it comes from, what was cut, how to load it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from transact import sources
+from transact.loading import LoadedModel
+
+if TYPE_CHECKING:
+    from transact.checkpoint import SaveReport
+
+_PAPER = "https://arxiv.org/abs/2407.05690"
+
+
+def write_card(path: Path, loaded: LoadedModel, report: "SaveReport") -> None:
+    """Write the card; the base model and its licence stand in its metadata where they are known."""
+    data = ModelCardData(
+        base_model=_base_model(loaded),
+        license=_licence(loaded),
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["pruning", "transact"],
+    )
+    path.write_text(f"---\n{data.to_yaml()}\n---\n\n{_body(loaded, report)}", encoding="utf-8")
+
+
+def _body(loaded: LoadedModel, report: "SaveReport") -> str:
+    name = Path(loaded.source).name
+    lines = [
+        f"# {name}, pruned" if loaded.plans else f"# {name}",
+        "",
+        f"Activation-guided structured pruning of `{name}` after TransAct ({_PAPER}): whole head groups and MLP "
+        "channels were removed inside the modules, the residual stream between them is as it was."
+        if loaded.plans
+        else f"A copy of `{name}`, nothing removed.",
+        "",
+    ]
+    if loaded.plans:
+        plan = loaded.plans[-1]
+        before, after = loaded.plans[0].dense_spec, loaded.spec
+        lines += [
+            "| | before | after |",
+            "|---|---|---|",
+            f"| parameters | {before.num_parameters:,} | {after.num_parameters:,} |",
+            f"| FLOPs per token (context 512) | {before.flops_per_token(context=512):,} "
+            f"| {after.flops_per_token(context=512):,} |",
+            f"| KV-cache bytes per token (16-bit) | {before.kv_bytes_per_token():,} | {after.kv_bytes_per_token():,} |",
+            f"| head groups per layer | {_counts(before, 'num_key_value_heads')} "
+            f"| {_counts(after, 'num_key_value_heads')} |",
+            f"| channels per layer | {_counts(before, 'intermediate_size')} | {_counts(after, 'intermediate_size')} |",
+            "",
+            f"Scored with `{plan.metric}` on {plan.calibration}; allocation: {plan.allocation}. The kept indices "
+            "are in `plan.json`.",
+            "",
+        ]
+    lines += [*report.notes, ""] if report.notes else []
+    lines += [
+        "```python",
+        "from transformers import AutoModelForCausalLM",
+        "",
+        'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")',
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _counts(spec, name: str) -> str:
+    counts = [getattr(layer, name) for layer in spec.layers]
+    return str(counts[0]) if len(set(counts)) == 1 else " / ".join(map(str, counts))
+
+
+def _base_model(loaded: LoadedModel) -> str | None:
+    """The hub id; folders and the bundled model have none."""
+    is_hub = "/" in loaded.source and not Path(loaded.source).expanduser().exists()
+    return loaded.source if is_hub else None
+
+
+def _licence(loaded: LoadedModel) -> str | None:
+    """The licence that the base model's own card states."""
+    card = sources.card_file(loaded.source, loaded.revision)
+    return None if card is None else ModelCard.load(card, ignore_metadata_errors=True).data.license

@@ -1,0 +1,296 @@
+"""What stays and what goes: from scores and a target to a `PruningPlan`, with no model in sight.
+
+A plan is a value. It can be looked at, compared, stored as JSON, tried behind masks and cut.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from transact.errors import InvalidPlan, InvalidTarget, choice
+from transact.importance import ImportanceScores
+from transact.spec import LayerShape, ModelSpec, digest
+from transact.target import PruningTarget
+
+ALLOCATIONS = ("uniform",)
+"""How a target is shared among layers; tuples in the target are manual allocation."""
+
+_FORMAT = "transact-plan"
+_VERSION = 1
+_SUMMARY_CONTEXT = 512
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What one layer keeps: sorted indices into the layer as it is before the cut."""
+
+    kept_head_groups: tuple[int, ...]
+    kept_channels: tuple[int, ...]
+    group_size: int
+
+    @property
+    def kept_heads(self) -> tuple[int, ...]:
+        """Query heads of the kept groups, sorted."""
+        size = self.group_size
+        return tuple(head for group in self.kept_head_groups for head in range(group * size, (group + 1) * size))
+
+
+@dataclass(frozen=True)
+class Locks:
+    """Units that are kept or removed whatever their score, as (layer, index) pairs."""
+
+    keep_head_groups: frozenset[tuple[int, int]] = frozenset()
+    remove_head_groups: frozenset[tuple[int, int]] = frozenset()
+    keep_channels: frozenset[tuple[int, int]] = frozenset()
+    remove_channels: frozenset[tuple[int, int]] = frozenset()
+
+
+NO_LOCKS = Locks()
+
+
+@dataclass(frozen=True)
+class PruningPlan:
+    """The kept units of every layer, the model they belong to, and how they were chosen.
+
+    `dense_spec` is the model before the cut, `fingerprint` names its shapes and, after a slash, its weights;
+    `requested` is what was asked for, in pairs.
+    """
+
+    layers: tuple[LayerPlan, ...]
+    dense_spec: ModelSpec
+    fingerprint: str
+    metric: str
+    calibration: str
+    allocation: str
+    requested: tuple[tuple[str, float], ...] = ()
+
+    @cached_property
+    def spec(self) -> ModelSpec:
+        """The shape that pruning will give."""
+        return self.dense_spec.with_layers(
+            tuple(
+                LayerShape(
+                    len(layer.kept_head_groups) * layer.group_size,
+                    len(layer.kept_head_groups),
+                    len(layer.kept_channels),
+                )
+                for layer in self.layers
+            )
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """A short digest of the whole plan."""
+        return digest(self.to_json())
+
+    def check_fits(self, fingerprint: str) -> None:
+        """Raise `InvalidPlan` unless this plan was made for the model with that fingerprint.
+
+        A plan from shapes alone (`ImportanceScores.random`) fits every model of those shapes.
+        """
+        mine, theirs = self.fingerprint.split("/"), fingerprint.split("/")
+        if mine[0] != theirs[0]:
+            raise InvalidPlan("This plan was made for a model of other shapes. Make a plan from this model's scores.")
+        if len(mine) == len(theirs) == 2 and mine[1] != theirs[1]:
+            raise InvalidPlan(
+                "This plan was made for a model of the same shapes but other weights (another source, revision "
+                "or an earlier cut). Make a plan from this model's scores."
+            )
+
+    def summary(self) -> dict:
+        """Requested, achieved, and parameters, FLOPs and KV bytes per token before and after; JSON-able.
+
+        FLOPs per token at a context of 512; KV bytes and checkpoint bytes for 2-byte elements.
+        """
+        before, after = self.dense_spec, self.spec
+        groups = [sum(layer.num_key_value_heads for layer in spec.layers) for spec in (before, after)]
+        channels = [sum(layer.intermediate_size for layer in spec.layers) for spec in (before, after)]
+        return {
+            "requested": dict(self.requested),
+            "achieved": {
+                "attention_sparsity": 1 - groups[1] / groups[0],
+                "mlp_sparsity": 1 - channels[1] / channels[0],
+                "parameter_sparsity": 1 - after.num_parameters / before.num_parameters,
+                "keep_head_groups": [layer.num_key_value_heads for layer in after.layers],
+                "keep_channels": [layer.intermediate_size for layer in after.layers],
+            },
+            "before": _costs(before),
+            "after": _costs(after),
+        }
+
+    def to_json(self) -> str:
+        """One JSON object; `from_json` gives an equal plan."""
+        return json.dumps(
+            {
+                "format": _FORMAT,
+                "version": _VERSION,
+                "metric": self.metric,
+                "calibration": self.calibration,
+                "allocation": self.allocation,
+                "requested": dict(self.requested),
+                "fingerprint": self.fingerprint,
+                "dense_spec": self.dense_spec.to_dict(),
+                "layers": [
+                    {
+                        "kept_head_groups": list(layer.kept_head_groups),
+                        "kept_channels": list(layer.kept_channels),
+                    }
+                    for layer in self.layers
+                ],
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "PruningPlan":
+        """Read a plan; raises `InvalidPlan` for anything that `to_json` does not write."""
+        try:
+            values = json.loads(text)
+            if values["format"] != _FORMAT or values["version"] != _VERSION:
+                raise ValueError(f"format {values['format']!r}, version {values['version']!r}")
+            spec = ModelSpec.from_dict(values["dense_spec"])
+            if len(values["layers"]) != spec.num_hidden_layers:
+                raise ValueError(f"{len(values['layers'])} layers instead of {spec.num_hidden_layers}")
+            layers = tuple(
+                LayerPlan(
+                    _indices(kept["kept_head_groups"], shape.num_key_value_heads),
+                    _indices(kept["kept_channels"], shape.intermediate_size),
+                    shape.group_size,
+                )
+                for kept, shape in zip(values["layers"], spec.layers, strict=True)
+            )
+            fingerprint = _text(values["fingerprint"])
+            if fingerprint.split("/")[0] != spec.fingerprint:
+                raise ValueError("the fingerprint does not belong to dense_spec")
+            return cls(
+                layers=layers,
+                dense_spec=spec,
+                fingerprint=fingerprint,
+                metric=_text(values["metric"]),
+                calibration=_text(values["calibration"]),
+                allocation=_text(values["allocation"]),
+                requested=tuple((_text(name), float(value)) for name, value in values["requested"].items()),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+            raise InvalidPlan(f"This is no plan that can be read ({error}). Export the plan again.") from None
+
+
+def make_plan(
+    scores: ImportanceScores,
+    spec: ModelSpec,
+    target: PruningTarget,
+    *,
+    allocation: str = "uniform",
+    locks: Locks | None = None,
+) -> PruningPlan:
+    """Keep the highest scores in every layer; on a tie the lower index stays.
+
+    `spec` is the model that the scores belong to. Raises `InvalidPlan` if it is not, `InvalidTarget` for
+    counts that a layer does not have or locks that contradict them, `InvalidOption` for an allocation.
+    """
+    choice(allocation, ALLOCATIONS, "allocation")
+    if scores.fingerprint.split("/")[0] != spec.fingerprint:
+        raise InvalidPlan("These scores belong to a model of other shapes. Score this model first.")
+    locks = locks or NO_LOCKS
+    shapes = target.per_layer(spec)
+    groups = _keep_highest(
+        [layer.numpy() for layer in scores.head_groups],
+        [shape.num_key_value_heads for shape in shapes],
+        locks.keep_head_groups,
+        locks.remove_head_groups,
+        "head groups",
+    )
+    channels = _keep_highest(
+        [layer.numpy() for layer in scores.mlp_channels],
+        [shape.intermediate_size for shape in shapes],
+        locks.keep_channels,
+        locks.remove_channels,
+        "channels",
+    )
+    manual = isinstance(target.keep_head_groups, tuple) or isinstance(target.keep_channels, tuple)
+    return PruningPlan(
+        layers=tuple(
+            LayerPlan(kept_groups, kept_channels, spec.group_size)
+            for kept_groups, kept_channels in zip(groups, channels, strict=True)
+        ),
+        dense_spec=spec,
+        fingerprint=scores.fingerprint,
+        metric=scores.metric,
+        calibration=scores.calibration,
+        allocation="manual" if manual else allocation,
+        requested=target.requested,
+    )
+
+
+def _costs(spec: ModelSpec) -> dict[str, int]:
+    return {
+        "parameters": spec.num_parameters,
+        "flops_per_token": spec.flops_per_token(context=_SUMMARY_CONTEXT),
+        "kv_bytes_per_token": spec.kv_bytes_per_token(),
+        "checkpoint_bytes": spec.checkpoint_bytes(),
+    }
+
+
+def _keep_highest(
+    scores: list[np.ndarray],
+    counts: list[int],
+    keep: Iterable[tuple[int, int]],
+    remove: Iterable[tuple[int, int]],
+    what: str,
+) -> list[tuple[int, ...]]:
+    """Per layer, the sorted indices of the `count` highest scores, locks first."""
+    locked: dict[int, dict[int, float]] = {}
+    for pairs, value in ((keep, np.inf), (remove, -np.inf)):
+        for layer, index in pairs:
+            if not (0 <= layer < len(scores) and 0 <= index < len(scores[layer])):
+                raise InvalidTarget(f"A lock names layer {layer}, {what} {index}, which the model does not have.")
+            if locked.setdefault(layer, {}).setdefault(index, value) != value:
+                raise InvalidTarget(f"Layer {layer}, {what} {index} is locked both to stay and to go. Free it.")
+    kept = []
+    for layer, (values, count) in enumerate(zip(scores, counts, strict=True)):
+        if not np.isfinite(values).all():
+            raise InvalidPlan(f"Layer {layer} has scores that are NaN or infinite. Score the model again.")
+        if layer in locked:
+            values = values.copy()
+            values[list(locked[layer])] = list(locked[layer].values())
+            staying = int(np.sum(values == np.inf))
+            going = int(np.sum(values == -np.inf))
+            if not staying <= count <= len(values) - going:
+                raise InvalidTarget(
+                    f"Layer {layer} is to keep {count} of {len(values)} {what}, but {staying} are locked to stay "
+                    f"and {going} to go. Change the number or free some locks."
+                )
+        kept.append(_highest(values, count))
+    return kept
+
+
+def _highest(values: np.ndarray, count: int) -> tuple[int, ...]:
+    """Sorted indices of the `count` highest values; partitioning finds the threshold in linear time."""
+    if count == len(values):
+        return tuple(range(count))
+    threshold = np.partition(values, len(values) - count)[len(values) - count]
+    chosen = values > threshold
+    ties = np.flatnonzero(values == threshold)
+    chosen[ties[: count - int(chosen.sum())]] = True
+    return tuple(np.flatnonzero(chosen).tolist())
+
+
+def _indices(values: list, available: int) -> tuple[int, ...]:
+    """Strictly rising whole numbers in [0, available), at least one."""
+    if not isinstance(values, list) or not values:
+        raise ValueError("a layer keeps nothing")
+    if any(isinstance(value, bool) or not isinstance(value, int) for value in values):
+        raise ValueError("an index is not a whole number")
+    if any(low >= high for low, high in zip(values, values[1:], strict=False)):
+        raise ValueError("indices are not sorted or repeat")
+    if values[0] < 0 or values[-1] >= available:
+        raise ValueError(f"an index is outside 0 to {available - 1}")
+    return tuple(values)
+
+
+def _text(value) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not a text")
+    return value

@@ -1,0 +1,16 @@
+"""How long work reports its progress and how it is stopped."""
+
+from typing import Protocol
+
+
+class Cancelled(Exception):
+    """Raised by a `Progress` to stop the work; everything the work had changed is undone on the way out."""
+
+
+class Progress(Protocol):
+    def __call__(self, done: int, total: int, unit: str) -> None:
+        """Take note that `done` of `total` units are finished; raise `Cancelled` to stop."""
+
+
+def NO_PROGRESS(done: int, total: int, unit: str) -> None:
+    """The null object: nobody watches and nobody stops the work."""

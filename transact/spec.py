@@ -1,0 +1,221 @@
+"""A model's shape, and what it costs, without its weights.
+
+A dense model and a pruned one both have a `ModelSpec`, so every saving is the difference of two specs.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+
+from transact.errors import ModelUnsupported
+from transact.families import FAMILIES, ConfigFlag, Family, family_of
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """The sizes of one decoder layer that pruning changes."""
+
+    num_attention_heads: int
+    num_key_value_heads: int
+    intermediate_size: int
+
+    @property
+    def group_size(self) -> int:
+        """Query heads per key/value head."""
+        return self.num_attention_heads // self.num_key_value_heads
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Family, sizes and one `LayerShape` per layer; counts parameters, FLOPs and KV-cache bytes."""
+
+    family: str
+    hidden_size: int
+    head_dim: int
+    vocab_size: int
+    max_position_embeddings: int
+    tie_word_embeddings: bool
+    qkv_bias: bool
+    output_bias: bool
+    mlp_bias: bool
+    layers: tuple[LayerShape, ...]
+
+    @classmethod
+    def from_config(cls, config) -> "ModelSpec":
+        """The spec of a `transformers` configuration.
+
+        Raises `ModelUnsupported` when the family cannot be pruned or the sizes contradict each other.
+        """
+        family = family_of(config.to_dict())
+        hidden, heads = config.hidden_size, config.num_attention_heads
+        groups = getattr(config, "num_key_value_heads", None) or heads
+        if min(hidden, heads, groups, config.intermediate_size, config.num_hidden_layers) < 1 or heads % groups:
+            raise ModelUnsupported(
+                f"The configuration gives hidden size {hidden}, {heads} heads, {groups} key/value heads and "
+                f"{config.intermediate_size} channels; all must be positive and the heads a multiple of the "
+                "key/value heads. Check config.json."
+            )
+
+        def flag(value: ConfigFlag) -> bool:
+            return bool(getattr(config, value)) if isinstance(value, str) else value
+
+        return cls(
+            family=family.model_type,
+            hidden_size=hidden,
+            head_dim=getattr(config, "head_dim", None) or hidden // heads,
+            vocab_size=config.vocab_size,
+            max_position_embeddings=config.max_position_embeddings,
+            tie_word_embeddings=bool(config.tie_word_embeddings),
+            qkv_bias=flag(family.qkv_bias),
+            output_bias=flag(family.output_bias),
+            mlp_bias=flag(family.mlp_bias),
+            layers=(LayerShape(heads, groups, config.intermediate_size),) * config.num_hidden_layers,
+        )
+
+    @property
+    def layout(self) -> Family:
+        """Where this family keeps its projections."""
+        return FAMILIES[self.family]
+
+    @property
+    def num_hidden_layers(self) -> int:
+        return len(self.layers)
+
+    @property
+    def group_size(self) -> int:
+        """Query heads per key/value head; the same in every layer, as groups are removed whole."""
+        return self.layers[0].group_size
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether every layer has the same shape, which stock configurations can express."""
+        return len(set(self.layers)) == 1
+
+    @property
+    def has_bias(self) -> bool:
+        return self.qkv_bias or self.output_bias or self.mlp_bias
+
+    @property
+    def parameters_per_head_group(self) -> int:
+        """Parameters that one head group holds: rows of q, k, v, columns of o, and biases."""
+        rows = (self.group_size + 2) * self.head_dim
+        columns = self.group_size * self.head_dim
+        return (rows + columns) * self.hidden_size + rows * self.qkv_bias
+
+    @property
+    def parameters_per_channel(self) -> int:
+        """Parameters that one MLP channel holds: rows of gate and up, a column of down, and biases."""
+        return 3 * self.hidden_size + 2 * self.mlp_bias
+
+    @property
+    def fixed_parameters(self) -> int:
+        """Parameters that pruning never touches: embeddings, output head, norms, output biases."""
+        embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
+        norms = (2 * self.num_hidden_layers + 1) * self.hidden_size
+        biases = self.num_hidden_layers * self.hidden_size * (self.output_bias + self.mlp_bias)
+        return embeddings + norms + biases
+
+    @cached_property
+    def num_parameters(self) -> int:
+        """All parameters; a tied output head counts once."""
+        groups = sum(layer.num_key_value_heads for layer in self.layers)
+        channels = sum(layer.intermediate_size for layer in self.layers)
+        return self.fixed_parameters + groups * self.parameters_per_head_group + channels * self.parameters_per_channel
+
+    def flops_per_token(self, *, context: int) -> int:
+        """Forward floating-point operations for one token that attends to `context` positions.
+
+        2 per weight of every matrix product (output head included, embedding look-up not) plus
+        4 · context · heads · head_dim a layer for attention.
+        """
+        weights = self.vocab_size * self.hidden_size
+        attention = 0
+        for layer in self.layers:
+            projected = 2 * (layer.num_attention_heads + layer.num_key_value_heads) * self.head_dim
+            weights += (projected + 3 * layer.intermediate_size) * self.hidden_size
+            attention += 4 * context * layer.num_attention_heads * self.head_dim
+        return 2 * weights + attention
+
+    def kv_bytes_per_token(self, bytes_per_element: int = 2) -> int:
+        """Bytes the key/value cache grows by per token: 2 · Σ_layers key/value heads · head_dim · bytes."""
+        heads = sum(layer.num_key_value_heads for layer in self.layers)
+        return 2 * heads * self.head_dim * bytes_per_element
+
+    def checkpoint_bytes(self, bytes_per_element: int = 2) -> int:
+        """Bytes of the weights on disk, without the few kilobytes of headers."""
+        return self.num_parameters * bytes_per_element
+
+    def with_layers(self, layers: tuple[LayerShape, ...]) -> "ModelSpec":
+        return replace(self, layers=layers)
+
+    @property
+    def widest(self) -> "ModelSpec":
+        """The smallest uniform spec that every layer fits into."""
+        widest = LayerShape(
+            max(layer.num_attention_heads for layer in self.layers),
+            max(layer.num_key_value_heads for layer in self.layers),
+            max(layer.intermediate_size for layer in self.layers),
+        )
+        return self.with_layers((widest,) * self.num_hidden_layers)
+
+    def tensor_shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Name and shape of every checkpoint tensor that pruning relies on: embeddings and projections."""
+        layout = self.layout
+        yield f"{layout.embeddings}.weight", (self.vocab_size, self.hidden_size)
+        for index, layer in enumerate(self.layers):
+            query = layer.num_attention_heads * self.head_dim
+            key = layer.num_key_value_heads * self.head_dim
+            for role, rows, columns, bias in (
+                (layout.query, query, self.hidden_size, self.qkv_bias),
+                (layout.key, key, self.hidden_size, self.qkv_bias),
+                (layout.value, key, self.hidden_size, self.qkv_bias),
+                (layout.output, self.hidden_size, query, self.output_bias),
+                (layout.gate, layer.intermediate_size, self.hidden_size, self.mlp_bias),
+                (layout.up, layer.intermediate_size, self.hidden_size, self.mlp_bias),
+                (layout.down, self.hidden_size, layer.intermediate_size, self.mlp_bias),
+            ):
+                yield f"{layout.layers}.{index}.{role}.weight", (rows, columns)
+                if bias:
+                    yield f"{layout.layers}.{index}.{role}.bias", (rows,)
+
+    def to_dict(self) -> dict:
+        """JSON-able; `from_dict` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "ModelSpec":
+        """The inverse of `to_dict`; raises `KeyError`, `TypeError` or `ValueError` on anything else."""
+        if values["family"] not in FAMILIES:
+            raise ValueError(f"unknown family {values['family']!r}")
+        sizes = ("hidden_size", "head_dim", "vocab_size", "max_position_embeddings")
+        flags = ("tie_word_embeddings", "qkv_bias", "output_bias", "mlp_bias")
+        layers = tuple(
+            LayerShape(**{name: _positive(layer[name]) for name in LayerShape.__dataclass_fields__})
+            for layer in values["layers"]
+        )
+        if not layers or len({layer.group_size for layer in layers}) != 1:
+            raise ValueError("layers must be given and share one number of heads per key/value head")
+        return cls(
+            family=values["family"],
+            **{name: _positive(values[name]) for name in sizes},
+            **{name: bool(values[name]) for name in flags},
+            layers=layers,
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A short digest of family and shapes; the dtype plays no part."""
+        return digest(json.dumps(self.to_dict(), sort_keys=True))
+
+
+def digest(text: str) -> str:
+    """The first 16 hexadecimal digits of the text's SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _positive(value) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{value!r} is not a positive whole number")
+    return value

@@ -1,0 +1,73 @@
+"""Prefill and decode speed, of several models in alternation, so that a machine's drift hits all alike."""
+
+import statistics
+import time
+from dataclasses import dataclass
+
+import torch
+
+from transact.loading import LoadedModel
+from transact.progress import NO_PROGRESS, Progress
+
+PREFILL_TOKENS = 256
+DECODE_TOKENS = 32
+REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Tokens per second, medians: reading a prompt in one pass, and writing token by token with a KV cache."""
+
+    prefill: float
+    decode: float
+
+
+def measure_speed(
+    models: tuple[LoadedModel, ...],
+    *,
+    prefill_tokens: int = PREFILL_TOKENS,
+    decode_tokens: int = DECODE_TOKENS,
+    repeats: int = REPEATS,
+    progress: Progress = NO_PROGRESS,
+) -> tuple[Speed, ...]:
+    """Time each model in turn, `repeats` rounds after one to warm up; batch of 1, seeded token ids.
+
+    Prompt and new tokens are cut to the context. Progress is in rounds.
+    """
+    context = min(loaded.context_length for loaded in models)
+    vocabulary = min(loaded.spec.vocab_size for loaded in models)
+    prefill_tokens = max(1, min(prefill_tokens, context // 2))
+    decode_tokens = max(1, min(decode_tokens, context - prefill_tokens))
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(vocabulary, (1, prefill_tokens), generator=generator)
+    times: list[list[tuple[float, float]]] = [[] for _ in models]
+    for repeat in range(repeats + 1):
+        progress(repeat, repeats + 1, "speed rounds")
+        for loaded, taken in zip(models, times, strict=True):
+            taken.append(_time_once(loaded, ids, decode_tokens))
+    return tuple(
+        Speed(
+            prefill=prefill_tokens / statistics.median(first for first, _ in taken[1:]),
+            decode=decode_tokens / statistics.median(second for _, second in taken[1:]),
+        )
+        for taken in times
+    )
+
+
+@torch.inference_mode()
+def _time_once(loaded: LoadedModel, ids: torch.Tensor, decode_tokens: int) -> tuple[float, float]:
+    """Seconds to read the prompt, and to write `decode_tokens` after it."""
+    ids = ids.to(loaded.device)
+    started = _now(loaded.device)
+    output = loaded.model(input_ids=ids, use_cache=True, logits_to_keep=1)
+    read = _now(loaded.device)
+    for _ in range(decode_tokens):
+        token = output.logits[:, -1:].argmax(dim=-1)
+        output = loaded.model(input_ids=token, past_key_values=output.past_key_values, use_cache=True)
+    return read - started, _now(loaded.device) - read
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
