@@ -1,0 +1,43 @@
+"""What tests share: the development data beside the project, where it is present, and tiny real models."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The development data; tests that need it are skipped where the project stands alone."""
+    if not DATA.is_dir():
+        pytest.skip("needs the development data (../shared/data), which is not part of the project")
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def stories(data):
+    """The pretrained Llama of the development data, in float32; never to be changed."""
+    import transact as ta
+
+    return ta.load(str(data / "stories260K"), dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def calibration_texts(data) -> list[str]:
+    return read_texts(data / "tinystories_calibration.jsonl")
+
+
+@pytest.fixture(scope="session")
+def evaluation_texts(data) -> list[str]:
+    return read_texts(data / "tinystories_evaluation.jsonl")
+
+
+def read_texts(path: Path) -> list[str]:
+    return [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,0 +1,68 @@
+"""Tiny, really initialised models of stock classes, one line a case: the proof table of every family.
+
+A new family gets an entry in `transact/families.py` and a line here; all exactness tests then cover it.
+"""
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from transact import LoadedModel
+
+_SIZES = {
+    "vocab_size": 48,
+    "hidden_size": 32,
+    "intermediate_size": 40,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 4,
+    "max_position_embeddings": 64,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_BIASED = {"attention_bias": True, "mlp_bias": True}
+_MULTI_HEAD = {"num_key_value_heads": 8}
+_LLAMA3_ROPE = {
+    "rope_parameters": {
+        "rope_type": "llama3",
+        "rope_theta": 500.0,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 16,
+    }
+}
+
+TINY: dict[str, tuple[str, dict]] = {
+    "llama": ("llama", {}),
+    "llama-multi-head": ("llama", _MULTI_HEAD),
+    "llama-biased": ("llama", _BIASED),
+    "llama-attention-bias": ("llama", {"attention_bias": True} | _MULTI_HEAD),
+    "llama-tied": ("llama", {"tie_word_embeddings": True}),
+    "llama-scaled-rope": ("llama", _LLAMA3_ROPE),
+    "mistral": ("mistral", {"sliding_window": 6}),
+    "mistral-multi-head-tied": ("mistral", _MULTI_HEAD | {"tie_word_embeddings": True}),
+    "qwen2": ("qwen2", {}),
+    "qwen2-multi-head-tied": ("qwen2", _MULTI_HEAD | {"tie_word_embeddings": True}),
+    "granite": ("granite", {"logits_scaling": 2.0, "attention_multiplier": 0.3}),
+    "granite-biased": ("granite", _BIASED),
+}
+
+
+def build(name: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> LoadedModel:
+    """A model of the table; biases are drawn too, as zero biases would hide mistakes."""
+    model_type, changes = TINY[name]
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **(_SIZES | changes)))
+    with torch.no_grad():
+        for parameter_name, parameter in model.named_parameters():
+            if parameter_name.endswith("bias"):
+                parameter.normal_(std=0.5)
+            elif "norm" not in parameter_name:
+                parameter.mul_(8)  # far from the near-zero initialisation, so that every unit matters
+    return LoadedModel.from_model(model.to(dtype), source=name)
+
+
+def token_ids(loaded: LoadedModel, samples: int = 2, seq: int = 12) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(7)
+    return torch.randint(3, loaded.spec.vocab_size, (samples, seq), generator=generator)
