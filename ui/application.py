@@ -1,0 +1,124 @@
+"""The page put together, and how it is served."""
+
+import logging
+from dataclasses import replace
+
+import gradio as gr
+
+import transact as ta
+from ui import endpoints, legal, texts, workbench
+from ui.events import choose, setup
+from ui.events import measure as measuring
+from ui.events import takeaway as taking
+from ui.events.desk import Desk, Panels
+from ui.export import Exports
+from ui.jobs import Jobs, Watch
+from ui.pages import calibration, compare, layer, maps, measure, model, status, takeaway
+from ui.registry import Registry
+from ui.session import BUNDLED, Sampling, Scored, Session, Sessions
+from ui.theme import ASSETS, STYLE_SHEET, instrument_theme
+
+logger = logging.getLogger(__name__)
+TITLE = "TransAct Explorer"
+_UPLOAD_LIMIT = texts.MAX_UPLOAD_BYTES + 2_000_000
+"""A little above our own limit, so that a file just over it gets our sentence and not a transport error."""
+_CACHE_SECONDS = 6 * 3600
+
+
+def launch(server_name: str, server_port: int) -> None:
+    """Build the page and serve it until the process ends."""
+    build().launch(server_name=server_name, server_port=server_port, **launch_options())
+
+
+def launch_options() -> dict:
+    """Everything that `launch` is told besides where to listen."""
+    return {
+        "theme": instrument_theme(),
+        "css_paths": [STYLE_SHEET],
+        "favicon_path": ASSETS / "favicon.png",
+        "footer_links": ["api", "settings"],
+        "run_history": False,
+        "max_file_size": _UPLOAD_LIMIT,
+        "show_error": True,
+        "ssr_mode": False,
+        "pwa": False,
+    }
+
+
+def build() -> gr.Blocks:
+    """The whole page, with the bundled model scored so that nobody meets an empty one."""
+    registry, jobs, exports = Registry(), Jobs(), Exports()
+    spec, scored = _warm_up(registry)
+
+    def fresh(id: str) -> Session:
+        session = Session(id, BUNDLED, spec, scored)
+        if spec is None:
+            return session
+        return workbench.planned(replace(session, choice=legal.start(spec)))
+
+    def forget(id: str) -> None:
+        jobs.stop(id)
+        registry.forget(id)
+        exports.forget(id)
+
+    desk = Desk(registry, Sessions(fresh, forget), jobs, exports, scored)
+
+    def on_leave(request: gr.Request):
+        desk.sessions.close(request.session_hash)
+
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(_CACHE_SECONDS, _CACHE_SECONDS)) as page:
+        panels = _lay_out(fresh("first paint"))
+        setup.connect(desk, panels)
+        choose.connect(desk, panels)
+        measuring.connect(desk, panels)
+        taking.connect(desk, panels)
+        endpoints.connect(desk)
+        page.unload(on_leave)
+    return page
+
+
+def _lay_out(session: Session) -> Panels:
+    gr.HTML(_header(), js_on_load=None, elem_id="title")
+    with gr.Row(elem_id="page"):
+        with gr.Column(elem_id="sidebar", scale=0, min_width=300):
+            model_panel = model.build(session)
+            calibration_panel = calibration.build(session)
+        with gr.Column(elem_id="main", scale=1, min_width=320):
+            status_panel = status.build(session)
+            maps_panel = maps.build(session)
+            layer_panel = layer.build(session)
+            measure_panel = measure.build(session)
+            compare_panel = compare.build(session)
+            takeaway_panel = takeaway.build(session)
+    return Panels(
+        status_panel,
+        model_panel,
+        calibration_panel,
+        maps_panel,
+        layer_panel,
+        measure_panel,
+        compare_panel,
+        takeaway_panel,
+    )
+
+
+def _header() -> str:
+    logo = (ASSETS / "logo.svg").read_text(encoding="utf-8")
+    return (
+        f"<header>{logo}<div><h1>{TITLE}</h1><p>See which attention heads and MLP channels of a language model carry "
+        "the work, cut the others away, and measure what that costs.</p></div></header>"
+    )
+
+
+def _warm_up(registry: Registry) -> tuple[ta.ModelSpec | None, Scored | None]:
+    """The bundled model and its scores on the mixed sample, shared by all visitors.
+
+    Without them (a clone whose large files are missing) the page still opens and says what to do.
+    """
+    try:
+        loaded = registry.dense(BUNDLED)
+        scored = workbench.score(registry, BUNDLED, texts.sample("mixed"), Sampling(), Watch("Warming up"))
+    except (ta.TransactError, OSError) as error:
+        logger.warning("the bundled model is not ready: %s", error)
+        return None, None
+    return loaded.spec, scored

@@ -1,0 +1,123 @@
+"""The Python lines that do what the page shows; they run as they stand in the project's folder."""
+
+from dataclasses import dataclass
+
+import transact as ta
+from ui.session import ModelKey, Result, Sampling, Scored
+from ui.texts import TextSource
+from ui.workbench import EVALUATION_TOKENS
+
+MAX_LITERAL_CHARACTERS = 2_000
+CALIBRATION_FILE, EVALUATION_FILE = "calibration.jsonl", "evaluation.jsonl"
+OUTPUT_FOLDER = "pruned-model"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything a run depends on: model, text, metric, plan, repair, and what it was measured on."""
+
+    key: ModelKey
+    text: TextSource
+    sampling: Sampling
+    metric: str
+    plan: ta.PruningPlan
+    repair: str = "none"
+    measured_on: TextSource | None = None
+
+    @classmethod
+    def of_result(cls, result: Result) -> "Recipe":
+        scored = result.scored
+        return cls(scored.key, scored.text, scored.sampling, result.metric, result.plan, result.repair, result.text)
+
+    @classmethod
+    def of_plan(cls, scored: Scored, metric: str, plan: ta.PruningPlan) -> "Recipe":
+        return cls(scored.key, scored.text, scored.sampling, metric, plan)
+
+
+def code(recipe: Recipe) -> str:
+    """Runnable Python, from loading to saving."""
+    lines = [*_imports(recipe), "", "import transact as ta", "", f"loaded = ta.load({_load_arguments(recipe.key)})"]
+    sampling = recipe.sampling
+    lines += [
+        *_tokens(
+            recipe.text, "calibration", "CalibrationSet", CALIBRATION_FILE,
+            f"num_samples={sampling.num_samples}, seq_len={sampling.seq_len}, seed={sampling.seed}",
+        ),
+        "statistics = ta.observe(loaded, calibration)",
+        f'scores = ta.score(loaded, statistics, metric="{recipe.metric}", seed={sampling.seed})',
+        "",
+        *_target(recipe.plan),
+        "plan = ta.make_plan(scores, loaded.spec, target)",
+        f"pruned = ta.prune(loaded, plan{_repair(recipe.repair)})",
+    ]  # fmt: skip
+    if recipe.measured_on is not None:
+        lines += [
+            "",
+            *_tokens(
+                recipe.measured_on, "evaluation", "EvaluationSet", EVALUATION_FILE,
+                f"seq_len=min({EVALUATION_TOKENS}, loaded.context_length)",
+            ),
+            "report = ta.evaluate(pruned, evaluation, reference=loaded)",
+        ]  # fmt: skip
+    lines += ["", f'ta.save(pruned, "{OUTPUT_FOLDER}")']
+    return "\n".join(lines) + "\n"
+
+
+def needs_file(source: TextSource) -> bool:
+    """Whether the lines read the text from a file that the visitor downloads with the plan."""
+    return source.origin in ("pasted", "file") and not _is_literal(source)
+
+
+def _imports(recipe: Recipe) -> list[str]:
+    reads_file = not _is_literal(recipe.text) or (
+        recipe.measured_on is not None and not _is_literal(recipe.measured_on)
+    )
+    return ["import json", "from pathlib import Path"] if reads_file else []
+
+
+def _load_arguments(key: ModelKey) -> str:
+    arguments = [repr(key.source).replace("'", '"')]
+    if key.revision:
+        arguments.append(f"revision={key.revision!r}")
+    if key.dtype != "auto":
+        arguments.append(f'dtype="{key.dtype}"')
+    return ", ".join(arguments)
+
+
+def _tokens(source: TextSource, variable: str, kind: str, filename: str, settings: str) -> list[str]:
+    if _is_literal(source):
+        texts = f"{variable}_texts = {list(source.texts)!r}"
+    else:
+        bundled = {"sample": "", "evaluation": "evaluation_"}
+        path = (
+            filename if source.origin not in bundled else f"assets/samples/{bundled[source.origin]}{source.name}.jsonl"
+        )
+        texts = (
+            f'{variable}_texts = [\n    json.loads(line)["text"]\n'
+            f'    for line in Path("{path}").read_text(encoding="utf-8").split("\\n")\n    if line\n]'
+        )
+    how, given = (
+        ("from_document", f"{variable}_texts[0]") if source.is_document else ("from_texts", f"{variable}_texts")
+    )
+    return [
+        texts,
+        f"{variable} = ta.{kind}.{how}(\n    {given}, loaded.tokenizer, {settings}, name={source.name!r}\n)",
+    ]
+
+
+def _target(plan: ta.PruningPlan) -> list[str]:
+    requested = dict(plan.requested)
+    if "attention_sparsity" in requested:
+        shares = f"attention={requested['attention_sparsity']!r}, mlp={requested['mlp_sparsity']!r}"
+        return [f"target = ta.PruningTarget.from_sparsity(loaded.spec, {shares})"]
+    groups = tuple(layer.num_key_value_heads for layer in plan.spec.layers)
+    channels = tuple(layer.intermediate_size for layer in plan.spec.layers)
+    return [f"target = ta.PruningTarget(\n    keep_head_groups={groups},\n    keep_channels={channels},\n)"]
+
+
+def _repair(name: str) -> str:
+    return "" if name == "none" else f', compensation="{name}", statistics=statistics'
+
+
+def _is_literal(source: TextSource) -> bool:
+    return source.origin in ("pasted", "file") and sum(map(len, source.texts)) <= MAX_LITERAL_CHARACTERS

@@ -1,0 +1,255 @@
+"""The endpoints for scripts: the page's steps with JSON in and out, a session per client.
+
+They run the same functions on the same values as the page does, so the numbers are the page's.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+import transact as ta
+from ui import texts, workbench
+from ui.code_view import Recipe, code
+from ui.errors import WrongInput
+from ui.events.desk import Desk
+from ui.events.setup import MAX_SAMPLES, MAX_SEQ_LEN, loaded_key
+from ui.export import file_stem
+from ui.session import BUNDLED, ModelKey, Sampling, Session
+from ui.texts import TextSource
+
+EXPORT_KINDS = ("checkpoint", "plan", "gguf")
+_MODEL = {"concurrency_id": "model", "concurrency_limit": 24}
+_LIGHT = {"concurrency_id": "light", "concurrency_limit": 24}
+
+
+def connect(desk: Desk) -> None:
+    """Offer every endpoint; must be called inside the page's Blocks."""
+
+    def load_model(source: str, request: gr.Request) -> dict:
+        """Load the bundled model ("bundled"), a Hugging Face id or a local folder; returns its sizes."""
+
+        def act() -> dict:
+            owner, key = request.session_hash, ModelKey(source.strip())
+            loaded = desk.jobs.finish(owner, "Loading", lambda watch: workbench.load(desk.registry, key, watch))
+            scored = desk.first_scored if key == BUNDLED else None
+            desk.sessions.update(owner, lambda old: workbench.opened(old, key, loaded, scored))
+            return model_facts(loaded)
+
+        return _answered(act)
+
+    def score(
+        text: str, metric: str = "transact", num_samples: int = 128, seq_len: int = 256, request: gr.Request = None
+    ) -> dict:
+        """Score heads and channels on a text, or on a bundled sample by its name; scores per layer."""
+
+        def act() -> dict:
+            owner = request.session_hash
+            if metric not in ta.METRICS:
+                raise WrongInput(f"There is no metric “{metric}”; choose one of {', '.join(ta.METRICS)}.")
+            sampling = Sampling(
+                _whole("num_samples", num_samples, MAX_SAMPLES), _whole("seq_len", seq_len, MAX_SEQ_LEN)
+            )
+            source = _text(text, texts.sample, sampling.seq_len)
+            key = loaded_key(desk.sessions.get(owner), desk.registry)
+            scored = desk.jobs.finish(
+                owner, "Scoring", lambda watch: workbench.score(desk.registry, key, source, sampling, watch)
+            )
+
+            def change(old: Session) -> Session:
+                return workbench.planned(replace(old, scored=scored, choice=replace(old.choice, metric=metric)))
+
+            desk.sessions.update(owner, change)
+            return score_facts(scored.scores[metric], scored)
+
+        return _answered(act)
+
+    def plan(
+        attention_sparsity: float, mlp_sparsity: float, allocation: str = "uniform", request: gr.Request = None
+    ) -> dict:
+        """Plan what to remove; returns the sizes before and after."""
+
+        def act() -> dict:
+            session = desk.sessions.get(request.session_hash)
+            session.need_scored()
+            if allocation != "uniform":
+                raise WrongInput(f"There is no allocation “{allocation}” here; choose “uniform”.")
+            target = ta.PruningTarget.from_sparsity(session.spec, attention=attention_sparsity, mlp=mlp_sparsity)
+
+            def change(old: Session) -> Session:
+                choice = replace(
+                    old.choice, attention=target_share(target, "attention_sparsity"),
+                    mlp=target_share(target, "mlp_sparsity"), keep_head_groups=None, keep_channels=None,
+                )  # fmt: skip
+                return workbench.planned(replace(old, choice=choice))
+
+            return desk.sessions.update(request.session_hash, change).plan.summary()
+
+        return _answered(act)
+
+    def prune(repair: str = "none", request: gr.Request = None) -> dict:
+        """Cut as planned; returns the plan's summary, the result's number and the lines that reproduce it."""
+
+        def act() -> dict:
+            owner = request.session_hash
+            session = desk.sessions.get(owner)
+            session.need_plan()
+            if repair not in ta.COMPENSATIONS:
+                raise WrongInput(f"There is no repair “{repair}”; choose one of {', '.join(ta.COMPENSATIONS)}.")
+            result = desk.jobs.finish(
+                owner, "Pruning", lambda watch: workbench.cut(desk.registry, session, repair, watch)
+            )
+            desk.sessions.update(owner, lambda old: old.with_result(result))
+            return {"result": result.number, **result.plan.summary(), "code": code(Recipe.of_result(result))}
+
+        return _answered(act)
+
+    def evaluate(text: str, request: gr.Request = None) -> dict:
+        """Measure the last result on a text, or on a bundled evaluation text by its name."""
+
+        def act() -> dict:
+            owner = request.session_hash
+            result = desk.sessions.get(owner).need_result()
+            source = _text(text, texts.evaluation_sample, workbench.EVALUATION_TOKENS)
+            measured = desk.jobs.finish(
+                owner, "Measuring", lambda watch: workbench.measure(
+                    desk.registry, owner, result, source, watch, with_probes=result.scored.key == BUNDLED
+                ),
+            )  # fmt: skip
+            desk.sessions.update(owner, lambda old: old.with_result(measured))
+            probes = [{"kind": kind, "dense": before, "pruned": after} for kind, before, after in measured.probes]
+            return {**measured.report.to_dict(), "probes": probes}
+
+        return _answered(act)
+
+    def generate(prompt: str, request: gr.Request = None) -> dict:
+        """Continue a prompt greedily with the dense and, where there is one, the pruned model."""
+
+        def act() -> dict:
+            owner = request.session_hash
+            session = desk.sessions.get(owner)
+            dense, pruned = desk.jobs.finish(
+                owner, "Writing", lambda watch: workbench.generate(desk.registry, session, prompt, watch)
+            )
+            return {"prompt": prompt, "dense": dense, "pruned": pruned}
+
+        return _answered(act)
+
+    def export(kind: str, request: gr.Request) -> str:
+        """A file of the last result: its checkpoint as a zip, or its plan."""
+
+        def act() -> str:
+            owner = request.session_hash
+            if kind not in EXPORT_KINDS:
+                raise WrongInput(f"There is no export “{kind}”; choose one of {', '.join(EXPORT_KINDS)}.")
+            if kind == "gguf":
+                raise WrongInput("GGUF export is not part of this version yet; export the checkpoint instead.")
+            session = desk.sessions.get(owner)
+            if kind == "plan":
+                return str(desk.exports.plan(owner, file_stem(session.key, session.counted + 1), session.need_plan()))
+            result = session.need_result()
+
+            def work(watch):
+                pruned = workbench.pruned_model(desk.registry, owner, result, watch)
+                return desk.exports.checkpoint(owner, file_stem(result.scored.key, result.number), pruned)
+
+            archive, _ = desk.jobs.finish(owner, "Writing the checkpoint", work)
+            return str(archive)
+
+        return _answered(act)
+
+    gr.api(load_model, **_MODEL)
+    gr.api(score, **_MODEL)
+    gr.api(plan, **_LIGHT)
+    gr.api(prune, **_MODEL)
+    gr.api(evaluate, **_MODEL)
+    gr.api(generate, **_MODEL)
+    # an endpoint that returns a file needs a component that carries one
+    kind = gr.Textbox(label="kind", visible=False)
+    file = gr.File(label="file", visible=False)
+    kind.submit(export, kind, file, api_name="export", api_visibility="public", **_MODEL)
+
+
+def model_facts(loaded: ta.LoadedModel) -> dict:
+    """What the model card shows."""
+    spec = loaded.spec
+    return {
+        "source": loaded.source,
+        "revision": loaded.revision,
+        "fingerprint": loaded.fingerprint,
+        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "family": spec.family,
+        "parameters": spec.num_parameters,
+        "num_hidden_layers": spec.num_hidden_layers,
+        "hidden_size": spec.hidden_size,
+        "head_dim": spec.head_dim,
+        "vocab_size": spec.vocab_size,
+        "context_length": loaded.context_length,
+        "layers": [
+            {
+                "num_attention_heads": layer.num_attention_heads,
+                "num_key_value_heads": layer.num_key_value_heads,
+                "intermediate_size": layer.intermediate_size,
+            }
+            for layer in spec.layers
+        ],
+    }
+
+
+def score_facts(scores: ta.ImportanceScores, scored) -> dict:
+    """Head and group scores of every layer, and of its channels the spread."""
+    return {
+        "metric": scores.metric,
+        "calibration": scored.text.name,
+        "num_samples": scored.num_samples,
+        "num_tokens": scored.num_tokens,
+        "seconds": scored.seconds,
+        "layers": [
+            {
+                "heads": heads.tolist(),
+                "head_groups": groups.tolist(),
+                "channels": _spread(channels.numpy()),
+            }
+            for heads, groups, channels in zip(scores.heads, scores.head_groups, scores.mlp_channels, strict=True)
+        ],
+    }
+
+
+def target_share(target: ta.PruningTarget, name: str) -> float:
+    """The sparsity that a target was derived from."""
+    return dict(target.requested)[name]
+
+
+def _spread(channels: np.ndarray) -> dict[str, float]:
+    low, middle, high = np.quantile(channels, (0.1, 0.5, 0.9))
+    return {
+        "count": len(channels),
+        "mean": float(channels.mean()),
+        "min": float(channels.min()),
+        "p10": float(low),
+        "median": float(middle),
+        "p90": float(high),
+        "max": float(channels.max()),
+    }
+
+
+def _text(text: str, named, seq_len: int) -> TextSource:
+    """A bundled text by its name, or the text itself."""
+    return named(text.strip()) if text.strip() in texts.SAMPLES else texts.pasted(text, seq_len)
+
+
+def _whole(name: str, value: Any, high: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value) or not 1 <= value <= high:
+        raise WrongInput(f"{name} is {value!r}; give a whole number from 1 to {high:,}.")
+    return int(value)
+
+
+def _answered(act):
+    """What `act` returns; an error meant for the user reaches the client as its sentence."""
+    try:
+        return act()
+    except ta.Cancelled:
+        raise gr.Error("The run was stopped.") from None
+    except ta.TransactError as error:
+        raise gr.Error(str(error)) from error

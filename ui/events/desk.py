@@ -1,0 +1,148 @@
+"""What every event works with, and how its work is shown while it runs."""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import TypeVar
+
+import gradio as gr
+from gradio.components import Component
+
+import transact as ta
+from ui import activity
+from ui.export import Exports
+from ui.jobs import Finished, Jobs, Tick, Watch
+from ui.pages import calibration, compare, layer, maps, measure, model, status, takeaway
+from ui.registry import Registry
+from ui.session import Scored, Session, Sessions
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+_PAGES = {
+    "status": status,
+    "model": model,
+    "calibration": calibration,
+    "maps": maps,
+    "layer": layer,
+    "measure": measure,
+    "compare": compare,
+    "takeaway": takeaway,
+}
+
+# A visitor who waits for the model must see it and be able to leave, so waiting happens in the job, which
+# holds the model lock, and not in gradio's queue, where Stop could not reach it.
+HEAVY = {"concurrency_id": "model", "concurrency_limit": 24, "show_progress": "hidden", "api_visibility": "private"}
+LIGHT = {"concurrency_id": "light", "concurrency_limit": 24, "show_progress": "hidden", "api_visibility": "private"}
+
+
+@dataclass(frozen=True)
+class Desk:
+    """The app's collaborators; one set for all visitors."""
+
+    registry: Registry
+    sessions: Sessions
+    jobs: Jobs
+    exports: Exports
+    first_scored: Scored | None
+
+
+@dataclass(frozen=True)
+class Panels:
+    """All parts of the page."""
+
+    status: status.StatusPanel
+    model: model.ModelPanel
+    calibration: calibration.CalibrationPanel
+    maps: maps.MapsPanel
+    layer: layer.LayerPanel
+    measure: measure.MeasurePanel
+    compare: compare.ComparePanel
+    takeaway: takeaway.TakeawayPanel
+
+    def repaint(self, session: Session) -> dict:
+        """Every part, from the session."""
+        painted = {}
+        for name, page in _PAGES.items():
+            painted |= page.paint(getattr(self, name), session)
+        return painted
+
+    def repaint_choice(self, session: Session) -> dict:
+        """The parts that follow the sliders."""
+        return {
+            **status.paint(self.status, session),
+            **maps.paint_choice(self.maps, session),
+            **layer.paint_choice(self.layer, session),
+            **takeaway.paint(self.takeaway, session),
+        }
+
+    def repaint_results(self, session: Session) -> dict:
+        """The parts that follow a new result."""
+        return {
+            **measure.paint(self.measure, session),
+            **compare.paint(self.compare, session),
+            **takeaway.paint(self.takeaway, session),
+        }
+
+    @property
+    def all(self) -> list[Component]:
+        """Every component, as the outputs of an event that may touch any."""
+        panels = [getattr(self, name) for name in _PAGES]
+        return [getattr(panel, field.name) for panel in panels for field in fields(panel)]
+
+
+def say(panels: Panels, sentence: str, mood: activity.Mood = "plain") -> dict:
+    """One sentence in the message line."""
+    return {panels.status.message: activity.message(sentence, mood)}
+
+
+def explained(panels: Panels, error: Exception) -> dict:
+    """The sentence for an error: its own where it was meant for the visitor."""
+    if isinstance(error, ta.TransactError):
+        return say(panels, str(error), "wrong")
+    logger.error("unexpected failure", exc_info=error)
+    kind = type(error).__name__
+    return say(panels, f"Something failed that should not ({kind}); nothing was changed, so you can go on.", "wrong")
+
+
+def quick(panels: Panels, act: Callable[[], dict]) -> dict:
+    """A step that takes milliseconds; wrong input becomes a sentence."""
+    try:
+        return {**say(panels, ""), **act()}
+    except Exception as error:
+        return explained(panels, error)
+
+
+def watched(
+    desk: Desk,
+    panels: Panels,
+    owner: str,
+    title: str,
+    work: Callable[[Watch], T],
+    finish: Callable[[T], dict],
+    *,
+    failed: Callable[[Exception], dict] | None = None,
+    model: bool = True,
+) -> Iterator[dict]:
+    """A step that takes longer: progress while it runs, then `finish`'s updates, or a sentence.
+
+    `failed` gives the updates for an error; by default its sentence in the message line.
+    """
+    rest = {panels.status.progress: activity.idle(), panels.status.stop: gr.update(interactive=False)}
+    try:
+        for event in desk.jobs.run(owner, title, work, model=model):
+            if isinstance(event, Finished):
+                yield {**rest, **say(panels, ""), **finish(event.value)}
+            else:
+                yield _running(panels, event)
+    except ta.Cancelled:
+        yield {**rest, **say(panels, "Stopped. Everything is as it was before.")}
+    except Exception as error:
+        yield {**rest, **(failed(error) if failed else explained(panels, error))}
+
+
+def _running(panels: Panels, tick: Tick) -> dict:
+    return {
+        panels.status.progress: activity.progress(tick),
+        panels.status.stop: gr.update(interactive=True),
+        panels.status.message: "",
+    }

@@ -1,0 +1,82 @@
+"""Steps 5 and 6: try behind masks, prune and measure, generate."""
+
+import gradio as gr
+
+from ui import texts, workbench
+from ui.events.desk import HEAVY, LIGHT, Desk, Panels, explained, say, watched
+from ui.pages import measure
+from ui.session import BUNDLED, Result
+from ui.texts import TextSource
+
+
+def connect(desk: Desk, panels: Panels) -> None:
+    """Wire trying, cutting and writing."""
+
+    def on_try(measure_on, pasted, request: gr.Request):
+        owner = request.session_hash
+        try:
+            session = desk.sessions.get(owner)
+            session.need_plan()
+            text = evaluation_text(measure_on, pasted)
+        except Exception as error:
+            yield explained(panels, error)
+            return
+        yield from watched(
+            desk, panels, owner, "Trying behind masks",
+            lambda watch: workbench.what_if(desk.registry, session, text, watch),
+            lambda tried: {panels.measure.tried: measure.tried_line(tried)},
+        )  # fmt: skip
+
+    def on_prune(measure_on, pasted, repair, prompt, request: gr.Request):
+        owner = request.session_hash
+        try:
+            session = desk.sessions.get(owner)
+            session.need_plan()
+            text = evaluation_text(measure_on, pasted)
+        except Exception as error:
+            yield explained(panels, error)
+            return
+
+        def work(watch) -> Result:
+            result = workbench.cut(desk.registry, session, repair, watch)
+            return workbench.measure(
+                desk.registry, owner, result, text, watch,
+                prompt=prompt if prompt.strip() else None, with_probes=session.key == BUNDLED,
+            )  # fmt: skip
+
+        def finish(result: Result) -> dict:
+            after = desk.sessions.update(owner, lambda old: old.with_result(result))
+            note = f"Result {result.number} is ready: cut and measured in {result.seconds:.0f} s."
+            return {**panels.repaint_results(after), **say(panels, note, "good")}
+
+        yield from watched(desk, panels, owner, "Pruning", work, finish)
+
+    def on_generate(prompt, request: gr.Request):
+        owner = request.session_hash
+        try:
+            session = desk.sessions.get(owner)
+        except Exception as error:
+            yield explained(panels, error)
+            return
+        yield from watched(
+            desk, panels, owner, "Writing",
+            lambda watch: workbench.generate(desk.registry, session, prompt, watch),
+            lambda written: {panels.measure.dense: written[0], panels.measure.pruned: written[1] or ""},
+        )  # fmt: skip
+
+    def on_measure_text(measure_on):
+        return gr.update(visible=measure_on == measure.PASTE)
+
+    panel = panels.measure
+    chosen = [panel.measure_on, panel.pasted]
+    panel.measure_on.change(on_measure_text, panel.measure_on, panel.pasted, **LIGHT)
+    panel.try_button.click(on_try, chosen, panels.all, **HEAVY)
+    panel.prune.click(on_prune, [*chosen, panel.repair, panel.prompt], panels.all, **HEAVY)
+    panel.generate.click(on_generate, panel.prompt, panels.all, **HEAVY)
+
+
+def evaluation_text(measure_on: str, pasted: str) -> TextSource:
+    """The text that is measured on, as the controls name it."""
+    if measure_on == measure.PASTE:
+        return texts.pasted(pasted or "", workbench.EVALUATION_TOKENS)
+    return texts.evaluation_sample(measure_on)

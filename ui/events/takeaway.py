@@ -1,0 +1,89 @@
+"""Steps 7 and 8: what can be downloaded."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import gradio as gr
+
+from ui import tables, workbench
+from ui.errors import NotYet
+from ui.events.desk import HEAVY, LIGHT, Desk, Panels, explained, say, watched
+from ui.export import file_stem
+
+SAVE_FILE = "() => setTimeout(() => document.querySelector('#export-file').click(), 250)"
+"""The file is written first, then the hidden download link is followed."""
+
+
+def connect(desk: Desk, panels: Panels) -> None:
+    """Wire the download buttons; each writes its file, then the browser fetches it."""
+
+    def on_checkpoint(request: gr.Request):
+        owner = request.session_hash
+        try:
+            result = desk.sessions.get(owner).need_result()
+        except Exception as error:
+            yield {**explained(panels, error), panels.takeaway.file: None}
+            return
+        yield {panels.takeaway.file: None}
+
+        def work(watch):
+            pruned = workbench.pruned_model(desk.registry, owner, result, watch)
+            watch.says("Writing the checkpoint")
+            return desk.exports.checkpoint(owner, file_stem(result.scored.key, result.number), pruned)
+
+        def finish(written) -> dict:
+            archive, report = written
+            return {
+                panels.takeaway.file: str(archive),
+                **say(
+                    panels,
+                    " ".join((f"It loads as {report.model_class} anywhere.", *report.notes)),
+                    "good",
+                ),
+            }
+
+        yield from watched(desk, panels, owner, "Writing the checkpoint", work, finish)
+
+    def written(owner: str, write: Callable[[], Path]) -> dict:
+        try:
+            return {panels.takeaway.file: str(write()), panels.status.message: ""}
+        except Exception as error:
+            return {**explained(panels, error), panels.takeaway.file: None}
+
+    def on_plan(request: gr.Request):
+        owner = request.session_hash
+
+        def write() -> Path:
+            session = desk.sessions.get(owner)
+            plan = session.need_plan()
+            return desk.exports.plan(owner, file_stem(session.key, session.counted + 1), plan)
+
+        return written(owner, write)
+
+    def on_texts(request: gr.Request):
+        owner = request.session_hash
+
+        def write() -> Path:
+            session = desk.sessions.get(owner)
+            evaluation = session.latest.text if session.latest else None
+            return desk.exports.texts(owner, session.need_scored().text, evaluation)
+
+        return written(owner, write)
+
+    def on_csv(request: gr.Request):
+        owner = request.session_hash
+
+        def write() -> Path:
+            results = desk.sessions.get(owner).results
+            if not results:
+                raise NotYet("The table is empty; press Prune to make its first row.")
+            return desk.exports.history(owner, tables.history_csv(results))
+
+        return written(owner, write)
+
+    outputs = panels.all
+    panel = panels.takeaway
+    panel.checkpoint.click(on_checkpoint, None, outputs, **HEAVY).success(None, js=SAVE_FILE)
+    panel.plan.click(on_plan, None, outputs, **LIGHT).success(None, js=SAVE_FILE)
+    panel.texts.click(on_texts, None, outputs, **LIGHT).success(None, js=SAVE_FILE)
+    panels.compare.csv.click(on_csv, None, outputs, **LIGHT).success(None, js=SAVE_FILE)

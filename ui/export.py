@@ -1,0 +1,70 @@
+"""Files to take away, written below one folder that vanishes with the app; a visitor has one set at a time."""
+
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+
+import transact as ta
+from ui.code_view import CALIBRATION_FILE, EVALUATION_FILE, needs_file
+from ui.session import ModelKey
+from ui.texts import TextSource, as_jsonl
+
+
+class Exports:
+    """Where downloads are written."""
+
+    def __init__(self):
+        self._root = tempfile.TemporaryDirectory(prefix="transact-exports-")
+
+    def checkpoint(self, owner: str, name: str, pruned: ta.LoadedModel) -> tuple[Path, ta.SaveReport]:
+        """A zip of the stock checkpoint with tokenizer, plan.json and model card."""
+        folder = self._fresh(owner)
+        report = ta.save(pruned, folder / name)
+        archive = folder / f"{name}.zip"
+        # weights do not shrink, so they are stored as they are
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as zipped:
+            for file in sorted((folder / name).iterdir()):
+                zipped.write(file, f"{name}/{file.name}")
+        shutil.rmtree(folder / name)
+        return archive, report
+
+    def plan(self, owner: str, name: str, plan: ta.PruningPlan) -> Path:
+        """plan.json under a name that says whose it is."""
+        return self._written(owner, f"{name}-plan.json", plan.to_json())
+
+    def history(self, owner: str, csv: str) -> Path:
+        return self._written(owner, "transact-history.csv", csv)
+
+    def texts(self, owner: str, calibration: TextSource, evaluation: TextSource | None) -> Path:
+        """The visitor's own texts in the files that the shown Python lines read."""
+        archive = self._fresh(owner) / "texts.zip"
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
+            for filename, source in ((CALIBRATION_FILE, calibration), (EVALUATION_FILE, evaluation)):
+                if source is not None and needs_file(source):
+                    zipped.writestr(filename, as_jsonl(source))
+        return archive
+
+    def forget(self, owner: str) -> None:
+        """Remove what was written for a visitor."""
+        shutil.rmtree(self._folder(owner), ignore_errors=True)
+
+    def _written(self, owner: str, filename: str, content: str) -> Path:
+        file = self._fresh(owner) / filename
+        file.write_text(content, encoding="utf-8")
+        return file
+
+    def _fresh(self, owner: str) -> Path:
+        self.forget(owner)
+        folder = self._folder(owner)
+        folder.mkdir(parents=True)
+        return folder
+
+    def _folder(self, owner: str) -> Path:
+        return Path(self._root.name) / "".join(letter for letter in owner if letter.isalnum())
+
+
+def file_stem(key: ModelKey, number: int) -> str:
+    """A file name that tells results apart: model and number."""
+    model = "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in Path(key.source).name)
+    return f"{model or 'model'}-pruned-{number}"

@@ -1,0 +1,299 @@
+"""Pure functions from values to Plotly figures.
+
+Text colour comes from the style sheet, so one figure reads in light and in dark. What is removed is grey and
+hatched, never told by colour alone. Arrays travel as numpy, which Plotly sends as base64.
+"""
+
+import numpy as np
+import plotly.graph_objects as go
+
+import transact as ta
+from ui.landscape import Landscape
+
+ACCENT = "#4f46e5"
+GREY = "#8b93a1"
+SCALE = "viridis"
+NOT_SCORED = "No scores yet: choose a calibration text and press Score"
+NORMALISATIONS = {"layer": "Each layer by itself", "model": "Whole model"}
+
+_HATCH = {"shape": "/", "size": 6, "solidity": 0.28, "fgcolor": "rgba(30,34,42,0.85)", "bgcolor": "#a6adb8"}
+_MARGIN = {"l": 46, "r": 8, "t": 8, "b": 44}
+
+
+def heads_figure(landscape: Landscape, plan: ta.PruningPlan | None, *, layer: int, normalisation: str) -> go.Figure:
+    """Head scores [layer, head]; group borders drawn, since a group goes as a whole."""
+    scores = landscape.heads
+    heads = scores.shape[1]
+    figure = go.Figure(
+        go.Heatmap(
+            z=_normalised(scores, normalisation),
+            customdata=scores,
+            xgap=2,
+            ygap=2,
+            hovertemplate="layer %{y}, head %{x}<br>score %{customdata:.5g}<extra></extra>",
+            **_colour("share of the highest score"),
+        )
+    )
+    if plan is not None:
+        figure.add_trace(_hatched(landscape.removed_heads(plan), np.arange(heads + 1) - 0.5))
+    borders = np.arange(landscape.group_size, heads, landscape.group_size) - 0.5
+    if landscape.group_size > 1:
+        for border in borders:
+            figure.add_vline(x=border, line={"color": GREY, "width": 1.5, "dash": "dot"})
+    _outline(figure, layer, -0.5, heads - 0.5)
+    return _laid_out(
+        figure,
+        height=_height(landscape.num_layers),
+        revision=f"heads {scores.shape}",
+        xaxis={"title": "attention head", "dtick": max(1, heads // 16), "range": [-0.55, heads - 0.45]},
+        yaxis=_layer_axis(landscape.num_layers),
+    )
+
+
+def channels_figure(landscape: Landscape, plan: ta.PruningPlan | None, *, layer: int, normalisation: str) -> go.Figure:
+    """Channel scores [layer, bin], best first; the horizontal axis is the share of the layer's channels."""
+    scores = landscape.bins
+    bins = scores.shape[1]
+    edges = np.linspace(0, 100, bins + 1)
+    figure = go.Figure(
+        go.Heatmap(
+            z=_normalised(scores, normalisation),
+            x=(edges[:-1] + edges[1:]) / 2,
+            customdata=np.stack([scores, landscape.strongest.astype(np.float32)], axis=-1),
+            hovertemplate=(
+                "layer %{y}, at %{x:.1f} % of its channels<br>score %{customdata[0]:.5g}"
+                "<br>channel %{customdata[1]:.0f}<extra></extra>"
+            ),
+            **_colour("share of the highest score"),
+        )
+    )
+    if plan is not None:
+        figure.add_trace(_hatched(landscape.removed_bins(plan) >= 0.5, edges))
+    _outline(figure, layer, 0, 100)
+    return _laid_out(
+        figure,
+        height=_height(landscape.num_layers),
+        revision=f"channels {scores.shape}",
+        xaxis={"title": "MLP channels, highest score first (% of the layer)", "range": [-0.6, 100.6]},
+        yaxis=_layer_axis(landscape.num_layers),
+    )
+
+
+def layer_heads_figure(landscape: Landscape, plan: ta.PruningPlan | None, *, layer: int) -> go.Figure:
+    """The heads of one layer as bars, removed ones hatched."""
+    scores = landscape.heads[layer]
+    scores = scores[~np.isnan(scores)]
+    removed = np.zeros(len(scores), dtype=bool)
+    if plan is not None:
+        removed = landscape.removed_heads(plan)[layer, : len(scores)]
+    figure = go.Figure(
+        go.Bar(
+            x=np.arange(len(scores)),
+            y=scores,
+            marker={
+                "color": [GREY if gone else ACCENT for gone in removed],
+                "pattern": {"shape": ["/" if gone else "" for gone in removed]},
+            },
+            hovertemplate="head %{x}<br>score %{y:.5g}<extra></extra>",
+        )
+    )
+    return _laid_out(
+        figure,
+        height=260,
+        revision=f"layer heads {len(scores)}",
+        xaxis={"title": "head (hatched: removed)", "dtick": max(1, len(scores) // 16)},
+        yaxis={"title": "head score", "rangemode": "tozero"},
+    )
+
+
+def layer_channels_figure(landscape: Landscape, plan: ta.PruningPlan | None, *, layer: int) -> go.Figure:
+    """Every channel of one layer by rank, and the share of the whole score that the best ones hold."""
+    ranked = landscape.channels[layer][landscape.order[layer]]
+    ranks = np.arange(1, len(ranked) + 1)
+    total = ranked.sum()
+    share = np.cumsum(ranked) / total * 100 if total > 0 else np.zeros_like(ranked)
+    figure = go.Figure()
+    figure.add_trace(
+        go.Scatter(
+            x=ranks,
+            y=ranked.astype(np.float32),
+            name="score of a channel",
+            line={"color": ACCENT, "width": 2},
+            customdata=landscape.order[layer].astype(np.int32),
+            hovertemplate="rank %{x}, channel %{customdata}<br>score %{y:.5g}<extra></extra>",
+        )
+    )
+    figure.add_trace(
+        go.Scatter(
+            x=ranks,
+            y=share.astype(np.float32),
+            name="cumulative share",
+            yaxis="y2",
+            line={"color": "#c2700a", "width": 2, "dash": "dash"},
+            hovertemplate="the best %{x} channels hold %{y:.1f} %<extra></extra>",
+        )
+    )
+    if plan is not None and len(plan.layers[layer].kept_channels) < len(ranked):
+        kept = len(plan.layers[layer].kept_channels)
+        figure.add_vrect(x0=kept + 0.5, x1=len(ranked) + 0.5, fillcolor=GREY, opacity=0.28, line_width=0)
+        figure.add_vline(x=kept + 0.5, line={"color": GREY, "width": 2})
+    figure.update_layout(
+        yaxis2={
+            "title": "cumulative share (%)",
+            "overlaying": "y",
+            "side": "right",
+            "range": [0, 102],
+            "showgrid": False,
+            "fixedrange": True,
+        },
+        legend={"orientation": "h", "y": 1.16, "x": 0},
+        showlegend=True,
+    )
+    laid_out = _laid_out(
+        figure,
+        height=260,
+        revision=f"layer channels {len(ranked)}",
+        xaxis={"title": "channels by rank (shaded: removed)", "range": [0, len(ranked) + 1]},
+        yaxis={"title": "channel score", "rangemode": "tozero"},
+    )
+    return laid_out.update_layout(margin={"r": 54, "t": 30})
+
+
+def pareto_figure(points: list[tuple[str, int, float, str]], dense: tuple[int, float] | None) -> go.Figure:
+    """Perplexity against parameters. `points`: (label, parameters, perplexity, kind "random" or "scored")."""
+    figure = go.Figure()
+    for kind, symbol, colour in (("scored", "circle", ACCENT), ("random", "x", GREY)):
+        chosen = [point for point in points if point[3] == kind]
+        if chosen:
+            figure.add_trace(
+                go.Scatter(
+                    x=[point[1] for point in chosen],
+                    y=[point[2] for point in chosen],
+                    text=[point[0] for point in chosen],
+                    mode="markers+text",
+                    textposition="top center",
+                    name="random (the floor)" if kind == "random" else "pruned by score",
+                    marker={"symbol": symbol, "size": 11, "color": colour},
+                    hovertemplate="%{text}<br>%{x:.4s} parameters<br>perplexity %{y:.4g}<extra></extra>",
+                )
+            )
+    if dense is not None:
+        figure.add_trace(
+            go.Scatter(
+                x=[dense[0]],
+                y=[dense[1]],
+                mode="markers+text",
+                text=["dense"],
+                textposition="top center",
+                name="dense",
+                marker={"symbol": "star", "size": 14, "color": "#c2700a"},
+                hovertemplate="dense<br>%{x:.4s} parameters<br>perplexity %{y:.4g}<extra></extra>",
+            )
+        )
+    figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.12, "x": 0})
+    laid_out = _laid_out(
+        figure,
+        height=320,
+        revision="pareto",
+        xaxis={"title": "parameters", "tickformat": ".3s"},
+        yaxis={"title": "perplexity (log scale)", "type": "log"},
+    )
+    return laid_out.update_layout(margin={"l": 62, "t": 34, "r": 24})
+
+
+def empty_figure(sentence: str, height: int = 320) -> go.Figure:
+    """A figure that says what to do to fill it."""
+    figure = go.Figure()
+    figure.add_annotation(text=sentence, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)
+    return _laid_out(figure, height=height, revision=sentence, xaxis={"visible": False}, yaxis={"visible": False})
+
+
+def removed_runs(removed: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Outlines of the removed cells, neighbours in a row joined; NaN between rectangles.
+
+    `removed` bool [layer, cell]; `edges` [cell + 1], the horizontal borders of the cells.
+    """
+    flags = np.pad(removed.astype(np.int8), ((0, 0), (1, 1)))
+    steps = np.diff(flags, axis=1)
+    rows, starts = np.nonzero(steps == 1)
+    stops = np.nonzero(steps == -1)[1]
+    left, right, gap = edges[starts], edges[stops], np.full(len(rows), np.nan)
+    x = np.stack([left, right, right, left, left, gap], axis=1).ravel()
+    y = np.stack([rows - 0.46, rows - 0.46, rows + 0.46, rows + 0.46, rows - 0.46, gap], axis=1).ravel()
+    return x, y
+
+
+def _hatched(removed: np.ndarray, edges: np.ndarray) -> go.Scatter:
+    x, y = removed_runs(removed, edges)
+    return go.Scatter(
+        x=x,
+        y=y,
+        mode="lines",
+        line={"width": 1, "color": "rgba(30,34,42,0.9)"},
+        fill="toself",
+        fillpattern=_HATCH,
+        opacity=0.8,
+        hoverinfo="skip",
+        showlegend=False,
+    )
+
+
+def _normalised(scores: np.ndarray, normalisation: str) -> np.ndarray:
+    """Scores as a share of the highest in their layer or in the model, float32 in [0, 1]."""
+    highest = np.nanmax(scores, axis=1, keepdims=True) if normalisation == "layer" else np.nanmax(scores)
+    return (scores / np.maximum(highest, np.finfo(np.float32).tiny)).astype(np.float32)
+
+
+def _colour(title: str) -> dict:
+    bar = {
+        "title": {"text": title, "side": "right"},
+        "thickness": 10,
+        "tickformat": ".0%",
+        "outlinewidth": 0,
+        "xpad": 4,
+    }
+    return {"colorscale": SCALE, "zmin": 0, "zmax": 1, "colorbar": bar}
+
+
+def _outline(figure: go.Figure, layer: int, left: float, right: float) -> None:
+    """Frame the selected layer."""
+    figure.add_shape(
+        type="rect",
+        x0=left,
+        x1=right,
+        y0=layer - 0.5,
+        y1=layer + 0.5,
+        line={"color": "#e8590c", "width": 2.5},
+        fillcolor="rgba(0,0,0,0)",
+    )
+
+
+def _layer_axis(num_layers: int) -> dict:
+    return {
+        "title": "layer",
+        "range": [num_layers - 0.45, -0.55],
+        "dtick": 1 if num_layers <= 16 else 4,
+        "zeroline": False,
+    }
+
+
+def _height(num_layers: int) -> int:
+    return min(640, max(320, 60 + 26 * num_layers))
+
+
+def _laid_out(figure: go.Figure, *, height: int, revision: str, xaxis: dict, yaxis: dict) -> go.Figure:
+    plain = {"showgrid": False, "zeroline": False, "fixedrange": False, "automargin": True}
+    figure.update_layout(
+        template="none",
+        height=height,
+        margin=_MARGIN,
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"family": "system-ui, sans-serif", "size": 12, "color": GREY},
+        xaxis={**plain, **xaxis},
+        yaxis={**plain, **yaxis},
+        uirevision=revision,
+        hoverlabel={"font": {"family": "system-ui, sans-serif"}},
+        modebar={"remove": ["select2d", "lasso2d", "autoScale2d"], "orientation": "v"},
+    )
+    return figure

@@ -1,0 +1,1 @@
+"""The parts of the page, top to bottom; each builds its components and paints them from a session."""

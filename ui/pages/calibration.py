@@ -1,0 +1,100 @@
+"""Step 2, calibration text: what is run through the model to see which of its parts are used."""
+
+from dataclasses import dataclass
+from html import escape
+
+import gradio as gr
+
+from ui import numbers, texts
+from ui.session import Sampling, Session
+
+PASTE, UPLOAD = "paste", "upload"
+SOURCES = [
+    *((label, name) for name, label in texts.SAMPLES.items()),
+    ("Paste your own", PASTE),
+    ("Upload a file", UPLOAD),
+]
+_PREVIEW_TEXTS = 3
+
+
+@dataclass(frozen=True)
+class CalibrationPanel:
+    source: gr.Dropdown
+    text: gr.Textbox
+    file: gr.File
+    column: gr.Dropdown
+    num_samples: gr.Number
+    seq_len: gr.Number
+    seed: gr.Number
+    estimate: gr.HTML
+    score: gr.Button
+
+    @property
+    def inputs(self) -> list:
+        """What a run depends on, in the order of `CalibrationForm`."""
+        return [self.source, self.text, self.file, self.column, self.num_samples, self.seq_len, self.seed]
+
+
+def build(session: Session) -> CalibrationPanel:
+    sampling = Sampling()
+    gr.HTML("<h2><span>2</span> Calibration text</h2>", js_on_load=None)
+    source = gr.Dropdown(
+        SOURCES,
+        value="mixed",
+        label="Text to run through the model",
+        info="Heads and channels that this text uses score high",
+        elem_id="calibration-source",
+    )
+    text = gr.Textbox(
+        preview("mixed"),
+        label="Text",
+        lines=5,
+        max_lines=8,
+        elem_id="calibration-text",
+        info="Type here to use your own; a blank line starts a new sequence",
+    )
+    file = gr.File(
+        label="File: .txt, .jsonl, .csv or .parquet, UTF-8, up to 20 MB",
+        file_count="single",
+        visible=False,
+        height=110,
+        elem_id="calibration-file",
+    )
+    column = gr.Dropdown([], label="Column with the text", visible=False, elem_id="calibration-column")
+    with gr.Row(elem_classes="tight"):
+        num_samples = gr.Number(sampling.num_samples, label="Sequences", precision=0, minimum=1, min_width=80)
+        seq_len = gr.Number(sampling.seq_len, label="Tokens each", precision=0, minimum=2, min_width=80)
+        seed = gr.Number(sampling.seed, label="Seed", precision=0, minimum=0, min_width=60)
+    estimate = gr.HTML(scored_line(session), elem_id="estimate", js_on_load=None)
+    score = gr.Button("Score", elem_id="score-button", variant="primary")
+    return CalibrationPanel(source, text, file, column, num_samples, seq_len, seed, estimate, score)
+
+
+def paint(panel: CalibrationPanel, session: Session) -> dict:
+    return {panel.estimate: scored_line(session)}
+
+
+def preview(name: str) -> str:
+    """The beginning of a bundled sample, so that one sees what it is."""
+    try:
+        chosen = texts.sample(name).texts[:_PREVIEW_TEXTS]
+    except OSError:
+        return ""
+    return "\n\n".join(text if len(text) < 300 else text[:300] + " …" for text in chosen)
+
+
+def scored_line(session: Session) -> str:
+    """What the scores in view were made from."""
+    if session.scored is None:
+        return '<p class="estimate">Not scored yet.</p>'
+    scored = session.scored
+    return (
+        f'<p class="estimate">Scored on <b>{escape(scored.text.name)}</b>: {scored.num_samples:,} sequences, '
+        f"{scored.num_tokens:,} tokens in {scored.seconds:.1f} s</p>"
+    )
+
+
+def estimate_line(num_samples: int, num_tokens: int, seconds: float | None) -> str:
+    """What a run would take."""
+    time = "" if seconds is None else f", about {numbers.duration(seconds)}"
+    return f'<p class="estimate">A run reads {num_samples:,} sequences, {num_tokens:,} tokens{time}</p>'

@@ -1,0 +1,98 @@
+"""Steps 5 and 6: try the plan behind masks, cut, and see what was lost and what was gained."""
+
+from dataclasses import dataclass
+from html import escape
+
+import gradio as gr
+
+import transact as ta
+from ui import numbers, tables, texts
+from ui.session import Session
+from ui.workbench import WhatIf
+
+PASTE = "paste"
+DEFAULT_PROMPT = "Once upon a time"
+_TEXTS = [*((f"Held-out: {label.lower()}", name) for name, label in texts.SAMPLES.items()), ("Paste your own", PASTE)]
+_REPAIRS = {
+    "none": "None, plain cut",
+    "bias": "Add the removed part's mean as a bias",
+    "least_squares": "Refit the weights that stay (least squares)",
+    "best": "Refit layer by layer (best, slow)",
+}
+_NOTHING_YET = '<div class="empty">Nothing has been cut yet. Set the sliders above, then press <b>Prune</b>.</div>'
+
+
+@dataclass(frozen=True)
+class MeasurePanel:
+    measure_on: gr.Dropdown
+    pasted: gr.Textbox
+    try_button: gr.Button
+    tried: gr.HTML
+    repair: gr.Dropdown
+    prune: gr.Button
+    table: gr.HTML
+    prompt: gr.Textbox
+    generate: gr.Button
+    dense: gr.Textbox
+    pruned: gr.Textbox
+
+
+def build(session: Session) -> MeasurePanel:
+    gr.HTML(
+        "<h2><span>5</span> Try <i>and</i> <span>6</span> cut and measure</h2>"
+        "<p>Trying switches the hatched parts off and on again. Pruning makes a smaller model; the one above stays "
+        "as it is.</p>",
+        js_on_load=None,
+    )
+    with gr.Row(elem_classes="bottom"):
+        measure_on = gr.Dropdown(_TEXTS, value="mixed", label="Measure on (evaluation text)", elem_id="measure-on")
+        repair = gr.Dropdown(
+            [(_REPAIRS.get(name, name), name) for name in ta.COMPENSATIONS],
+            value="none",
+            label="Repair after the cut (compensation)",
+            elem_id="repair-select",
+            filterable=False,
+        )
+        try_button = gr.Button("Try it, cut nothing", elem_id="try-button", min_width=140)
+        prune = gr.Button("Prune and measure", elem_id="prune-button", variant="primary", min_width=140)
+    pasted = gr.Textbox(label="Evaluation text", lines=4, max_lines=10, visible=False, elem_id="evaluation-text")
+    tried = gr.HTML("", elem_id="tried", js_on_load=None)
+    table = gr.HTML(_NOTHING_YET, elem_id="result-table", js_on_load=None)
+    with gr.Row(elem_classes="bottom"):
+        prompt = gr.Textbox(
+            DEFAULT_PROMPT, label="Let both go on from this (prompt)", elem_id="prompt", max_lines=4, scale=4
+        )
+        generate = gr.Button("Generate", elem_id="generate-button", scale=1, min_width=120)
+    with gr.Row():
+        dense = gr.Textbox(label="Dense model writes", lines=5, elem_id="generation-dense", interactive=False)
+        pruned = gr.Textbox(
+            label="Pruned model writes",
+            lines=5,
+            elem_id="generation-pruned",
+            interactive=False,
+            placeholder="Prune first",
+        )
+    return MeasurePanel(measure_on, pasted, try_button, tried, repair, prune, table, prompt, generate, dense, pruned)
+
+
+def paint(panel: MeasurePanel, session: Session) -> dict:
+    """The latest result of the model in view, or how to come to one."""
+    latest = session.latest
+    if latest is None or latest.report is None:
+        return {panel.table: _NOTHING_YET, panel.tried: "", panel.dense: "", panel.pruned: ""}
+    return {
+        panel.table: tables.result_table(latest),
+        panel.tried: "",
+        panel.dense: latest.report.reference_generation or "",
+        panel.pruned: latest.report.generation or "",
+    }
+
+
+def tried_line(what_if: WhatIf) -> str:
+    """The perplexity behind masks, beside the model's own."""
+    change = (what_if.masked / what_if.dense - 1) * 100
+    return (
+        f'<p class="headline">Behind masks the perplexity on {escape(what_if.text)} is '
+        f"<b>{numbers.figure(what_if.masked)}</b> instead of {numbers.figure(what_if.dense)} "
+        f"({change:+,.0f} %, {what_if.num_tokens:,} tokens). Nothing was cut.</p>"
+    )

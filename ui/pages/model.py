@@ -1,0 +1,99 @@
+"""Step 1, the model: presets, any hub id or folder, and what loading it would take."""
+
+from dataclasses import dataclass
+from html import escape
+
+import gradio as gr
+
+import transact as ta
+from ui import numbers
+from ui.session import BUNDLED, ModelKey, Session
+
+PRESETS = (
+    ("Bundled model – small, ready at once", BUNDLED.source),
+    ("SmolLM2 135M", "HuggingFaceTB/SmolLM2-135M"),
+    ("SmolLM2 360M", "HuggingFaceTB/SmolLM2-360M"),
+    ("Qwen2.5 0.5B", "Qwen/Qwen2.5-0.5B"),
+    ("TinyLlama 1.1B", "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T"),
+)
+DTYPES = (
+    ("Automatic", "auto"),
+    ("32 bit (float32)", "float32"),
+    ("16 bit (bfloat16)", "bfloat16"),
+    ("16 bit (float16)", "float16"),
+)
+
+
+@dataclass(frozen=True)
+class ModelPanel:
+    select: gr.Dropdown
+    revision: gr.Textbox
+    dtype: gr.Dropdown
+    card: gr.HTML
+    load: gr.Button
+
+
+def build(session: Session) -> ModelPanel:
+    gr.HTML("<h2><span>1</span> Model</h2>", js_on_load=None)
+    select = gr.Dropdown(
+        list(PRESETS),
+        value=session.key.source,
+        allow_custom_value=True,
+        label="Model",
+        info="Choose one, or type a Hugging Face id or a folder",
+        elem_id="model-select",
+    )
+    with gr.Accordion("Revision and precision", open=False):
+        revision = gr.Textbox(label="Revision", placeholder="the latest", max_lines=1)
+        dtype = gr.Dropdown(list(DTYPES), value="auto", label="Numbers in memory (dtype)")
+    card = gr.HTML(loaded_card(session), elem_id="model-card", js_on_load=None)
+    load = gr.Button("Load", elem_id="load-button")
+    return ModelPanel(select, revision, dtype, card, load)
+
+
+def paint(panel: ModelPanel, session: Session) -> dict:
+    return {panel.card: loaded_card(session)}
+
+
+def key_of(source: str | None, revision: str | None, dtype: str) -> ModelKey:
+    """The model that the controls name."""
+    return ModelKey((source or "").strip(), (revision or "").strip() or None, dtype)
+
+
+def loaded_card(session: Session) -> str:
+    """The card of the model in memory."""
+    if session.spec is None:
+        return '<div class="card"><p class="verdict">No model is loaded. Choose one and press Load.</p></div>'
+    return _card(session.spec, "In memory", "good", ())
+
+
+def preflight_card(preflight: ta.Preflight) -> str:
+    """What loading would take, known from the configuration alone."""
+    needed = ("Memory needed", "", f"{numbers.size(preflight.required_bytes)} ({preflight.dtype})")
+    free = ("Memory free", "", numbers.size(preflight.available_bytes))
+    if preflight.fits:
+        return _card(preflight.spec, "Can be pruned and fits; press Load", "plain", (needed, free))
+    return _card(preflight.spec, "Does not fit into memory; choose a smaller one", "wrong", (needed, free))
+
+
+def refused_card(reason: str) -> str:
+    """Why the named model cannot be used."""
+    return f'<div class="card"><p class="verdict wrong">{escape(reason)}</p></div>'
+
+
+def _card(spec: ta.ModelSpec, verdict: str, mood: str, extra: tuple[tuple[str, str, str], ...]) -> str:
+    layer = spec.layers[0]
+    rows = (
+        ("Family", "", spec.family),
+        ("Weights", "parameters", numbers.count(spec.num_parameters)),
+        ("Layers", "", str(spec.num_hidden_layers)),
+        ("Heads", f"of {spec.head_dim} numbers", str(layer.num_attention_heads)),
+        ("Head groups", "key/value heads", str(layer.num_key_value_heads)),
+        ("Channels", "MLP, per layer", f"{layer.intermediate_size:,}"),
+        ("Context", "tokens", f"{spec.max_position_embeddings:,}"),
+        *extra,
+    )
+    cells = "".join(
+        f"<dt>{escape(name)} <small>{escape(term)}</small></dt><dd>{escape(value)}</dd>" for name, term, value in rows
+    )
+    return f'<div class="card"><p class="verdict {mood}">{escape(verdict)}</p><dl>{cells}</dl></div>'

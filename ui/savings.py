@@ -1,0 +1,52 @@
+"""The savings strip: what the plan in view would take off, before → after."""
+
+from dataclasses import dataclass
+from html import escape
+
+import transact as ta
+from ui import numbers
+
+
+@dataclass(frozen=True)
+class Saving:
+    """One quantity before and after; `label` in plain words, `term` the field's word for it."""
+
+    label: str
+    term: str
+    before: str
+    after: str
+    removed: float
+
+
+def savings(plan: ta.PruningPlan) -> tuple[Saving, ...]:
+    """Parameters, file size, FLOPs and KV bytes per token of the plan's two specs."""
+    summary = plan.summary()
+    before, after = summary["before"], summary["after"]
+    rows = (
+        ("Weights", "parameters", "parameters", numbers.count),
+        ("File", "checkpoint, 2 bytes a weight", "checkpoint_bytes", numbers.size),
+        ("Work per token", "FLOPs at context 512", "flops_per_token", numbers.count),
+        ("Memory per token", "KV cache, 2 bytes a value", "kv_bytes_per_token", numbers.size),
+    )
+    return tuple(
+        Saving(label, term, show(before[key]), show(after[key]), 1 - after[key] / before[key])
+        for label, term, key, show in rows
+    )
+
+
+def strip(plan: ta.PruningPlan | None) -> str:
+    """The strip as HTML; without a plan it says what to do."""
+    if plan is None:
+        return '<div class="strip empty">Score the model to see what removing a part of it would save.</div>'
+    cells = "".join(
+        f'<div class="saving"><span class="label" title="{escape(saving.term)}">{escape(saving.label)} '
+        f"<small>{escape(saving.term)}</small></span>"
+        f'<span class="figures"><b>{saving.before}</b><i aria-label="becomes">→</i><b>{saving.after}</b>'
+        f"<em>{_change(saving.removed)}</em></span></div>"
+        for saving in savings(plan)
+    )
+    return f'<div class="strip">{cells}</div>'
+
+
+def _change(removed: float) -> str:
+    return f"−{removed * 100:.1f} %" if removed > 0 else "±0 %"

@@ -1,0 +1,169 @@
+"""Results as tables: dense, pruned and difference for one result; one row each in the history."""
+
+import csv
+import io
+from html import escape
+
+import transact as ta
+from ui import numbers
+from ui.session import Result
+
+HISTORY_HEADERS = (
+    "#", "Model", "Scored on", "Metric", "Repair", "Attention removed", "MLP removed", "Parameters", "Perplexity",
+    "± s.e.", "Dense perplexity", "Same top token", "Measured on",
+)  # fmt: skip
+LAYER_HEADERS = ("Layer", "Head groups kept", "of", "Channels kept", "of")
+
+
+def result_table(result: Result) -> str:
+    """What was lost and what was gained, with the protocol of every number, as HTML."""
+    report = result.report
+    return (
+        f"{_headline(result)}"
+        '<div class="scroll"><table class="results"><thead><tr><th scope="col">What</th><th scope="col">Dense</th>'
+        '<th scope="col">Pruned</th><th scope="col">Difference</th></tr></thead><tbody>'
+        f"{''.join(_rows(result))}</tbody></table></div>"
+        f'<p class="honest">{escape(speed_sentence(report))}</p>'
+        f"{_protocol(report)}"
+    )
+
+
+def speed_sentence(report: ta.EvalReport) -> str:
+    """One sentence on whether the pruned model is faster on this machine, and why not where it is not."""
+    if not report.decode_tokens_per_second or not report.reference_decode_tokens_per_second:
+        return "Speed was not measured."
+    prefill = report.prefill_tokens_per_second / report.reference_prefill_tokens_per_second
+    decode = report.decode_tokens_per_second / report.reference_decode_tokens_per_second
+    ideal = report.reference_flops_per_token / report.flops_per_token
+    if prefill > 1.03 and decode > 1.03:
+        return (
+            f"On this machine it reads {prefill:.2f} × and writes {decode:.2f} × as fast; "
+            f"the saved operations alone would allow {ideal:.2f} ×."
+        )
+    slower = " and ".join(
+        name for name, ratio in (("reading", prefill), ("writing one token at a time", decode)) if ratio <= 1.03
+    )
+    return (
+        f"On this machine {slower} is not faster ({prefill:.2f} × and {decode:.2f} ×), though the saved operations "
+        f"would allow {ideal:.2f} ×: with {numbers.count(report.reference_parameters)} parameters most of the time "
+        "goes into fixed costs of every layer, which pruning leaves as they are."
+    )
+
+
+def history_rows(results: tuple[Result, ...]) -> list[list[str]]:
+    """One row a measured result, newest first, as they stand in the page."""
+    return [[str(cell) for cell in _history_row(result)] for result in reversed(results) if result.report]
+
+
+def history_csv(results: tuple[Result, ...]) -> str:
+    """The history with full precision, oldest first."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(
+        ("number", "model", "calibration", "metric", "repair", "attention_sparsity", "mlp_sparsity", "parameters",
+         "perplexity", "perplexity_standard_error", "reference_perplexity", "top1_agreement", "kl_divergence",
+         "evaluation")
+    )  # fmt: skip
+    for result in results:
+        if result.report is None:
+            continue
+        achieved, report = result.plan.summary()["achieved"], result.report
+        writer.writerow(
+            (result.number, result.scored.key.source, result.scored.text.name, result.metric, result.repair,
+             achieved["attention_sparsity"], achieved["mlp_sparsity"], report.parameters, report.perplexity,
+             report.perplexity_standard_error, report.reference_perplexity, report.top1_agreement,
+             report.kl_divergence, result.text.name)
+        )  # fmt: skip
+    return buffer.getvalue()
+
+
+def layer_rows(plan: ta.PruningPlan) -> list[list[int]]:
+    """What each layer keeps, for the table that can be edited."""
+    return [
+        [
+            index,
+            after.num_key_value_heads,
+            before.num_key_value_heads,
+            after.intermediate_size,
+            before.intermediate_size,
+        ]
+        for index, (before, after) in enumerate(zip(plan.dense_spec.layers, plan.spec.layers, strict=True))
+    ]
+
+
+def _history_row(result: Result) -> tuple:
+    achieved, report = result.plan.summary()["achieved"], result.report
+    return (
+        result.number,
+        result.scored.key.source,
+        result.scored.text.name,
+        result.metric,
+        result.repair,
+        numbers.percent(achieved["attention_sparsity"]),
+        numbers.percent(achieved["mlp_sparsity"]),
+        numbers.count(report.parameters),
+        numbers.figure(report.perplexity),
+        numbers.figure(report.perplexity_standard_error),
+        numbers.figure(report.reference_perplexity),
+        numbers.percent(report.top1_agreement, 1),
+        result.text.name,
+    )
+
+
+def _headline(result: Result) -> str:
+    achieved = result.plan.summary()["achieved"]
+    return (
+        f'<p class="headline">Result {result.number}: {numbers.percent(achieved["parameter_sparsity"], 1)} of the '
+        f"parameters removed ({numbers.percent(achieved['attention_sparsity'])} of attention, "
+        f"{numbers.percent(achieved['mlp_sparsity'])} of MLP channels, chosen by {escape(result.metric)}).</p>"
+    )
+
+
+def _rows(result: Result):
+    report = result.report
+    yield _row(
+        "Surprise at the text", f"perplexity on {result.text.name}, lower is better",
+        numbers.figure(report.reference_perplexity),
+        _with_error(report.perplexity, report.perplexity_standard_error),
+        _with_error(report.perplexity_difference, report.perplexity_difference_standard_error, signed=True),
+    )  # fmt: skip
+    yield _row("Same next token", "top-1 agreement", "", numbers.percent(report.top1_agreement, 1), "")
+    yield _row("Change of the predictions", "mean KL divergence, nats", "", numbers.figure(report.kl_divergence), "")
+    for kind, before, after in result.probes:
+        change = f"{(after - before) * 100:+.0f} points".replace("-", "−")
+        yield _row(f"Task: {kind}", "probe, share right", numbers.percent(before), numbers.percent(after), change)
+    for label, term, field, show in (
+        ("Reading speed", "prefill, tokens per second", "prefill_tokens_per_second", numbers.count),
+        ("Writing speed", "decode, tokens per second", "decode_tokens_per_second", numbers.count),
+        ("Weights", "parameters", "parameters", numbers.count),
+        ("Work per token", "FLOPs", "flops_per_token", numbers.count),
+        ("Memory per token", "KV cache", "kv_bytes_per_token", numbers.size),
+        ("File", "checkpoint", "checkpoint_bytes", numbers.size),
+    ):
+        before, after = getattr(report, f"reference_{field}"), getattr(report, field)
+        if before and after:
+            yield _row(label, term, show(before), show(after), _relative(before, after))
+
+
+def _row(label: str, term: str, dense: str, pruned: str, difference: str) -> str:
+    return (
+        f'<tr><th scope="row">{escape(label)} <small>{escape(term)}</small></th>'
+        f"<td>{dense}</td><td>{pruned}</td><td>{difference}</td></tr>"
+    )
+
+
+def _with_error(value: float | None, error: float | None, *, signed: bool = False) -> str:
+    shown = numbers.signed(value) if signed else numbers.figure(value)
+    return shown if error is None else f"{shown} <small>± {numbers.figure(error)}</small>"
+
+
+def _relative(before: float, after: float) -> str:
+    return f"{(after / before - 1) * 100:+.1f} %".replace("-", "−")
+
+
+def _protocol(report: ta.EvalReport) -> str:
+    items = "".join(
+        f"<dt>{escape(str(name).replace('_', ' '))}</dt><dd>{escape(str(words))}</dd>"
+        for name, words in report.protocol.items()
+    )
+    return f"<details><summary>How each number was measured</summary><dl>{items}</dl></details>"
