@@ -1,0 +1,76 @@
+"""How texts become sequences."""
+
+import pytest
+import torch
+
+import transact as ta
+
+
+def test_one_bos_and_one_cut(stories):
+    bos = stories.tokenizer.bos_token_id
+    plain = stories.tokenizer("Once upon a time", add_special_tokens=False)["input_ids"]
+    texts = ["Once upon a time", "<s>Once upon a time"]
+    calibration = ta.CalibrationSet.from_texts(texts, stories.tokenizer)
+    first, second = calibration.rows()
+    assert first == (bos, *plain)
+    assert second[0] == bos and second.count(bos) == 1
+    cut = ta.CalibrationSet.from_texts(["Once upon a time"], stories.tokenizer, seq_len=3)
+    assert next(cut.rows()) == (bos, *plain[:2])
+
+
+def test_short_texts_are_dropped_and_samples_seeded(stories, calibration_texts):
+    def sample(seed):
+        return ta.CalibrationSet.from_texts(
+            [*calibration_texts, "Hi."], stories.tokenizer, num_samples=10, seq_len=64, seed=seed, min_tokens=64
+        )
+
+    assert sample(0).lengths == (64,) * 10
+    assert sample(0).fingerprint == sample(0).fingerprint != sample(1).fingerprint
+
+
+def test_the_reference_protocol_counts_its_tokens(stories, calibration_texts):
+    calibration = ta.CalibrationSet.from_texts(calibration_texts, stories.tokenizer, seq_len=256, min_tokens=64)
+    assert (calibration.num_samples, calibration.num_tokens) == (128, 32635)
+
+
+def test_document_windows_are_contiguous(stories):
+    text = "Once upon a time there was a red ball. " * 40
+    ids = stories.tokenizer(text)["input_ids"]
+    document = ta.EvaluationSet.from_document(text, stories.tokenizer, seq_len=50)
+    assert [token for row in document.rows() for token in row] == ids[: len(ids) // 50 * 50]
+    short = ta.EvaluationSet.from_document("A ball.", stories.tokenizer, seq_len=50)
+    assert short.num_samples == 1
+
+
+@pytest.mark.parametrize("texts", [[], [""], ["  \n"]])
+def test_empty_text_is_refused(stories, texts):
+    with pytest.raises(ta.InvalidText, match="empty"):
+        ta.CalibrationSet.from_texts(texts, stories.tokenizer)
+
+
+def test_text_that_predicts_nothing_is_refused(stories):
+    evaluation = ta.EvaluationSet.from_texts(["Hi"], stories.tokenizer, seq_len=1)
+    with pytest.raises(ta.InvalidText, match="too short to predict"):
+        ta.perplexity(stories, evaluation)
+    with pytest.raises(ta.InvalidText, match="64 tokens or more"):
+        ta.EvaluationSet.from_texts(["Hi"], stories.tokenizer, min_tokens=64)
+
+
+def test_bad_token_ids_and_lengths_are_refused(stories):
+    with pytest.raises(ta.InvalidText, match="shape"):
+        ta.CalibrationSet.from_token_ids(torch.tensor([1, 2]))
+    with pytest.raises(ta.InvalidText, match="between real tokens"):
+        ta.CalibrationSet.from_token_ids(torch.ones(1, 3).long(), torch.tensor([[1, 0, 1]]))
+    with pytest.raises(ta.InvalidText, match="negative"):
+        ta.CalibrationSet.from_token_ids(torch.tensor([[1, -1]]))
+    with pytest.raises(ta.InvalidText, match="vocabulary of 512"):
+        ta.observe(stories, ta.CalibrationSet.from_token_ids(torch.tensor([[1, 512]])))
+    with pytest.raises(ta.InvalidText, match="at least 1"):
+        ta.CalibrationSet.from_texts(["text"], stories.tokenizer, seq_len=0)
+
+
+def test_overlap_of_evaluation_with_calibration_is_told(stories):
+    texts = ["One day a boy ran.", "A girl sang a song.", "The cat sat."]
+    calibration = ta.CalibrationSet.from_texts(texts[:1], stories.tokenizer)
+    evaluation = ta.EvaluationSet.from_texts(texts, stories.tokenizer)
+    assert evaluation.overlap(calibration) == pytest.approx(1 / 3)
