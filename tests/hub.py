@@ -1,0 +1,81 @@
+"""A stand-in for the model hub: serves folders over the routes that the hub client calls, on this machine."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@contextmanager
+def serve(models: dict[str, Path], gated: frozenset[str] = frozenset()) -> Iterator[str]:
+    """Serve `{hub id: folder}` and yield the address; ids in `gated` exist but are refused."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            self._answer(with_body=True)
+
+        def do_HEAD(self):
+            self._answer(with_body=False)
+
+        def log_message(self, *args):
+            pass
+
+        def _answer(self, with_body: bool) -> None:
+            parts = unquote(urlparse(self.path).path).strip("/").split("/")
+            api = parts[:2] == ["api", "models"]
+            parts = parts[2:] if api else parts
+            name = "/".join(parts[:2])
+            if name in gated:
+                self._send(403, b"", with_body, {"X-Error-Code": "GatedRepo"})
+            elif name not in models:
+                self._send(404, b"", with_body, {"X-Error-Code": "RepoNotFound"})
+            elif parts[2:3] in (["resolve"], ["revision"], ["tree"]) and parts[3] not in ("main", COMMIT):
+                self._send(404, b"", with_body, {"X-Error-Code": "RevisionNotFound"})
+            elif api:
+                self._send(200, json.dumps(self._listing(name, parts)).encode(), with_body, {})
+            else:
+                file = models[name] / "/".join(parts[4:])
+                if file.is_file():
+                    self._send(200, file.read_bytes(), with_body, {"X-Repo-Commit": COMMIT})
+                else:
+                    headers = {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}
+                    self._send(404, b"", with_body, headers)
+
+        def _listing(self, name: str, parts: list[str]):
+            files = [file for file in sorted(models[name].iterdir()) if file.is_file()]
+            if parts[2:3] == ["tree"]:
+                return [
+                    {"type": "file", "path": file.name, "size": file.stat().st_size, "oid": _etag(file.read_bytes())}
+                    for file in files
+                ]
+            return {"id": name, "sha": COMMIT, "siblings": [{"rfilename": file.name} for file in files]}
+
+        def _send(self, status: int, body: bytes, with_body: bool, headers: dict[str, str]) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.send_header("ETag", f'"{_etag(body)}"')
+            for key, value in headers.items():
+                self.send_header(key, value)
+            self.end_headers()
+            if with_body:
+                self.wfile.write(body)
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _etag(body: bytes) -> str:
+    return hashlib.sha1(body).hexdigest()

@@ -1,0 +1,222 @@
+"""Loading: from folders and from a hub, and every refusal before a weight is read."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import transact as ta
+from tests import hub
+from tests.tiny_models import build
+from transact import loading
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A tiny Llama on disk, in float32."""
+    build("llama", torch.float32).model.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def _change_config(folder: Path, **values) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def test_a_folder_loads_in_its_own_dtype(folder):
+    loaded = ta.load(str(folder))
+    assert loaded.dtype == torch.float32
+    assert loaded.spec.num_parameters == loaded.model.num_parameters()
+    assert loaded.tokenizer is None
+    assert not loaded.model.training
+    assert ta.load(str(folder), dtype="float64").dtype == torch.float64
+
+
+def test_fingerprint_follows_the_weights_not_the_folder(folder, tmp_path):
+    first = ta.load(str(folder)).fingerprint
+    folder.rename(tmp_path / "moved")
+    assert ta.load(str(tmp_path / "moved")).fingerprint == first
+    assert ta.load(str(tmp_path / "moved"), dtype="float64").fingerprint == first
+    build("llama", torch.float32, seed=1).model.save_pretrained(folder)
+    assert ta.load(str(folder)).fingerprint != first
+
+
+def test_preflight_reads_no_weights(folder):
+    (folder / "model.safetensors").unlink()
+    card = ta.preflight(str(folder))
+    assert card.spec.num_parameters == build("llama").spec.num_parameters
+    assert card.weights_bytes == card.spec.num_parameters * 4
+    assert card.fits
+
+
+def test_half_precision_is_kept_only_where_it_pays(monkeypatch):
+    large = ta.LayerShape(32, 8, 8192)
+    spec = build("llama").spec
+    big = spec.with_layers((large,) * 3)
+    big = type(big)(**{**vars(big), "hidden_size": 4096, "layers": (large,) * 3})
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(loading, "_cpu_computes_bfloat16", lambda: True)
+    assert loading._fast_dtype("bfloat16", big, cpu) == "bfloat16"
+    assert loading._fast_dtype("float32", big, cpu) == "float32"
+    assert loading._fast_dtype("bfloat16", spec, cpu) == "float32"
+    monkeypatch.setattr(loading, "_cpu_computes_bfloat16", lambda: False)
+    assert loading._fast_dtype("bfloat16", big, cpu) == "float32"
+
+
+def test_not_enough_memory_is_said_before_loading(folder, monkeypatch):
+    monkeypatch.setattr(loading, "_free_bytes", lambda device: 1000)
+    monkeypatch.setattr(loading, "_read_weights", lambda *args: pytest.fail("weights were read"))
+    assert not ta.preflight(str(folder)).fits
+    with pytest.raises(ta.NotEnoughMemory, match="GB are free"):
+        ta.load(str(folder))
+
+
+def _remove_weights(folder):
+    (folder / "model.safetensors").unlink()
+
+
+def _pickle_instead(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def _truncate(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def _garbage(folder):
+    (folder / "model.safetensors").write_bytes(b"\xff" * 4096)
+
+
+def _lose_a_shard(folder):
+    index = {"weight_map": {"lm_head.weight": "model-00002-of-00002.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def _no_config(folder):
+    (folder / "config.json").unlink()
+
+
+def _broken_config(folder):
+    (folder / "config.json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "says"),
+    [
+        (_remove_weights, ta.CheckpointBroken, "no safetensors"),
+        (_pickle_instead, ta.CheckpointBroken, "no safetensors"),
+        (_truncate, ta.CheckpointBroken, "truncated or damaged"),
+        (_garbage, ta.CheckpointBroken, "truncated or damaged"),
+        (_lose_a_shard, ta.CheckpointBroken, "00002 is missing|00002.safetensors is missing"),
+        (_no_config, ta.CheckpointBroken, "no config.json"),
+        (_broken_config, ta.CheckpointBroken, "not valid JSON"),
+        (lambda f: _change_config(f, intermediate_size=44), ta.CheckpointBroken, r"calls for \[44, 32\]"),
+        (lambda f: _change_config(f, num_hidden_layers=4), ta.CheckpointBroken, "no tensor model.layers.3"),
+        (lambda f: _change_config(f, hidden_size=33), ta.CheckpointBroken, "not a valid Llama configuration"),
+        (lambda f: _change_config(f, hidden_size="big"), ta.CheckpointBroken, "not a valid Llama configuration"),
+        (lambda f: _change_config(f, num_key_value_heads=3), ta.ModelUnsupported, "multiple of the"),
+        (lambda f: _change_config(f, model_type="mamba"), ta.ModelUnsupported, "'mamba' is not supported"),
+        (lambda f: _change_config(f, quantization_config={"quant_method": "awq"}), ta.ModelUnsupported, "awq"),
+    ],
+)
+def test_damaged_folders_are_refused(folder, damage, error, says, monkeypatch):
+    damage(folder)
+    monkeypatch.setattr(loading, "_read_weights", lambda *args: pytest.fail("weights were read"))
+    with pytest.raises(error, match=says):
+        ta.load(str(folder))
+
+
+def test_names_that_lead_nowhere(tmp_path):
+    (tmp_path / "file.txt").write_text("text")
+    for name, says in (
+        ("", "No model was named"),
+        (str(tmp_path / "nowhere"), "no folder"),
+        (str(tmp_path / "file.txt"), "is a file"),
+        ("not a model!", "not a hub id"),
+    ):
+        with pytest.raises(ta.ModelNotFound, match=says):
+            ta.load(name)
+
+
+def test_unknown_dtype_is_refused(folder):
+    with pytest.raises(ta.InvalidOption, match="float32, bfloat16"):
+        ta.load(str(folder), dtype="int3")
+
+
+def test_broken_tokenizer_is_named(folder):
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(ta.CheckpointBroken, match="tokenizer"):
+        ta.load(str(folder))
+
+
+# runs in a process of its own, as the hub client reads its environment when it is imported
+HUB_SCRIPT = """
+import json, sys
+import transact as ta
+answers = {}
+for name, revision in json.loads(sys.argv[1]):
+    try:
+        loaded = ta.load(name, revision=revision)
+        answers[f"{name}@{revision}"] = [loaded.source, loaded.revision, loaded.spec.num_parameters]
+    except ta.TransactError as error:
+        answers[f"{name}@{revision}"] = f"{type(error).__name__}: {error}"
+print(json.dumps(answers))
+"""
+
+
+def _ask_hub(address: str, home: Path, *requests: tuple[str, str | None], offline: bool = False) -> dict:
+    env = os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(home), "HF_HUB_OFFLINE": "1" if offline else "0"}
+    run = subprocess.run(
+        [sys.executable, "-c", HUB_SCRIPT, json.dumps(requests)], env=env, capture_output=True, text=True, check=True
+    )
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def test_the_hub_and_all_the_ways_it_says_no(folder, tmp_path):
+    (folder / "model.py").write_text("raise SystemExit")
+    pickled = tmp_path / "pickled"
+    pickled.mkdir()
+    (pickled / "config.json").write_bytes((folder / "config.json").read_bytes())
+    (pickled / "pytorch_model.bin").write_bytes(b"x")
+    encoder = tmp_path / "encoder"
+    encoder.mkdir()
+    (encoder / "config.json").write_text(json.dumps({"model_type": "bert", "architectures": ["BertForMaskedLM"]}))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    models = {"team/tiny": folder, "team/pickled": pickled, "team/encoder": encoder, "team/empty": empty}
+    with hub.serve(models, gated=frozenset({"team/gated"})) as address:
+        answers = _ask_hub(
+            address,
+            tmp_path / "home",
+            ("team/tiny", None),
+            ("team/tiny", "nonsense"),
+            ("team/nobody", None),
+            ("team/gated", None),
+            ("team/pickled", None),
+            ("team/encoder", None),
+            ("team/empty", None),
+        )
+    parameters = build("llama").spec.num_parameters
+    assert answers["team/tiny@None"] == ["team/tiny", hub.COMMIT, parameters]
+    for key, says in {
+        "team/tiny@nonsense": "ModelNotFound: team/tiny has no revision 'nonsense'",
+        "team/nobody@None": "ModelNotFound: The hub has no public model 'team/nobody'",
+        "team/gated@None": "ModelNotFound: team/gated is gated",
+        "team/pickled@None": "CheckpointBroken: The checkpoint has no safetensors",
+        "team/encoder@None": "ModelUnsupported: bert is an encoder",
+        "team/empty@None": "ModelNotFound: team/empty has no config.json",
+    }.items():
+        assert answers[key].startswith(says), answers[key]
+    assert not list((tmp_path / "home").rglob("*.bin")) and not list((tmp_path / "home").rglob("*.py"))
+    # the same model again, with the hub gone: from the cache; another one: said so
+    answers = _ask_hub(address, tmp_path / "home", ("team/tiny", None), ("team/other", None))
+    assert answers["team/tiny@None"][2] == parameters
+    assert answers["team/other@None"].startswith("ModelNotFound: The hub could not be reached")
+    answers = _ask_hub(address, tmp_path / "home", ("team/tiny", None), ("team/other", None), offline=True)
+    assert answers["team/tiny@None"][2] == parameters
+    assert "offline mode is on" in answers["team/other@None"]
