@@ -15,7 +15,7 @@ from ui.code_view import Recipe, code
 from ui.errors import WrongInput
 from ui.events.desk import Desk
 from ui.events.setup import MAX_SAMPLES, MAX_SEQ_LEN, loaded_key
-from ui.export import file_stem
+from ui.export import file_stem, model_stem
 from ui.session import BUNDLED, ModelKey, Sampling, Session
 from ui.texts import TextSource
 
@@ -147,7 +147,7 @@ def connect(desk: Desk) -> None:
                 raise WrongInput("GGUF export is not part of this version yet; export the checkpoint instead.")
             session = desk.sessions.get(owner)
             if kind == "plan":
-                return str(desk.exports.plan(owner, file_stem(session.key, session.counted + 1), session.need_plan()))
+                return str(desk.exports.plan(owner, model_stem(session.key), session.need_plan()))
             result = session.need_result()
 
             def work(watch):
@@ -250,6 +250,6 @@ def _answered(act):
     try:
         return act()
     except ta.Cancelled:
-        raise gr.Error("The run was stopped.") from None
+        raise gr.Error("The run was stopped.", print_exception=False) from None
     except ta.TransactError as error:
-        raise gr.Error(str(error)) from error
+        raise gr.Error(str(error), print_exception=False) from error

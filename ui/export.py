@@ -66,5 +66,10 @@ class Exports:
 
 def file_stem(key: ModelKey, number: int) -> str:
     """A file name that tells results apart: model and number."""
-    model = "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in Path(key.source).name)
-    return f"{model or 'model'}-pruned-{number}"
+    return f"{model_stem(key)}-pruned-{number}"
+
+
+def model_stem(key: ModelKey) -> str:
+    """The model's name as far as a file name can hold it."""
+    name = "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in Path(key.source).name)
+    return name or "model"

@@ -17,6 +17,9 @@ NOT_SCORED = "No scores yet: choose a calibration text and press Score"
 NORMALISATIONS = {"layer": "Each layer by itself", "model": "Whole model"}
 
 _HATCH = {"shape": "/", "size": 6, "solidity": 0.28, "fgcolor": "rgba(30,34,42,0.85)", "bgcolor": "#a6adb8"}
+_BAR = {"thickness": 10, "outlinewidth": 0, "xpad": 4}
+_FAINTEST = 0.01
+"""Shares below this look alike; the exact score is in the hover text."""
 _MARGIN = {"l": 46, "r": 8, "t": 8, "b": 44}
 
 
@@ -24,14 +27,15 @@ def heads_figure(landscape: Landscape, plan: ta.PruningPlan | None, *, layer: in
     """Head scores [layer, head]; group borders drawn, since a group goes as a whole."""
     scores = landscape.heads
     heads = scores.shape[1]
+    shares = _normalised(scores, normalisation)
     figure = go.Figure(
         go.Heatmap(
-            z=_normalised(scores, normalisation),
+            z=shares,
             customdata=scores,
             xgap=2,
             ygap=2,
             hovertemplate="layer %{y}, head %{x}<br>score %{customdata:.5g}<extra></extra>",
-            **_colour("share of the highest score"),
+            **_linear_colour(shares),
         )
     )
     if plan is not None:
@@ -57,14 +61,14 @@ def channels_figure(landscape: Landscape, plan: ta.PruningPlan | None, *, layer:
     edges = np.linspace(0, 100, bins + 1)
     figure = go.Figure(
         go.Heatmap(
-            z=_normalised(scores, normalisation),
+            z=np.log10(np.maximum(_normalised(scores, normalisation), _FAINTEST)),
             x=(edges[:-1] + edges[1:]) / 2,
             customdata=np.stack([scores, landscape.strongest.astype(np.float32)], axis=-1),
             hovertemplate=(
                 "layer %{y}, at %{x:.1f} % of its channels<br>score %{customdata[0]:.5g}"
                 "<br>channel %{customdata[1]:.0f}<extra></extra>"
             ),
-            **_colour("share of the highest score"),
+            **_log_colour(),
         )
     )
     if plan is not None:
@@ -244,15 +248,23 @@ def _normalised(scores: np.ndarray, normalisation: str) -> np.ndarray:
     return (scores / np.maximum(highest, np.finfo(np.float32).tiny)).astype(np.float32)
 
 
-def _colour(title: str) -> dict:
+def _linear_colour(shares: np.ndarray) -> dict:
+    """Head scores lie close together, so the scale begins at the lowest, rounded down to a tenth."""
+    lowest = np.floor(np.nanmin(shares) * 10) / 10
+    bar = {**_BAR, "title": {"text": "share of the highest", "side": "right"}, "tickformat": ".0%"}
+    return {"colorscale": SCALE, "zmin": min(lowest, 0.9), "zmax": 1, "colorbar": bar}
+
+
+def _log_colour() -> dict:
+    """Channel scores spread over orders of magnitude, so their scale is logarithmic."""
+    ticks = np.array([0.01, 0.03, 0.1, 0.3, 1])
     bar = {
-        "title": {"text": title, "side": "right"},
-        "thickness": 10,
-        "tickformat": ".0%",
-        "outlinewidth": 0,
-        "xpad": 4,
+        **_BAR,
+        "title": {"text": "share of the highest (log)", "side": "right"},
+        "tickvals": np.log10(ticks),
+        "ticktext": [f"{tick:.0%}" for tick in ticks],
     }
-    return {"colorscale": SCALE, "zmin": 0, "zmax": 1, "colorbar": bar}
+    return {"colorscale": SCALE, "zmin": np.log10(_FAINTEST), "zmax": 0, "colorbar": bar}
 
 
 def _outline(figure: go.Figure, layer: int, left: float, right: float) -> None:
@@ -278,7 +290,7 @@ def _layer_axis(num_layers: int) -> dict:
 
 
 def _height(num_layers: int) -> int:
-    return min(640, max(320, 60 + 26 * num_layers))
+    return min(680, max(400, 60 + 26 * num_layers))
 
 
 def _laid_out(figure: go.Figure, *, height: int, revision: str, xaxis: dict, yaxis: dict) -> go.Figure:

@@ -17,7 +17,7 @@ from ui.texts import TextSource
 
 _DENSE_SHARE, _PRUNED_SHARE = 0.5, 0.25
 """Shares of this machine's memory that the shelves may fill."""
-_MAX_DENSE, _MAX_PRUNED, _MAX_SCORED = 4, 16, 32
+_MAX_DENSE, _MAX_PRUNED, _MAX_SCORED, _MAX_PROBED = 4, 16, 32, 64
 _PRUNED_SECONDS = 30 * 60
 
 
@@ -84,6 +84,7 @@ class Registry:
         self._dense = Shelf(max_items=_MAX_DENSE, max_bytes=_DENSE_SHARE * memory)
         self._pruned = Shelf(max_items=_MAX_PRUNED, max_bytes=_PRUNED_SHARE * memory, idle_seconds=_PRUNED_SECONDS)
         self._scored = Shelf(max_items=_MAX_SCORED)
+        self._probed = Shelf(max_items=_MAX_PROBED)
 
     def dense(self, key: ModelKey, progress: ta.Progress = ta.NO_PROGRESS) -> ta.LoadedModel:
         """The model as published, loaded if it is not in memory; the bundled one stays for good.
@@ -123,6 +124,12 @@ class Registry:
     def scored(self, key: ModelKey, text: TextSource, sampling: Sampling) -> Scored | None:
         """An earlier run over the same text with the same settings, whoever made it."""
         return self._scored.get((key, text, sampling))
+
+    def dense_probe(self, key: ModelKey, kind: str, run: Callable[[], ta.ProbeResult]) -> ta.ProbeResult:
+        """How the dense model does in a probe; run once, since it never changes."""
+        result = self._probed.get((key, kind)) or run()
+        self._probed.put((key, kind), result)
+        return result
 
     def note_speed(self, flops: float, seconds: float) -> None:
         """Remember how fast this machine was last, to say how long the next run will take."""

@@ -24,9 +24,9 @@ def savings(plan: ta.PruningPlan) -> tuple[Saving, ...]:
     before, after = summary["before"], summary["after"]
     rows = (
         ("Weights", "parameters", "parameters", numbers.count),
-        ("File", "checkpoint, 2 bytes a weight", "checkpoint_bytes", numbers.size),
-        ("Work per token", "FLOPs at context 512", "flops_per_token", numbers.count),
-        ("Memory per token", "KV cache, 2 bytes a value", "kv_bytes_per_token", numbers.size),
+        ("File", "2 bytes a weight", "checkpoint_bytes", numbers.size),
+        ("Work/token", "FLOPs", "flops_per_token", numbers.count),
+        ("Memory/token", "KV cache", "kv_bytes_per_token", numbers.size),
     )
     return tuple(
         Saving(label, term, show(before[key]), show(after[key]), 1 - after[key] / before[key])
@@ -39,10 +39,9 @@ def strip(plan: ta.PruningPlan | None) -> str:
     if plan is None:
         return '<div class="strip empty">Score the model to see what removing a part of it would save.</div>'
     cells = "".join(
-        f'<div class="saving"><span class="label" title="{escape(saving.term)}">{escape(saving.label)} '
-        f"<small>{escape(saving.term)}</small></span>"
-        f'<span class="figures"><b>{saving.before}</b><i aria-label="becomes">→</i><b>{saving.after}</b>'
-        f"<em>{_change(saving.removed)}</em></span></div>"
+        f'<div class="saving" title="{escape(saving.term)}"><span class="label">{escape(saving.label)} '
+        f"<small>{escape(saving.term)}</small></span><em>{_change(saving.removed)}</em>"
+        f'<span class="figures"><b>{saving.before}</b><i aria-label="becomes">→</i><b>{saving.after}</b></span></div>'
         for saving in savings(plan)
     )
     return f'<div class="strip">{cells}</div>'

@@ -44,9 +44,9 @@ def speed_sentence(report: ta.EvalReport) -> str:
         name for name, ratio in (("reading", prefill), ("writing one token at a time", decode)) if ratio <= 1.03
     )
     return (
-        f"On this machine {slower} is not faster ({prefill:.2f} × and {decode:.2f} ×), though the saved operations "
-        f"would allow {ideal:.2f} ×: with {numbers.count(report.reference_parameters)} parameters most of the time "
-        "goes into fixed costs of every layer, which pruning leaves as they are."
+        f"On this machine it reads {prefill:.2f} × and writes {decode:.2f} × as fast, so {slower} is not faster, "
+        f"though the saved operations would allow {ideal:.2f} ×: at {numbers.count(report.reference_parameters)} "
+        "parameters most of the time goes into fixed costs of every layer, which pruning leaves as they are."
     )
 
 
@@ -132,13 +132,14 @@ def _rows(result: Result):
     for kind, before, after in result.probes:
         change = f"{(after - before) * 100:+.0f} points".replace("-", "−")
         yield _row(f"Task: {kind}", "probe, share right", numbers.percent(before), numbers.percent(after), change)
+    width = report.checkpoint_bytes // report.parameters
     for label, term, field, show in (
         ("Reading speed", "prefill, tokens per second", "prefill_tokens_per_second", numbers.count),
         ("Writing speed", "decode, tokens per second", "decode_tokens_per_second", numbers.count),
         ("Weights", "parameters", "parameters", numbers.count),
         ("Work per token", "FLOPs", "flops_per_token", numbers.count),
-        ("Memory per token", "KV cache", "kv_bytes_per_token", numbers.size),
-        ("File", "checkpoint", "checkpoint_bytes", numbers.size),
+        ("Memory per token", f"KV cache, {width} bytes a value", "kv_bytes_per_token", numbers.size),
+        ("File", f"checkpoint, {width} bytes a weight", "checkpoint_bytes", numbers.size),
     ):
         before, after = getattr(report, f"reference_{field}"), getattr(report, field)
         if before and after:

@@ -5,6 +5,7 @@ Whoever calls a step that takes `registry` runs it as a job, which holds the mod
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 
 import transact as ta
 from ui import legal, texts
@@ -164,7 +165,8 @@ def measure(
     probes = []
     for probe in ta.load_probes() if with_probes else ():
         watch.says(f"Probe: {probe.kind}")
-        before = ta.run_probe(loaded, probe, limit=PROBE_ITEMS, progress=watch)
+        dense = partial(ta.run_probe, loaded, probe, limit=PROBE_ITEMS, progress=watch)
+        before = registry.dense_probe(result.scored.key, probe.kind, dense)
         after = ta.run_probe(pruned, probe, limit=PROBE_ITEMS, progress=watch)
         probes.append((probe.kind, before.accuracy, after.accuracy))
     return replace(result, report=report, text=text, probes=tuple(probes), seconds=time.monotonic() - began)

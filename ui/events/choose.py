@@ -7,7 +7,7 @@ import gradio as gr
 
 from ui import legal, workbench
 from ui.errors import WrongInput
-from ui.events.desk import LIGHT, Desk, Panels, explained, quick
+from ui.events.desk import LIGHT, Desk, Panels, explained, quick, say
 from ui.pages import layer, maps
 from ui.session import Choice, Session
 
@@ -58,8 +58,14 @@ def connect(desk: Desk, panels: Panels) -> None:
                     old.choice, attention=legal_attention, mlp=legal_mlp, keep_head_groups=None, keep_channels=None
                 ),
             )
-            snap = {} if attention == legal_attention else {panels.maps.attention: legal_attention}
-            return {**panels.repaint_choice(changed), **snap}
+            if attention == legal_attention:
+                return panels.repaint_choice(changed)
+            sentence = f"{attention:g} of the head groups is no whole number of them; the nearest is {legal_attention:g}."
+            return {
+                **panels.repaint_choice(changed),
+                panels.maps.attention: legal_attention,
+                **say(panels, sentence),
+            }
 
         return quick(panels, act)
 

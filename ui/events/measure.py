@@ -8,6 +8,9 @@ from ui.pages import measure
 from ui.session import BUNDLED, Result
 from ui.texts import TextSource
 
+_SHOW = "() => {{ const shown = document.querySelector('{0}'); if (shown) shown.scrollIntoView({{block: 'center'}}); }}"
+_SHOW_TRIED, _SHOW_RESULT = _SHOW.format("#tried .headline"), _SHOW.format("#result-table table")
+
 
 def connect(desk: Desk, panels: Panels) -> None:
     """Wire trying, cutting and writing."""
@@ -70,8 +73,9 @@ def connect(desk: Desk, panels: Panels) -> None:
     panel = panels.measure
     chosen = [panel.measure_on, panel.pasted]
     panel.measure_on.change(on_measure_text, panel.measure_on, panel.pasted, **LIGHT)
-    panel.try_button.click(on_try, chosen, panels.all, **HEAVY)
-    panel.prune.click(on_prune, [*chosen, panel.repair, panel.prompt], panels.all, **HEAVY)
+    panels.status.try_button.click(on_try, chosen, panels.all, **HEAVY).success(None, js=_SHOW_TRIED)
+    inputs = [*chosen, panel.repair, panel.prompt]
+    panels.status.prune.click(on_prune, inputs, panels.all, **HEAVY).success(None, js=_SHOW_RESULT)
     panel.generate.click(on_generate, panel.prompt, panels.all, **HEAVY)
 
 

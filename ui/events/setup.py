@@ -143,7 +143,7 @@ def read_form(source, text, file, column, num_samples, seq_len, seed) -> tuple[T
         if not file:
             raise WrongInput("No file has been uploaded yet; upload one, paste text or choose a bundled sample.")
         return texts.uploaded(file, column, sampling.seq_len), sampling
-    if source == calibration.PASTE or (typed and typed != calibration.preview(source).strip()):
+    if source == calibration.PASTE or (typed and not calibration.is_preview(typed)):
         return texts.pasted(typed, sampling.seq_len), sampling
     return texts.sample(source), sampling
 

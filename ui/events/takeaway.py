@@ -8,7 +8,7 @@ import gradio as gr
 from ui import tables, workbench
 from ui.errors import NotYet
 from ui.events.desk import HEAVY, LIGHT, Desk, Panels, explained, say, watched
-from ui.export import file_stem
+from ui.export import file_stem, model_stem
 
 SAVE_FILE = "() => setTimeout(() => document.querySelector('#export-file').click(), 250)"
 """The file is written first, then the hidden download link is followed."""
@@ -37,7 +37,7 @@ def connect(desk: Desk, panels: Panels) -> None:
                 panels.takeaway.file: str(archive),
                 **say(
                     panels,
-                    " ".join((f"It loads as {report.model_class} anywhere.", *report.notes)),
+                    " ".join((f"Stock transformers loads it as {report.model_class}.", *report.notes)),
                     "good",
                 ),
             }
@@ -55,8 +55,7 @@ def connect(desk: Desk, panels: Panels) -> None:
 
         def write() -> Path:
             session = desk.sessions.get(owner)
-            plan = session.need_plan()
-            return desk.exports.plan(owner, file_stem(session.key, session.counted + 1), plan)
+            return desk.exports.plan(owner, model_stem(session.key), session.need_plan())
 
         return written(owner, write)
 

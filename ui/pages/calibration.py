@@ -83,6 +83,11 @@ def preview(name: str) -> str:
     return "\n\n".join(text if len(text) < 300 else text[:300] + " …" for text in chosen)
 
 
+def is_preview(text: str) -> bool:
+    """Whether the box still shows a bundled sample and not the visitor's own text."""
+    return any(text.strip() == preview(name).strip() for name in texts.SAMPLES)
+
+
 def scored_line(session: Session) -> str:
     """What the scores in view were made from."""
     if session.scored is None:

@@ -47,13 +47,12 @@ def build(session: Session) -> MapsPanel:
             label="Measured by (importance metric)",
             elem_id="metric-select",
             filterable=False,
-            scale=2,
         )
         normalisation = gr.Radio(
             [(label, name) for name, label in figures.NORMALISATIONS.items()],
             value=session.choice.normalisation,
             label="Brightest means highest in",
-            min_width=240,
+            min_width=330,
         )
     with gr.Row(elem_id="maps"):
         with gr.Column(scale=4, min_width=330):
@@ -62,7 +61,7 @@ def build(session: Session) -> MapsPanel:
             attention = gr.Slider(
                 **_attention_range(session.spec),
                 value=session.choice.attention,
-                label="Remove attention heads (attention sparsity)",
+                label="Remove heads (attention sparsity)",
                 elem_id="attention-sparsity",
             )
         with gr.Column(scale=5, min_width=330):
@@ -71,16 +70,17 @@ def build(session: Session) -> MapsPanel:
             mlp = gr.Slider(
                 **_mlp_range(session.spec),
                 value=session.choice.mlp,
-                label="Remove MLP channels (MLP sparsity)",
+                label="Remove channels (MLP sparsity)",
                 elem_id="mlp-sparsity",
             )
     with gr.Row():
-        note = gr.HTML(note_line(session), elem_id="choice-note", js_on_load=None)
+        note = gr.HTML(note_line(session), elem_id="choice-note", js_on_load=None, min_width=330)
         allocation = gr.Radio(
             [("The same in every layer (uniform)", UNIFORM), ("By hand, in the table below (manual)", BY_HAND)],
             value=UNIFORM,
             label="How much each layer keeps (allocation)",
             elem_id="allocation",
+            min_width=330,
         )
     clicks = gr.HTML("", js_on_load=WATCH_CLICKS, elem_id="plot-clicks")
     return MapsPanel(metric, normalisation, heads, channels, attention, mlp, allocation, note, clicks)

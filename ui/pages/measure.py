@@ -26,10 +26,8 @@ _NOTHING_YET = '<div class="empty">Nothing has been cut yet. Set the sliders abo
 class MeasurePanel:
     measure_on: gr.Dropdown
     pasted: gr.Textbox
-    try_button: gr.Button
     tried: gr.HTML
     repair: gr.Dropdown
-    prune: gr.Button
     table: gr.HTML
     prompt: gr.Textbox
     generate: gr.Button
@@ -40,8 +38,8 @@ class MeasurePanel:
 def build(session: Session) -> MeasurePanel:
     gr.HTML(
         "<h2><span>5</span> Try <i>and</i> <span>6</span> cut and measure</h2>"
-        "<p>Trying switches the hatched parts off and on again. Pruning makes a smaller model; the one above stays "
-        "as it is.</p>",
+        "<p><b>Try</b>, in the bar that stays in view, switches the hatched parts off and on again. <b>Prune</b> makes "
+        "a smaller model beside the dense one and measures both.</p>",
         js_on_load=None,
     )
     with gr.Row(elem_classes="bottom"):
@@ -53,8 +51,6 @@ def build(session: Session) -> MeasurePanel:
             elem_id="repair-select",
             filterable=False,
         )
-        try_button = gr.Button("Try it, cut nothing", elem_id="try-button", min_width=140)
-        prune = gr.Button("Prune and measure", elem_id="prune-button", variant="primary", min_width=140)
     pasted = gr.Textbox(label="Evaluation text", lines=4, max_lines=10, visible=False, elem_id="evaluation-text")
     tried = gr.HTML("", elem_id="tried", js_on_load=None)
     table = gr.HTML(_NOTHING_YET, elem_id="result-table", js_on_load=None)
@@ -72,7 +68,7 @@ def build(session: Session) -> MeasurePanel:
             interactive=False,
             placeholder="Prune first",
         )
-    return MeasurePanel(measure_on, pasted, try_button, tried, repair, prune, table, prompt, generate, dense, pruned)
+    return MeasurePanel(measure_on, pasted, tried, repair, table, prompt, generate, dense, pruned)
 
 
 def paint(panel: MeasurePanel, session: Session) -> dict:

@@ -1,4 +1,4 @@
-"""The strip that never scrolls away: savings, the message line, progress and Stop."""
+"""The strip that never scrolls away: savings, what is going on, and the three actions on the plan."""
 
 from dataclasses import dataclass
 
@@ -14,6 +14,8 @@ class StatusPanel:
     message: gr.HTML
     progress: gr.HTML
     stop: gr.Button
+    try_button: gr.Button
+    prune: gr.Button
 
 
 def build(session: Session) -> StatusPanel:
@@ -22,8 +24,12 @@ def build(session: Session) -> StatusPanel:
         with gr.Row(elem_id="activity"):
             progress = gr.HTML(activity.idle(), elem_id="progress", js_on_load=None)
             stop = gr.Button("Stop", elem_id="stop-button", size="sm", interactive=False, min_width=64, scale=0)
+            try_button = gr.Button("Try, cut nothing", elem_id="try-button", size="sm", min_width=120, scale=0)
+            prune = gr.Button(
+                "Prune and measure", elem_id="prune-button", size="sm", variant="primary", min_width=140, scale=0
+            )
         message = gr.HTML("", elem_id="message", js_on_load=None)
-    return StatusPanel(strip, message, progress, stop)
+    return StatusPanel(strip, message, progress, stop, try_button, prune)
 
 
 def paint(panel: StatusPanel, session: Session) -> dict:

@@ -38,8 +38,7 @@ def build(session: Session) -> TakeawayPanel:
         label="As code; run it in the project's folder",
         interactive=False,
         elem_id="code-view",
-        max_lines=32,
-        wrap_lines=True,
+        max_lines=40,
     )
     return TakeawayPanel(checkpoint, plan, texts, file, note, lines)
 
