@@ -1,0 +1,40 @@
+# make run   sets up .venv and starts the app on 127.0.0.1:7860
+# make test  sets up .venv and runs all tests (browser tests skip where there is no chromium)
+# make bench prints the benchmarks' tables
+#
+# On Linux, PyPI's torch brings several GB of CUDA. For a CPU build name PyTorch's CPU index:
+#   make run TORCH_INDEX=<address of PyTorch's CPU wheel index>
+
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?=
+PYTHON ?= python3
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: run test lint bench clean
+
+run: $(VENV)/.installed
+	$(BIN)/python app.py
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+
+bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.speed
+
+clean:
+	rm -rf $(VENV)
+
+$(VENV)/.installed: requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
+	touch $@

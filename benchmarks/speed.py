@@ -1,0 +1,166 @@
+"""How fast: observing beside a plain forward pass, planning, and the pruned model beside its ideal.
+
+    python -m benchmarks.speed [--rounds 9]
+
+- `observe` against the decoder's forward pass on the same batches, without the output head and without
+  hooks; target: at most 1.05 times. On the bundled model and on a random Llama of 135 M parameters.
+- `make_plan` at 32 layers x 32 heads x 11,008 channels; target: under 20 ms.
+- The pruned model's prefill and decode against the dense one, beside what the FLOPs would give.
+"""
+
+import argparse
+import time
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+import transact as ta
+from benchmarks.harness import alternate, median, publish, ratio, table
+
+
+def llama_135m(dtype: torch.dtype) -> ta.LoadedModel:
+    """Random weights in the shape of a 135 M-parameter Llama."""
+    config = AutoConfig.for_model(
+        "llama",
+        vocab_size=49152,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+    )
+    torch.manual_seed(0)
+    return ta.LoadedModel.from_model(AutoModelForCausalLM.from_config(config).to(dtype), source="llama-135m")
+
+
+def random_text(loaded: ta.LoadedModel, samples: int, seq: int) -> ta.CalibrationSet:
+    generator = torch.Generator().manual_seed(0)
+    return ta.CalibrationSet.from_token_ids(
+        torch.randint(loaded.spec.vocab_size, (samples, seq), generator=generator), name="random ids"
+    )
+
+
+@torch.inference_mode()
+def plain_forward(loaded: ta.LoadedModel, calibration: ta.CalibrationSet) -> None:
+    for batch in calibration.batches(batch_size=8):
+        loaded.model.base_model(input_ids=batch.input_ids, use_cache=False)
+
+
+def observing(name: str, loaded: ta.LoadedModel, samples: int, seq: int, rounds: int) -> dict:
+    calibration = random_text(loaded, samples, seq)
+    taken = alternate(
+        {
+            "forward": lambda: plain_forward(loaded, calibration),
+            "observe": lambda: ta.observe(loaded, calibration),
+        },
+        rounds=rounds,
+    )
+    return {
+        "model": name,
+        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "tokens": calibration.num_tokens,
+        "forward_seconds": median(taken["forward"]),
+        "observe_seconds": median(taken["observe"]),
+        "ratio": ratio(taken, "observe", "forward"),
+    }
+
+
+def planning() -> dict:
+    config = AutoConfig.for_model(
+        "llama", hidden_size=4096, intermediate_size=11008, num_hidden_layers=32, num_attention_heads=32
+    )
+    spec = ta.ModelSpec.from_config(config)
+    scores = ta.ImportanceScores.random(spec)
+    times = []
+    for step in range(41):
+        target = ta.PruningTarget.from_sparsity(spec, attention=step / 50, mlp=step / 50)
+        started = time.perf_counter()
+        ta.make_plan(scores, spec, target)
+        times.append(time.perf_counter() - started)
+    return {"plan_milliseconds_median": median(times) * 1e3, "plan_milliseconds_largest": max(times) * 1e3}
+
+
+def speeding_up(name: str, dense: ta.LoadedModel) -> list[dict]:
+    rows = []
+    for attention, mlp in ((0.25, 0.5), (0.5, 0.75)):
+        target = ta.PruningTarget.from_sparsity(dense.spec, attention=attention, mlp=mlp)
+        pruned = ta.prune(dense, ta.make_plan(ta.ImportanceScores.random(dense.spec), dense.spec, target))
+        slow, fast = ta.measure_speed((dense, pruned), repeats=9)
+        rows.append(
+            {
+                "model": name,
+                "dtype": str(dense.dtype).removeprefix("torch."),
+                "attention_sparsity": attention,
+                "mlp_sparsity": mlp,
+                "parameters_kept": pruned.spec.num_parameters / dense.spec.num_parameters,
+                "ideal": dense.spec.flops_per_token(context=128) / pruned.spec.flops_per_token(context=128),
+                "prefill": fast.prefill / slow.prefill,
+                "decode": fast.decode / slow.decode,
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9, help="rounds of each pair that is timed in alternation")
+    rounds = parser.parse_args().rounds
+    bundled = ta.load("bundled")
+    large, half = llama_135m(torch.float32), llama_135m(torch.bfloat16)
+    observed = [
+        observing("bundled", bundled, 32, 256, rounds),
+        observing("llama-135m", large, 8, 512, rounds),
+        observing("llama-135m", half, 8, 512, rounds),
+    ]
+    planned = planning()
+    faster = speeding_up("bundled", bundled) + speeding_up("llama-135m", large) + speeding_up("llama-135m", half)
+    text = "\n\n".join(
+        (
+            table(
+                ["model", "dtype", "tokens", "forward s", "observe s", "observe / forward"],
+                [
+                    [
+                        row["model"],
+                        row["dtype"],
+                        f"{row['tokens']:,}",
+                        f"{row['forward_seconds']:.2f}",
+                        f"{row['observe_seconds']:.2f}",
+                        f"{row['ratio']:.3f}",
+                    ]
+                    for row in observed
+                ],
+            ),
+            f"make_plan at 32 x 32 x 11,008: median {planned['plan_milliseconds_median']:.1f} ms, largest "
+            f"{planned['plan_milliseconds_largest']:.1f} ms",
+            table(
+                [
+                    "model",
+                    "dtype",
+                    "attention / MLP sparsity",
+                    "parameters kept",
+                    "ideal speed-up",
+                    "prefill",
+                    "decode",
+                ],
+                [
+                    [
+                        row["model"],
+                        row["dtype"],
+                        f"{row['attention_sparsity']:.0%} / {row['mlp_sparsity']:.0%}",
+                        f"{row['parameters_kept']:.0%}",
+                        f"{row['ideal']:.2f} x",
+                        f"{row['prefill']:.2f} x",
+                        f"{row['decode']:.2f} x",
+                    ]
+                    for row in faster
+                ],
+            ),
+        )
+    )
+    publish("speed", "Speed", text, {"observe": observed, "plan": planned, "speed_up": faster})
+
+
+if __name__ == "__main__":
+    main()
