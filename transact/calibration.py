@@ -54,7 +54,7 @@ class TokenSet:
         if ids.ndim != 2 or ids.numel() == 0 or ids.is_floating_point():
             raise InvalidText(f"Token ids must be whole numbers of shape [sample, seq], not {list(ids.shape)}.")
         if attention_mask is None:
-            return cls._from_sequences([row.tolist() for row in ids], name, None, "token ids as given")
+            return cls.from_sequences(ids.tolist(), name=name)
         mask = torch.as_tensor(attention_mask).bool()
         if mask.shape != ids.shape:
             raise InvalidText(f"The mask has shape {list(mask.shape)}, the token ids {list(ids.shape)}.")
@@ -63,7 +63,7 @@ class TokenSet:
         if int(edges.max()) > 2:
             raise InvalidText("A mask has padding between real tokens; padding may stand at the ends only.")
         rows = [row[keep].tolist() for row, keep in zip(ids, mask, strict=True)]
-        return cls._from_sequences([row for row in rows if row], name, None, "token ids as given")
+        return cls.from_sequences([row for row in rows if row], name=name)
 
     @classmethod
     def _from_texts(
@@ -77,7 +77,7 @@ class TokenSet:
         name: str,
     ) -> Self:
         _check_lengths(seq_len, num_samples)
-        rows = [row for row in _encode(texts, tokenizer, seq_len) if len(row) >= max(min_tokens, 1)]
+        rows = [row for row in _encode_filled(texts, tokenizer, seq_len) if len(row) >= max(min_tokens, 1)]
         if not rows:
             raise InvalidText(
                 f"None of the {len(texts)} texts has {max(min_tokens, 1)} tokens or more. Give longer text."
@@ -89,7 +89,7 @@ class TokenSet:
             f"each text one sequence, {'BOS + ' if tokenizer.bos_token_id is not None else ''}tokens, cut at "
             f"{seq_len}, under {max(min_tokens, 1)} tokens dropped"
         )
-        return cls._from_sequences(rows, name, seed, protocol)
+        return cls.from_sequences(rows, name=name, seed=seed, protocol=protocol)
 
     @classmethod
     def from_document(
@@ -108,16 +108,18 @@ class TokenSet:
         `num_samples`, that many windows are sampled with `seed`. Raises `InvalidText` for empty text.
         """
         _check_lengths(seq_len, num_samples)
-        ids = _encode([text], tokenizer, None)[0] if text.strip() else []
-        if not ids:
-            raise InvalidText("The text is empty. Give some text.")
+        (ids,) = _encode_filled([text], tokenizer)
         rows = [ids[start : start + seq_len] for start in range(0, max(len(ids) - seq_len + 1, 1), seq_len)]
         if num_samples is not None and len(rows) > num_samples:
             rows = [rows[index] for index in sorted(random.Random(seed).sample(range(len(rows)), num_samples))]
-        return cls._from_sequences(rows, name, seed, f"one document, contiguous windows of {seq_len} tokens")
+        protocol = f"one document, contiguous windows of {seq_len} tokens"
+        return cls.from_sequences(rows, name=name, seed=seed, protocol=protocol)
 
     @classmethod
-    def _from_sequences(cls, rows: list[list[int]], name: str, seed: int | None, protocol: str) -> Self:
+    def from_sequences(
+        cls, rows: Sequence[Sequence[int]], *, name: str, seed: int | None = None, protocol: str = "token ids as given"
+    ) -> Self:
+        """Token ids of different lengths as they are; raises `InvalidText` for none or a negative one."""
         if not rows:
             raise InvalidText("There is no token to work with. Give some text.")
         width = max(map(len, rows))
@@ -236,8 +238,24 @@ def _check_lengths(seq_len: int, num_samples: int | None) -> None:
         )
 
 
-def _encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase | None, seq_len: int | None) -> list[list[int]]:
-    """BOS + tokens of each text; never a second BOS where the text itself begins with one."""
+def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, seq_len: int | None = None) -> list[list[int]]:
+    """BOS (where the tokenizer has one) + tokens of each text, cut at `seq_len`.
+
+    Never a second BOS where the text itself begins with one.
+    """
+    bos = tokenizer.bos_token_id
+    rows = []
+    for ids in tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]:
+        if bos is not None and (not ids or ids[0] != bos):
+            ids = [bos, *ids]
+        rows.append(ids[:seq_len])
+    return rows
+
+
+def _encode_filled(
+    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase | None, seq_len: int | None = None
+) -> list[list[int]]:
+    """`encode` for those texts that hold anything; raises `InvalidText` if none does."""
     if tokenizer is None:
         raise InvalidText("This model came without a tokenizer, so text cannot be read. Use from_token_ids.")
     if isinstance(texts, str):
@@ -245,10 +263,4 @@ def _encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase | None, seq
     filled = [text for text in texts if text.strip()]
     if not filled:
         raise InvalidText("The text is empty. Give some text.")
-    bos = tokenizer.bos_token_id
-    rows = []
-    for ids in tokenizer(filled, add_special_tokens=False, verbose=False)["input_ids"]:
-        if bos is not None and (not ids or ids[0] != bos):
-            ids = [bos, *ids]
-        rows.append(ids[:seq_len])
-    return rows
+    return encode(filled, tokenizer, seq_len)

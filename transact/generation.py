@@ -3,6 +3,7 @@
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
+from transact.calibration import encode
 from transact.errors import InvalidPrompt
 from transact.loading import LoadedModel
 from transact.progress import NO_PROGRESS, Progress
@@ -22,7 +23,7 @@ def generate(
     Never runs past the model's context. Raises `InvalidPrompt` for an empty prompt or one that fills the
     context, and whatever `progress` raises.
     """
-    ids = encode_prompt(loaded, prompt)
+    ids = torch.tensor([encode_prompt(loaded, prompt)], device=loaded.device)
     room = loaded.context_length - ids.shape[1]
     new_tokens = min(max_new_tokens, room)
     sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
@@ -40,22 +41,19 @@ def generate(
     return loaded.tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
 
 
-def encode_prompt(loaded: LoadedModel, prompt: str) -> torch.Tensor:
-    """BOS (where the tokenizer has one) + tokens, int64 [1, seq]; raises `InvalidPrompt`."""
+def encode_prompt(loaded: LoadedModel, prompt: str) -> list[int]:
+    """BOS (where the tokenizer has one) + tokens; raises `InvalidPrompt`."""
     if loaded.tokenizer is None:
         raise InvalidPrompt("This model came without a tokenizer, so it cannot read a prompt.")
     if not prompt.strip():
         raise InvalidPrompt("The prompt is empty. Give it a few words to go on from.")
-    ids = loaded.tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]
-    bos = loaded.tokenizer.bos_token_id
-    if bos is not None and (not ids or ids[0] != bos):
-        ids = [bos, *ids]
+    (ids,) = encode([prompt], loaded.tokenizer)
     if len(ids) >= loaded.context_length:
         raise InvalidPrompt(
             f"The prompt has {len(ids):,} tokens and the model's context is {loaded.context_length:,}, which leaves "
             "no room to go on. Shorten it."
         )
-    return torch.tensor([ids], device=loaded.device)
+    return ids
 
 
 def _pad_token(loaded: LoadedModel) -> int:

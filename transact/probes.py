@@ -11,12 +11,14 @@ from pathlib import Path
 
 import torch
 
+from transact.calibration import TokenSet
 from transact.errors import InvalidText
 from transact.generation import encode_prompt
 from transact.loading import LoadedModel
 from transact.progress import NO_PROGRESS, Progress
 
 _FILE = Path(__file__).with_name("probes.json")
+_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def load_probes() -> tuple[Probe, ...]:
 def run_probe(
     loaded: LoadedModel, probe: Probe, *, limit: int | None = None, progress: Progress = NO_PROGRESS
 ) -> ProbeResult:
-    """Accuracy on the first `limit` items (all by default); progress in items.
+    """Accuracy on the first `limit` items (all by default); progress in forward passes of the items.
 
     The score of a continuation takes one forward pass: an exact match is greedy exactly if every token of
     the answer is the likeliest after those before it.
@@ -76,32 +78,44 @@ def run_probe(
     items = probe.items[:limit]
     if not items:
         raise InvalidText(f"The probe {probe.kind!r} has no items to run. Ask for at least one.")
+    pairs = [(item.prompt, text) for item in items for text in _continuations(item)]
+    readings = iter(_read(loaded, pairs, progress))
     correct = 0
-    for index, item in enumerate(items):
-        progress(index, len(items), "probe items")
+    for item in items:
         if isinstance(item, ExactMatch):
-            correct += _read(loaded, item.prompt, item.answer).is_greedy
+            correct += next(readings).is_greedy
         else:
-            good = _read(loaded, item.prompt, item.good).log_likelihood
-            correct += good > _read(loaded, item.prompt, item.bad).log_likelihood
-    progress(len(items), len(items), "probe items")
+            correct += next(readings).log_likelihood > next(readings).log_likelihood
     return ProbeResult(probe.kind, correct, len(items))
+
+
+def _continuations(item: ExactMatch | MinimalPair) -> tuple[str, ...]:
+    return (item.answer,) if isinstance(item, ExactMatch) else (item.good, item.bad)
 
 
 @dataclass(frozen=True)
 class _Reading:
+    """How a model reads a continuation after its prompt."""
+
     log_likelihood: float
     is_greedy: bool
 
 
 @torch.inference_mode()
-def _read(loaded: LoadedModel, prompt: str, continuation: str) -> _Reading:
-    """How the model reads `continuation` after `prompt`."""
-    start = encode_prompt(loaded, prompt).shape[1]
-    ids = encode_prompt(loaded, prompt + continuation)
-    log_probabilities = loaded.model(input_ids=ids, use_cache=False).logits[0, start - 1 : -1].float().log_softmax(-1)
-    targets = ids[0, start:]
-    return _Reading(
-        log_likelihood=float(log_probabilities.gather(1, targets[:, None]).sum()),
-        is_greedy=bool((log_probabilities.argmax(dim=-1) == targets).all()),
-    )
+def _read(loaded: LoadedModel, pairs: list[tuple[str, str]], progress: Progress) -> list[_Reading]:
+    """Read every (prompt, continuation), in batches of like length."""
+    starts = [len(encode_prompt(loaded, prompt)) for prompt, _ in pairs]
+    tokens = TokenSet.from_sequences([encode_prompt(loaded, "".join(pair)) for pair in pairs], name="probe")
+    readings: dict[int, _Reading] = {}
+    for batch in tokens.batches(batch_size=_BATCH):
+        logits = loaded.model(input_ids=batch.input_ids.to(loaded.device), use_cache=False).logits.cpu()
+        for row, index in enumerate(batch.indices):
+            start, end = starts[index], tokens.lengths[index]
+            log_probabilities = logits[row, start - 1 : end - 1].float().log_softmax(-1)  # [continuation, vocabulary]
+            targets = batch.input_ids[row, start:end]
+            readings[index] = _Reading(
+                log_likelihood=float(log_probabilities.gather(1, targets[:, None]).sum()),
+                is_greedy=bool((log_probabilities.argmax(dim=-1) == targets).all()),
+            )
+        progress(len(readings), len(pairs), "probe items")
+    return [readings[index] for index in range(len(pairs))]
