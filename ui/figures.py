@@ -16,6 +16,8 @@ SCALE = "viridis"
 NOT_SCORED = "No scores yet: choose a calibration text and press Score"
 NORMALISATIONS = {"layer": "Each layer by itself", "model": "Whole model"}
 
+Outlines = tuple[np.ndarray, np.ndarray]
+_NO_MARKS: Outlines = (np.empty(0), np.empty(0))
 _HATCH = {"shape": "/", "size": 6, "solidity": 0.28, "fgcolor": "rgba(30,34,42,0.85)", "bgcolor": "#a6adb8"}
 _BAR = {"thickness": 10, "outlinewidth": 0, "xpad": 4}
 _FAINTEST = 0.01
@@ -38,8 +40,7 @@ def heads_figure(landscape: Landscape, plan: ta.PruningPlan | None, *, layer: in
             **_linear_colour(shares),
         )
     )
-    if plan is not None:
-        figure.add_trace(_hatched(landscape.removed_heads(plan), np.arange(heads + 1) - 0.5))
+    figure.add_trace(_hatched(head_marks(landscape, plan)))
     borders = np.arange(landscape.group_size, heads, landscape.group_size) - 0.5
     if landscape.group_size > 1:
         for border in borders:
@@ -71,8 +72,7 @@ def channels_figure(landscape: Landscape, plan: ta.PruningPlan | None, *, layer:
             **_log_colour(),
         )
     )
-    if plan is not None:
-        figure.add_trace(_hatched(landscape.removed_bins(plan) >= 0.5, edges))
+    figure.add_trace(_hatched(channel_marks(landscape, plan)))
     _outline(figure, layer, 0, 100)
     return _laid_out(
         figure,
@@ -212,7 +212,19 @@ def empty_figure(sentence: str, height: int = 320) -> go.Figure:
     return _laid_out(figure, height=height, revision=sentence, xaxis={"visible": False}, yaxis={"visible": False})
 
 
-def removed_runs(removed: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def head_marks(landscape: Landscape, plan: ta.PruningPlan | None) -> Outlines:
+    """Where the heads that the plan removes stand in the figure."""
+    edges = np.arange(landscape.heads.shape[1] + 1) - 0.5
+    return _NO_MARKS if plan is None else removed_runs(landscape.removed_heads(plan), edges)
+
+
+def channel_marks(landscape: Landscape, plan: ta.PruningPlan | None) -> Outlines:
+    """Where the bins stand of which the plan removes half or more."""
+    edges = np.linspace(0, 100, landscape.bins.shape[1] + 1)
+    return _NO_MARKS if plan is None else removed_runs(landscape.removed_bins(plan) >= 0.5, edges)
+
+
+def removed_runs(removed: np.ndarray, edges: np.ndarray) -> Outlines:
     """Outlines of the removed cells, neighbours in a row joined; NaN between rectangles.
 
     `removed` bool [layer, cell]; `edges` [cell + 1], the horizontal borders of the cells.
@@ -227,8 +239,9 @@ def removed_runs(removed: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np
     return x, y
 
 
-def _hatched(removed: np.ndarray, edges: np.ndarray) -> go.Scatter:
-    x, y = removed_runs(removed, edges)
+def _hatched(outlines: Outlines) -> go.Scatter:
+    """The second trace of both maps; the page moves it without drawing the map again."""
+    x, y = outlines
     return go.Scatter(
         x=x,
         y=y,

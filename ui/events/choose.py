@@ -24,7 +24,11 @@ def connect(desk: Desk, panels: Panels) -> None:
     def on_metric(metric, request: gr.Request):
         def act() -> dict:
             session = choose(request.session_hash, lambda old: replace(old.choice, metric=metric))
-            return panels.repaint_choice(session)
+            return {
+                **panels.repaint_marks(session),
+                **panels.repaint_followers(session),
+                **maps.paint_maps(panels.maps, session),
+            }
 
         return quick(panels, act)
 
@@ -59,10 +63,12 @@ def connect(desk: Desk, panels: Panels) -> None:
                 ),
             )
             if attention == legal_attention:
-                return panels.repaint_choice(changed)
-            sentence = f"{attention:g} of the head groups is no whole number of them; the nearest is {legal_attention:g}."
+                return panels.repaint_marks(changed)
+            sentence = (
+                f"{attention:g} of the head groups is no whole number of them; the nearest is {legal_attention:g}."
+            )
             return {
-                **panels.repaint_choice(changed),
+                **panels.repaint_marks(changed),
                 panels.maps.attention: legal_attention,
                 **say(panels, sentence),
             }
@@ -73,9 +79,12 @@ def connect(desk: Desk, panels: Panels) -> None:
         def act() -> dict:
             by_hand = allocation == maps.BY_HAND
             session = choose(request.session_hash, lambda old: _as_counts(old) if by_hand else _as_sliders(old))
-            return panels.repaint_choice(session)
+            return panels.repaint_marks(session)
 
         return quick(panels, act)
+
+    def on_moved(request: gr.Request):
+        return panels.repaint_followers(desk.sessions.get(request.session_hash))
 
     def on_table(rows, request: gr.Request):
         owner = request.session_hash
@@ -85,7 +94,8 @@ def connect(desk: Desk, panels: Panels) -> None:
         except Exception as error:
             last_good = layer.paint_choice(panels.layer, desk.sessions.get(owner))
             return {**explained(panels, error), panels.layer.table: last_good[panels.layer.table]}
-        return {**panels.repaint_choice(session), panels.layer.table: gr.skip(), panels.status.message: ""}
+        followers = {**panels.repaint_followers(session), panels.layer.table: gr.skip()}
+        return {**panels.repaint_marks(session), **followers, panels.status.message: ""}
 
     def show_layer(index: int, owner: str) -> dict:
         session = desk.sessions.update(owner, lambda old: replace(old, choice=replace(old.choice, layer=index)))
@@ -105,11 +115,15 @@ def connect(desk: Desk, panels: Panels) -> None:
     sliders = [panels.maps.attention, panels.maps.mlp]
     for slider in sliders:
         # raw values, so that a number typed out of range gets a sentence of ours
-        slider.change(on_sliders, sliders, panels.all, trigger_mode="always_last", preprocess=False, **LIGHT)
+        moved = slider.change(
+            on_sliders, sliders, panels.marked, trigger_mode="always_last", preprocess=False, queue=False, **LIGHT
+        )
+        moved.then(on_moved, None, panels.followers, trigger_mode="always_last", **LIGHT)
     panels.maps.metric.input(on_metric, panels.maps.metric, panels.all, **LIGHT)
     panels.maps.normalisation.input(on_normalisation, panels.maps.normalisation, panels.all, **LIGHT)
-    panels.maps.allocation.input(on_allocation, panels.maps.allocation, panels.all, **LIGHT)
-    panels.maps.clicks.select(on_click, None, panels.all, **LIGHT)
+    allotted = panels.maps.allocation.input(on_allocation, panels.maps.allocation, panels.marked, **LIGHT)
+    allotted.then(on_moved, None, panels.followers, **LIGHT)
+    panels.maps.link.select(on_click, None, panels.all, **LIGHT)
     panels.layer.select.input(on_layer, panels.layer.select, panels.all, **LIGHT)
     panels.layer.table.input(on_table, panels.layer.table, panels.all, trigger_mode="always_last", **LIGHT)
 

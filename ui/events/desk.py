@@ -66,14 +66,28 @@ class Panels:
             painted |= page.paint(getattr(self, name), session)
         return painted
 
-    def repaint_choice(self, session: Session) -> dict:
-        """The parts that follow the sliders."""
+    def repaint_marks(self, session: Session) -> dict:
+        """The parts that a slider moves at once."""
+        return {**status.paint(self.status, session), **maps.paint_marks(self.maps, session)}
+
+    def repaint_followers(self, session: Session) -> dict:
+        """The parts that follow a moment later."""
         return {
-            **status.paint(self.status, session),
-            **maps.paint_choice(self.maps, session),
             **layer.paint_choice(self.layer, session),
             **takeaway.paint(self.takeaway, session),
         }
+
+    @property
+    def marked(self) -> list[Component]:
+        """What `repaint_marks` and its sentences touch."""
+        own = self.maps
+        marks = [own.link, own.note, own.allocation, own.attention, own.mlp]
+        return [self.status.savings, self.status.message, *marks]
+
+    @property
+    def followers(self) -> list[Component]:
+        """What `repaint_followers` touches."""
+        return [*_components(self.layer), *_components(self.takeaway)]
 
     def repaint_results(self, session: Session) -> dict:
         """The parts that follow a new result."""
@@ -86,8 +100,11 @@ class Panels:
     @property
     def all(self) -> list[Component]:
         """Every component, as the outputs of an event that may touch any."""
-        panels = [getattr(self, name) for name in _PAGES]
-        return [getattr(panel, field.name) for panel in panels for field in fields(panel)]
+        return [component for name in _PAGES for component in _components(getattr(self, name))]
+
+
+def _components(panel) -> list[Component]:
+    return [getattr(panel, field.name) for field in fields(panel)]
 
 
 def say(panels: Panels, sentence: str, mood: activity.Mood = "plain") -> dict:
