@@ -1,0 +1,81 @@
+"""The emitted Python is run, and must come to the plan and the numbers that the page has."""
+
+from pathlib import Path
+
+import pytest
+
+import transact as ta
+from ui import code_view, texts, workbench
+from ui.code_view import Recipe, code
+from ui.jobs import Watch
+from ui.registry import Registry
+from ui.session import BUNDLED, Choice, ModelKey, Sampling, Session
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLING = Sampling(num_samples=8, seq_len=48, seed=3)
+
+
+@pytest.fixture(scope="module")
+def registry() -> Registry:
+    return Registry()
+
+
+def planned(registry: Registry, key: ModelKey, text: texts.TextSource, choice: Choice) -> Session:
+    watch = Watch("test")
+    loaded = registry.dense(key, watch)
+    scored = workbench.score(registry, key, text, SAMPLING, watch)
+    return workbench.planned(Session("visitor", key, loaded.spec, scored, choice))
+
+
+def run(lines: str, folder: Path, monkeypatch) -> dict:
+    """Run the lines in a folder that has the project's assets, as the project's own folder does."""
+    (folder / "assets").symlink_to(ROOT / "assets")
+    monkeypatch.chdir(folder)
+    names: dict = {}
+    exec(compile(lines, "as-code", "exec"), names)
+    return names
+
+
+def test_a_measured_result_is_reproduced(registry, tmp_path, monkeypatch):
+    session = planned(registry, BUNDLED, texts.sample("stories"), Choice(attention=0.25, mlp=0.5, metric="wanda"))
+    watch = Watch("test")
+    result = workbench.cut(registry, session, "none", watch)
+    measured_on = texts.TextSource("pasted text", texts.evaluation_sample("stories").texts[:3], "pasted")
+    result = workbench.measure(registry, "visitor", result, measured_on, watch)
+    names = run(code(Recipe.of_result(result)), tmp_path, monkeypatch)
+    assert names["plan"] == result.plan
+    assert names["report"].perplexity == pytest.approx(result.report.perplexity, rel=1e-6)
+    assert names["report"].top1_agreement == result.report.top1_agreement
+    assert (tmp_path / code_view.OUTPUT_FOLDER / "config.json").exists()
+
+
+def test_counts_by_hand_and_a_local_folder_are_reproduced(registry, data, tmp_path, monkeypatch):
+    key = ModelKey(str((data / "stories260K").resolve()), dtype="float32")
+    choice = Choice(keep_head_groups=(4, 3, 2, 1, 4), keep_channels=(172, 100, 64, 1, 90))
+    session = planned(registry, key, texts.pasted('Lily\'s cat "Tom" \\ sat.\n\nThe end.', 48), choice)
+    names = run(code(Recipe.of_plan(session.scored, choice.metric, session.plan)), tmp_path, monkeypatch)
+    assert names["plan"] == session.plan
+    assert [len(layer.kept_channels) for layer in names["plan"].layers] == [172, 100, 64, 1, 90]
+
+
+def test_a_long_paste_is_read_from_the_file_that_is_offered(registry, tmp_path, monkeypatch):
+    text = texts.pasted("\n\n".join(texts.sample("stories").texts[:40]), 4096)
+    assert code_view.needs_file(text)
+    (tmp_path / code_view.CALIBRATION_FILE).write_text(texts.as_jsonl(text), encoding="utf-8")
+    session = planned(registry, BUNDLED, text, Choice())
+    names = run(code(Recipe.of_plan(session.scored, "transact", session.plan)), tmp_path, monkeypatch)
+    assert names["plan"] == session.plan
+
+
+def test_a_document_is_cut_the_same_way(registry, tmp_path, monkeypatch):
+    text = texts.pasted("Once upon a time there was a fox. " * 50, 48)
+    assert text.is_document
+    session = planned(registry, BUNDLED, text, Choice(metric="fluctuation"))
+    names = run(code(Recipe.of_plan(session.scored, "fluctuation", session.plan)), tmp_path, monkeypatch)
+    assert names["plan"] == session.plan
+
+
+def test_every_metric_is_named_as_the_library_names_it(registry):
+    session = planned(registry, BUNDLED, texts.sample("mixed"), Choice())
+    for metric in ta.METRICS:
+        assert f'metric="{metric}"' in code(Recipe.of_plan(session.scored, metric, session.plan))
