@@ -7,6 +7,7 @@ Every arrow is one function, every value between them is frozen. `masked` tries 
 
 from transact.calibration import CalibrationSet, EvaluationSet
 from transact.checkpoint import SaveReport, save
+from transact.compensation import COMPENSATIONS
 from transact.errors import (
     CheckpointBroken,
     InvalidOption,
@@ -33,7 +34,7 @@ from transact.progress import NO_PROGRESS, Cancelled, Progress
 from transact.sources import BUNDLED
 from transact.spec import LayerShape, ModelSpec
 from transact.speed import Speed, measure_speed
-from transact.surgery import COMPENSATIONS, prune
+from transact.surgery import prune
 from transact.target import PruningTarget
 
 __all__ = [

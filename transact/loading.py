@@ -172,7 +172,7 @@ def _preflight(found: sources.Source, dtype: str, device: torch.device) -> Prefl
         dtype=dtype,
         weights_bytes=weights,
         required_bytes=int(weights * (1 + _WORKSPACE_SHARE)) + _WORKSPACE_BYTES,
-        available_bytes=_free_bytes(device),
+        available_bytes=free_bytes(device),
     )
 
 
@@ -211,7 +211,8 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _free_bytes(device: torch.device) -> int:
+def free_bytes(device: torch.device) -> int:
+    """Memory that can still be taken on the device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available

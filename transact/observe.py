@@ -15,10 +15,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from transact.calibration import CalibrationSet
-from transact.errors import CheckpointBroken, NonFiniteActivations
+from transact.errors import CheckpointBroken, NonFiniteActivations, NotEnoughMemory
 from transact.hooks import on_inputs
-from transact.loading import LoadedModel
+from transact.loading import LoadedModel, free_bytes
 from transact.progress import NO_PROGRESS, Progress
+from transact.spec import ModelSpec
 
 _ROWS = 256
 """Tokens per step of the sums: the squares of this many rows stay in the processor's cache (measured)."""
@@ -26,10 +27,11 @@ _ROWS = 256
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Σ x and Σ x² over the real tokens, float64 [channel]."""
+    """Σ x and Σ x² over the real tokens, float64 [channel]; `gram` = X^T X, float64 [channel, channel] or None."""
 
     sums: torch.Tensor
     square_sums: torch.Tensor
+    gram: torch.Tensor | None = None
 
     def norms(self) -> torch.Tensor:
         """sqrt(Σ_tokens x²), float64 [channel]."""
@@ -87,7 +89,8 @@ class ActivationStatistics:
             f"{site}.{index}.{name}": getattr(moments, name)
             for site in ("attention", "mlp")
             for index, moments in enumerate(getattr(self, site))
-            for name in ("sums", "square_sums")
+            for name in ("sums", "square_sums", "gram")
+            if getattr(moments, name) is not None
         }
         values = {
             "num_layers": len(self.mlp),
@@ -104,9 +107,16 @@ class ActivationStatistics:
         try:
             with safe_open(path, framework="pt") as file:
                 values = json.loads((file.metadata() or {})["transact"])
+                present = set(file.keys())
                 sites = {
                     site: tuple(
-                        Moments(file.get_tensor(f"{site}.{index}.sums"), file.get_tensor(f"{site}.{index}.square_sums"))
+                        Moments(
+                            **{
+                                name: file.get_tensor(key)
+                                for name in ("sums", "square_sums", "gram")
+                                if (key := f"{site}.{index}.{name}") in present
+                            }
+                        )
                         for index in range(values["num_layers"])
                     )
                     for site in ("attention", "mlp")
@@ -126,18 +136,23 @@ def observe(
     loaded: LoadedModel,
     calibration: CalibrationSet,
     *,
+    gram: bool = False,
     batch_size: int = 8,
     progress: Progress = NO_PROGRESS,
 ) -> ActivationStatistics:
     """Run the calibration text through the decoder and sum up its transitional activations.
 
-    The output head is not computed; padding never counts. Progress is in tokens and may raise `Cancelled`
-    at any layer. The model is unchanged afterwards, also when the pass fails.
+    The output head is not computed; padding never counts. `gram=True` also sums X^T X of every site, which
+    least-squares repair needs. Progress is in tokens and may raise `Cancelled` at any layer. The model is
+    unchanged afterwards, also when the pass fails.
 
-    Raises `NonFiniteActivations`, naming the layer, and `InvalidText` for ids outside the vocabulary.
+    Raises `NonFiniteActivations`, naming the layer, `InvalidText` for ids outside the vocabulary, and
+    `NotEnoughMemory` where the Gram matrices would not fit.
     """
     calibration.check_vocabulary(loaded.spec.vocab_size)
-    pass_ = _Pass(loaded, calibration, progress)
+    if gram:
+        _check_gram_fits(loaded)
+    pass_ = _Pass(loaded, calibration, gram, progress)
     with torch.inference_mode(), on_inputs(pass_.functions()):
         for batch in calibration.batches(batch_size=batch_size):
             pass_.run(batch.input_ids, batch.mask)
@@ -151,11 +166,28 @@ def observe(
     )
 
 
+def gram_bytes(spec: ModelSpec) -> int:
+    """Bytes that the Gram matrices of all layers take in float64."""
+    return 8 * sum(
+        (layer.num_attention_heads * spec.head_dim) ** 2 + layer.intermediate_size**2 for layer in spec.layers
+    )
+
+
+def _check_gram_fits(loaded: LoadedModel) -> None:
+    needed, free = gram_bytes(loaded.spec), free_bytes(loaded.device)
+    if needed > free:
+        raise NotEnoughMemory(
+            f"The Gram matrices of this model need {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free. Observe "
+            "with gram=False and prune without least-squares repair."
+        )
+
+
 class _RunningMoments:
     """Float64 totals of one site, fed in cache-sized steps of the activations' own precision."""
 
-    def __init__(self, num_channels: int, device: torch.device):
+    def __init__(self, num_channels: int, gram: bool, device: torch.device):
         self.totals = torch.zeros(2, num_channels, dtype=torch.float64, device=device)
+        self.gram = torch.zeros(num_channels, num_channels, dtype=torch.float64, device=device) if gram else None
 
     def add(self, activations: torch.Tensor, weights: torch.Tensor) -> None:
         """`activations` [sample, seq, channel]; `weights` [sample · seq], 1 for real tokens, 0 for padding."""
@@ -169,16 +201,19 @@ class _RunningMoments:
             # a product with the weight vector sums over tokens at the speed of memory, padding left out
             self.totals[0] += part.T @ weight
             self.totals[1] += square.T @ weight
+        if self.gram is not None:
+            real = flat[weights.bool()].to(precision)
+            self.gram += real.T @ real
 
     def result(self) -> Moments:
         totals = self.totals.cpu()
-        return Moments(totals[0].clone(), totals[1].clone())
+        return Moments(totals[0].clone(), totals[1].clone(), None if self.gram is None else self.gram.cpu())
 
 
 class _Pass:
     """One observation in progress: the running sums, and how far it has come."""
 
-    def __init__(self, loaded: LoadedModel, calibration: CalibrationSet, progress: Progress):
+    def __init__(self, loaded: LoadedModel, calibration: CalibrationSet, gram: bool, progress: Progress):
         self.loaded = loaded
         self.progress = progress
         self.total = calibration.num_tokens
@@ -186,8 +221,10 @@ class _Pass:
         self.precision = torch.float64 if loaded.dtype == torch.float64 else torch.float32
         self.weights = torch.empty(0)
         spec, device = loaded.spec, loaded.device
-        self.attention = [_RunningMoments(layer.num_attention_heads * spec.head_dim, device) for layer in spec.layers]
-        self.mlp = [_RunningMoments(layer.intermediate_size, device) for layer in spec.layers]
+        self.attention = [
+            _RunningMoments(layer.num_attention_heads * spec.head_dim, gram, device) for layer in spec.layers
+        ]
+        self.mlp = [_RunningMoments(layer.intermediate_size, gram, device) for layer in spec.layers]
 
     def functions(self) -> list[tuple[torch.nn.Module, Callable[[torch.Tensor], None]]]:
         layout = self.loaded.layout

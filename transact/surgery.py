@@ -5,36 +5,46 @@ from dataclasses import replace
 
 import torch
 
+from transact.compensation import COMPENSATIONS, Refit, refit_for
 from transact.errors import choice
 from transact.loading import LoadedModel
+from transact.observe import ActivationStatistics
 from transact.plan import LayerPlan, PruningPlan
 from transact.spec import ModelSpec
 
-COMPENSATIONS = ("none",)
-"""Ways to make up for what is cut."""
 
-
-def prune(loaded: LoadedModel, plan: PruningPlan, *, compensation: str = "none", statistics=None) -> LoadedModel:
+def prune(
+    loaded: LoadedModel,
+    plan: PruningPlan,
+    *,
+    compensation: str = "none",
+    statistics: ActivationStatistics | None = None,
+) -> LoadedModel:
     """Cut the plan into a copy of the model; `loaded` is untouched and shares no weight with the result.
 
     Removing a head group removes its rows of the query, key and value projections (and biases) and its
     columns of the output projection; removing a channel removes its rows of gate and up and its column of
-    down. Raises `InvalidPlan` for the plan of another model, `InvalidOption` for an unknown compensation.
+    down. `compensation="least_squares"` refits what stays of the two reading projections, from `statistics`
+    observed with `gram=True`. Raises `InvalidPlan` for the plan or statistics of another model,
+    `InvalidOption` for an unknown compensation or statistics that it cannot work from.
     """
     choice(compensation, COMPENSATIONS, "compensation")
     plan.check_fits(loaded.fingerprint)
+    refit = refit_for(compensation, loaded, statistics)
     # deepcopy asks its memo first: a projection found there is taken as it is, so that the full-size
     # weights are never copied, and everything else (norms, embeddings, ties, buffers) is
     memo: dict[int, object] = {}
     with torch.no_grad():
-        for layer, kept in zip(loaded.decoder_layers, plan.layers, strict=True):
-            memo.update(_sliced_projections(layer, kept, loaded.spec))
+        for index, (layer, kept) in enumerate(zip(loaded.decoder_layers, plan.layers, strict=True)):
+            memo.update(_sliced_projections(layer, kept, loaded.spec, index, refit))
         model = copy.deepcopy(loaded.model, memo)
     _write_sizes(model, plan.spec)
     return replace(loaded, model=model.eval(), spec=plan.spec, plans=(*loaded.plans, plan))
 
 
-def _sliced_projections(layer: torch.nn.Module, kept: LayerPlan, spec: ModelSpec) -> dict[int, torch.nn.Linear]:
+def _sliced_projections(
+    layer: torch.nn.Module, kept: LayerPlan, spec: ModelSpec, index: int, refit: Refit
+) -> dict[int, torch.nn.Linear]:
     """New projections of one layer, under the identity of those that they replace."""
     layout = spec.layout
     device = next(layer.parameters()).device
@@ -51,10 +61,10 @@ def _sliced_projections(layer: torch.nn.Module, kept: LayerPlan, spec: ModelSpec
             old = layer.get_submodule(role)
             bias = None if old.bias is None else old.bias[indices]
             new[id(old)] = _linear(old, old.weight[indices], bias)
-    for role, indices in ((layout.output, heads), (layout.down, channels)):
+    for site, role, indices in (("attention", layout.output, heads), ("mlp", layout.down, channels)):
         old = layer.get_submodule(role)
         bias = None if old.bias is None else old.bias.clone()
-        new[id(old)] = _linear(old, old.weight[:, indices], bias)
+        new[id(old)] = _linear(old, refit(site, index, old.weight, indices), bias)
     return new
 
 

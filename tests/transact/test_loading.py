@@ -68,7 +68,7 @@ def test_half_precision_is_kept_only_where_it_pays(monkeypatch):
 
 
 def test_not_enough_memory_is_said_before_loading(folder, monkeypatch):
-    monkeypatch.setattr(loading, "_free_bytes", lambda device: 1000)
+    monkeypatch.setattr(loading, "free_bytes", lambda device: 1000)
     monkeypatch.setattr(loading, "_read_weights", lambda *args: pytest.fail("weights were read"))
     assert not ta.preflight(str(folder)).fits
     with pytest.raises(ta.NotEnoughMemory, match="GB are free"):

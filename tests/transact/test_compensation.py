@@ -1,0 +1,121 @@
+"""Least-squares repair: the closed form by hand, its optimality, and the published figures."""
+
+import pytest
+import torch
+
+import transact as ta
+from tests.tiny_models import TINY, build, token_ids
+from transact.compensation import least_squares
+
+# groups, channels: TransAct metric and FLAP metric, each with one-pass least squares (development data, README)
+REFERENCE_PERPLEXITIES = {
+    (4, 137): (6.08, 6.03),
+    (4, 86): (21.40, 18.58),
+    (3, 172): (4.92, 4.72),
+    (3, 137): (7.61, 7.36),
+    (2, 86): (36.31, 28.92),
+}
+
+
+def test_a_copied_channel_is_taken_over_whole():
+    """x_1 = 2 x_0 always: keeping x_0 alone can do all that both did, but for the ridge."""
+    activations = torch.tensor([[1.0, 2.0], [2.0, 4.0], [-1.0, -2.0]], dtype=torch.float64)
+    gram = activations.T @ activations  # [[6, 12], [12, 24]], mean diagonal 15, ridge 0.015
+    weight = torch.tensor([[1.0, 1.0]], dtype=torch.float64)
+    # (1·6 + 1·12 + 0.015·1) / (6 + 0.015)
+    expected = torch.tensor([[18.015 / 6.015]], dtype=torch.float64)
+    torch.testing.assert_close(least_squares(weight, gram, torch.tensor([0])), expected)
+
+
+def test_it_minimises_its_objective():
+    generator = torch.Generator().manual_seed(0)
+    activations = torch.randn(50, 6, dtype=torch.float64, generator=generator)
+    activations[:, 4] += activations[:, 1]
+    weight = torch.randn(3, 6, dtype=torch.float64, generator=generator)
+    kept, gram = torch.tensor([0, 1, 3]), activations.T @ activations
+    ridge = 1e-3 * gram.diagonal().mean()
+
+    def objective(new):
+        error = activations @ weight.T - activations[:, kept] @ new.T
+        return error.square().sum() + ridge * (new - weight[:, kept]).square().sum()
+
+    solution = least_squares(weight, gram, kept).requires_grad_()
+    objective(solution).backward()
+    assert solution.grad.abs().max() < 1e-9
+
+
+def test_nothing_removed_and_nothing_seen_change_nothing():
+    weight = torch.randn(3, 4)
+    everything = torch.arange(4)
+    assert torch.equal(least_squares(weight, torch.eye(4).double(), everything), weight)
+    unseen = torch.zeros(4, 4, dtype=torch.float64)
+    assert torch.equal(least_squares(weight, unseen, everything[:2]), weight[:, :2])
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_repair_lowers_the_error_of_every_site_and_adds_no_tensor(name):
+    dense = build(name)
+    calibration = ta.CalibrationSet.from_token_ids(token_ids(dense, samples=20))
+    statistics = ta.observe(dense, calibration, gram=True)
+    target = ta.PruningTarget(keep_head_groups=2, keep_channels=25)
+    plan = ta.make_plan(ta.score(dense, statistics), dense.spec, target)
+    plain = ta.prune(dense, plan)
+    repaired = ta.prune(dense, plan, compensation="least_squares", statistics=statistics)
+    assert plain.model.state_dict().keys() == repaired.model.state_dict().keys()
+    for index, kept in enumerate(plan.layers):
+        gram, chosen = statistics.mlp[index].gram, list(kept.kept_channels)
+        whole = dense.decoder_layers[index].mlp.down_proj.weight
+
+        def error(model, index=index, gram=gram, chosen=chosen, whole=whole):
+            difference = whole.clone()
+            difference[:, chosen] -= model.decoder_layers[index].mlp.down_proj.weight
+            return float(((difference @ gram) * difference).sum())
+
+        with torch.no_grad():
+            assert error(repaired) < error(plain)
+
+
+def test_gram_matrices_count_real_tokens_alone_and_round_trip(tmp_path):
+    dense = build("llama")
+    ids = token_ids(dense, samples=3)
+    mask = torch.ones_like(ids)
+    mask[0, 6:] = 0
+    padded = ta.observe(dense, ta.CalibrationSet.from_token_ids(ids, mask), gram=True)
+    parts = (ids[:1, :6], ids[1:])
+    alone = [ta.observe(dense, ta.CalibrationSet.from_token_ids(part), gram=True) for part in parts]
+    for index in range(dense.spec.num_hidden_layers):
+        torch.testing.assert_close(padded.mlp[index].gram, sum(part.mlp[index].gram for part in alone))
+        torch.testing.assert_close(padded.attention[index].gram.diagonal(), padded.attention[index].square_sums)
+    padded.save(tmp_path / "statistics.safetensors")
+    again = ta.ActivationStatistics.load(tmp_path / "statistics.safetensors")
+    assert torch.equal(again.mlp[0].gram, padded.mlp[0].gram)
+
+
+def test_statistics_that_it_cannot_work_from_are_refused(monkeypatch):
+    dense = build("llama")
+    calibration = ta.CalibrationSet.from_token_ids(token_ids(dense))
+    statistics = ta.observe(dense, calibration)
+    plan = ta.make_plan(ta.score(dense, statistics), dense.spec, ta.PruningTarget(2, 20))
+    for given in (None, statistics):
+        with pytest.raises(ta.InvalidOption, match="gram=True"):
+            ta.prune(dense, plan, compensation="least_squares", statistics=given)
+    other = ta.observe(build("qwen2"), calibration, gram=True)
+    with pytest.raises(ta.InvalidPlan, match="another model"):
+        ta.prune(dense, plan, compensation="least_squares", statistics=other)
+    with pytest.raises(ta.InvalidOption, match="none, least_squares"):
+        ta.prune(dense, plan, compensation="hope")
+    monkeypatch.setattr("transact.observe.free_bytes", lambda device: 100)
+    with pytest.raises(ta.NotEnoughMemory, match="Gram matrices"):
+        ta.observe(dense, calibration, gram=True)
+
+
+@pytest.mark.parametrize("size", REFERENCE_PERPLEXITIES)
+def test_perplexities_of_the_reference_table(size, stories, calibration_texts, evaluation_texts):
+    calibration = ta.CalibrationSet.from_texts(calibration_texts, stories.tokenizer, seq_len=256, min_tokens=64)
+    evaluation = ta.EvaluationSet.from_texts(evaluation_texts, stories.tokenizer, seq_len=256, min_tokens=64)
+    statistics = ta.observe(stories, calibration, gram=True)
+    for metric, expected in zip(("transact", "fluctuation"), REFERENCE_PERPLEXITIES[size], strict=True):
+        target = ta.PruningTarget(*size)
+        plan = ta.make_plan(ta.score(stories, statistics, metric=metric), stories.spec, target)
+        pruned = ta.prune(stories, plan, compensation="least_squares", statistics=statistics)
+        assert ta.perplexity(pruned, evaluation) == pytest.approx(expected, rel=0.03), metric
