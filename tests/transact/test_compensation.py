@@ -1,5 +1,7 @@
 """Least-squares repair: the closed form by hand, its optimality, and the published figures."""
 
+import importlib
+
 import pytest
 import torch
 
@@ -104,7 +106,8 @@ def test_statistics_that_it_cannot_work_from_are_refused(monkeypatch):
         ta.prune(dense, plan, compensation="least_squares", statistics=other)
     with pytest.raises(ta.InvalidOption, match="none, least_squares"):
         ta.prune(dense, plan, compensation="hope")
-    monkeypatch.setattr("transact.observe.free_bytes", lambda device: 100)
+    # by its full name, as the package's attribute `observe` is the function
+    monkeypatch.setattr(importlib.import_module("transact.observe"), "free_bytes", lambda device: 100)
     with pytest.raises(ta.NotEnoughMemory, match="Gram matrices"):
         ta.observe(dense, calibration, gram=True)
 
