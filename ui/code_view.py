@@ -43,7 +43,7 @@ def code(recipe: Recipe) -> str:
             recipe.text, "calibration", "CalibrationSet", CALIBRATION_FILE,
             f"num_samples={sampling.num_samples}, seq_len={sampling.seq_len}, seed={sampling.seed}",
         ),
-        "statistics = ta.observe(loaded, calibration)",
+        f"statistics = ta.observe(loaded, calibration{_gram(recipe.repair)})",
         f'scores = ta.score(loaded, statistics, metric="{recipe.metric}", seed={sampling.seed})',
         "",
         *_target(recipe.plan),
@@ -113,6 +113,10 @@ def _target(plan: ta.PruningPlan) -> list[str]:
     groups = tuple(layer.num_key_value_heads for layer in plan.spec.layers)
     channels = tuple(layer.intermediate_size for layer in plan.spec.layers)
     return [f"target = ta.PruningTarget(\n    keep_head_groups={groups},\n    keep_channels={channels},\n)"]
+
+
+def _gram(repair: str) -> str:
+    return "" if repair == "none" else ", gram=True"
 
 
 def _repair(name: str) -> str:

@@ -15,9 +15,9 @@ import transact as ta
 from ui.session import BUNDLED, ModelKey, Sampling, Scored
 from ui.texts import TextSource
 
-_DENSE_SHARE, _PRUNED_SHARE = 0.5, 0.25
+_DENSE_SHARE, _PRUNED_SHARE, _GRAM_SHARE = 0.5, 0.25, 0.1
 """Shares of this machine's memory that the shelves may fill."""
-_MAX_DENSE, _MAX_PRUNED, _MAX_SCORED, _MAX_PROBED = 4, 16, 32, 64
+_MAX_DENSE, _MAX_PRUNED, _MAX_SCORED, _MAX_PROBED, _MAX_GRAM = 4, 16, 32, 64, 4
 _PRUNED_SECONDS = 30 * 60
 
 
@@ -85,6 +85,7 @@ class Registry:
         self._pruned = Shelf(max_items=_MAX_PRUNED, max_bytes=_PRUNED_SHARE * memory, idle_seconds=_PRUNED_SECONDS)
         self._scored = Shelf(max_items=_MAX_SCORED)
         self._probed = Shelf(max_items=_MAX_PROBED)
+        self._gram = Shelf(max_items=_MAX_GRAM, max_bytes=_GRAM_SHARE * memory)
 
     def dense(self, key: ModelKey, progress: ta.Progress = ta.NO_PROGRESS) -> ta.LoadedModel:
         """The model as published, loaded if it is not in memory; the bundled one stays for good.
@@ -125,6 +126,15 @@ class Registry:
         """An earlier run over the same text with the same settings, whoever made it."""
         return self._scored.get((key, text, sampling))
 
+    def gram_statistics(
+        self, scored: Scored, observe: Callable[[], ta.ActivationStatistics]
+    ) -> ta.ActivationStatistics:
+        """Statistics with Gram matrices for a calibration run; they are large, so only the latest few stay."""
+        key = (scored.key, scored.text, scored.sampling)
+        statistics = self._gram.get(key) or observe()
+        self._gram.put(key, statistics, _gram_bytes(statistics))
+        return statistics
+
     def dense_probe(self, key: ModelKey, kind: str, run: Callable[[], ta.ProbeResult]) -> ta.ProbeResult:
         """How the dense model does in a probe; run once, since it never changes."""
         result = self._probed.get((key, kind)) or run()
@@ -146,3 +156,7 @@ class Registry:
 
 def _bytes(loaded: ta.LoadedModel) -> int:
     return loaded.spec.num_parameters * loaded.dtype.itemsize
+
+
+def _gram_bytes(statistics: ta.ActivationStatistics) -> int:
+    return sum(moments.gram.nbytes for moments in (*statistics.attention, *statistics.mlp))

@@ -139,10 +139,27 @@ def pruned_model(registry: Registry, owner: str, result: Result, watch: Watch) -
     if held is not None:
         return held
     loaded = registry.dense(result.scored.key, watch)
+    statistics = None if result.repair == "none" else _gram_statistics(registry, result.scored, loaded, watch)
     watch.says("Cutting")
-    pruned = ta.prune(loaded, result.plan, compensation=result.repair, statistics=result.scored.statistics)
+    pruned = ta.prune(loaded, result.plan, compensation=result.repair, statistics=statistics)
     registry.keep_pruned(owner, result.number, pruned)
     return pruned
+
+
+def _gram_statistics(
+    registry: Registry, scored: Scored, loaded: ta.LoadedModel, watch: Watch
+) -> ta.ActivationStatistics:
+    """Statistics with Gram matrices, over the text that was scored: a second pass, made only for a repair."""
+
+    def observe() -> ta.ActivationStatistics:
+        sampling = scored.sampling
+        calibration = texts.calibration_set(
+            scored.text, loaded, num_samples=sampling.num_samples, seq_len=sampling.seq_len, seed=sampling.seed
+        )
+        watch.says("Reading the text again for the repair")
+        return ta.observe(loaded, calibration, gram=True, progress=watch)
+
+    return registry.gram_statistics(scored, observe)
 
 
 def measure(

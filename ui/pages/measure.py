@@ -15,9 +15,7 @@ DEFAULT_PROMPT = "Once upon a time"
 _TEXTS = [*((f"Held-out: {label.lower()}", name) for name, label in texts.SAMPLES.items()), ("Paste your own", PASTE)]
 _REPAIRS = {
     "none": "None, plain cut",
-    "bias": "Add the removed part's mean as a bias",
     "least_squares": "Refit the weights that stay (least squares)",
-    "best": "Refit layer by layer (best, slow)",
 }
 _NOTHING_YET = '<div class="empty">Nothing has been cut yet. Set the sliders above, then press <b>Prune</b>.</div>'
 
