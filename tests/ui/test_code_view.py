@@ -1,5 +1,6 @@
 """The emitted Python is run, and must come to the plan and the numbers that the page has."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,19 @@ def test_a_measured_result_is_reproduced(registry, tmp_path, monkeypatch):
     assert names["report"].perplexity == pytest.approx(result.report.perplexity, rel=1e-6)
     assert names["report"].top1_agreement == result.report.top1_agreement
     assert (tmp_path / code_view.OUTPUT_FOLDER / "config.json").exists()
+
+
+def test_a_repaired_result_is_reproduced(registry, tmp_path, monkeypatch):
+    session = planned(registry, BUNDLED, texts.sample("stories"), Choice(attention=0.25, mlp=0.5))
+    watch = Watch("test")
+    result = workbench.cut(registry, replace(session, id="repairer"), "least_squares", watch)
+    names = run(code(Recipe.of_result(result)), tmp_path, monkeypatch)
+    here = registry.pruned("repairer", result.number).model.state_dict()
+    there = names["pruned"].model.state_dict()
+    assert all((here[name] - there[name]).abs().max() < 1e-4 for name in here)
+    plain = workbench.cut(registry, replace(session, id="plain"), "none", watch)
+    unrepaired = registry.pruned("plain", plain.number).model.state_dict()
+    assert any((here[name] - unrepaired[name]).abs().max() > 1e-2 for name in here)
 
 
 def test_counts_by_hand_and_a_local_folder_are_reproduced(registry, data, tmp_path, monkeypatch):
