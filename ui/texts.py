@@ -78,6 +78,7 @@ def text_columns(path: str | Path) -> tuple[str, ...]:
     """The columns of an upload that hold text, best guess first; empty for .txt, which has none."""
     file = _checked(path)
     if file.suffix.lower() == ".txt":
+        _utf8(file)
         return ()
     frame = _frame(file)
     names = [str(name) for name in frame.columns if _holds_text(frame[name])]
