@@ -22,7 +22,7 @@ def progress(tick: Tick) -> str:
 
 def idle() -> str:
     """Nothing is running."""
-    return '<div class="progress"><span class="detail">Ready</span></div>'
+    return '<div class="progress idle"><span class="detail">Ready</span></div>'
 
 
 def message(sentence: str, mood: Mood = "plain") -> str:

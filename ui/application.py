@@ -64,7 +64,8 @@ def build() -> gr.Blocks:
     desk = Desk(registry, Sessions(fresh, forget), jobs, exports, scored)
 
     def on_leave(request: gr.Request):
-        desk.sessions.close(request.session_hash)
+        # a phone that sleeps also seems to leave, so what was made stays until it expires
+        jobs.stop(request.session_hash)
 
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(_CACHE_SECONDS, _CACHE_SECONDS)) as page:
         panels = _lay_out(fresh("first paint"))

@@ -36,7 +36,7 @@ class Recipe:
 
 def code(recipe: Recipe) -> str:
     """Runnable Python, from loading to saving."""
-    lines = [*_imports(recipe), "", "import transact as ta", "", f"loaded = ta.load({_load_arguments(recipe.key)})"]
+    lines = [*_imports(recipe), "import transact as ta", "", f"loaded = ta.load({_load_arguments(recipe.key)})"]
     sampling = recipe.sampling
     lines += [
         *_tokens(
@@ -72,7 +72,7 @@ def _imports(recipe: Recipe) -> list[str]:
     reads_file = not _is_literal(recipe.text) or (
         recipe.measured_on is not None and not _is_literal(recipe.measured_on)
     )
-    return ["import json", "from pathlib import Path"] if reads_file else []
+    return ["import json", "from pathlib import Path", ""] if reads_file else []
 
 
 def _load_arguments(key: ModelKey) -> str:

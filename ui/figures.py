@@ -22,6 +22,7 @@ _HATCH = {"shape": "/", "size": 6, "solidity": 0.28, "fgcolor": "rgba(30,34,42,0
 _BAR = {"thickness": 10, "outlinewidth": 0, "xpad": 4}
 _FAINTEST = 0.01
 """Shares below this look alike; the exact score is in the hover text."""
+_GRID = {"showgrid": True, "gridcolor": "rgba(139,147,161,0.25)"}
 _MARGIN = {"l": 46, "r": 8, "t": 8, "b": 44}
 
 
@@ -199,8 +200,8 @@ def pareto_figure(points: list[tuple[str, int, float, str]], dense: tuple[int, f
         figure,
         height=320,
         revision="pareto",
-        xaxis={"title": "parameters", "tickformat": ".3s"},
-        yaxis={"title": "perplexity (log scale)", "type": "log"},
+        xaxis={"title": "parameters", "tickformat": ".3s", **_GRID},
+        yaxis={"title": "perplexity (log scale)", "type": "log", **_GRID},
     )
     return laid_out.update_layout(margin={"l": 62, "t": 34, "r": 24})
 

@@ -156,12 +156,6 @@ class Sessions:
             self._put(session)
             return session
 
-    def close(self, id: str) -> None:
-        """Forget a visitor who left."""
-        with self._lock:
-            self._sessions.pop(id, None)
-        self._forget(id)
-
     def _put(self, session: Session) -> None:
         self._sessions[session.id] = (time.monotonic(), session)
         self._sessions.move_to_end(session.id)

@@ -9,8 +9,8 @@ from ui import numbers
 from ui.session import Result
 
 HISTORY_HEADERS = (
-    "#", "Model", "Scored on", "Metric", "Repair", "Attention removed", "MLP removed", "Parameters", "Perplexity",
-    "± s.e.", "Dense perplexity", "Same top token", "Measured on",
+    "#", "Parameters", "Perplexity", "dense", "Same token", "Heads cut", "MLP cut", "Metric", "Repair", "Scored on",
+    "Measured on", "Model",
 )  # fmt: skip
 LAYER_HEADERS = ("Layer", "Head groups kept", "of", "Channels kept", "of")
 
@@ -93,20 +93,20 @@ def layer_rows(plan: ta.PruningPlan) -> list[list[int]]:
 
 def _history_row(result: Result) -> tuple:
     achieved, report = result.plan.summary()["achieved"], result.report
+    error = report.perplexity_standard_error
     return (
         result.number,
-        result.scored.key.source,
-        result.scored.text.name,
-        result.metric,
-        result.repair,
-        numbers.percent(achieved["attention_sparsity"]),
-        numbers.percent(achieved["mlp_sparsity"]),
         numbers.count(report.parameters),
-        numbers.figure(report.perplexity),
-        numbers.figure(report.perplexity_standard_error),
+        numbers.figure(report.perplexity) + ("" if error is None else f" ± {numbers.figure(error)}"),
         numbers.figure(report.reference_perplexity),
         numbers.percent(report.top1_agreement, 1),
+        numbers.percent(achieved["attention_sparsity"]),
+        numbers.percent(achieved["mlp_sparsity"]),
+        result.metric,
+        result.repair,
+        result.scored.text.name,
         result.text.name,
+        result.scored.key.source,
     )
 
 
@@ -123,7 +123,7 @@ def _rows(result: Result):
     report = result.report
     yield _row(
         "Surprise at the text", f"perplexity on {result.text.name}, lower is better",
-        numbers.figure(report.reference_perplexity),
+        _with_error(report.reference_perplexity, report.reference_perplexity_standard_error),
         _with_error(report.perplexity, report.perplexity_standard_error),
         _with_error(report.perplexity_difference, report.perplexity_difference_standard_error, signed=True),
     )  # fmt: skip

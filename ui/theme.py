@@ -54,6 +54,10 @@ def instrument_theme() -> gr.themes.Base:
         button_secondary_border_color="*neutral_300",
         button_secondary_border_color_dark="*neutral_600",
         button_border_width="1px",
+        button_large_text_size="*text_md",
+        button_large_text_weight="600",
+        button_large_padding="*spacing_md *spacing_lg",
+        button_small_text_weight="600",
         slider_color="*primary_600",
         slider_color_dark="*primary_400",
     )

@@ -8,8 +8,11 @@ from ui.pages import measure
 from ui.session import BUNDLED, Result
 from ui.texts import TextSource
 
-_SHOW = "() => {{ const shown = document.querySelector('{0}'); if (shown) shown.scrollIntoView({{block: 'center'}}); }}"
-_SHOW_TRIED, _SHOW_RESULT = _SHOW.format("#tried .headline"), _SHOW.format("#result-table table")
+_SHOW = """() => {{
+  const shown = document.querySelector("{0} .headline");
+  if (shown && !document.querySelector("#message .wrong")) shown.scrollIntoView({{block: "start"}});
+}}"""
+_SHOW_TRIED, _SHOW_RESULT = _SHOW.format("#tried"), _SHOW.format("#result-table")
 
 
 def connect(desk: Desk, panels: Panels) -> None:

@@ -72,7 +72,7 @@ def _plots(session: Session):
 
 def _layers(session: Session) -> list[tuple[str, int]]:
     count = session.spec.num_hidden_layers if session.spec else 1
-    return [(f"Layer {index} of {count}", index) for index in range(count)]
+    return [(f"Layer {index}", index) for index in range(count)]
 
 
 def _rows(session: Session) -> list[list[int]]:

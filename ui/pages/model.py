@@ -10,7 +10,7 @@ from ui import numbers
 from ui.session import BUNDLED, ModelKey, Session
 
 PRESETS = (
-    ("Bundled model – small, ready at once", BUNDLED.source),
+    ("Bundled model, ready at once", BUNDLED.source),
     ("SmolLM2 135M", "HuggingFaceTB/SmolLM2-135M"),
     ("SmolLM2 360M", "HuggingFaceTB/SmolLM2-360M"),
     ("Qwen2.5 0.5B", "Qwen/Qwen2.5-0.5B"),

@@ -1,0 +1,104 @@
+"""The result table by hand: what it says of loss, of speed, and of a model that is no faster."""
+
+from dataclasses import replace
+
+import pytest
+from transformers import LlamaConfig
+
+import transact as ta
+from ui import tables
+from ui.session import BUNDLED, Result, Sampling, Scored
+from ui.texts import TextSource
+
+REPORT = ta.EvalReport(
+    perplexity=6.5,
+    perplexity_standard_error=0.25,
+    num_predictions=1000,
+    parameters=1_700_000,
+    flops_per_token=4_000_000,
+    kv_bytes_per_token=1024,
+    checkpoint_bytes=3_400_000,
+    protocol={"perplexity": "over <held-out> text"},
+    prefill_tokens_per_second=2000.0,
+    decode_tokens_per_second=300.0,
+    reference_perplexity=6.0,
+    reference_perplexity_standard_error=0.2,
+    perplexity_difference=0.5,
+    perplexity_difference_standard_error=0.05,
+    top1_agreement=0.875,
+    kl_divergence=0.125,
+    reference_parameters=2_720_000,
+    reference_flops_per_token=8_000_000,
+    reference_kv_bytes_per_token=2048,
+    reference_checkpoint_bytes=5_440_000,
+    reference_prefill_tokens_per_second=1000.0,
+    reference_decode_tokens_per_second=200.0,
+)
+
+
+@pytest.fixture
+def result() -> Result:
+    spec = ta.ModelSpec.from_config(
+        LlamaConfig(
+            hidden_size=16, num_attention_heads=4, head_dim=4, num_hidden_layers=2, intermediate_size=8, vocab_size=32
+        )
+    )
+    plan = ta.make_plan(
+        ta.ImportanceScores.random(spec), spec, ta.PruningTarget(keep_head_groups=3, keep_channels=(4, 6))
+    )
+    scored = Scored(BUNDLED, TextSource("stories", ("x",), "sample"), Sampling(), 1, 1, 0.1, None, {}, {})
+    text = TextSource("<mixed>", ("y",), "evaluation")
+    return Result(3, scored, "wanda", plan, "none", REPORT, text, (("recall", 0.95, 0.5),))
+
+
+def test_every_number_stands_beside_its_difference(result):
+    table = tables.result_table(result)
+    for shown in ("6.500 <small>± 0.250", "+0.500 <small>± 0.050", "87.5 %", "0.125", "−37.5 %", "−50.0 %", "+50.0 %"):
+        assert shown in table, shown
+    assert "95 %</td><td>50 %</td><td>−45 points" in table
+
+
+def test_names_from_outside_are_escaped(result):
+    assert "&lt;mixed&gt;" in tables.result_table(result)
+    assert "&lt;held-out&gt;" in tables.result_table(result)
+    assert "<mixed>" not in tables.result_table(result)
+
+
+def test_a_faster_model_is_said_to_be():
+    assert "reads 2.00 × and writes 1.50 × as fast" in tables.speed_sentence(REPORT)
+    assert "would allow 2.00 ×" in tables.speed_sentence(REPORT)
+
+
+@pytest.mark.parametrize(
+    ("prefill", "decode", "named"),
+    [
+        (1000.0, 300.0, "so reading is"),
+        (2000.0, 150.0, "so writing one token at a time is"),
+        (900.0, 150.0, "reading and writing"),
+    ],
+)
+def test_what_is_no_faster_is_named_with_the_reason(prefill, decode, named):
+    sentence = tables.speed_sentence(
+        replace(REPORT, prefill_tokens_per_second=prefill, decode_tokens_per_second=decode)
+    )
+    assert named in sentence and "not faster" in sentence and "fixed costs" in sentence
+
+
+def test_without_timing_nothing_is_claimed():
+    assert tables.speed_sentence(replace(REPORT, decode_tokens_per_second=None)) == "Speed was not measured."
+
+
+def test_history_newest_first_and_csv_oldest_first(result):
+    unmeasured = replace(result, number=4, report=None)
+    later = replace(result, number=5)
+    rows = tables.history_rows((result, unmeasured, later))
+    assert [row[0] for row in rows] == ["5", "3"]
+    assert len(rows[0]) == len(tables.HISTORY_HEADERS)
+    lines = tables.history_csv((result, unmeasured, later)).splitlines()
+    assert lines[0].startswith("number,model,")
+    assert [line.split(",")[0] for line in lines[1:]] == ["3", "5"]
+    assert len(lines[1].split(",")) == len(lines[0].split(","))
+
+
+def test_layer_rows_show_counts_before_and_after(result):
+    assert tables.layer_rows(result.plan) == [[0, 3, 4, 4, 8], [1, 3, 4, 6, 8]]
