@@ -2,7 +2,10 @@
 
 import os
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # before gradio is imported, which reads it
+# both are read on import. Without the second, torch's threads spin while they wait: with any other process on
+# the same cores (measured: two cores, one busy neighbour) the same work then takes eighteen times as long
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from ui.application import launch  # noqa: E402
 

@@ -76,7 +76,10 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A pruned model that was measured (or not yet); the model itself is in the registry under `number`."""
+    """A pruned model that was measured (or not yet); the model itself is in the registry under `number`.
+
+    `probes`: kind, dense and pruned accuracy; `overlap`: share of the measured sequences that also scored.
+    """
 
     number: int
     scored: Scored
@@ -86,6 +89,7 @@ class Result:
     report: ta.EvalReport | None = None
     text: TextSource | None = None
     probes: tuple[tuple[str, float, float], ...] = ()
+    overlap: float = 0.0
     seconds: float = 0.0
 
 

@@ -23,7 +23,7 @@ def result_table(result: Result) -> str:
         '<div class="scroll"><table class="results"><thead><tr><th scope="col">What</th><th scope="col">Dense</th>'
         '<th scope="col">Pruned</th><th scope="col">Difference</th></tr></thead><tbody>'
         f"{''.join(_rows(result))}</tbody></table></div>"
-        f'<p class="honest">{escape(speed_sentence(report))}</p>'
+        f'<p class="honest">{escape(speed_sentence(report))}{escape(_overlap_sentence(result))}</p>'
         f"{_protocol(report)}"
     )
 
@@ -47,6 +47,16 @@ def speed_sentence(report: ta.EvalReport) -> str:
         f"On this machine it reads {prefill:.2f} × and writes {decode:.2f} × as fast, so {slower} is not faster, "
         f"though the saved operations would allow {ideal:.2f} ×: at {numbers.count(report.reference_parameters)} "
         "parameters most of the time goes into fixed costs of every layer, which pruning leaves as they are."
+    )
+
+
+def _overlap_sentence(result: Result) -> str:
+    """A warning where the measured text also chose what to keep."""
+    if not result.overlap:
+        return ""
+    return (
+        f" {numbers.percent(result.overlap)} of the measured sequences also stand in the calibration text, so the "
+        "loss looks smaller than on new text."
     )
 
 

@@ -50,9 +50,7 @@ def score(registry: Registry, key: ModelKey, text: TextSource, sampling: Samplin
     known = registry.scored(key, text, sampling)
     if known is not None:
         return known
-    calibration = texts.calibration_set(
-        text, loaded, num_samples=sampling.num_samples, seq_len=sampling.seq_len, seed=sampling.seed
-    )
+    calibration = _calibration(loaded, text, sampling)
     watch.says(f"Scoring on {text.name}")
     began = time.monotonic()
     statistics = ta.observe(loaded, calibration, progress=watch)
@@ -81,10 +79,7 @@ def estimate(
     loaded = registry.in_memory(session.key)
     if loaded is None:
         return None
-    calibration = texts.calibration_set(
-        text, loaded, num_samples=sampling.num_samples,
-        seq_len=min(sampling.seq_len, loaded.context_length), seed=sampling.seed,
-    )  # fmt: skip
+    calibration = _calibration(loaded, text, sampling)
     seconds = registry.seconds_for(_flops(loaded.spec, calibration))
     return calibration.num_samples, calibration.num_tokens, seconds
 
@@ -186,7 +181,14 @@ def measure(
         before = registry.dense_probe(result.scored.key, probe.kind, dense)
         after = ta.run_probe(pruned, probe, limit=PROBE_ITEMS, progress=watch)
         probes.append((probe.kind, before.accuracy, after.accuracy))
-    return replace(result, report=report, text=text, probes=tuple(probes), seconds=time.monotonic() - began)
+    return replace(
+        result,
+        report=report,
+        text=text,
+        probes=tuple(probes),
+        overlap=evaluation.overlap(_calibration(loaded, result.scored.text, result.scored.sampling)),
+        seconds=time.monotonic() - began,
+    )
 
 
 def generate(registry: Registry, session: Session, prompt: str, watch: Watch) -> tuple[str, str | None]:
@@ -205,3 +207,13 @@ def _flops(spec: ta.ModelSpec, calibration: ta.CalibrationSet) -> float:
     """Operations of one forward pass over the set."""
     longest = calibration.input_ids.shape[1]
     return calibration.num_tokens * float(spec.flops_per_token(context=longest // 2))
+
+
+def _calibration(loaded: ta.LoadedModel, text: TextSource, sampling: Sampling) -> ta.CalibrationSet:
+    return texts.calibration_set(
+        text,
+        loaded,
+        num_samples=sampling.num_samples,
+        seq_len=min(sampling.seq_len, loaded.context_length),
+        seed=sampling.seed,
+    )

@@ -125,14 +125,23 @@ def test_score_other_text_switch_metric_and_look_closer(explorer):
 
 def test_stop_leaves_the_last_good_state(explorer):
     page = explorer.page
-    scored = explorer.text("estimate")
-    page.click("#prune-button")
-    page.wait_for_selector("#stop-button:not([disabled])", timeout=SLOW)
-    page.click("#stop-button")
-    assert "as it was" in explorer.says("Stopped")
-    assert "Nothing has been cut" in explorer.text("result-table")
-    assert explorer.text("estimate") == scored
-    assert page.is_disabled("#stop-button")
+    code = explorer.text("code-view")
+    page.get_by_label("Tokens each").fill("512")
+    long_text = "\n\n".join(["A fox and a crow met by the river and told each other stories. " * 20] * 400)
+    explorer.choose("calibration-source", "Paste your own")
+    explorer.says("Paste or type")
+    page.locator("#calibration-text textarea").fill(long_text)
+    page.get_by_label("Sequences").fill("4096")
+    for button, running in (("score-button", "Scoring"), ("prune-button", "Measuring")):
+        page.click(f"#{button}")
+        page.wait_for_function(
+            "words => document.querySelector('#progress').innerText.includes(words)", arg=running, timeout=SLOW
+        )
+        page.click("#stop-button")
+        assert "as it was" in explorer.says("Stopped")
+        assert "Nothing has been cut" in explorer.text("result-table")
+        assert explorer.text("code-view") == code
+        assert page.is_disabled("#stop-button")
 
 
 def test_slider_from_the_keyboard_and_snapping(explorer):

@@ -58,6 +58,11 @@ def test_every_number_stands_beside_its_difference(result):
     assert "95 %</td><td>50 %</td><td>−45 points" in table
 
 
+def test_overlap_with_the_calibration_text_is_said(result):
+    assert "also stand in the calibration text" not in tables.result_table(result)
+    assert "25 % of the measured sequences also stand" in tables.result_table(replace(result, overlap=0.25))
+
+
 def test_names_from_outside_are_escaped(result):
     assert "&lt;mixed&gt;" in tables.result_table(result)
     assert "&lt;held-out&gt;" in tables.result_table(result)

@@ -25,10 +25,16 @@ def connect(desk: Desk, panels: Panels) -> None:
             return
         owner = _card_owner(request.session_hash)
         desk.jobs.stop(owner)
+
+        def show(card) -> dict:
+            session = desk.sessions.get(request.session_hash)
+            is_loaded_by_now = session.key == key
+            return {panels.model.card: model.loaded_card(session) if is_loaded_by_now else model.preflight_card(card)}
+
         yield from watched(
             desk, panels, owner, f"Reading the configuration of {key.source}",
             lambda watch: desk.registry.preflight(key),
-            lambda card: {panels.model.card: model.preflight_card(card)},
+            show,
             failed=lambda error: {**explained(panels, error), panels.model.card: model.refused_card(str(error))},
             model=False,
         )  # fmt: skip
