@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 
 from transact.errors import InvalidOption, InvalidPlan
-from transact.loading import LoadedModel
+from transact.loading import DTYPES, LoadedModel
 from transact.observe import ActivationStatistics
 
 COMPENSATIONS = ("none", "least_squares")
@@ -41,7 +41,10 @@ def refit_for(compensation: str, loaded: LoadedModel, statistics: ActivationStat
 
     def refit(site: str, layer: int, weight: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
         gram = getattr(statistics, site)[layer].gram
-        return least_squares(weight, gram.to(weight.device), kept)
+        new = least_squares(weight, gram.to(weight.device), kept)
+        # the base's files may hold fewer bits than memory does; rounding now lets the result be saved as
+        # small as its base, with exactly the weights that were measured
+        return new.to(DTYPES[loaded.stored_dtype]).to(weight.dtype)
 
     return refit
 

@@ -77,6 +77,18 @@ def test_repair_lowers_the_error_of_every_site_and_adds_no_tensor(name):
             assert error(repaired) < error(plain)
 
 
+def test_repaired_weights_fit_the_dtype_of_the_base(tmp_path):
+    """Loaded in float32 from bfloat16 files, repaired, saved as bfloat16: the weights that were measured."""
+    ta.save(build("llama", torch.float32), tmp_path / "base", dtype="bfloat16")
+    base = ta.load(str(tmp_path / "base"), dtype="float32")
+    statistics = ta.observe(base, ta.CalibrationSet.from_token_ids(token_ids(base, samples=20)), gram=True)
+    plan = ta.make_plan(ta.score(base, statistics), base.spec, ta.PruningTarget(2, 25))
+    repaired = ta.prune(base, plan, compensation="least_squares", statistics=statistics)
+    ta.save(repaired, tmp_path / "small", dtype=base.stored_dtype)
+    again = ta.load(str(tmp_path / "small"), dtype="float32").model.state_dict()
+    assert all(torch.equal(again[name], value) for name, value in repaired.model.state_dict().items())
+
+
 def test_gram_matrices_count_real_tokens_alone_and_round_trip(tmp_path):
     dense = build("llama")
     ids = token_ids(dense, samples=3)
