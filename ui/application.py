@@ -10,7 +10,7 @@ from ui import endpoints, legal, texts, workbench
 from ui.events import choose, setup
 from ui.events import measure as measuring
 from ui.events import takeaway as taking
-from ui.events.desk import Desk, Panels
+from ui.events.desk import Desk, Panels, visitor
 from ui.export import Exports
 from ui.jobs import Jobs, Watch
 from ui.pages import calibration, compare, layer, maps, measure, model, status, takeaway
@@ -65,7 +65,7 @@ def build() -> gr.Blocks:
 
     def on_leave(request: gr.Request):
         # a phone that sleeps also seems to leave, so what was made stays until it expires
-        jobs.stop(request.session_hash)
+        jobs.stop(visitor(request))
 
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(_CACHE_SECONDS, _CACHE_SECONDS)) as page:
         panels = _lay_out(fresh("first paint"))

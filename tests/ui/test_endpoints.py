@@ -1,8 +1,11 @@
 """The page's steps through gradio_client: the same numbers, a session each, one sentence for wrong input."""
 
 import json
+import shutil
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -162,3 +165,52 @@ def test_wrong_input_gets_one_sentence_and_loses_nothing(client, endpoint, argum
     assert "\n" not in said and "Traceback" not in said
     summary = client.predict(attention_sparsity=0.25, mlp_sparsity=0.25, allocation="uniform", api_name="/plan")
     assert summary["achieved"]["attention_sparsity"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        ("no safetensors", "safetensors"),
+        ("truncated", "model.safetensors"),
+        ("shapes", "intermediate|shape"),
+        ("model type", "starcoder9"),
+        ("no config", "config.json"),
+    ],
+)
+def test_a_broken_folder_is_refused_and_the_loaded_model_stays(client, data, tmp_path, fault, sentence):
+    folder = tmp_path / "broken"
+    shutil.copytree(data / "stories260K", folder)
+    for file in folder.iterdir():
+        file.chmod(0o644)
+    config, weights = folder / "config.json", folder / "model.safetensors"
+    match fault:
+        case "no safetensors":
+            weights.unlink()
+        case "truncated":
+            weights.write_bytes(weights.read_bytes()[:100_000])
+        case "shapes":
+            config.write_text(config.read_text().replace('"intermediate_size": 172', '"intermediate_size": 180'))
+        case "model type":
+            config.write_text(config.read_text().replace('"llama"', '"starcoder9"'))
+        case "no config":
+            config.unlink()
+    with pytest.raises(AppError, match=sentence) as caught:
+        client.predict(source=str(folder), api_name="/load_model")
+    assert "\n" not in str(caught.value)
+    assert client.predict(repair="none", api_name="/prune")["result"] == 1
+
+
+def test_a_caller_without_a_session_is_a_new_visitor_each_time(app_url):
+    def call(endpoint: str, *arguments) -> dict:
+        body = json.dumps({"data": arguments}).encode()
+        request = urllib.request.Request(
+            f"{app_url}gradio_api/run/{endpoint}", body, {"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as refused:
+            return json.load(refused)
+
+    assert call("prune", "none")["data"][0]["result"] == 1
+    assert "Nothing has been cut yet" in call("export", "checkpoint")["error"]

@@ -7,7 +7,7 @@ import gradio as gr
 
 from ui import legal, workbench
 from ui.errors import WrongInput
-from ui.events.desk import LIGHT, Desk, Panels, explained, quick, say
+from ui.events.desk import LIGHT, Desk, Panels, explained, quick, say, visitor
 from ui.pages import layer, maps
 from ui.session import Choice, Session
 
@@ -23,7 +23,7 @@ def connect(desk: Desk, panels: Panels) -> None:
 
     def on_metric(metric, request: gr.Request):
         def act() -> dict:
-            session = choose(request.session_hash, lambda old: replace(old.choice, metric=metric))
+            session = choose(visitor(request), lambda old: replace(old.choice, metric=metric))
             return {
                 **panels.repaint_marks(session),
                 **panels.repaint_followers(session),
@@ -34,13 +34,13 @@ def connect(desk: Desk, panels: Panels) -> None:
 
     def on_normalisation(normalisation, request: gr.Request):
         def act() -> dict:
-            session = choose(request.session_hash, lambda old: replace(old.choice, normalisation=normalisation))
+            session = choose(visitor(request), lambda old: replace(old.choice, normalisation=normalisation))
             return {panels.maps.heads: maps.heads_plot(session), panels.maps.channels: maps.channels_plot(session)}
 
         return quick(panels, act)
 
     def on_sliders(attention, mlp, request: gr.Request):
-        owner = request.session_hash
+        owner = visitor(request)
         session = desk.sessions.get(owner)
         choice = session.choice
         if session.spec is None or (attention, mlp) == (choice.attention, choice.mlp):
@@ -78,16 +78,16 @@ def connect(desk: Desk, panels: Panels) -> None:
     def on_allocation(allocation, request: gr.Request):
         def act() -> dict:
             by_hand = allocation == maps.BY_HAND
-            session = choose(request.session_hash, lambda old: _as_counts(old) if by_hand else _as_sliders(old))
+            session = choose(visitor(request), lambda old: _as_counts(old) if by_hand else _as_sliders(old))
             return panels.repaint_marks(session)
 
         return quick(panels, act)
 
     def on_moved(request: gr.Request):
-        return panels.repaint_followers(desk.sessions.get(request.session_hash))
+        return panels.repaint_followers(desk.sessions.get(visitor(request)))
 
     def on_table(rows, request: gr.Request):
-        owner = request.session_hash
+        owner = visitor(request)
         try:
             groups, channels = counts(rows)
             session = choose(owner, lambda old: replace(old.choice, keep_head_groups=groups, keep_channels=channels))
@@ -107,10 +107,10 @@ def connect(desk: Desk, panels: Panels) -> None:
         }
 
     def on_layer(index, request: gr.Request):
-        return quick(panels, lambda: show_layer(int(index or 0), request.session_hash))
+        return quick(panels, lambda: show_layer(int(index or 0), visitor(request)))
 
     def on_click(event: gr.EventData, request: gr.Request):
-        return quick(panels, lambda: show_layer(round(event.layer), request.session_hash))
+        return quick(panels, lambda: show_layer(round(event.layer), visitor(request)))
 
     sliders = [panels.maps.attention, panels.maps.mlp]
     for slider in sliders:

@@ -1,6 +1,7 @@
 """What every event works with, and how its work is shown while it runs."""
 
 import logging
+import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import TypeVar
@@ -101,6 +102,11 @@ class Panels:
     def all(self) -> list[Component]:
         """Every component, as the outputs of an event that may touch any."""
         return [component for name in _PAGES for component in _components(getattr(self, name))]
+
+
+def visitor(request: gr.Request) -> str:
+    """Whose work this is: the hash of a browser tab or a client; a caller without one is a new visitor each time."""
+    return request.session_hash or secrets.token_hex(16)
 
 
 def _components(panel) -> list[Component]:

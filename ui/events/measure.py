@@ -3,7 +3,7 @@
 import gradio as gr
 
 from ui import texts, workbench
-from ui.events.desk import HEAVY, LIGHT, Desk, Panels, explained, say, watched
+from ui.events.desk import HEAVY, LIGHT, Desk, Panels, explained, say, visitor, watched
 from ui.pages import measure
 from ui.session import BUNDLED, Result
 from ui.texts import TextSource
@@ -19,7 +19,7 @@ def connect(desk: Desk, panels: Panels) -> None:
     """Wire trying, cutting and writing."""
 
     def on_try(measure_on, pasted, request: gr.Request):
-        owner = request.session_hash
+        owner = visitor(request)
         try:
             session = desk.sessions.get(owner)
             session.need_plan()
@@ -34,7 +34,7 @@ def connect(desk: Desk, panels: Panels) -> None:
         )  # fmt: skip
 
     def on_prune(measure_on, pasted, repair, prompt, request: gr.Request):
-        owner = request.session_hash
+        owner = visitor(request)
         try:
             session = desk.sessions.get(owner)
             session.need_plan()
@@ -58,7 +58,7 @@ def connect(desk: Desk, panels: Panels) -> None:
         yield from watched(desk, panels, owner, "Pruning", work, finish)
 
     def on_generate(prompt, request: gr.Request):
-        owner = request.session_hash
+        owner = visitor(request)
         try:
             session = desk.sessions.get(owner)
         except Exception as error:

@@ -6,7 +6,7 @@ import gradio as gr
 
 from ui import activity, texts, workbench
 from ui.errors import WrongInput
-from ui.events.desk import HEAVY, LIGHT, Desk, Panels, explained, quick, say, watched
+from ui.events.desk import HEAVY, LIGHT, Desk, Panels, explained, quick, say, visitor, watched
 from ui.pages import calibration, model
 from ui.registry import Registry
 from ui.session import BUNDLED, ModelKey, Sampling, Session
@@ -20,14 +20,14 @@ def connect(desk: Desk, panels: Panels) -> None:
 
     def on_model_named(source, revision, dtype, request: gr.Request):
         key = model.key_of(source, revision, dtype)
-        if not key.source or key == desk.sessions.get(request.session_hash).key:
-            yield {panels.model.card: model.loaded_card(desk.sessions.get(request.session_hash))}
+        if not key.source or key == desk.sessions.get(visitor(request)).key:
+            yield {panels.model.card: model.loaded_card(desk.sessions.get(visitor(request)))}
             return
-        owner = _card_owner(request.session_hash)
+        owner = _card_owner(visitor(request))
         desk.jobs.stop(owner)
 
         def show(card) -> dict:
-            session = desk.sessions.get(request.session_hash)
+            session = desk.sessions.get(visitor(request))
             is_loaded_by_now = session.key == key
             return {panels.model.card: model.loaded_card(session) if is_loaded_by_now else model.preflight_card(card)}
 
@@ -41,7 +41,7 @@ def connect(desk: Desk, panels: Panels) -> None:
 
     def on_load(source, revision, dtype, request: gr.Request):
         key = model.key_of(source, revision, dtype)
-        owner = request.session_hash
+        owner = visitor(request)
 
         def finish(loaded) -> dict:
             scored = desk.first_scored if key == BUNDLED else None
@@ -81,7 +81,7 @@ def connect(desk: Desk, panels: Panels) -> None:
         return quick(panels, act) if file else say(panels, "")
 
     def on_form(source, text, file, column, num_samples, seq_len, seed, request: gr.Request):
-        session = desk.sessions.get(request.session_hash)
+        session = desk.sessions.get(visitor(request))
         try:
             text, sampling = read_form(source, text, file, column, num_samples, seq_len, seed)
             run = workbench.estimate(desk.registry, session, text, sampling)
@@ -92,7 +92,7 @@ def connect(desk: Desk, panels: Panels) -> None:
         return {panels.calibration.estimate: calibration.estimate_line(*run)}
 
     def on_score(source, text, file, column, num_samples, seq_len, seed, request: gr.Request):
-        owner = request.session_hash
+        owner = visitor(request)
         try:
             text, sampling = read_form(source, text, file, column, num_samples, seq_len, seed)
             session = desk.sessions.get(owner)
@@ -117,7 +117,7 @@ def connect(desk: Desk, panels: Panels) -> None:
         )  # fmt: skip
 
     def on_stop(request: gr.Request):
-        owner = request.session_hash
+        owner = visitor(request)
         stopped = [desk.jobs.stop(one) for one in (owner, _card_owner(owner))]
         if any(stopped):
             return {panels.status.stop: gr.update(interactive=False), **say(panels, "Stopping …")}
