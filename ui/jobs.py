@@ -30,6 +30,7 @@ class Tick:
     unit: str = ""
     seconds_left: float | None = None
     waiting: bool = False
+    stopping: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,11 +149,13 @@ class Jobs:
     def _ticks(thread: threading.Thread, watch: Watch) -> Iterator[Tick]:
         stopped_at, shown = None, None
         while thread.is_alive():
-            if watch.latest != shown:
+            if watch.stop.is_set():
+                if stopped_at is None:
+                    stopped_at = time.monotonic()
+                    yield Tick("Stopping", stopping=True)
+                if time.monotonic() - stopped_at > _GRACE_SECONDS:
+                    return
+            elif watch.latest != shown:
                 shown = watch.latest
                 yield shown
             thread.join(POLL_SECONDS)
-            if watch.stop.is_set():
-                stopped_at = stopped_at or time.monotonic()
-                if time.monotonic() - stopped_at > _GRACE_SECONDS:
-                    return

@@ -166,6 +166,6 @@ def watched(
 def _running(panels: Panels, tick: Tick) -> dict:
     return {
         panels.status.progress: activity.progress(tick),
-        panels.status.stop: gr.update(interactive=True),
+        panels.status.stop: gr.update(interactive=not tick.stopping),
         panels.status.message: "",
     }
