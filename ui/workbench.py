@@ -147,10 +147,7 @@ def _gram_statistics(
     """Statistics with Gram matrices, over the text that was scored: a second pass, made only for a repair."""
 
     def observe() -> ta.ActivationStatistics:
-        sampling = scored.sampling
-        calibration = texts.calibration_set(
-            scored.text, loaded, num_samples=sampling.num_samples, seq_len=sampling.seq_len, seed=sampling.seed
-        )
+        calibration = _calibration(loaded, scored.text, scored.sampling)
         watch.says("Reading the text again for the repair")
         return ta.observe(loaded, calibration, gram=True, progress=watch)
 

@@ -72,7 +72,7 @@ def channels_figure(landscape: Landscape, plan: ta.PruningPlan | None, *, layer:
         figure,
         height=_height(landscape.num_layers),
         revision=f"channels {scores.shape}",
-        xaxis={"title": "MLP channels, highest score first (% of the layer)", "range": [-0.6, 100.6]},
+        xaxis={"title": "channels of the layer, best first (%)", "range": [-0.6, 100.6]},
         yaxis=_layer_axis(landscape.num_layers),
     )
 

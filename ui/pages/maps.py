@@ -87,14 +87,15 @@ def build(session: Session) -> MapsPanel:
                 elem_id="mlp-sparsity",
             )
     with gr.Row():
-        note = gr.HTML(note_line(session), elem_id="choice-note", js_on_load=None, min_width=330)
-        allocation = gr.Radio(
-            [("The same in every layer (uniform)", UNIFORM), ("By hand, in the table below (manual)", BY_HAND)],
-            value=UNIFORM,
-            label="How much each layer keeps (allocation)",
-            elem_id="allocation",
-            min_width=330,
-        )
+        with gr.Column(scale=4, min_width=330):
+            note = gr.HTML(note_line(session), elem_id="choice-note", js_on_load=None)
+        with gr.Column(scale=5, min_width=330):
+            allocation = gr.Radio(
+                [("The same in every layer (uniform)", UNIFORM), ("By hand, in the table below (manual)", BY_HAND)],
+                value=UNIFORM,
+                label="How much each layer keeps (allocation)",
+                elem_id="allocation",
+            )
     link = gr.HTML("{}", html_template="", js_on_load=LINK, elem_id="map-link")
     return MapsPanel(metric, normalisation, heads, channels, attention, mlp, allocation, note, link)
 
