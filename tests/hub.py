@@ -68,7 +68,35 @@ def serve(models: dict[str, Path], gated: frozenset[str] = frozenset()) -> Itera
             if with_body:
                 self.wfile.write(body)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with _running(Handler) as address:
+        yield address
+
+
+@contextmanager
+def serve_nonsense() -> Iterator[str]:
+    """A server that answers everything with a cheerful HTML page, as a hotel's proxy does."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            body = b"<html>Welcome to the hotel</html>"
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *args):
+            pass
+
+    with _running(Handler) as address:
+        yield address
+
+
+@contextmanager
+def _running(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_port}"

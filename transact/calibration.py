@@ -19,7 +19,7 @@ from transact.spec import digest
 
 @dataclass(frozen=True)
 class Batch:
-    """`input_ids` int64 [sample, seq], right-padded with zeros; `mask` bool [sample, seq], True = real token."""
+    """`input_ids` int64 [sample, seq], right-padded; `mask` bool [sample, seq], True = real token."""
 
     input_ids: torch.Tensor
     mask: torch.Tensor
@@ -50,7 +50,10 @@ class TokenSet:
         real tokens, padding on either side. Raises `InvalidText` for an empty set, a wrong shape, or a mask
         with a hole.
         """
-        ids = torch.as_tensor(input_ids)
+        try:
+            ids = torch.as_tensor(input_ids)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise InvalidText(f"Token ids must be whole numbers of shape [sample, seq] ({error}).") from None
         if ids.ndim != 2 or ids.numel() == 0 or ids.is_floating_point():
             raise InvalidText(f"Token ids must be whole numbers of shape [sample, seq], not {list(ids.shape)}.")
         if attention_mask is None:
@@ -108,6 +111,8 @@ class TokenSet:
         `num_samples`, that many windows are sampled with `seed`. Raises `InvalidText` for empty text.
         """
         _check_lengths(seq_len, num_samples)
+        if not isinstance(text, str):
+            raise InvalidText("One text is expected; for a list of texts use from_texts.")
         (ids,) = _encode_filled([text], tokenizer)
         rows = [ids[start : start + seq_len] for start in range(0, max(len(ids) - seq_len + 1, 1), seq_len)]
         if num_samples is not None and len(rows) > num_samples:
@@ -120,13 +125,13 @@ class TokenSet:
         cls, rows: Sequence[Sequence[int]], *, name: str, seed: int | None = None, protocol: str = "token ids as given"
     ) -> Self:
         """Token ids of different lengths as they are; raises `InvalidText` for none or a negative one."""
-        if not rows:
+        if not rows or not all(rows):
             raise InvalidText("There is no token to work with. Give some text.")
         width = max(map(len, rows))
-        ids = torch.zeros((len(rows), width), dtype=torch.int64)
+        # padded with tokens of the text itself: a stray id could bring NaN into a sum that leaves it out
+        ids = torch.tensor([[*row, *[row[-1]] * (width - len(row))] for row in rows], dtype=torch.int64)
         mask = torch.zeros((len(rows), width), dtype=torch.bool)
         for index, row in enumerate(rows):
-            ids[index, : len(row)] = torch.tensor(row, dtype=torch.int64)
             mask[index, : len(row)] = True
         if int(ids.min()) < 0:
             raise InvalidText("A token id is negative. Token ids run from 0 to the vocabulary size less one.")
@@ -144,6 +149,11 @@ class TokenSet:
     @property
     def num_tokens(self) -> int:
         return sum(self.lengths)
+
+    @property
+    def num_predictions(self) -> int:
+        """Next-token predictions: all tokens but the first of each sample."""
+        return sum(length - 1 for length in self.lengths)
 
     def rows(self) -> Iterator[tuple[int, ...]]:
         """The token ids of each sample, without padding."""
@@ -220,11 +230,6 @@ class EvaluationSet(TokenSet):
         """As `CalibrationSet.from_texts`; a text must have 2 tokens for a prediction to be measured."""
         return cls._from_texts(texts, tokenizer, num_samples, seq_len, seed, min_tokens, name)
 
-    @property
-    def num_predictions(self) -> int:
-        """Next-token predictions: all tokens but the first of each sample."""
-        return sum(length - 1 for length in self.lengths)
-
     def overlap(self, calibration: TokenSet) -> float:
         """Share of these samples that also stand in the calibration set, token for token."""
         seen = set(calibration.rows())
@@ -243,6 +248,10 @@ def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, seq_len: in
 
     Never a second BOS where the text itself begins with one.
     """
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        raise InvalidText("The text holds half a character (a lone surrogate). Save it as UTF-8 again.") from None
     bos = tokenizer.bos_token_id
     rows = []
     for ids in tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]:
@@ -258,8 +267,8 @@ def _encode_filled(
     """`encode` for those texts that hold anything; raises `InvalidText` if none does."""
     if tokenizer is None:
         raise InvalidText("This model came without a tokenizer, so text cannot be read. Use from_token_ids.")
-    if isinstance(texts, str):
-        raise InvalidText("A single text was given where a list of texts is expected; use from_document for it.")
+    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+        raise InvalidText("A list of texts is expected; for a single text use from_document.")
     filled = [text for text in texts if text.strip()]
     if not filled:
         raise InvalidText("The text is empty. Give some text.")

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from transact.errors import SaveRefused, choice
 from transact.families import FAMILIES
 from transact.loading import DTYPES, LoadedModel
 from transact.model_card import write_card
+from transact.plan import composed
 from transact.quiet import no_progress_bars
 from transact.spec import ModelSpec
 
@@ -33,13 +35,15 @@ class SaveReport:
     """What was written.
 
     `model_class` is the stock class that loads it; `padded` says whether zeros fill layers up to the widest;
-    `parameters_lost` is the saving that padding gave back; `notes` explains both in words.
+    `parameters_lost` and `kv_bytes_per_token_lost` (16-bit) are the savings that padding gave back; `notes`
+    explains in words.
     """
 
     directory: str
     model_class: str
     parameters_written: int
     parameters_lost: int
+    kv_bytes_per_token_lost: int
     padded: bool
     notes: tuple[str, ...]
 
@@ -50,18 +54,18 @@ def save(loaded: LoadedModel, directory: str | Path, *, dtype: str | None = None
     Weights keep the dtype they have in memory unless `dtype` names another. The folder appears only when
     all of it is written. Raises `SaveRefused` if `directory` holds files already or the disk refuses.
     """
-    directory = Path(directory)
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise SaveRefused(f"{directory} exists and is not an empty folder. Choose a new one.")
+    directory = _empty_destination(directory)
     target = DTYPES[choice(dtype, DTYPES, "dtype")] if dtype else loaded.dtype
     written = loaded.spec.widest
     config, notes = _stock_config(loaded, written)
     lost = written.num_parameters - loaded.spec.num_parameters
+    lost_kv = written.kv_bytes_per_token() - loaded.spec.kv_bytes_per_token()
     if lost:
         notes.append(
             f"Its layers have different sizes, which a stock configuration cannot express: zeros pad them to the "
-            f"widest, {written.num_parameters:,} parameters instead of {loaded.spec.num_parameters:,}. The "
-            "outputs are the same."
+            f"widest, {written.num_parameters:,} parameters instead of {loaded.spec.num_parameters:,} and "
+            f"{written.kv_bytes_per_token():,} KV-cache bytes per token (16-bit) instead of "
+            f"{loaded.spec.kv_bytes_per_token():,}. The outputs are the same."
         )
     model = _stock_model(loaded, config, written, target)
     report = SaveReport(
@@ -69,29 +73,52 @@ def save(loaded: LoadedModel, directory: str | Path, *, dtype: str | None = None
         model_class=type(model).__name__,
         parameters_written=written.num_parameters,
         parameters_lost=lost,
+        kv_bytes_per_token_lost=lost_kv,
         padded=bool(lost),
         notes=tuple(notes),
     )
-    partial = directory.with_name(f".{directory.name}.{secrets.token_hex(4)}.partial")
+    # a folder that is there already keeps its place and mode (it may be a mount): its files are moved in last
+    inside = directory.exists()
+    name = f".{secrets.token_hex(4)}.partial"
+    partial = directory / name if inside else directory.with_name(f".{directory.name}{name}")
     try:
         partial.mkdir(parents=True)
-        with no_progress_bars():
-            model.save_pretrained(partial)
-        if loaded.tokenizer is not None:
-            loaded.tokenizer.save_pretrained(partial)
-        if loaded.plans:
-            (partial / PLAN_FILE).write_text(loaded.plans[-1].to_json(), encoding="utf-8")
-        write_card(partial / "README.md", loaded, report)
-        if directory.exists():
-            directory.rmdir()
-        os.replace(partial, directory)
-    except OSError as error:
+        _write_files(partial, model, loaded, report)
+        if inside:
+            for file in sorted(partial.iterdir()):
+                os.replace(file, directory / file.name)
+        else:
+            os.replace(partial, directory)
+    except (OSError, SafetensorError) as error:
         raise SaveRefused(
-            f"{directory} could not be written: {error.strerror or error}. Free some space or choose another place."
+            f"{directory} could not be written ({error}). Free some space or choose another place."
         ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return report
+
+
+def _empty_destination(directory: str | Path) -> Path:
+    try:
+        directory = Path(directory).expanduser().resolve()
+        taken = directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise SaveRefused(f"{str(directory)!r} cannot be a folder ({error}). Choose another place.") from None
+    if taken:
+        raise SaveRefused(f"{directory} exists and is not an empty folder. Choose a new one.")
+    return directory
+
+
+def _write_files(folder: Path, model: PreTrainedModel, loaded: LoadedModel, report: SaveReport) -> None:
+    with no_progress_bars():
+        model.save_pretrained(folder)
+    # as the base has it: saving through the model refuses sampling defaults that many published models carry
+    loaded.model.generation_config.to_json_file(folder / "generation_config.json")
+    if loaded.tokenizer is not None:
+        loaded.tokenizer.save_pretrained(folder)
+    if loaded.cuts:
+        (folder / PLAN_FILE).write_text(composed(loaded.cuts).to_json(), encoding="utf-8")
+    write_card(folder / "README.md", loaded, report)
 
 
 def _stock_config(loaded: LoadedModel, spec: ModelSpec) -> tuple[PreTrainedConfig, list[str]]:
@@ -132,7 +159,6 @@ def _stock_model(loaded: LoadedModel, config: PreTrainedConfig, spec: ModelSpec,
     model.load_state_dict(state, assign=True)
     model.tie_weights()
     model.config.dtype = dtype
-    model.generation_config = loaded.model.generation_config
     return model
 
 

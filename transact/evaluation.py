@@ -9,13 +9,13 @@ import torch
 
 from transact.calibration import Batch, EvaluationSet
 from transact.errors import InvalidText, NonFiniteActivations
-from transact.generation import generate
+from transact.generation import encode_prompt, generate
 from transact.loading import LoadedModel
 from transact.progress import NO_PROGRESS, Progress
 from transact.speed import DECODE_TOKENS, PREFILL_TOKENS, REPEATS, Speed, measure_speed
 
-_LOGIT_ELEMENTS = 1 << 25
-"""Logits held at once (128 MiB in float32); the batch shrinks as the vocabulary grows."""
+_LOGIT_ELEMENTS = 1 << 24
+"""Logits of one batch (64 MiB in float32); the batch shrinks as the vocabulary grows."""
 _MAX_BATCH = 32
 _CONTEXT = 512
 """Context at which FLOPs per token are stated."""
@@ -85,13 +85,16 @@ def evaluate(
     `prompt`: also continue it greedily, with both. `speed=False` leaves the timing out. Raises as
     `perplexity` does, and `InvalidText` for a reference with another vocabulary.
     """
+    models = (loaded,) if reference is None else (loaded, reference)
+    if prompt is not None:
+        for model in models:
+            encode_prompt(model, prompt)  # refused now rather than after all the measuring
     agreement = None
     if reference is None:
         losses = _measure_losses(loaded, evaluation, progress)
     else:
         agreement = _compare(loaded, reference, evaluation, progress)
         losses = agreement.losses
-    models = (loaded,) if reference is None else (loaded, reference)
     speeds = measure_speed(models, progress=progress) if speed else (None,) * len(models)
     texts = [None if prompt is None else generate(model, prompt, progress=progress) for model in models]
     return EvalReport(
@@ -144,7 +147,7 @@ class _Agreement:
 
 def _clustered_error(deviations: torch.Tensor, counts: torch.Tensor) -> float | None:
     """sqrt(n / (n − 1) · Σ_samples deviation²) / Σ counts: the texts are independent, their tokens are not."""
-    samples = len(deviations)
+    samples = int((counts > 0).sum())
     if samples < 2:
         return None
     return float((samples / (samples - 1) * deviations.square().sum()).sqrt() / counts.sum())

@@ -79,6 +79,11 @@ def family_of(config: dict) -> Family:
     remedy = _REMEDY.format(families=", ".join(f"{f.label} ({f.model_type})" for f in FAMILIES.values()))
     model_type = config.get("model_type")
     architectures = config.get("architectures") or []
+    architectures = [architectures] if isinstance(architectures, str) else architectures
+    if not isinstance(architectures, list) or not all(isinstance(name, str) for name in architectures):
+        raise ModelUnsupported(
+            f"The configuration's architectures are {architectures!r}, not a list of names. {remedy}"
+        )
     if not isinstance(model_type, str):
         raise ModelUnsupported(f"The configuration names no model_type, so its layout is unknown. {remedy}")
     if config.get("quantization_config"):

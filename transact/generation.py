@@ -1,10 +1,12 @@
 """Text from a model, greedily or sampled, stoppable at every token."""
 
+import copy
+
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
 from transact.calibration import encode
-from transact.errors import InvalidPrompt
+from transact.errors import InvalidOption, InvalidPrompt, InvalidText, NonFiniteActivations
 from transact.loading import LoadedModel
 from transact.progress import NO_PROGRESS, Progress
 
@@ -20,34 +22,49 @@ def generate(
 ) -> str:
     """The continuation of `prompt` (without the prompt): greedy at temperature 0, else sampled with `seed`.
 
-    Never runs past the model's context. Raises `InvalidPrompt` for an empty prompt or one that fills the
-    context, and whatever `progress` raises.
+    Plain decoding, whatever the checkpoint's generation config prefers (penalties, beams): two models are to
+    be compared. Never runs past the model's context. Raises `InvalidPrompt` for an empty prompt or one that
+    fills the context, `InvalidOption` for a number out of range, and whatever `progress` raises.
     """
-    ids = torch.tensor([encode_prompt(loaded, prompt)], device=loaded.device)
-    room = loaded.context_length - ids.shape[1]
-    new_tokens = min(max_new_tokens, room)
-    sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
+    if max_new_tokens < 1 or not 0 <= temperature < float("inf"):
+        raise InvalidOption(
+            f"{max_new_tokens} new tokens at temperature {temperature} were asked for; at least 1 token and a "
+            "temperature from 0 are allowed."
+        )
+    prompt_ids = encode_prompt(loaded, prompt)
+    new_tokens = min(max_new_tokens, loaded.context_length - len(prompt_ids))
+    ids = torch.tensor([prompt_ids], device=loaded.device)
     with torch.random.fork_rng(enabled=temperature > 0), torch.inference_mode():
         if temperature > 0:
             torch.manual_seed(seed)
-        output = loaded.model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=new_tokens,
-            stopping_criteria=StoppingCriteriaList([_Watch(progress, ids.shape[1], new_tokens)]),
-            pad_token_id=_pad_token(loaded),
-            **sampling,
-        )
-    return loaded.tokenizer.decode(output[0, ids.shape[1] :], skip_special_tokens=True)
+        try:
+            output = _with_plain_decoding(loaded, new_tokens, temperature).generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                stopping_criteria=StoppingCriteriaList([_Watch(progress, len(prompt_ids), new_tokens)]),
+            )
+        except RuntimeError as error:
+            if "probability tensor" not in str(error):
+                raise
+            raise NonFiniteActivations(
+                "The model's predictions are NaN or infinite, so none can be drawn. The weights may be damaged; if "
+                'not, load the model with dtype="float32".'
+            ) from error
+    # decoded together and cut, as some tokenizers drop the space in front of a text's first word
+    given = loaded.tokenizer.decode(prompt_ids, skip_special_tokens=True)
+    return loaded.tokenizer.decode(output[0], skip_special_tokens=True).removeprefix(given)
 
 
 def encode_prompt(loaded: LoadedModel, prompt: str) -> list[int]:
     """BOS (where the tokenizer has one) + tokens; raises `InvalidPrompt`."""
     if loaded.tokenizer is None:
         raise InvalidPrompt("This model came without a tokenizer, so it cannot read a prompt.")
-    if not prompt.strip():
+    if not isinstance(prompt, str) or not prompt.strip():
         raise InvalidPrompt("The prompt is empty. Give it a few words to go on from.")
-    (ids,) = encode([prompt], loaded.tokenizer)
+    try:
+        (ids,) = encode([prompt], loaded.tokenizer)
+    except InvalidText as error:
+        raise InvalidPrompt(str(error)) from None
     if len(ids) >= loaded.context_length:
         raise InvalidPrompt(
             f"The prompt has {len(ids):,} tokens and the model's context is {loaded.context_length:,}, which leaves "
@@ -56,11 +73,24 @@ def encode_prompt(loaded: LoadedModel, prompt: str) -> list[int]:
     return ids
 
 
-def _pad_token(loaded: LoadedModel) -> int:
-    """Any id will do, as a single sequence is never padded; naming one keeps generate from warning."""
+def _with_plain_decoding(loaded: LoadedModel, new_tokens: int, temperature: float) -> PreTrainedModel:
+    """The model under another generation config, sharing every weight.
+
+    A config passed to `generate` would be filled up from the model's own, which other threads share.
+    """
     eos = loaded.model.generation_config.eos_token_id
-    eos = eos[0] if isinstance(eos, list) else eos
-    return eos if eos is not None else 0
+    first = eos[0] if isinstance(eos, list) and eos else eos
+    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
+    model = copy.copy(loaded.model)
+    model.generation_config = GenerationConfig(
+        max_new_tokens=new_tokens,
+        bos_token_id=loaded.model.generation_config.bos_token_id,
+        eos_token_id=eos or None,
+        # a single sequence is never padded; an id is named so that generate does not warn
+        pad_token_id=first if isinstance(first, int) else 0,
+        **sampling,
+    )
+    return model
 
 
 class _Watch(StoppingCriteria):

@@ -1,7 +1,7 @@
 """From a name to a model in memory: pre-flight from the configuration alone, then the weights."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from transact.quiet import no_progress_bars
 from transact.spec import ModelSpec, digest
 
 if TYPE_CHECKING:
-    from transact.plan import PruningPlan
+    from transact.plan import Cut
 
 DTYPES = {
     "float32": torch.float32,
@@ -29,8 +29,9 @@ _HALF = ("bfloat16", "float16")
 _SMALL_MODEL_PARAMETERS = 50_000_000
 """Below this a forward pass on a CPU is bound by overhead, so half precision would only cost accuracy."""
 _WORKSPACE_SHARE = 0.2
-"""Memory for activations and logits, as a share of the weights; measured peaks stay below it."""
-_WORKSPACE_BYTES = 300_000_000
+"""Allowance for activations, as a share of the weights."""
+_WORKSPACE_BYTES = 400_000_000
+"""Allowance for the logits of two models that are compared, and for the runtime itself."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ class LoadedModel:
     """A stock `transformers` causal language model with what is known of it.
 
     `tokenizer` is None for a checkpoint that has none; `stored_dtype` is the dtype of the files;
-    `plans` are the plans that were cut into it, oldest first (empty for a dense model).
+    `cuts` are the plans that were cut into it, each with its compensation, oldest first (empty for a dense
+    model).
     """
 
     model: PreTrainedModel
@@ -68,15 +70,23 @@ class LoadedModel:
     source: str
     revision: str | None = None
     stored_dtype: str = "float32"
-    plans: tuple["PruningPlan", ...] = field(default=())
+    cuts: tuple["Cut", ...] = ()
 
     @classmethod
     def from_model(
         cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, *, source: str = "memory"
     ) -> "LoadedModel":
         """Wrap a model that is in memory already; raises `ModelUnsupported` if it cannot be pruned."""
+        spec = ModelSpec.from_config(model.config)
+        shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        for name, expected in spec.tensor_shapes():
+            if shapes.get(name) != expected:
+                raise ModelUnsupported(
+                    f"{name} has shape {shapes.get(name)}, but the model's configuration calls for {expected}. Layers "
+                    "of different sizes can be pruned again from the LoadedModel that prune returned."
+                )
         dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-        return cls(model.eval(), tokenizer, ModelSpec.from_config(model.config), source, stored_dtype=dtype)
+        return cls(model.eval(), tokenizer, spec, source, stored_dtype=dtype)
 
     @property
     def layout(self) -> Family:
@@ -106,7 +116,7 @@ class LoadedModel:
         The revision (a commit, or a digest of local files) names the weights wherever they lie; models made
         in memory have only their source.
         """
-        weights = [self.revision or self.source, *(plan.digest for plan in self.plans)]
+        weights = [self.revision or self.source, *(f"{cut.plan.digest} {cut.compensation}" for cut in self.cuts)]
         return f"{self.spec.fingerprint}/{digest(json.dumps(weights))}"
 
 
@@ -115,6 +125,7 @@ def preflight(source: str, *, dtype: str = "auto", revision: str | None = None) 
 
     Raises `ModelNotFound`, `ModelUnsupported`, `CheckpointBroken` or `InvalidOption`, each with its reason.
     """
+    choice(dtype, ("auto", *DTYPES), "dtype")
     return _preflight(sources.resolve(source, revision), dtype, _device("auto"))
 
 
@@ -134,6 +145,7 @@ def load(
     Everything that can be refused is refused before a weight is read: `ModelNotFound`, `ModelUnsupported`,
     `CheckpointBroken`, `NotEnoughMemory`, `InvalidOption`.
     """
+    choice(dtype, ("auto", *DTYPES), "dtype")
     target = _device(device)
     found = sources.resolve(source, revision)
     card = _preflight(found, dtype, target)
@@ -146,7 +158,7 @@ def load(
     files = sources.weight_files(found.directory)
     stored_dtype = sources.check_weights(files, card.spec)
     progress(0, card.weights_bytes, "bytes")
-    model = _read_weights(found.directory, DTYPES[card.dtype]).to(target).eval()
+    model = _read_weights(found.directory, DTYPES[card.dtype], target)
     progress(card.weights_bytes, card.weights_bytes, "bytes")
     return LoadedModel(
         model=model,
@@ -163,7 +175,6 @@ def _preflight(found: sources.Source, dtype: str, device: torch.device) -> Prefl
     stored = str(found.config.get("dtype") or found.config.get("torch_dtype") or "float32")
     if dtype == "auto":
         dtype = _fast_dtype(stored, spec, device)
-    choice(dtype, DTYPES, "dtype")
     weights = spec.num_parameters * DTYPES[dtype].itemsize
     return Preflight(
         source=found.name,
@@ -197,7 +208,8 @@ def _fast_dtype(stored: str, spec: ModelSpec, device: torch.device) -> str:
     if device.type != "cpu":
         return stored
     large = spec.num_parameters >= _SMALL_MODEL_PARAMETERS
-    return "bfloat16" if large and _cpu_computes_bfloat16() else "float32"
+    # float16 files stay exact in float32; bfloat16 would drop three bits of every weight
+    return "bfloat16" if stored == "bfloat16" and large and _cpu_computes_bfloat16() else "float32"
 
 
 def _cpu_computes_bfloat16() -> bool:
@@ -206,9 +218,10 @@ def _cpu_computes_bfloat16() -> bool:
 
 
 def _device(name: str) -> torch.device:
+    available = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+        return torch.device("cuda:0" if len(available) > 1 else "cpu")
+    return torch.device(choice("cuda:0" if name == "cuda" else name, ("auto", *available), "device"))
 
 
 def free_bytes(device: torch.device) -> int:
@@ -218,15 +231,30 @@ def free_bytes(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
-def _read_weights(directory: Path, dtype: torch.dtype) -> PreTrainedModel:
+def _read_weights(directory: Path, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
     try:
         with no_progress_bars():
-            return AutoModelForCausalLM.from_pretrained(
-                directory, dtype=dtype, use_safetensors=True, trust_remote_code=False, attn_implementation="sdpa"
+            model, found = AutoModelForCausalLM.from_pretrained(
+                directory,
+                dtype=dtype,
+                use_safetensors=True,
+                trust_remote_code=False,
+                attn_implementation="sdpa",
+                output_loading_info=True,
             )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        model = model.to(device).eval()
+    except Exception as error:  # configuration, weights and allocator raise whatever they raise
+        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate" in str(error):
+            raise NotEnoughMemory(f"Memory ran out while {directory.name} was read. Choose a smaller model.") from error
         reason = " ".join(str(error).split())
         raise CheckpointBroken(f"The weights in {directory.name} could not be loaded: {reason}") from error
+    for problem, names in (("lacks", found["missing_keys"]), ("has a surplus", found["unexpected_keys"])):
+        if names:
+            raise CheckpointBroken(
+                f"The checkpoint {problem} tensor {sorted(names)[0]} ({len(names)} in all), so it would not compute "
+                "what it was made for. Use the config.json and the weights that belong together."
+            )
+    return model
 
 
 def _read_tokenizer(directory: Path) -> PreTrainedTokenizerBase | None:

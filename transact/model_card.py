@@ -7,6 +7,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from transact import sources
 from transact.loading import LoadedModel
+from transact.plan import composed
 
 if TYPE_CHECKING:
     from transact.checkpoint import SaveReport
@@ -23,23 +24,25 @@ def write_card(path: Path, loaded: LoadedModel, report: "SaveReport") -> None:
         pipeline_tag="text-generation",
         tags=["pruning", "transact"],
     )
-    path.write_text(f"---\n{data.to_yaml()}\n---\n\n{_body(loaded, report)}", encoding="utf-8")
+    text = f"---\n{data.to_yaml()}\n---\n\n{_body(loaded, report)}"
+    path.write_text(text, encoding="utf-8", errors="replace")
 
 
 def _body(loaded: LoadedModel, report: "SaveReport") -> str:
-    name = Path(loaded.source).name
+    name = _name(loaded)
     lines = [
-        f"# {name}, pruned" if loaded.plans else f"# {name}",
+        f"# {name}, pruned" if loaded.cuts else f"# {name}",
         "",
         f"Activation-guided structured pruning of `{name}` after TransAct ({_PAPER}): whole head groups and MLP "
         "channels were removed inside the modules, the residual stream between them is as it was."
-        if loaded.plans
+        if loaded.cuts
         else f"A copy of `{name}`, nothing removed.",
         "",
     ]
-    if loaded.plans:
-        plan = loaded.plans[-1]
-        before, after = loaded.plans[0].dense_spec, loaded.spec
+    if loaded.cuts:
+        plan = composed(loaded.cuts)
+        before, after = plan.dense_spec, loaded.spec
+        repairs = ", ".join(cut.compensation for cut in loaded.cuts)
         lines += [
             "| | before | after |",
             "|---|---|---|",
@@ -51,8 +54,8 @@ def _body(loaded: LoadedModel, report: "SaveReport") -> str:
             f"| {_counts(after, 'num_key_value_heads')} |",
             f"| channels per layer | {_counts(before, 'intermediate_size')} | {_counts(after, 'intermediate_size')} |",
             "",
-            f"Scored with `{plan.metric}` on {plan.calibration}; allocation: {plan.allocation}. The kept indices "
-            "are in `plan.json`.",
+            f"Scored with `{plan.metric}` on {plan.calibration}; allocation: {plan.allocation}; compensation: "
+            f"{repairs}. The kept indices are in `plan.json`.",
             "",
         ]
     lines += [*report.notes, ""] if report.notes else []
@@ -72,13 +75,21 @@ def _counts(spec, name: str) -> str:
     return str(counts[0]) if len(set(counts)) == 1 else " / ".join(map(str, counts))
 
 
+def _name(loaded: LoadedModel) -> str:
+    folder = sources.local_folder(loaded.source)
+    return loaded.source if folder is None or loaded.source == sources.BUNDLED else folder.resolve().name
+
+
 def _base_model(loaded: LoadedModel) -> str | None:
     """The hub id; folders and the bundled model have none."""
-    is_hub = "/" in loaded.source and not Path(loaded.source).expanduser().exists()
-    return loaded.source if is_hub else None
+    return loaded.source if sources.is_hub_id(loaded.source) else None
 
 
 def _licence(loaded: LoadedModel) -> str | None:
-    """The licence that the base model's own card states."""
+    """The licence that the base model's own card states; a card that cannot be read states none."""
     card = sources.card_file(loaded.source, loaded.revision)
-    return None if card is None else ModelCard.load(card, ignore_metadata_errors=True).data.license
+    try:
+        licence = None if card is None else ModelCard.load(card, ignore_metadata_errors=True).data.license
+    except Exception:  # a stranger's front matter fails in as many ways as YAML can
+        return None
+    return licence if isinstance(licence, str) else None

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from transact.calibration import CalibrationSet
-from transact.errors import CheckpointBroken, NonFiniteActivations, NotEnoughMemory
+from transact.errors import CheckpointBroken, InvalidOption, NonFiniteActivations, NotEnoughMemory, SaveRefused
 from transact.hooks import on_inputs
 from transact.loading import LoadedModel, free_bytes
 from transact.progress import NO_PROGRESS, Progress
@@ -84,7 +84,7 @@ class ActivationStatistics:
     dtype: str
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file."""
+        """Write one safetensors file; raises `SaveRefused` if the disk refuses."""
         tensors = {
             f"{site}.{index}.{name}": getattr(moments, name)
             for site in ("attention", "mlp")
@@ -99,7 +99,10 @@ class ActivationStatistics:
             "fingerprint": self.fingerprint,
             "dtype": self.dtype,
         }
-        save_file(tensors, path, metadata={"transact": json.dumps(values)})
+        try:
+            save_file(tensors, path, metadata={"transact": json.dumps(values)})
+        except (OSError, SafetensorError) as error:
+            raise SaveRefused(f"{path} could not be written: {error}. Choose another place.") from error
 
     @classmethod
     def load(cls, path: str | Path) -> "ActivationStatistics":
@@ -149,6 +152,8 @@ def observe(
     Raises `NonFiniteActivations`, naming the layer, `InvalidText` for ids outside the vocabulary, and
     `NotEnoughMemory` where the Gram matrices would not fit.
     """
+    if batch_size < 1:
+        raise InvalidOption(f"batch_size is {batch_size}; give a whole number from 1.")
     calibration.check_vocabulary(loaded.spec.vocab_size)
     if gram:
         _check_gram_fits(loaded)

@@ -5,7 +5,7 @@ A plan is a value. It can be looked at, compared, stored as JSON, tried behind m
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -91,10 +91,10 @@ class PruningPlan:
 
         A plan from shapes alone (`ImportanceScores.random`) fits every model of those shapes.
         """
-        mine, theirs = self.fingerprint.split("/"), fingerprint.split("/")
+        mine, theirs = self.fingerprint.partition("/"), fingerprint.partition("/")
         if mine[0] != theirs[0]:
             raise InvalidPlan("This plan was made for a model of other shapes. Make a plan from this model's scores.")
-        if len(mine) == len(theirs) == 2 and mine[1] != theirs[1]:
+        if mine[2] and theirs[2] and mine[2] != theirs[2]:
             raise InvalidPlan(
                 "This plan was made for a model of the same shapes but other weights (another source, revision "
                 "or an earlier cut). Make a plan from this model's scores."
@@ -140,7 +140,8 @@ class PruningPlan:
                     }
                     for layer in self.layers
                 ],
-            }
+            },
+            allow_nan=False,
         )
 
     @classmethod
@@ -171,10 +172,37 @@ class PruningPlan:
                 metric=_text(values["metric"]),
                 calibration=_text(values["calibration"]),
                 allocation=_text(values["allocation"]),
-                requested=tuple((_text(name), float(value)) for name, value in values["requested"].items()),
+                requested=tuple((_text(name), _number(value)) for name, value in values["requested"].items()),
             )
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
-            raise InvalidPlan(f"This is no plan that can be read ({error}). Export the plan again.") from None
+        except KeyError as error:
+            raise InvalidPlan(f"This is no plan that can be read (it lacks {error}). Export the plan again.") from None
+        except (TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+            reason = str(error)[:200]
+            raise InvalidPlan(f"This is no plan that can be read ({reason}). Export the plan again.") from None
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A plan that was cut into a model, and how the cut was made up for."""
+
+    plan: PruningPlan
+    compensation: str
+
+
+def composed(cuts: tuple[Cut, ...]) -> PruningPlan:
+    """One plan for the model before the first cut that keeps what all cuts kept."""
+    whole = cuts[0].plan
+    for cut in cuts[1:]:
+        layers = tuple(
+            LayerPlan(
+                tuple(before.kept_head_groups[index] for index in after.kept_head_groups),
+                tuple(before.kept_channels[index] for index in after.kept_channels),
+                before.group_size,
+            )
+            for before, after in zip(whole.layers, cut.plan.layers, strict=True)
+        )
+        whole = replace(whole, layers=layers, metric=cut.plan.metric, calibration=cut.plan.calibration, requested=())
+    return whole
 
 
 def make_plan(
@@ -288,6 +316,12 @@ def _indices(values: list, available: int) -> tuple[int, ...]:
     if values[0] < 0 or values[-1] >= available:
         raise ValueError(f"an index is outside 0 to {available - 1}")
     return tuple(values)
+
+
+def _number(value) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+        raise ValueError(f"{value!r} is not a finite number")
+    return float(value)
 
 
 def _text(value) -> str:

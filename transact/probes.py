@@ -104,8 +104,9 @@ class _Reading:
 @torch.inference_mode()
 def _read(loaded: LoadedModel, pairs: list[tuple[str, str]], progress: Progress) -> list[_Reading]:
     """Read every (prompt, continuation), in batches of like length."""
-    starts = [len(encode_prompt(loaded, prompt)) for prompt, _ in pairs]
-    tokens = TokenSet.from_sequences([encode_prompt(loaded, "".join(pair)) for pair in pairs], name="probe")
+    rows = [encode_prompt(loaded, "".join(pair)) for pair in pairs]
+    starts = [_boundary(encode_prompt(loaded, prompt), row) for (prompt, _), row in zip(pairs, rows, strict=True)]
+    tokens = TokenSet.from_sequences(rows, name="probe")
     readings: dict[int, _Reading] = {}
     for batch in tokens.batches(batch_size=_BATCH):
         logits = loaded.model(input_ids=batch.input_ids.to(loaded.device), use_cache=False).logits.cpu()
@@ -119,3 +120,11 @@ def _read(loaded: LoadedModel, pairs: list[tuple[str, str]], progress: Progress)
             )
         progress(len(readings), len(pairs), "probe items")
     return [readings[index] for index in range(len(pairs))]
+
+
+def _boundary(prompt: list[int], whole: list[int]) -> int:
+    """Where the continuation begins: where both encodings part, as the last word may take its first letters in."""
+    together = zip(prompt, whole, strict=False)
+    return next(
+        (index for index, (one, other) in enumerate(together) if one != other), min(len(prompt), len(whole) - 1)
+    )

@@ -51,10 +51,13 @@ class ModelSpec:
         family = family_of(config.to_dict())
         hidden, heads = config.hidden_size, config.num_attention_heads
         groups = getattr(config, "num_key_value_heads", None) or heads
-        if min(hidden, heads, groups, config.intermediate_size, config.num_hidden_layers) < 1 or heads % groups:
+        head_dim = getattr(config, "head_dim", None)
+        head_dim = hidden // heads if head_dim is None and heads else head_dim
+        sizes = (hidden, heads, groups, head_dim, config.intermediate_size, config.num_hidden_layers)
+        if min(*sizes, config.vocab_size, config.max_position_embeddings) < 1 or heads % groups:
             raise ModelUnsupported(
                 f"The configuration gives hidden size {hidden}, {heads} heads, {groups} key/value heads and "
-                f"{config.intermediate_size} channels; all must be positive and the heads a multiple of the "
+                f"{config.intermediate_size} channels; all sizes must be positive and the heads a multiple of the "
                 "key/value heads. Check config.json."
             )
 
@@ -64,7 +67,7 @@ class ModelSpec:
         return cls(
             family=family.model_type,
             hidden_size=hidden,
-            head_dim=getattr(config, "head_dim", None) or hidden // heads,
+            head_dim=head_dim,
             vocab_size=config.vocab_size,
             max_position_embeddings=config.max_position_embeddings,
             tie_word_embeddings=bool(config.tie_word_embeddings),
@@ -144,8 +147,11 @@ class ModelSpec:
         return 2 * heads * self.head_dim * bytes_per_element
 
     def checkpoint_bytes(self, bytes_per_element: int = 2) -> int:
-        """Bytes of the weights on disk, without the few kilobytes of headers."""
-        return self.num_parameters * bytes_per_element
+        """Bytes of the weights in a stock checkpoint, without the few kilobytes of headers.
+
+        Layers of different sizes are stored padded to the widest (see `transact.checkpoint`).
+        """
+        return self.widest.num_parameters * bytes_per_element
 
     def with_layers(self, layers: tuple[LayerShape, ...]) -> "ModelSpec":
         return replace(self, layers=layers)
@@ -195,8 +201,10 @@ class ModelSpec:
             LayerShape(**{name: _positive(layer[name]) for name in LayerShape.__dataclass_fields__})
             for layer in values["layers"]
         )
-        if not layers or len({layer.group_size for layer in layers}) != 1:
-            raise ValueError("layers must be given and share one number of heads per key/value head")
+        if not layers or any(layer.num_attention_heads % layer.num_key_value_heads for layer in layers):
+            raise ValueError("layers must be given, their heads a multiple of their key/value heads")
+        if len({layer.group_size for layer in layers}) != 1:
+            raise ValueError("layers must share one number of heads per key/value head")
         return cls(
             family=values["family"],
             **{name: _positive(values[name]) for name in sizes},

@@ -9,7 +9,7 @@ from transact.compensation import COMPENSATIONS, Refit, refit_for
 from transact.errors import choice
 from transact.loading import LoadedModel
 from transact.observe import ActivationStatistics
-from transact.plan import LayerPlan, PruningPlan
+from transact.plan import Cut, LayerPlan, PruningPlan
 from transact.spec import ModelSpec
 
 
@@ -39,7 +39,7 @@ def prune(
             memo.update(_sliced_projections(layer, kept, loaded.spec, index, refit))
         model = copy.deepcopy(loaded.model, memo)
     _write_sizes(model, plan.spec)
-    return replace(loaded, model=model.eval(), spec=plan.spec, plans=(*loaded.plans, plan))
+    return replace(loaded, model=model.eval(), spec=plan.spec, cuts=(*loaded.cuts, Cut(plan, compensation)))
 
 
 def _sliced_projections(

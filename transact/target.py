@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 
 from transact.errors import InvalidTarget
 from transact.spec import LayerShape, ModelSpec
@@ -26,10 +27,13 @@ class PruningTarget:
         for name in ("keep_head_groups", "keep_channels"):
             value = getattr(self, name)
             if isinstance(value, Sequence) and not isinstance(value, str):
-                object.__setattr__(self, name, tuple(value))
-            counts = getattr(self, name) if isinstance(getattr(self, name), tuple) else (value,)
-            if not counts or any(isinstance(count, bool) or not isinstance(count, int) for count in counts):
+                value = tuple(value)
+            counts = value if isinstance(value, tuple) else (value,)
+            if not counts or any(isinstance(count, bool) or not isinstance(count, Integral) for count in counts):
                 raise InvalidTarget(f"{name} is {value!r}; give a whole number, or a tuple with one per layer.")
+
+            plain = tuple(map(int, counts))  # JSON knows no numpy integers
+            object.__setattr__(self, name, plain if isinstance(value, tuple) else plain[0])
 
     @classmethod
     def from_sparsity(
@@ -57,7 +61,7 @@ class PruningTarget:
         channels then fill what is left. Raises `InvalidTarget` below what one group and one channel a layer
         need.
         """
-        if isinstance(parameters, bool) or not isinstance(parameters, (int, float)) or not parameters > 0:
+        if isinstance(parameters, bool) or not isinstance(parameters, Real) or not 0 < parameters < float("inf"):
             raise InvalidTarget(f"parameters is {parameters!r}; give a positive number.")
         all_groups = [layer.num_key_value_heads for layer in spec.layers]
         all_channels = [layer.intermediate_size for layer in spec.layers]
@@ -98,7 +102,7 @@ class PruningTarget:
 
 
 def _sparsity(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < 1:
         raise InvalidTarget(
             f"The {name} is {value!r}; it is the fraction removed and must be at least 0 and below 1, so that "
             "every layer keeps something."

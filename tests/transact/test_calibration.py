@@ -69,6 +69,20 @@ def test_bad_token_ids_and_lengths_are_refused(stories):
         ta.CalibrationSet.from_texts(["text"], stories.tokenizer, seq_len=0)
 
 
+def test_what_is_no_text_is_refused(stories):
+    with pytest.raises(ta.InvalidText, match="half a character"):
+        ta.CalibrationSet.from_texts(["hello \ud83d"], stories.tokenizer)
+    with pytest.raises(ta.InvalidPrompt, match="half a character"):
+        ta.generate(stories, "hello \ud83d")
+    for texts in ("one text", ["text", None]):
+        with pytest.raises(ta.InvalidText, match="list of texts"):
+            ta.CalibrationSet.from_texts(texts, stories.tokenizer)
+    with pytest.raises(ta.InvalidText, match="from_texts"):
+        ta.CalibrationSet.from_document(["text"], stories.tokenizer)
+    with pytest.raises(ta.InvalidText, match="shape"):
+        ta.CalibrationSet.from_token_ids([[1, 2], [3]])
+
+
 def test_overlap_of_evaluation_with_calibration_is_told(stories):
     texts = ["One day a boy ran.", "A girl sang a song.", "The cat sat."]
     calibration = ta.CalibrationSet.from_texts(texts[:1], stories.tokenizer)

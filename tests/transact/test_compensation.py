@@ -64,17 +64,24 @@ def test_repair_lowers_the_error_of_every_site_and_adds_no_tensor(name):
     plain = ta.prune(dense, plan)
     repaired = ta.prune(dense, plan, compensation="least_squares", statistics=statistics)
     assert plain.model.state_dict().keys() == repaired.model.state_dict().keys()
+    head_dim = dense.spec.head_dim
     for index, kept in enumerate(plan.layers):
-        gram, chosen = statistics.mlp[index].gram, list(kept.kept_channels)
-        whole = dense.decoder_layers[index].mlp.down_proj.weight
+        heads = [head * head_dim + offset for head in kept.kept_heads for offset in range(head_dim)]
+        for site, role, chosen in (
+            ("attention", dense.layout.output, heads),
+            ("mlp", dense.layout.down, list(kept.kept_channels)),
+        ):
+            gram = getattr(statistics, site)[index].gram
+            errors = [_error(dense, model, index, role, chosen, gram) for model in (repaired, plain)]
+            assert errors[0] < errors[1]
 
-        def error(model, index=index, gram=gram, chosen=chosen, whole=whole):
-            difference = whole.clone()
-            difference[:, chosen] -= model.decoder_layers[index].mlp.down_proj.weight
-            return float(((difference @ gram) * difference).sum())
 
-        with torch.no_grad():
-            assert error(repaired) < error(plain)
+@torch.no_grad()
+def _error(dense, model, index, role, chosen, gram) -> float:
+    """‖X W^T − X_S W'^T‖² from the Gram matrix: tr(D G D^T) with D the difference of the weights."""
+    difference = dense.decoder_layers[index].get_submodule(role).weight.clone()
+    difference[:, chosen] -= model.decoder_layers[index].get_submodule(role).weight
+    return float(((difference @ gram) * difference).sum())
 
 
 def test_repaired_weights_fit_the_dtype_of_the_base(tmp_path):
@@ -87,6 +94,15 @@ def test_repaired_weights_fit_the_dtype_of_the_base(tmp_path):
     ta.save(repaired, tmp_path / "small", dtype=base.stored_dtype)
     again = ta.load(str(tmp_path / "small"), dtype="float32").model.state_dict()
     assert all(torch.equal(again[name], value) for name, value in repaired.model.state_dict().items())
+
+
+def test_the_repair_is_part_of_the_models_identity():
+    dense = build("llama")
+    statistics = ta.observe(dense, ta.CalibrationSet.from_token_ids(token_ids(dense, samples=20)), gram=True)
+    plan = ta.make_plan(ta.score(dense, statistics), dense.spec, ta.PruningTarget(2, 25))
+    plain = ta.prune(dense, plan)
+    repaired = ta.prune(dense, plan, compensation="least_squares", statistics=statistics)
+    assert plain.fingerprint != repaired.fingerprint
 
 
 def test_gram_matrices_count_real_tokens_alone_and_round_trip(tmp_path):

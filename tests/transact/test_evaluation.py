@@ -159,6 +159,44 @@ def test_sampled_generation_is_seeded_and_leaves_the_global_generator_alone(stor
     assert torch.equal(state, torch.random.get_rng_state())
 
 
+def test_greedy_is_greedy_whatever_the_checkpoint_prefers():
+    """Penalties, beams and odd settings of a generation config do not reach the comparison."""
+    plain, odd = (ta.load("bundled") for _ in range(2))
+    odd.model.generation_config.update(
+        repetition_penalty=1.5, num_beams=3, no_repeat_ngram_size=2, return_dict_in_generate=True, max_time=0.0
+    )
+    assert ta.generate(odd, "One day", max_new_tokens=40) == ta.generate(plain, "One day", max_new_tokens=40)
+    assert odd.model.generation_config.num_beams == 3
+
+
+def test_a_continuation_keeps_its_leading_space(stories):
+    assert ("Once" + ta.generate(stories, "Once", max_new_tokens=8)).startswith("Once upon")
+
+
+def test_a_bad_prompt_is_refused_before_anything_is_measured(stories):
+    evaluation = ta.EvaluationSet.from_texts(["One day a girl ran."], stories.tokenizer)
+    calls = []
+    with pytest.raises(ta.InvalidPrompt):
+        ta.evaluate(stories, evaluation, prompt="ball " * 600, progress=lambda *call: calls.append(call))
+    assert calls == []
+
+
+def test_texts_that_predict_nothing_do_not_count_as_texts():
+    loaded = build("llama")
+    rows = [row.tolist() for row in token_ids(loaded, samples=2)]
+    alone = ta.evaluate(loaded, ta.EvaluationSet.from_sequences(rows, name="two"), speed=False)
+    beside = ta.evaluate(loaded, ta.EvaluationSet.from_sequences([*rows, [3], [4]], name="four"), speed=False)
+    assert beside.perplexity_standard_error == pytest.approx(alone.perplexity_standard_error)
+    single = ta.evaluate(loaded, ta.EvaluationSet.from_sequences([rows[0], [3]], name="one"), speed=False)
+    assert single.perplexity_standard_error is None
+
+
+@pytest.mark.parametrize("options", [{"max_new_tokens": 0}, {"temperature": -1.0}, {"temperature": float("nan")}])
+def test_numbers_out_of_range_are_refused(stories, options):
+    with pytest.raises(ta.InvalidOption, match="at least 1 token"):
+        ta.generate(stories, "Once", **options)
+
+
 def _random_plan(loaded, groups, channels):
     target = ta.PruningTarget(keep_head_groups=groups, keep_channels=channels)
     return ta.make_plan(ta.ImportanceScores.random(loaded.spec), loaded.spec, target)

@@ -9,6 +9,7 @@ import torch
 
 import transact as ta
 from tests.tiny_models import TINY, build, token_ids
+from transact.plan import composed
 
 TARGETS = {
     # 3 of 4 groups: 6 heads, which do not divide a hidden size of 32
@@ -141,7 +142,10 @@ def test_pruning_twice_equals_pruning_once():
         expected = first.model(ids).logits
     with torch.no_grad():
         assert (second.model(ids).logits - expected).abs().max() < TOLERANCE
-    assert len(second.plans) == 2
+    assert len(second.cuts) == 2
+    whole = ta.prune(dense, composed(second.cuts))
+    with torch.no_grad():
+        assert (whole.model(ids).logits - expected).abs().max() < TOLERANCE
     assert second.spec.num_parameters == second.model.num_parameters()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import transact as ta
 from tests import hub
@@ -93,6 +94,7 @@ def _garbage(folder):
 
 
 def _lose_a_shard(folder):
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
     index = {"weight_map": {"lm_head.weight": "model-00002-of-00002.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
@@ -112,13 +114,16 @@ def _broken_config(folder):
         (_pickle_instead, ta.CheckpointBroken, "no safetensors"),
         (_truncate, ta.CheckpointBroken, "truncated or damaged"),
         (_garbage, ta.CheckpointBroken, "truncated or damaged"),
-        (_lose_a_shard, ta.CheckpointBroken, "00002 is missing|00002.safetensors is missing"),
+        (_lose_a_shard, ta.CheckpointBroken, "00002.safetensors is missing"),
         (_no_config, ta.CheckpointBroken, "no config.json"),
         (_broken_config, ta.CheckpointBroken, "not valid JSON"),
         (lambda f: _change_config(f, intermediate_size=44), ta.CheckpointBroken, r"calls for \[44, 32\]"),
         (lambda f: _change_config(f, num_hidden_layers=4), ta.CheckpointBroken, "no tensor model.layers.3"),
         (lambda f: _change_config(f, hidden_size=33), ta.CheckpointBroken, "not a valid Llama configuration"),
         (lambda f: _change_config(f, hidden_size="big"), ta.CheckpointBroken, "not a valid Llama configuration"),
+        (lambda f: _change_config(f, architectures=[None]), ta.ModelUnsupported, "not a list of names"),
+        (lambda f: _change_config(f, head_dim=0), ta.ModelUnsupported, "must be positive"),
+        (lambda f: (f / "config.json").write_text("[" * 100_000), ta.CheckpointBroken, "not valid JSON"),
         (lambda f: _change_config(f, num_key_value_heads=3), ta.ModelUnsupported, "multiple of the"),
         (lambda f: _change_config(f, model_type="mamba"), ta.ModelUnsupported, "'mamba' is not supported"),
         (lambda f: _change_config(f, quantization_config={"quant_method": "awq"}), ta.ModelUnsupported, "awq"),
@@ -131,6 +136,43 @@ def test_damaged_folders_are_refused(folder, damage, error, says, monkeypatch):
         ta.load(str(folder))
 
 
+def _rewrite_weights(folder, change) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda tensors: tensors.pop("lm_head.weight"), "lacks tensor lm_head.weight"),
+        (lambda tensors: tensors.pop("model.norm.weight"), "lacks tensor model.norm.weight"),
+        (
+            lambda tensors: tensors.update({"model.layers.0.self_attn.q_proj.bias": torch.ones(32)}),
+            "surplus tensor model.layers.0.self_attn.q_proj.bias",
+        ),
+    ],
+)
+def test_weights_that_are_not_those_of_the_configuration(folder, change, says):
+    """transformers would draw what is missing at random and drop what is left over."""
+    _rewrite_weights(folder, change)
+    with pytest.raises(ta.CheckpointBroken, match=says):
+        ta.load(str(folder))
+
+
+def test_other_safetensors_files_are_let_be(folder):
+    save_file({"model.embed_tokens.weight": torch.ones(3, 3)}, folder / "zz_adapter.safetensors")
+    assert ta.load(str(folder)).spec == build("llama").spec
+
+
+def test_layers_of_different_sizes_are_not_taken_for_a_plain_model():
+    dense = build("llama")
+    target = ta.PruningTarget((1, 2, 3), (4, 5, 6))
+    pruned = ta.prune(dense, ta.make_plan(ta.ImportanceScores.random(dense.spec), dense.spec, target))
+    with pytest.raises(ta.ModelUnsupported, match="different sizes"):
+        ta.LoadedModel.from_model(pruned.model)
+
+
 def test_names_that_lead_nowhere(tmp_path):
     (tmp_path / "file.txt").write_text("text")
     for name, says in (
@@ -138,6 +180,9 @@ def test_names_that_lead_nowhere(tmp_path):
         (str(tmp_path / "nowhere"), "no folder"),
         (str(tmp_path / "file.txt"), "is a file"),
         ("not a model!", "not a hub id"),
+        ("a" * 300, "not a hub id"),
+        ("~nosuchuser/model", "not a hub id"),
+        ("nul\0byte", "not a hub id"),
     ):
         with pytest.raises(ta.ModelNotFound, match=says):
             ta.load(name)
@@ -146,6 +191,8 @@ def test_names_that_lead_nowhere(tmp_path):
 def test_unknown_dtype_is_refused(folder):
     with pytest.raises(ta.InvalidOption, match="float32, bfloat16"):
         ta.load(str(folder), dtype="int3")
+    with pytest.raises(ta.InvalidOption, match="no device named 'gpu'; choose one of auto, cpu"):
+        ta.load(str(folder), device="gpu")
 
 
 def test_broken_tokenizer_is_named(folder):
@@ -213,6 +260,7 @@ def test_the_hub_and_all_the_ways_it_says_no(folder, tmp_path):
     }.items():
         assert answers[key].startswith(says), answers[key]
     assert not list((tmp_path / "home").rglob("*.bin")) and not list((tmp_path / "home").rglob("*.py"))
+    assert "offline" not in json.dumps(answers)
     # the same model again, with the hub gone: from the cache; another one: said so
     answers = _ask_hub(address, tmp_path / "home", ("team/tiny", None), ("team/other", None))
     assert answers["team/tiny@None"][2] == parameters
@@ -220,3 +268,19 @@ def test_the_hub_and_all_the_ways_it_says_no(folder, tmp_path):
     answers = _ask_hub(address, tmp_path / "home", ("team/tiny", None), ("team/other", None), offline=True)
     assert answers["team/tiny@None"][2] == parameters
     assert "offline mode is on" in answers["team/other@None"]
+
+
+def test_a_model_that_was_only_looked_at_is_not_called_broken(folder, tmp_path):
+    """With config.json alone in the cache and the hub gone, it is the hub that is missing."""
+    with hub.serve({"team/tiny": folder}) as address:
+        env = os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
+        look = "import transact as ta; ta.preflight('team/tiny')"
+        subprocess.run([sys.executable, "-c", look], env=env, check=True)
+    answers = _ask_hub(address, tmp_path / "home", ("team/tiny", None))
+    assert answers["team/tiny@None"].startswith("ModelNotFound: The hub could not be reached")
+
+
+def test_a_proxy_that_answers_in_the_hubs_place(tmp_path):
+    with hub.serve_nonsense() as address:
+        answers = _ask_hub(address, tmp_path / "home", ("team/tiny", None))
+    assert answers["team/tiny@None"].startswith("ModelNotFound: ")

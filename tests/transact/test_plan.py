@@ -8,6 +8,7 @@ import torch
 import transact as ta
 from tests.tiny_models import build
 from transact.importance import ImportanceScores
+from transact.spec import digest
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +139,13 @@ def test_json_round_trip_and_summary(spec):
         lambda plan: plan["dense_spec"].update(hidden_size=-4),
         lambda plan: plan["dense_spec"].update(family="nonsense"),
         lambda plan: plan["dense_spec"].update(head_dim=8),
+        lambda plan: _with_spec(plan, hidden_size=-4),
+        lambda plan: _with_spec(plan, vocab_size=2.5),
+        lambda plan: _with_spec(plan, layers=[]),
+        lambda plan: _with_spec(plan, layers=[{**layer, "num_attention_heads": 7} for layer in _layers(plan)]),
+        lambda plan: _with_spec(plan, layers=[{**layer, "num_attention_heads": 1} for layer in _layers(plan)]),
+        lambda plan: plan.update(requested={"mlp_sparsity": float("nan")}),
+        lambda plan: plan.update(requested={"mlp_sparsity": "0.5"}),
         lambda plan: plan.update(requested=[1]),
         lambda plan: plan.pop("fingerprint"),
     ],
@@ -148,6 +156,16 @@ def test_damaged_plans_are_refused(spec, damage):
     damage(values)
     with pytest.raises(ta.InvalidPlan):
         ta.PruningPlan.from_json(json.dumps(values))
+
+
+def _layers(plan: dict) -> list[dict]:
+    return plan["dense_spec"]["layers"]
+
+
+def _with_spec(plan: dict, **changes) -> None:
+    """Damage the spec and forge the fingerprint that goes with it."""
+    plan["dense_spec"].update(changes)
+    plan["fingerprint"] = digest(json.dumps(plan["dense_spec"], sort_keys=True))
 
 
 @pytest.mark.parametrize("text", ["", "null", "[]", "{", '"plan"', "[" * 100_000])

@@ -46,6 +46,14 @@ def test_a_broken_model_solves_nothing_by_luck(stories):
     assert torch.is_grad_enabled()
 
 
+@pytest.mark.parametrize(("prompt", "answer"), [("Once upon a ti", "me"), ("Once up", "on"), ("the litt", "le")])
+def test_a_broken_model_gains_nothing_where_prompt_and_answer_melt_into_one_token(stories, prompt, answer):
+    target = ta.PruningTarget(keep_head_groups=1, keep_channels=1)
+    plan = ta.make_plan(ta.ImportanceScores.random(stories.spec), stories.spec, target)
+    probe = Probe("story", "", (ExactMatch(prompt, answer),))
+    assert ta.run_probe(ta.prune(stories, plan), probe).correct == 0
+
+
 def test_a_probe_without_items_is_refused(stories):
     with pytest.raises(ta.InvalidText, match="no items"):
         ta.run_probe(stories, ta.load_probes()[0], limit=0)
