@@ -59,7 +59,7 @@ def code(recipe: Recipe) -> str:
             ),
             "report = ta.evaluate(pruned, evaluation, reference=loaded)",
         ]  # fmt: skip
-    lines += ["", f'ta.save(pruned, "{OUTPUT_FOLDER}")']
+    lines += ["", f'ta.save(pruned, "{OUTPUT_FOLDER}", dtype=pruned.file_dtype)']
     return "\n".join(lines) + "\n"
 
 

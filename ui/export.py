@@ -20,7 +20,7 @@ class Exports:
     def checkpoint(self, owner: str, name: str, pruned: ta.LoadedModel) -> tuple[Path, ta.SaveReport]:
         """A zip of the stock checkpoint with tokenizer, plan.json and model card."""
         folder = self._fresh(owner)
-        report = ta.save(pruned, folder / name)
+        report = ta.save(pruned, folder / name, dtype=pruned.file_dtype)
         archive = folder / f"{name}.zip"
         # weights do not shrink, so they are stored as they are
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as zipped:

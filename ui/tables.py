@@ -142,7 +142,7 @@ def _rows(result: Result):
     for kind, before, after in result.probes:
         change = f"{(after - before) * 100:+.0f} points".replace("-", "−")
         yield _row(f"Task: {kind}", "probe, share right", numbers.percent(before), numbers.percent(after), change)
-    width = report.checkpoint_bytes // report.parameters
+    width = report.reference_checkpoint_bytes // report.reference_parameters
     for label, term, field, show in (
         ("Reading speed", "prefill, tokens per second", "prefill_tokens_per_second", numbers.count),
         ("Writing speed", "decode, tokens per second", "decode_tokens_per_second", numbers.count),

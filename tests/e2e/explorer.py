@@ -1,6 +1,6 @@
 """The page as a visitor uses it: the steps by name, and a record of what the browser complained about."""
 
-from playwright.sync_api import Browser, Page, Request
+from playwright.sync_api import Browser, Page, Request, TimeoutError
 
 SLOW = 60_000
 """Milliseconds; far above what a step takes, so that a busy machine fails no test."""
@@ -29,10 +29,17 @@ class Explorer:
 
     def says(self, words: str) -> str:
         """Wait until the message line holds `words`; the whole sentence."""
-        self.page.wait_for_function(
-            "words => document.querySelector('#message').innerText.includes(words)", arg=words, timeout=SLOW
-        )
-        return self.text("message")
+        try:
+            said = self.page.wait_for_function(
+                "words => (text => text.includes(words) && text)(document.querySelector('#message').innerText)",
+                arg=words,
+                timeout=SLOW,
+            )
+        except TimeoutError:
+            raise AssertionError(
+                f"waited for {words!r}; the page says {self.text('message')!r}, progress {self.text('progress')!r}"
+            ) from None
+        return said.json_value()
 
     def type_number(self, elem_id: str, value: float) -> None:
         """Type into a slider's number box, as a visitor does."""

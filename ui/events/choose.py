@@ -113,12 +113,19 @@ def connect(desk: Desk, panels: Panels) -> None:
         return quick(panels, lambda: show_layer(round(event.layer), visitor(request)))
 
     sliders = [panels.maps.attention, panels.maps.mlp]
-    for slider in sliders:
-        # raw values, so that a number typed out of range gets a sentence of ours
-        moved = slider.change(
-            on_sliders, sliders, panels.marked, trigger_mode="always_last", preprocess=False, queue=False, **LIGHT
-        )
-        moved.then(on_moved, None, panels.followers, trigger_mode="always_last", **LIGHT)
+    # One event for both, so that two moves in a row are never answered in the wrong order. Raw values, so that a
+    # number typed out of range gets a sentence of ours.
+    moved = gr.on(
+        [slider.change for slider in sliders],
+        on_sliders,
+        sliders,
+        panels.marked,
+        trigger_mode="always_last",
+        preprocess=False,
+        queue=False,
+        **LIGHT,
+    )
+    moved.then(on_moved, None, panels.followers, trigger_mode="always_last", **LIGHT)
     panels.maps.metric.input(on_metric, panels.maps.metric, panels.all, **LIGHT)
     panels.maps.normalisation.input(on_normalisation, panels.maps.normalisation, panels.all, **LIGHT)
     allotted = panels.maps.allocation.input(on_allocation, panels.maps.allocation, panels.marked, **LIGHT)
