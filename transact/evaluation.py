@@ -10,7 +10,7 @@ import torch
 from transact.calibration import Batch, EvaluationSet
 from transact.errors import InvalidText, NonFiniteActivations
 from transact.generation import encode_prompt, generate
-from transact.loading import LoadedModel
+from transact.loading import DTYPES, LoadedModel
 from transact.progress import NO_PROGRESS, Progress
 from transact.speed import DECODE_TOKENS, PREFILL_TOKENS, REPEATS, Speed, measure_speed
 
@@ -29,8 +29,8 @@ class EvalReport:
     (the second one pairs them); None where there is only one text. `top1_agreement` is the share of
     positions where both models rate the same token highest, `kl_divergence` the mean of KL(reference ‖ model)
     in nats over the same positions. Speeds in tokens per second, `flops_per_token` at a context of 512,
-    `kv_bytes_per_token` and `checkpoint_bytes` in the dtype in memory. `protocol` says for each group of
-    numbers how it was taken. Fields without a reference are None.
+    `kv_bytes_per_token` in the dtype in memory, `checkpoint_bytes` in the dtype of the base's files.
+    `protocol` says for each group of numbers how it was taken. Fields without a reference are None.
     """
 
     perplexity: float
@@ -234,7 +234,7 @@ def _costs(loaded: LoadedModel, speed: Speed | None, text: str | None, *, prefix
         "parameters": loaded.spec.num_parameters,
         "flops_per_token": loaded.spec.flops_per_token(context=_CONTEXT),
         "kv_bytes_per_token": loaded.spec.kv_bytes_per_token(width),
-        "checkpoint_bytes": loaded.spec.checkpoint_bytes(width),
+        "checkpoint_bytes": loaded.spec.checkpoint_bytes(DTYPES[loaded.file_dtype].itemsize),
         "prefill_tokens_per_second": None if speed is None else speed.prefill,
         "decode_tokens_per_second": None if speed is None else speed.decode,
         "generation": text,
@@ -263,7 +263,10 @@ def _protocol(loaded: LoadedModel, evaluation: EvaluationSet, prompt: str | None
     protocol = {
         "perplexity": f"exp of the mean loss over {texts}; standard error over texts, paired for the difference",
         "agreement": f"top-1 and KL(reference ‖ model), in nats, over the same positions of {texts}",
-        "costs": f"FLOPs per token at a context of {_CONTEXT}; bytes in {dtype}",
+        "costs": (
+            f"FLOPs per token at a context of {_CONTEXT}; KV-cache bytes in {dtype}, checkpoint bytes in "
+            f"{loaded.file_dtype}"
+        ),
     }
     if speed:
         protocol["speed"] = (

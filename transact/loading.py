@@ -97,6 +97,12 @@ class LoadedModel:
         return next(self.model.parameters()).dtype
 
     @property
+    def file_dtype(self) -> str:
+        """The dtype a checkpoint needs to lose nothing: that of the base's files, or of memory if narrower."""
+        in_memory = str(self.dtype).removeprefix("torch.")
+        return in_memory if self.dtype.itemsize < DTYPES[self.stored_dtype].itemsize else self.stored_dtype
+
+    @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 

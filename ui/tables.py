@@ -142,14 +142,15 @@ def _rows(result: Result):
     for kind, before, after in result.probes:
         change = f"{(after - before) * 100:+.0f} points".replace("-", "−")
         yield _row(f"Task: {kind}", "probe, share right", numbers.percent(before), numbers.percent(after), change)
-    width = report.reference_checkpoint_bytes // report.reference_parameters
+    file_width = report.reference_checkpoint_bytes // report.reference_parameters
+    cache_width = report.reference_kv_bytes_per_token // result.plan.dense_spec.kv_bytes_per_token(1)
     for label, term, field, show in (
         ("Reading speed", "prefill, tokens per second", "prefill_tokens_per_second", numbers.count),
         ("Writing speed", "decode, tokens per second", "decode_tokens_per_second", numbers.count),
         ("Weights", "parameters", "parameters", numbers.count),
         ("Work per token", "FLOPs", "flops_per_token", numbers.count),
-        ("Memory per token", f"KV cache, {width} bytes a value", "kv_bytes_per_token", numbers.size),
-        ("File", f"checkpoint, {width} bytes a weight", "checkpoint_bytes", numbers.size),
+        ("Memory per token", f"KV cache, {cache_width} bytes a value", "kv_bytes_per_token", numbers.size),
+        ("File", f"checkpoint, {file_width} bytes a weight", "checkpoint_bytes", numbers.size),
     ):
         before, after = getattr(report, f"reference_{field}"), getattr(report, field)
         if before and after:
