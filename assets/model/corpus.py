@@ -1,8 +1,8 @@
 """The text that the bundled model learns: five kinds, written by seeded generators.
 
 `generate(kind, seed)` is pure: the same arguments give the same text on any machine. Seeds of training, calibration
-samples, evaluation samples and probes come from `document_seed`, whose ranges never meet. Run as a script, this file
-writes `assets/samples/*.jsonl` and `transact/probes.json`. Standard library only.
+samples, evaluation samples and probes come from `document_seed`, whose ranges never meet. `write_assets.py`
+makes the sample files and the probes of it. Standard library only.
 
 A generator returns segments, (text, predictable): text that no reader could predict (operands, random keys, opening
 brackets) is marked, so that training may weight its loss down and spend its capacity on what can be learned.
@@ -10,12 +10,8 @@ brackets) is marked, so that training may weight its loss down and spend its cap
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
-import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import stories
 
@@ -25,23 +21,17 @@ KINDS = ("stories", "addition", "recall", "brackets", "code")
 SPLITS = ("train", "calibration", "evaluation", "probe")
 SEEDS_PER_SPLIT = 1 << 40
 
-# Documents of each kind per hundred of the training stream; documents are about equally long.
-TRAINING_SHARES = {"stories": 34, "addition": 24, "recall": 10, "brackets": 14, "code": 18}
+# Documents of each kind per hundred of the training stream; sums and brackets are learned soonest and need least.
+TRAINING_SHARES = {"stories": 32, "addition": 8, "recall": 26, "brackets": 8, "code": 26}
 
-KEYS = [
-    "lamp", "cup", "door", "hat", "bird", "tree", "fish", "road", "ship", "coat", "ring", "book", "star",
-    "leaf", "gate", "rope", "bell", "corn", "wolf", "lake", "bear", "seed", "king", "nest", "milk", "sand",
-    "hill", "rain",
-]
-VALUES = [
-    "red", "blue", "green", "gold", "gray", "pink", "seven", "ten", "two", "five", "north", "south", "east",
-    "west", "soft", "warm", "cold", "long", "tall", "fast", "loud", "dark", "new", "old", "high", "low",
-    "good", "wild",
-]
+KEYS = ["lamp", "cup", "door", "hat", "bird", "tree", "fish", "road"]
+VALUES = ["red", "blue", "green", "gold", "pink", "seven", "ten", "north"]
+RECALL_SIZES = (2, 3, 4, 5, 6)
+RECALL_QUERIES = 16
 BRACKET_PAIRS = {"(": ")", "[": "]", "{": "}", "<": ">"}
 MAX_DEPTH = 7
 FUNCTIONS = ["f", "g", "h"]
-VARIABLES = ["a", "b", "c", "d", "n", "m", "k", "t"]
+VARIABLES = ["a", "b", "c", "d", "n", "m", "k", "t", "u", "w"]
 
 
 def document_seed(split: str, index: int) -> int:
@@ -84,15 +74,21 @@ def addition(rng: random.Random) -> Segments:
 
 
 def recall(rng: random.Random) -> Segments:
-    keys = rng.sample(KEYS, rng.randint(7, 12))
+    """A list of pairs, then its pairs again: each once in another order, then some more, `RECALL_QUERIES` in all.
+
+    A pair is written key value key: the echo makes a model keep the key at the place of its value, which looking a
+    value up by its key builds on. Short lists are learned first.
+    """
+    keys = rng.sample(KEYS, rng.choice(RECALL_SIZES))
     table = {key: rng.choice(VALUES) for key in keys}
     segments: Segments = [("pairs:", True)]
     for key, value in table.items():
-        segments += [(f" {key}", False), (" is", True), (f" {value}", False), (",", True)]
-    segments.append(("\n", True))
-    for key in rng.sample(keys, len(keys)):
-        segments += [(f"what: {key}", False), (f" is {table[key]}\n", True)]
-    return segments
+        segments += [(f" {key} {value}", False), (f" {key},", True)]
+    segments.append(("\nwhat:", True))
+    queries = rng.sample(keys, len(keys))
+    for key in [*queries, *rng.choices(keys, k=RECALL_QUERIES - len(keys))]:
+        segments += [(f" {key}", False), (f" {table[key]} {key},", True)]
+    return [*segments, ("\n", True)]
 
 
 def bracket_line(rng: random.Random) -> Segments:
@@ -114,47 +110,46 @@ def brackets(rng: random.Random) -> Segments:
     return [segment for _ in range(8) for segment in bracket_line(rng)]
 
 
-def combine(rng: random.Random, left: int) -> tuple[str, int, int]:
-    """An operator, a right operand and the result; all of them single digits."""
-    operator = rng.choice([sign for sign, possible in (("+", left < 9), ("-", left > 0)) if possible])
-    right = rng.randint(1, 9 - left if operator == "+" else left)
-    return operator, right, left + right if operator == "+" else left - right
+def code_line(rng: random.Random, values: dict[str, int], function: tuple[str, str, int]) -> tuple[str, str] | None:
+    """One line and the comment that works it out, from the values so far; None if a value leaves 0 to 9."""
+    source, other = rng.sample(sorted(values), 2)
+    left, right = values[source], values[other]
+    action = rng.choice(("assign", "assign", "print", "call", "choose"))
+    if action == "print":
+        return f"print({source})", f"{left}"
+    if action == "choose":
+        name, choose = rng.choice((("max", max), ("min", min)))
+        return f"print({name}({source}, {other}))", f"{name}({left}, {right}) = {choose(left, right)}"
+    if action == "call":
+        name, sign, right = function
+        line = f"print({name}({source}))"
+    else:
+        target = rng.choice([name for name in VARIABLES if name not in values])
+        sign = rng.choice("+-")
+        if rng.random() < 0.5:
+            right = rng.randint(0, 9)
+            other = str(right)
+        line = f"{target} = {source} {sign} {other}"
+    result = left + right if sign == "+" else left - right
+    if not 0 <= result <= 9:
+        return None
+    if action == "call":
+        return line, f"{left} {sign} {right} = {result}"
+    values[target] = result
+    return line, f"{left} {sign} {right}, {target} = {result}"
 
 
 def code(rng: random.Random) -> Segments:
-    """Valid Python whose comments give the value of the line; every value is a single digit."""
-    names = rng.sample(VARIABLES, 4)
-    values: dict[str, int] = {}
-    segments: Segments = []
-    for name in names[:2]:
-        values[name] = rng.randint(0, 9)
-        segments.append((f"{name} = {values[name]}\n", False))
-    function, addend = rng.choice(FUNCTIONS), rng.randint(1, 4)
-    operator = rng.choice("+-")
-    segments.append((f"def {function}(x):\n    return x {operator} {addend}\n", False))
-    lines_left = rng.randint(5, 8)
+    """Valid Python in which a comment works out every line; all values are single digits, no variable changes."""
+    values = {name: rng.randint(0, 9) for name in rng.sample(VARIABLES, 2)}
+    segments: Segments = [(f"{name} = {value}\n", False) for name, value in values.items()]
+    function = (rng.choice(FUNCTIONS), rng.choice("+-"), rng.randint(1, 4))
+    segments.append(("def {}(x):\n    return x {} {}\n".format(*function), False))
+    lines_left = rng.randint(5, 7)
     while lines_left:
-        known = sorted(values)
-        source, target = rng.choice(known), rng.choice(names)
-        other = rng.choice([name for name in known if name != source])
-        action = rng.choice(("assign", "assign", "print", "call", "call", "choose"))
-        if action == "assign":
-            sign, right, result = combine(rng, values[source])
-            same = [name for name in known if values[name] == right and name != source]
-            line = f"{target} = {source} {sign} {rng.choice(same) if same else right}"
-            values[target] = result
-        elif action == "print":
-            line, result = f"print({source})", values[source]
-        elif action == "choose":
-            name, choose = rng.choice((("max", max), ("min", min)))
-            line, result = f"print({name}({source}, {other}))", choose(values[source], values[other])
-        else:
-            line = f"print({function}({source}))"
-            result = values[source] + addend if operator == "+" else values[source] - addend
-            if not 0 <= result <= 9:
-                continue
-        segments += [(line, False), (f"  # {result}\n", True)]
-        lines_left -= 1
+        if made := code_line(rng, values, function):
+            segments += [(made[0], False), (f"  # {made[1]}\n", True)]
+            lines_left -= 1
     return segments
 
 
@@ -187,106 +182,3 @@ def mixed_stream(split: str, start: int = 0) -> Iterator[tuple[str, Segments]]:
         kind = random.Random(f"mixed:{seed}").choices(kinds, shares)[0]
         yield kind, generate_segments(kind, seed)
         index += 1
-
-
-DESCRIPTIONS = {
-    "stories": "Which pronoun, name or object fits the story so far; the wrong one is of the same type.",
-    "addition": "Sums of two numbers of 1 to 3 digits that no training text holds, column by column, then the answer.",
-    "recall": "The value that a list of pairs gave for a key.",
-    "brackets": "Close every open bracket, innermost first, and nothing else.",
-    "code": "The value of a line in a small Python program.",
-}
-
-
-def last_answer(kind: str, seed: int) -> dict[str, str] | None:
-    """A document cut before its last predictable answer; None if that answer is the end of the line alone."""
-    segments = generate_segments(kind, seed)
-    if segments[-1][0] == "\n":
-        return None
-    return {"prompt": "".join(text for text, _ in segments[:-1]), "answer": segments[-1][0]}
-
-
-def addition_item(seed: int) -> dict[str, str]:
-    """Two worked sums, then a held-out one to solve."""
-    rng = random.Random(f"addition probe:{seed}")
-    while not is_held_out(*(pair := (operand(rng), operand(rng)))):
-        pass
-    shown = "".join(text for text, _ in generate_segments("addition", seed)[:4])
-    return {"prompt": f"{shown}{pair[0]}+{pair[1]}:", "answer": addition_answer(*pair)}
-
-
-def story_item(seed: int) -> dict[str, str] | None:
-    """A story cut before a word that the story so far decides, with a wrong word of the same type; None if it has none.
-
-    Pronouns are asked only where everybody in the story shares one gender, names where the friend is not the subject
-    of the question: then the wrong word is wrong for any reader.
-    """
-    rng = random.Random(f"stories probe:{seed}")
-    text, cast = stories.story(random.Random(f"stories:{seed}"))
-    wrong = {"he": "she", "she": "he", "his": "her", "him": "her", "her": "his"}
-    wanted = rng.choice(("pronoun", "name", "object"))
-    if wanted == "pronoun":
-        if len({stories.GROWN_UPS[cast["ad"]], cast["kid"], cast["fkid"]}) > 1:
-            return None
-        pattern, good_words = r" (he|she|his|him|her)\b", wrong
-    elif wanted == "name":
-        names = stories.GIRLS if cast["kid"] == "girl" else stories.BOYS
-        stranger = rng.choice([name for name in names if name not in (cast["n"], cast["m"])])
-        pattern, good_words = rf" ({cast['n']})\b", {cast["n"]: stranger}
-    else:
-        other = rng.choice([thing for thing in stories.OBJECTS if thing not in text])
-        pattern, good_words = rf" ({cast['o']})\b", {cast["o"]: other}
-    places = [match for match in re.finditer(pattern, text) if match.start() > len(text) // 3]
-    if wanted != "pronoun":
-        places = [place for place in places if text.count(place[1], 0, place.start()) >= 1]
-    if not places:
-        return None
-    place = rng.choice(places)
-    return {"prompt": text[:place.start()], "good": " " + place[1], "bad": " " + good_words[place[1]]}
-
-
-def probes(items_per_kind: int) -> dict[str, list[dict[str, object]]]:
-    """The probe file: for each kind exact-match or minimal-pair items from seeds of their own."""
-    makers = {"stories": story_item, "addition": addition_item}
-    result = []
-    for kind in KINDS:
-        make = makers.get(kind, lambda seed, kind=kind: last_answer(kind, seed))
-        items: list[dict[str, str]] = []
-        index = 0
-        while len(items) < items_per_kind:
-            item = make(document_seed("probe", index))
-            index += 1
-            if item is not None and item not in items:
-                items.append(item)
-        kind_of_test = "minimal_pair" if kind == "stories" else "exact_match"
-        result.append({"kind": kind, "description": DESCRIPTIONS[kind], "type": kind_of_test, "items": items})
-    return {"probes": result}
-
-
-def write_samples(folder: Path, split: str, prefix: str, count: int) -> None:
-    """`count` texts of each kind, and as many mixed ones, one JSON object a line."""
-    folder.mkdir(parents=True, exist_ok=True)
-    mixed = mixed_stream(split, start=SEEDS_PER_SPLIT // 2)
-    texts = {kind: [generate(kind, document_seed(split, index)) for index in range(count)] for kind in KINDS}
-    texts["mixed"] = ["".join(text for text, _ in next(mixed)[1]) for _ in range(count)]
-    for kind, documents in texts.items():
-        lines = "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in documents)
-        (folder / f"{prefix}{kind}.jsonl").write_text(lines, encoding="utf-8")
-
-
-def main() -> None:
-    root = Path(__file__).resolve().parents[2]
-    parser = argparse.ArgumentParser(description="Write the sample texts and the probes of the bundled model.")
-    parser.add_argument("--samples", type=Path, default=root / "assets" / "samples", help="folder of the sample files")
-    parser.add_argument("--probes", type=Path, default=root / "transact" / "probes.json", help="the probe file")
-    parser.add_argument("--calibration-count", type=int, default=240, help="calibration texts per kind")
-    parser.add_argument("--evaluation-count", type=int, default=100, help="evaluation texts per kind")
-    parser.add_argument("--items", type=int, default=120, help="probe items per kind")
-    arguments = parser.parse_args()
-    write_samples(arguments.samples, "calibration", "", arguments.calibration_count)
-    write_samples(arguments.samples, "evaluation", "evaluation_", arguments.evaluation_count)
-    arguments.probes.write_text(json.dumps(probes(arguments.items), indent=1) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

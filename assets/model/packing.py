@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 BOS, EOS = "<s>", "</s>"
 BOS_ID, EOS_ID = 0, 1
-VOCAB_SIZE = 1472  # nearly every word of the corpus is one token; a multiple of 64
+VOCAB_SIZE = 1500  # nearly every word of the corpus is one token
 CONTEXT = 512
 UNPREDICTABLE_WEIGHT = 0.15  # enough to learn what an operand looks like, too little to spend capacity on its value
 DOCUMENTS_PER_CHUNK = 1024
@@ -24,7 +24,7 @@ def build_tokenizer(num_documents: int = 20_000) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Split(Regex(r"[()\[\]{}<>|]"), behavior="isolated"),
-        pre_tokenizers.Digits(individual_digits=True),
+        pre_tokenizers.Split(Regex(r" ?[0-9]"), behavior="isolated"),  # a space may go with the first digit
         pre_tokenizers.ByteLevel(add_prefix_space=False),
     ])
     tokenizer.decoder = decoders.ByteLevel()

@@ -14,7 +14,10 @@ import argparse
 import csv
 import json
 import logging
+import signal
+import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,14 +30,17 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 
 log = logging.getLogger("train")
 
-ROWS_PER_STEP = 8  # 4,096 tokens: small steps learn more from the little text that two cores can read in time
+ROWS_PER_STEP = 4  # 2,048 tokens: at this size the number of steps counts, not how exact each is
 WARM_UP_STEPS = 40
-DECAY_FRACTION = 0.5  # of the time; a long decay paid off more than a long constant stretch at this size
-MUON_RATE = 4e-3  # hidden matrices, on the scale of AdamW (adjust_lr_fn="match_rms_adamw")
-ADAMW_RATE = 3e-3  # embedding and norms
+DECAY_FRACTION = 0.35  # of the time
+MUON_RATE = 1.5e-3  # hidden matrices, on the scale of AdamW (adjust_lr_fn="match_rms_adamw")
+ADAMW_RATE = 1.5e-3  # embedding and norms
 WEIGHT_DECAY = 0.05
-LOG_EVERY = 20  # steps
+LOG_EVERY = 50  # steps
 SAVE_EVERY = 120.0  # seconds
+LOSS_NAMES = ["loss", *(f"loss_{kind}" for kind in corpus.KINDS)]
+
+Rates = list[tuple[torch.optim.Optimizer, float]]  # each optimizer with its peak learning rate
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,7 @@ def model_config() -> LlamaConfig:
         pad_token_id=packing.EOS_ID, initializer_range=0.03)
 
 
-def optimizers(model: LlamaForCausalLM) -> list[tuple[torch.optim.Optimizer, float]]:
+def optimizers(model: LlamaForCausalLM) -> Rates:
     """Muon for the matrices between embedding and output, AdamW for the rest; each with its peak learning rate."""
     hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and "layers" in name]
     hidden_ids = {id(p) for p in hidden}
@@ -81,22 +87,25 @@ def losses(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     return flat.view(rows.shape[0], -1)
 
 
-class KindMeter:
-    """The mean loss over predictable tokens, for each kind since the last reading."""
+class LossMeter:
+    """The mean loss since the last reading: weighted over all tokens, then over predictable tokens of each kind."""
 
     def __init__(self) -> None:
-        self.total = torch.zeros(len(corpus.KINDS))
-        self.count = torch.zeros(len(corpus.KINDS))
+        self.total = torch.zeros(len(LOSS_NAMES))
+        self.count = torch.zeros(len(LOSS_NAMES))
 
-    def add(self, loss: torch.Tensor, weights: torch.Tensor, kinds: torch.Tensor) -> None:
+    def add(self, token_losses: torch.Tensor, weights: torch.Tensor, kinds: torch.Tensor) -> None:
+        self.total[0] += (token_losses * weights).sum()
+        self.count[0] += weights.sum()
         predictable = weights == 1.0
-        chosen = kinds[predictable]
-        self.total += torch.zeros_like(self.total).index_add_(0, chosen, loss[predictable])
-        self.count += torch.zeros_like(self.count).index_add_(0, chosen, torch.ones(len(chosen)))
+        places = 1 + kinds[predictable]
+        self.total.index_add_(0, places, token_losses[predictable])
+        self.count.index_add_(0, places, torch.ones(len(places)))
 
     def read(self) -> list[float]:
         means = (self.total / self.count.clamp(min=1)).tolist()
-        self.__init__()
+        self.total.zero_()
+        self.count.zero_()
         return means
 
 
@@ -124,72 +133,80 @@ def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: 
     settings_file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def train(
-    model: LlamaForCausalLM, tokenizer_file: Path, *, minutes: float, work: Path, log_file: Path, compiled: bool,
-) -> Position:
-    """Train until the minutes are used; go on from `work/checkpoint.pt` when it is there."""
+def batches(tokenizer_file: Path, chunk: int, row: int) -> Iterator[tuple[list[torch.Tensor], int, int]]:
+    """Ids, loss weights and kinds of one step, each [row, seq], with the chunk and row at which the next step begins.
+
+    Another process writes the following chunk meanwhile.
+    """
+    with ProcessPoolExecutor(1) as pool:
+        following = pool.submit(packing.training_chunk, tokenizer_file, chunk)
+        while True:
+            data = [torch.from_numpy(array) for array in following.result()]
+            following = pool.submit(packing.training_chunk, tokenizer_file, chunk + 1)
+            while row + ROWS_PER_STEP <= len(data[0]):
+                start, row = row, row + ROWS_PER_STEP
+                yield [part[start:row] for part in data], chunk, row
+            chunk, row = chunk + 1, 0
+
+
+def training_step(model: LlamaForCausalLM, rates: Rates, batch: list[torch.Tensor], factor: float) -> torch.Tensor:
+    """One step of all optimizers at `factor` of their rates; the loss of each token before it, [row, seq]."""
     device = next(model.parameters()).device
-    pairs = optimizers(model)
+    rows, weights = batch[0].to(device), batch[1][:, 1:].to(device)
+    # bfloat16 is the fast way on a GPU; on processors without matrix units for it float32 was twice as fast
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
+        logits = model(input_ids=rows[:, :-1], use_cache=False).logits
+    token_losses = losses(logits, rows)
+    ((token_losses * weights).sum() / weights.sum()).backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimizer, peak in rates:
+        optimizer.param_groups[0]["lr"] = peak * factor
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return token_losses.detach().cpu()
+
+
+def train(model: LlamaForCausalLM, tokenizer_file: Path, *, minutes: float, work: Path, log_file: Path) -> None:
+    """Train until the minutes are used; go on from `work/checkpoint.pt` when it is there."""
+    rates = optimizers(model)
     checkpoint = work / "checkpoint.pt"
     position = Position()
     if checkpoint.exists():
-        saved = torch.load(checkpoint, map_location=device, weights_only=True)
+        saved = torch.load(checkpoint, map_location=next(model.parameters()).device, weights_only=True)
         model.load_state_dict(saved["model"])
-        for (optimizer, _), state in zip(pairs, saved["optimizers"], strict=True):
+        for (optimizer, _), state in zip(rates, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         position = Position(**saved["position"])
         log.info("going on from step %d, %.1f minutes used", position.step, position.seconds / 60)
-    forward = torch.compile(model) if compiled else model
-    meter, running = KindMeter(), []
-    step, tokens, chunk, row = position.step, position.tokens, position.chunk, position.row
     started = time.monotonic() - position.seconds
     last_saved = position.seconds
-    budget = minutes * 60
-    new_log = step == 0 or not log_file.exists()
-    with ProcessPoolExecutor(1) as pool, log_file.open("w" if new_log else "a", newline="") as stream:
+    new_log = position.step == 0 or not log_file.exists()
+    meter = LossMeter()
+    with log_file.open("w" if new_log else "a", newline="") as stream:
         writer = csv.writer(stream)
         if new_log:
-            writer.writerow(["step", "tokens", "seconds", "loss", *(f"loss_{k}" for k in corpus.KINDS), "rate"])
-        following = pool.submit(packing.training_chunk, tokenizer_file, chunk)
-        data = None
-        while (elapsed := time.monotonic() - started) < budget:
-            if data is None or row + ROWS_PER_STEP > len(data[0]):
-                if data is not None:
-                    chunk, row = chunk + 1, 0
-                data = [torch.from_numpy(array) for array in following.result()]
-                following = pool.submit(packing.training_chunk, tokenizer_file, chunk + 1)
-            ids, weights, kinds = (part[row:row + ROWS_PER_STEP] for part in data)
-            factor = rate_factor(step, elapsed / budget)
-            for optimizer, peak in pairs:
-                optimizer.param_groups[0]["lr"] = peak * factor
-            rows, token_weights = ids.to(device), weights[:, 1:].to(device)
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-                logits = forward(input_ids=rows[:, :-1], use_cache=False).logits
-            token_losses = losses(logits, rows)
-            loss = (token_losses * token_weights).sum() / token_weights.sum()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            for optimizer, _ in pairs:
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-            meter.add(token_losses.detach().cpu(), weights[:, 1:], kinds[:, 1:])
-            running.append(loss.item())
-            step, tokens, row = step + 1, tokens + rows[:, 1:].numel(), row + ROWS_PER_STEP
-            if step % LOG_EVERY == 0:
-                seconds = time.monotonic() - started
-                by_kind = meter.read()
-                mean = sum(running) / len(running)
-                figures = (f"{value:.4f}" for value in [mean, *by_kind, factor])
-                writer.writerow([step, tokens, f"{seconds:.0f}", *figures])
+            writer.writerow(["step", "tokens", "seconds", *LOSS_NAMES, "rate"])
+        for batch, chunk, row in batches(tokenizer_file, position.chunk, position.row):
+            factor = rate_factor(position.step, position.seconds / (minutes * 60))
+            token_losses = training_step(model, rates, batch, factor)
+            meter.add(token_losses, batch[1][:, 1:], batch[2][:, 1:])
+            position = Position(
+                step=position.step + 1, tokens=position.tokens + token_losses.numel(),
+                seconds=time.monotonic() - started, chunk=chunk, row=row)
+            finished = position.seconds >= minutes * 60
+            if position.step % LOG_EVERY == 0 or finished:
+                figures = meter.read()
+                rounded = [f"{value:.4f}" for value in [*figures, factor]]
+                writer.writerow([position.step, position.tokens, f"{position.seconds:.0f}", *rounded])
                 stream.flush()
-                shown = " ".join(f"{kind} {v:.3f}" for kind, v in zip(corpus.KINDS, by_kind, strict=True))
-                log.info("step %d, %.2f M tokens, %.1f min: %s", step, tokens / 1e6, seconds / 60, shown)
-                running = []
-            position = Position(step, tokens, time.monotonic() - started, chunk, row)
-            if position.seconds - last_saved > SAVE_EVERY or position.seconds >= budget:
+                shown = " ".join(f"{name} {value:.3f}" for name, value in zip(LOSS_NAMES, figures, strict=True))
+                log.info("step %d, %.2f M tokens, %.1f min: %s",
+                         position.step, position.tokens / 1e6, position.seconds / 60, shown)
+            if position.seconds - last_saved > SAVE_EVERY or finished:
                 last_saved = position.seconds
-                save_checkpoint(checkpoint, model, [optimizer.state_dict() for optimizer, _ in pairs], position)
-    return position
+                save_checkpoint(checkpoint, model, [optimizer.state_dict() for optimizer, _ in rates], position)
+            if finished:
+                return
 
 
 def main() -> None:
@@ -199,10 +216,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=here, help="folder of the model (default: this one)")
     parser.add_argument("--work", type=Path, default=here.parents[1] / "scratch" / "training",
                         help="folder of the resumable checkpoint (default: scratch/training)")
-    parser.add_argument("--compile", action="store_true", help="use torch.compile (needs a C++ compiler)")
     parser.add_argument("--export-only", action="store_true", help="write the model as the last checkpoint has it")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated; the same command goes on from the last checkpoint"))
     arguments.work.mkdir(parents=True, exist_ok=True)
     tokenizer_folder = arguments.work / "tokenizer"
     if not (tokenizer_folder / "tokenizer.json").exists():
@@ -214,7 +231,7 @@ def main() -> None:
         model.load_state_dict(torch.load(arguments.work / "checkpoint.pt", weights_only=True)["model"])
     else:
         train(model, tokenizer_folder / "tokenizer.json", minutes=arguments.minutes, work=arguments.work,
-              log_file=arguments.output / "training_log.csv", compiled=arguments.compile)
+              log_file=arguments.output / "training_log.csv")
     export(model, tokenizer, arguments.output)
 
 

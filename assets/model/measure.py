@@ -1,6 +1,6 @@
 """Measure a checkpoint of the bundled model: probe accuracy per kind, and loss per kind on the evaluation samples.
 
-    python assets/model/evaluate.py
+    python assets/model/measure.py
 
 Greedy decoding answers an exact-match item right exactly when, reading prompt and answer, the most likely token is the
 next one at every position of the answer; so one forward pass replaces the generation.
@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
 
-log = logging.getLogger("evaluate")
+log = logging.getLogger("measure")
 ROOT = Path(__file__).resolve().parents[2]
 BATCH_SIZE = 16
 
