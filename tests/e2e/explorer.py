@@ -49,17 +49,16 @@ class Explorer:
         box.type(str(value))
         box.press("Enter")
 
-    def type_text(self, elem_id: str, text: str) -> None:
-        box = self.page.locator(f"#{elem_id} textarea")
-        box.click()
-        box.press("Control+a")
-        box.press("Delete")
-        box.type(text)
-
     def choose(self, elem_id: str, label: str) -> None:
         """Pick an entry of a dropdown."""
         self.page.click(f"#{elem_id} input")
         self.page.get_by_role("option", name=label).click()
+
+    def paste_own_text(self, text: str) -> None:
+        """Choose to paste, wait until the sample has left the box, and put `text` there."""
+        self.choose("calibration-source", "Paste your own")
+        self.page.wait_for_function("document.querySelector('#calibration-text textarea').value === ''", timeout=SLOW)
+        self.page.locator("#calibration-text textarea").fill(text)
 
     def name_model(self, source: str) -> None:
         """Type a model's name and press Load."""

@@ -128,9 +128,7 @@ def test_stop_leaves_the_last_good_state(explorer):
     code = explorer.text("code-view")
     page.get_by_label("Tokens each").fill("512")
     long_text = "\n\n".join(["A fox and a crow met by the river and told each other stories. " * 20] * 400)
-    explorer.choose("calibration-source", "Paste your own")
-    explorer.says("Paste or type")
-    page.locator("#calibration-text textarea").fill(long_text)
+    explorer.paste_own_text(long_text)
     page.get_by_label("Sequences").fill("4096")
     for button, running in (("score-button", "Scoring"), ("prune-button", "Measuring")):
         page.click(f"#{button}")
@@ -160,11 +158,10 @@ def test_wrong_input_gets_one_sentence_and_loses_nothing(explorer, tmp_path):
     savings = explorer.text("savings")
 
     explorer.name_model("nobody/does-not-exist")
-    assert "nobody/does-not-exist" in explorer.says("Not done")
-    explorer.choose("calibration-source", "Paste your own")
-    explorer.says("Paste or type")
+    assert "local folder" in explorer.says("nobody/does-not-exist")
+    explorer.paste_own_text("")
     page.click("#score-button")
-    assert "empty" in explorer.says("Not done")
+    explorer.says("The text is empty")
 
     explorer.choose("calibration-source", "Upload a file")
     page.wait_for_selector("#calibration-file input[type=file]", state="attached", timeout=SLOW)

@@ -54,19 +54,19 @@ def connect(desk: Desk, panels: Panels) -> None:
             lambda watch: workbench.load(desk.registry, key, watch), finish,
         )  # fmt: skip
 
-    def on_source(source, seq_len):
+    def on_source(source, text):
+        # what a visitor has typed stays, also when a source is chosen twice or its answer comes late
+        typed = bool(text) and not calibration.is_preview(text)
         if source in texts.SAMPLES:
-            shown, hint = gr.update(value=calibration.preview(source), visible=True), ""
+            shown = gr.update(value=calibration.preview(source), visible=True)
         elif source == calibration.PASTE:
-            shown, hint = gr.update(value="", visible=True), "Paste or type the text, then press Score."
+            shown = gr.update(visible=True) if typed else gr.update(value="", visible=True)
         else:
-            shown, hint = gr.update(visible=False), "Upload a file, then press Score."
-        upload = source == calibration.UPLOAD
+            shown = gr.update(visible=False)
         return {
             panels.calibration.text: shown,
-            panels.calibration.file: gr.update(visible=upload),
+            panels.calibration.file: gr.update(visible=source == calibration.UPLOAD),
             panels.calibration.column: gr.update(visible=False),
-            **say(panels, hint),
         }
 
     def on_typed(source):
@@ -128,7 +128,8 @@ def connect(desk: Desk, panels: Panels) -> None:
     for control in named:
         control.change(on_model_named, named, panels.all, trigger_mode="always_last", **LIGHT)
     panels.model.load.click(on_load, named, panels.all, **HEAVY)
-    form.source.input(on_source, [form.source, form.seq_len], panels.all, **LIGHT)
+    shown = [form.text, form.file, form.column]
+    form.source.input(on_source, [form.source, form.text], shown, **LIGHT)
     form.text.input(on_typed, form.source, form.source, trigger_mode="always_last", **LIGHT)
     form.file.upload(on_upload, form.file, panels.all, **LIGHT)
     for control in (form.source, form.column, form.num_samples, form.seq_len, form.seed):

@@ -51,6 +51,7 @@ def build(session: Session) -> CalibrationPanel:
         lines=5,
         max_lines=8,
         elem_id="calibration-text",
+        placeholder="Paste or type your text here, then press Score",
         info="Type here to use your own; a blank line starts a new sequence",
     )
     file = gr.File(
