@@ -1,10 +1,11 @@
-"""From the corpus to rows of tokens: the tokenizer, and packed training rows with a loss weight per token."""
+"""From the corpus to rows of tokens: the tokenizer, and packed training rows with what each token belongs to."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import corpus
 import numpy as np
@@ -17,6 +18,19 @@ VOCAB_SIZE = 1500  # nearly every word of the corpus is one token
 CONTEXT = 512
 UNPREDICTABLE_WEIGHT = 0.15  # enough to learn what an operand looks like, too little to spend capacity on its value
 DOCUMENTS_PER_CHUNK = 1024
+# One row in four is read as one long text: windows cut from a text without regard to its documents are not strange
+# to the model then. In the others a list of pairs in one document never contradicts that of another, which it did
+# not learn to look up until then.
+OPEN_ROW_EVERY = 4
+
+
+class Rows(NamedTuple):
+    """Packed tokens, each array [row, CONTEXT + 1]."""
+
+    ids: np.ndarray  # int64
+    weights: np.ndarray  # float32, of each token's loss
+    kinds: np.ndarray  # int64, places in `corpus.KINDS`
+    documents: np.ndarray  # int64; a token sees those of its own number only
 
 
 def build_tokenizer(num_documents: int = 20_000) -> PreTrainedTokenizerFast:
@@ -49,28 +63,25 @@ def encode_document(tokenizer: Tokenizer, segments: corpus.Segments) -> tuple[li
     return [*encoding.ids, EOS_ID], [1.0, *token_weights, 1.0]
 
 
-def packed_rows(tokenizer: Tokenizer, split: str, start: int, count: int) -> Iterator[tuple[list, list, list]]:
-    """Rows of CONTEXT + 1 tokens from documents `start` to `start + count`: ids, loss weights, kind numbers.
+def packed_rows(tokenizer: Tokenizer, split: str, start: int, count: int) -> Iterator[list[tuple]]:
+    """Rows of CONTEXT + 1 tokens from documents `start` to `start + count`: (id, loss weight, kind, document) each.
 
     Every row begins with a whole document; the last one in it is cut, and its rest dropped, so that no document is
     read without its beginning.
     """
-    ids: list[int] = []
-    weights: list[float] = []
-    kinds: list[int] = []
-    for kind, segments in islice(corpus.mixed_stream(split, start), count):
-        document_ids, document_weights = encode_document(tokenizer, segments)
-        ids += document_ids
-        weights += document_weights
-        kinds += [corpus.KINDS.index(kind)] * len(document_ids)
-        if len(ids) > CONTEXT:
-            yield ids[:CONTEXT + 1], weights[:CONTEXT + 1], kinds[:CONTEXT + 1]
-            ids, weights, kinds = [], [], []
+    row: list[tuple] = []
+    for document, (kind, segments) in enumerate(islice(corpus.mixed_stream(split, start), count)):
+        ids, weights = encode_document(tokenizer, segments)
+        row += [(*token, corpus.KINDS.index(kind), document) for token in zip(ids, weights, strict=True)]
+        if len(row) > CONTEXT:
+            yield row[:CONTEXT + 1]
+            row = []
 
 
-def training_chunk(tokenizer_file: Path, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Chunk `index` of the training stream: ids, loss weights and kinds, each [row, CONTEXT + 1]; a pure function."""
+def training_chunk(tokenizer_file: Path, index: int) -> Rows:
+    """Chunk `index` of the training stream; a pure function."""
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    rows = packed_rows(tokenizer, "train", index * DOCUMENTS_PER_CHUNK, DOCUMENTS_PER_CHUNK)
-    ids, weights, kinds = zip(*rows, strict=True)
-    return np.array(ids, np.int64), np.array(weights, np.float32), np.array(kinds, np.int64)
+    rows = list(packed_rows(tokenizer, "train", index * DOCUMENTS_PER_CHUNK, DOCUMENTS_PER_CHUNK))
+    ids, weights, kinds, documents = np.moveaxis(np.array(rows), -1, 0)
+    documents[::OPEN_ROW_EVERY] = 0
+    return Rows(ids.astype(np.int64), weights.astype(np.float32), kinds.astype(np.int64), documents.astype(np.int64))

@@ -117,9 +117,10 @@ def save_checkpoint(file: Path, model: LlamaForCausalLM, states: list[dict], pos
 
 
 def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """A stock bfloat16 checkpoint with its tokenizer."""
+    """A stock bfloat16 checkpoint with its tokenizer, as many embeddings as that has entries."""
     half = LlamaForCausalLM(model.config).to(torch.bfloat16)
     half.load_state_dict(model.state_dict())
+    half.resize_token_embeddings(len(tokenizer))  # byte-pair merging may end before VOCAB_SIZE; no rows for nothing
     half.config.dtype = torch.bfloat16
     half.generation_config = GenerationConfig(
         bos_token_id=packing.BOS_ID, eos_token_id=packing.EOS_ID, pad_token_id=packing.EOS_ID)
@@ -133,29 +134,40 @@ def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: 
     settings_file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
-def batches(tokenizer_file: Path, chunk: int, row: int) -> Iterator[tuple[list[torch.Tensor], int, int]]:
-    """Ids, loss weights and kinds of one step, each [row, seq], with the chunk and row at which the next step begins.
+def batches(tokenizer_file: Path, chunk: int, row: int) -> Iterator[tuple[packing.Rows, int, int]]:
+    """The `packing.Rows` of one step as tensors, with the chunk and row at which the next step begins.
 
     Another process writes the following chunk meanwhile.
     """
     with ProcessPoolExecutor(1) as pool:
         following = pool.submit(packing.training_chunk, tokenizer_file, chunk)
         while True:
-            data = [torch.from_numpy(array) for array in following.result()]
+            data = packing.Rows(*map(torch.from_numpy, following.result()))
             following = pool.submit(packing.training_chunk, tokenizer_file, chunk + 1)
-            while row + ROWS_PER_STEP <= len(data[0]):
+            while row + ROWS_PER_STEP <= len(data.ids):
                 start, row = row, row + ROWS_PER_STEP
-                yield [part[start:row] for part in data], chunk, row
+                yield packing.Rows(*(part[start:row] for part in data)), chunk, row
             chunk, row = chunk + 1, 0
 
 
-def training_step(model: LlamaForCausalLM, rates: Rates, batch: list[torch.Tensor], factor: float) -> torch.Tensor:
+def same_document(documents: torch.Tensor) -> torch.Tensor:
+    """Which earlier tokens each token sees: those of its own document; [row, seq] -> bool [row, 1, seq, seq]."""
+    return (documents[:, :, None] == documents[:, None, :]).tril()[:, None]
+
+
+def computes_half(device: torch.device) -> bool:
+    """Whether bfloat16 is the fast way: on a GPU, and on processors with instructions for it (1.4 times there)."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return device.type == "cuda" or any(capabilities.get(f"{unit}_bf16") for unit in ("avx512", "amx"))
+
+
+def training_step(model: LlamaForCausalLM, rates: Rates, batch: packing.Rows, factor: float) -> torch.Tensor:
     """One step of all optimizers at `factor` of their rates; the loss of each token before it, [row, seq]."""
     device = next(model.parameters()).device
-    rows, weights = batch[0].to(device), batch[1][:, 1:].to(device)
-    # bfloat16 is the fast way on a GPU; on processors without matrix units for it float32 was twice as fast
-    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda"):
-        logits = model(input_ids=rows[:, :-1], use_cache=False).logits
+    rows, weights = batch.ids.to(device), batch.weights[:, 1:].to(device)
+    seen = same_document(batch.documents[:, :-1].to(device))
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=computes_half(device)):
+        logits = model(input_ids=rows[:, :-1], attention_mask=seen, use_cache=False).logits
     token_losses = losses(logits, rows)
     ((token_losses * weights).sum() / weights.sum()).backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -189,7 +201,7 @@ def train(model: LlamaForCausalLM, tokenizer_file: Path, *, minutes: float, work
         for batch, chunk, row in batches(tokenizer_file, position.chunk, position.row):
             factor = rate_factor(position.step, position.seconds / (minutes * 60))
             token_losses = training_step(model, rates, batch, factor)
-            meter.add(token_losses, batch[1][:, 1:], batch[2][:, 1:])
+            meter.add(token_losses, batch.weights[:, 1:], batch.kinds[:, 1:])
             position = Position(
                 step=position.step + 1, tokens=position.tokens + token_losses.numel(),
                 seconds=time.monotonic() - started, chunk=chunk, row=row)
