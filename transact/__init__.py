@@ -5,6 +5,7 @@
 Every arrow is one function, every value between them is frozen. `masked` tries a plan without cutting.
 """
 
+from transact.analysis import CalibrationComparison, MetricAgreement, OverlapCurve, agreement, compare_calibrations
 from transact.calibration import CalibrationSet, EvaluationSet
 from transact.checkpoint import SaveReport, save
 from transact.compensation import COMPENSATIONS
@@ -27,14 +28,18 @@ from transact.generation import generate
 from transact.importance import METRICS, ImportanceScores, Metric, score
 from transact.loading import LoadedModel, Preflight, load, preflight
 from transact.masking import masked
-from transact.observe import ActivationStatistics, observe
+from transact.observe import observe, sample_bytes
 from transact.plan import ALLOCATIONS, LayerPlan, Locks, PruningPlan, make_plan
 from transact.probes import Probe, ProbeResult, load_probes, run_probe
 from transact.progress import NO_PROGRESS, Cancelled, Progress
+from transact.reading import Reading, reads
 from transact.sources import BUNDLED
 from transact.spec import LayerShape, ModelSpec
 from transact.speed import Speed, measure_speed
+from transact.stability import Spread, Stability, stability
+from transact.statistics import ActivationStatistics, Moments, Peaks
 from transact.surgery import prune
+from transact.sweep import SweepPoint, sparsity_grid, sweep
 from transact.target import PruningTarget
 
 __all__ = [
@@ -44,6 +49,7 @@ __all__ = [
     "METRICS",
     "NO_PROGRESS",
     "ActivationStatistics",
+    "CalibrationComparison",
     "CalibrationSet",
     "Cancelled",
     "CheckpointBroken",
@@ -60,21 +66,31 @@ __all__ = [
     "LoadedModel",
     "Locks",
     "Metric",
+    "MetricAgreement",
     "ModelNotFound",
     "ModelSpec",
     "ModelUnsupported",
+    "Moments",
     "NonFiniteActivations",
     "NotEnoughMemory",
+    "OverlapCurve",
+    "Peaks",
     "Preflight",
     "Probe",
     "ProbeResult",
     "Progress",
     "PruningPlan",
     "PruningTarget",
+    "Reading",
     "SaveRefused",
     "SaveReport",
     "Speed",
+    "Spread",
+    "Stability",
+    "SweepPoint",
     "TransactError",
+    "agreement",
+    "compare_calibrations",
     "evaluate",
     "generate",
     "load",
@@ -86,7 +102,12 @@ __all__ = [
     "perplexity",
     "preflight",
     "prune",
+    "reads",
     "run_probe",
+    "sample_bytes",
     "save",
     "score",
+    "sparsity_grid",
+    "stability",
+    "sweep",
 ]

@@ -46,10 +46,10 @@ class PruningTarget:
         """
         if isinstance(multiple_of, bool) or not isinstance(multiple_of, int) or multiple_of < 1:
             raise InvalidTarget(f"multiple_of is {multiple_of!r}; give a whole number from 1.")
-        attention = _sparsity("attention sparsity", attention)
-        mlp = _sparsity("MLP sparsity", mlp)
-        groups = tuple(_kept(layer.num_key_value_heads, 1 - attention, 1) for layer in spec.layers)
-        channels = tuple(_kept(layer.intermediate_size, 1 - mlp, multiple_of) for layer in spec.layers)
+        attention = checked_sparsity("attention sparsity", attention)
+        mlp = checked_sparsity("MLP sparsity", mlp)
+        groups = tuple(kept_count(layer.num_key_value_heads, 1 - attention) for layer in spec.layers)
+        channels = tuple(kept_count(layer.intermediate_size, 1 - mlp, multiple_of) for layer in spec.layers)
         requested = (("attention_sparsity", attention), ("mlp_sparsity", mlp))
         return cls(_collapse(groups), _collapse(channels), requested)
 
@@ -61,29 +61,70 @@ class PruningTarget:
         channels then fill what is left. Raises `InvalidTarget` below what one group and one channel a layer
         need.
         """
-        if isinstance(parameters, bool) or not isinstance(parameters, Real) or not 0 < parameters < float("inf"):
-            raise InvalidTarget(f"parameters is {parameters!r}; give a positive number.")
-        all_groups = [layer.num_key_value_heads for layer in spec.layers]
-        all_channels = [layer.intermediate_size for layer in spec.layers]
-        candidates = []
-        for step in range(1, max(all_groups) + 1):
-            groups = tuple(_kept(count, step / max(all_groups), 1) for count in all_groups)
-            fixed = spec.fixed_parameters + sum(groups) * spec.parameters_per_head_group
-            share = (parameters - fixed) / (sum(all_channels) * spec.parameters_per_channel)
-            channels = tuple(_kept(count, min(share, 1.0), 1) for count in all_channels)
-            total = fixed + sum(channels) * spec.parameters_per_channel
-            if share > 0 and total <= parameters:
-                imbalance = abs(sum(groups) / sum(all_groups) - sum(channels) / sum(all_channels))
-                candidates.append((imbalance, -total, groups, channels))
-        if not candidates:
-            layers = spec.num_hidden_layers
-            least = spec.fixed_parameters + (spec.parameters_per_head_group + spec.parameters_per_channel) * layers
+        parameters = _positive("parameters", parameters)
+        costs = _Costs(spec.fixed_parameters, spec.parameters_per_head_group, spec.parameters_per_channel)
+        counts = _largest_within(spec, parameters, costs)
+        if counts is None:
             raise InvalidTarget(
                 f"{int(parameters):,} parameters cannot be reached: one head group and one channel in each layer "
-                f"and what pruning leaves alone are {least:,}. Ask for more."
+                f"and what pruning leaves alone are {costs.least(spec):,}. Ask for more."
             )
-        _, _, groups, channels = min(candidates)
-        return cls(_collapse(groups), _collapse(channels), (("parameters", float(parameters)),))
+        return cls(*counts, (("parameters", parameters),))
+
+    @classmethod
+    def from_memory(
+        cls, spec: ModelSpec, memory_bytes: float, *, context: int, bytes_per_element: float = 2
+    ) -> "PruningTarget":
+        """The largest result whose weights and key/value cache fit in `memory_bytes` together.
+
+        The cache is that of one sequence of `context` tokens; weights and cache have `bytes_per_element` bytes
+        an element. Balanced as `from_parameters` is. Raises `InvalidTarget` below what one group and one
+        channel a layer need, and for numbers that are not positive or a context that is not whole.
+        """
+        memory_bytes = _positive("memory_bytes", memory_bytes)
+        width = _positive("bytes_per_element", bytes_per_element)
+        tokens = _positive("context", context)
+        if not tokens.is_integer():
+            raise InvalidTarget(f"context is {context!r}; give a whole number of tokens from 1.")
+        costs = _Costs(
+            fixed=width * spec.fixed_parameters,
+            head_group=width * (spec.parameters_per_head_group + tokens * _cached_elements(spec)),
+            channel=width * spec.parameters_per_channel,
+        )
+        counts = _largest_within(spec, memory_bytes, costs)
+        if counts is None:
+            raise InvalidTarget(
+                f"{int(memory_bytes):,} bytes cannot be reached: one head group and one channel in each layer, their "
+                f"cache of {int(tokens):,} tokens and what pruning leaves alone take {int(costs.least(spec)):,} at "
+                f"{width:g} bytes an element. Ask for more, a shorter context or fewer bytes an element."
+            )
+        requested = (("memory_bytes", memory_bytes), ("context", tokens), ("bytes_per_element", width))
+        return cls(*counts, requested)
+
+    @classmethod
+    def from_kv_bytes(
+        cls, spec: ModelSpec, kv_bytes_per_token: float, *, bytes_per_element: float = 2
+    ) -> "PruningTarget":
+        """The most head groups whose key/value cache grows by at most `kv_bytes_per_token` bytes a token.
+
+        The channels are cut to the sparsity that the attention reaches. Raises `InvalidTarget` below what one
+        group a layer needs, and for numbers that are not positive.
+        """
+        budget = _positive("kv_bytes_per_token", kv_bytes_per_token)
+        width = _positive("bytes_per_element", bytes_per_element)
+        per_group = _cached_elements(spec) * width
+        fitting = [groups for groups in _group_counts(spec) if sum(groups) * per_group <= budget]
+        if not fitting:
+            raise InvalidTarget(
+                f"{int(budget):,} bytes a token cannot be reached: one head group in each layer caches "
+                f"{int(spec.num_hidden_layers * per_group):,} at {width:g} bytes an element. Ask for more or fewer "
+                "bytes an element."
+            )
+        groups = fitting[-1]
+        share = sum(groups) / sum(layer.num_key_value_heads for layer in spec.layers)
+        channels = tuple(kept_count(layer.intermediate_size, share) for layer in spec.layers)
+        requested = (("kv_bytes_per_token", budget), ("bytes_per_element", width))
+        return cls(_collapse(groups), _collapse(channels), requested)
 
     def per_layer(self, spec: ModelSpec) -> tuple[LayerShape, ...]:
         """The shape each layer of `spec` will have.
@@ -101,7 +142,8 @@ class PruningTarget:
         return tuple(shapes)
 
 
-def _sparsity(name: str, value: float) -> float:
+def checked_sparsity(name: str, value: float) -> float:
+    """The value as a float; raises `InvalidTarget` with the name of what it is if it is outside [0, 1)."""
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value < 1:
         raise InvalidTarget(
             f"The {name} is {value!r}; it is the fraction removed and must be at least 0 and below 1, so that "
@@ -110,9 +152,65 @@ def _sparsity(name: str, value: float) -> float:
     return float(value)
 
 
-def _kept(count: int, share: float, multiple_of: int) -> int:
+def kept_count(count: int, share: float, multiple_of: int = 1) -> int:
+    """floor(count · share), at least one, rounded down to `multiple_of` where the layer has as many."""
     kept = int(count * share + _ROUNDING)
     return max(kept - kept % multiple_of, min(multiple_of, count), 1)
+
+
+@dataclass(frozen=True)
+class _Costs:
+    """What pruning leaves alone, one head group and one channel cost, in one unit (parameters or bytes)."""
+
+    fixed: float
+    head_group: float
+    channel: float
+
+    def least(self, spec: ModelSpec) -> float:
+        """With one head group and one channel in each layer."""
+        return self.fixed + spec.num_hidden_layers * (self.head_group + self.channel)
+
+
+def _largest_within(spec: ModelSpec, budget: float, costs: _Costs) -> tuple[Counts, Counts] | None:
+    """Head groups and channels to keep that cost at most `budget`; None where even the least costs more.
+
+    Of all head-group counts, the one whose attention and MLP sparsity come closest to each other, with as many
+    channels as fit beside it.
+    """
+    all_groups = sum(layer.num_key_value_heads for layer in spec.layers)
+    all_channels = [layer.intermediate_size for layer in spec.layers]
+    candidates = []
+    for groups in _group_counts(spec):
+        fixed = costs.fixed + sum(groups) * costs.head_group
+        share = (budget - fixed) / (sum(all_channels) * costs.channel)
+        channels = tuple(kept_count(count, min(share, 1.0)) for count in all_channels)
+        total = fixed + sum(channels) * costs.channel
+        if share > 0 and total <= budget:
+            imbalance = abs(sum(groups) / all_groups - sum(channels) / sum(all_channels))
+            candidates.append((imbalance, -total, groups, channels))
+    if candidates:
+        _, _, groups, channels = min(candidates)
+        return _collapse(groups), _collapse(channels)
+    # layers of very different sizes can leave no candidate where one of each still fits
+    return (1, 1) if costs.least(spec) <= budget else None
+
+
+def _group_counts(spec: ModelSpec) -> list[tuple[int, ...]]:
+    """Head groups to keep, one number a layer, from the fewest to all: the same share in every layer."""
+    available = [layer.num_key_value_heads for layer in spec.layers]
+    most = max(available)
+    return [tuple(kept_count(count, step / most) for count in available) for step in range(1, most + 1)]
+
+
+def _cached_elements(spec: ModelSpec) -> int:
+    """Elements of the key/value cache that one head group fills per token."""
+    return spec.kv_bytes_per_token(bytes_per_element=1) // sum(layer.num_key_value_heads for layer in spec.layers)
+
+
+def _positive(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < float("inf"):
+        raise InvalidTarget(f"{name} is {value!r}; give a positive number.")
+    return float(value)
 
 
 def _collapse(counts: tuple[int, ...]) -> Counts:

@@ -1,0 +1,137 @@
+"""Targets from memory and from cache bytes: by hand, largest within the budget, and reproducible."""
+
+from dataclasses import replace
+
+import pytest
+
+import transact as ta
+from tests.tiny_models import build
+from transact.importance import ImportanceScores
+
+
+@pytest.fixture(scope="module")
+def spec():
+    return build("llama").spec  # 3 layers, 4 groups of 2 heads of 4, 40 channels
+
+
+def _llama_2_7b() -> ta.ModelSpec:
+    tiny = build("llama-multi-head").spec
+    sizes = {"hidden_size": 4096, "head_dim": 128, "vocab_size": 32000, "max_position_embeddings": 4096}
+    return replace(tiny, **sizes, layers=(ta.LayerShape(32, 32, 11008),) * 32)
+
+
+def _bytes(spec: ta.ModelSpec, *, context: int, width: float) -> float:
+    return spec.num_parameters * width + context * spec.kv_bytes_per_token(1) * width
+
+
+def _pruned(spec: ta.ModelSpec, target: ta.PruningTarget) -> ta.ModelSpec:
+    return ta.make_plan(ImportanceScores.random(spec), spec, target).spec
+
+
+def test_memory_by_hand():
+    spec = _llama_2_7b()
+    whole = 6_738_415_616 * 2 + 4096 * 512 * 1024
+    assert ta.PruningTarget.from_memory(spec, whole, context=4096).keep_head_groups == 32
+    less = ta.PruningTarget.from_memory(spec, whole - 1, context=4096)
+    assert (less.keep_head_groups, less.keep_channels) == (32, 11007)
+    # a longer context leaves less for the weights
+    eight, four = (ta.PruningTarget.from_memory(spec, 8e9, context=context) for context in (1, 4096))
+    assert eight.keep_channels > four.keep_channels or eight.keep_head_groups > four.keep_head_groups
+
+
+@pytest.mark.parametrize("share", [0.55, 0.7, 0.9, 1.0])
+@pytest.mark.parametrize(("context", "width"), [(1, 2), (50, 2), (64, 0.5)])
+def test_from_memory_fills_the_budget(spec, share, context, width):
+    least = _bytes(_pruned(spec, ta.PruningTarget(1, 1)), context=context, width=width)
+    budget = least + share * (_bytes(spec, context=context, width=width) - least)
+    target = ta.PruningTarget.from_memory(spec, budget, context=context, bytes_per_element=width)
+    reached = _bytes(_pruned(spec, target), context=context, width=width)
+    one_channel_everywhere = spec.parameters_per_channel * spec.num_hidden_layers * width
+    assert budget - one_channel_everywhere < reached <= budget
+
+
+def test_memory_beside_its_cache_is_that_of_the_parameters(spec):
+    budget = int(spec.num_parameters * 0.7)
+    parameters = ta.PruningTarget.from_parameters(spec, budget)
+    cache = 3 * parameters.keep_head_groups * 2 * 4  # one byte an element, one token
+    assert ta.PruningTarget.from_memory(spec, budget + cache, context=1, bytes_per_element=1) == parameters
+
+
+@pytest.mark.parametrize(
+    ("kv_bytes", "width", "groups", "channels"),
+    [
+        # a group caches 2 · 4 elements in each of 3 layers: 48 bytes
+        (192, 2, 4, 40),
+        (1e9, 2, 4, 40),
+        (191, 2, 3, 30),
+        (96, 2, 2, 20),
+        (48, 2, 1, 10),
+        (96, 4, 1, 10),
+        (96, 1, 4, 40),
+    ],
+)
+def test_from_kv_bytes(spec, kv_bytes, width, groups, channels):
+    target = ta.PruningTarget.from_kv_bytes(spec, kv_bytes, bytes_per_element=width)
+    assert (target.keep_head_groups, target.keep_channels) == (groups, channels)
+    assert _pruned(spec, target).kv_bytes_per_token(width) <= kv_bytes
+
+
+def test_kv_bytes_of_llama_2_7b():
+    target = ta.PruningTarget.from_kv_bytes(_llama_2_7b(), 96 * 1024)
+    assert target.keep_head_groups == 6
+
+
+def test_layers_of_different_sizes(spec):
+    uneven = spec.with_layers(
+        tuple(ta.LayerShape(2 * groups, groups, channels) for groups, channels in ((4, 40), (2, 9), (1, 2)))
+    )
+    target = ta.PruningTarget.from_kv_bytes(uneven, 16 * 4)
+    assert target.keep_head_groups == (2, 1, 1)
+    assert target.keep_channels == (22, 5, 1)
+    least = _pruned(uneven, ta.PruningTarget(1, 1)).num_parameters
+    assert ta.PruningTarget.from_parameters(uneven, least) == ta.PruningTarget(1, 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "given"),
+    [
+        (ta.PruningTarget.from_memory, {"memory_bytes": 30_000, "context": 50, "bytes_per_element": 2}),
+        (ta.PruningTarget.from_kv_bytes, {"kv_bytes_per_token": 150, "bytes_per_element": 2}),
+        (ta.PruningTarget.from_parameters, {"parameters": 12_000}),
+    ],
+)
+def test_a_plan_says_how_its_target_was_made(spec, make, given):
+    target = make(spec, **given)
+    plan = ta.PruningPlan.from_json(ta.make_plan(ImportanceScores.random(spec), spec, target).to_json())
+    assert dict(plan.requested) == given
+    assert list(dict(plan.requested)) == list(given)
+    assert make(spec, **dict(plan.requested)) == target
+
+
+def test_the_impossible_is_refused_with_the_least(spec):
+    least = int(_bytes(_pruned(spec, ta.PruningTarget(1, 1)), context=100, width=2))
+    with pytest.raises(ta.InvalidTarget, match=f"100 tokens .* take {least:,} at 2 bytes"):
+        ta.PruningTarget.from_memory(spec, least - 1, context=100)
+    target = ta.PruningTarget.from_memory(spec, least, context=100)
+    assert (target.keep_head_groups, target.keep_channels) == (1, 1)
+    with pytest.raises(ta.InvalidTarget, match="47 bytes a token cannot be reached: .* caches 48"):
+        ta.PruningTarget.from_kv_bytes(spec, 47)
+
+
+@pytest.mark.parametrize("value", [0, -5, float("nan"), float("inf"), "9", None, True])
+def test_numbers_that_are_none_are_refused(spec, value):
+    with pytest.raises(ta.InvalidTarget, match="memory_bytes is"):
+        ta.PruningTarget.from_memory(spec, value, context=10)
+    with pytest.raises(ta.InvalidTarget, match="context is"):
+        ta.PruningTarget.from_memory(spec, 1e6, context=value)
+    with pytest.raises(ta.InvalidTarget, match="bytes_per_element is"):
+        ta.PruningTarget.from_memory(spec, 1e6, context=10, bytes_per_element=value)
+    with pytest.raises(ta.InvalidTarget, match="kv_bytes_per_token is"):
+        ta.PruningTarget.from_kv_bytes(spec, value)
+    with pytest.raises(ta.InvalidTarget, match="bytes_per_element is"):
+        ta.PruningTarget.from_kv_bytes(spec, 100, bytes_per_element=value)
+
+
+def test_half_a_token_is_refused(spec):
+    with pytest.raises(ta.InvalidTarget, match="whole number of tokens"):
+        ta.PruningTarget.from_memory(spec, 1e6, context=10.5)

@@ -1,0 +1,148 @@
+"""Running totals of one site while text passes through the model, a batch at a time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from transact.statistics import Moments, Peaks
+
+_ROWS = 256
+"""Tokens per step of the sums: the squares of this many rows stay in the processor's cache (measured)."""
+
+
+@dataclass(frozen=True, eq=False)
+class RealTokens:
+    """Which positions of the batch under way count, and whose they are.
+
+    `weights` [sample, seq], 1 for real tokens, 0 for the padding to their right, in the precision of the sums;
+    `lengths`: real tokens of each sample; `samples`: each one's place in the calibration set.
+    """
+
+    weights: torch.Tensor
+    lengths: tuple[int, ...]
+    samples: tuple[int, ...]
+
+
+class RunningMoments:
+    """Float64 totals of one site, fed in cache-sized steps of the activations' own precision.
+
+    `num_samples` > 0: also the float32 sums of each of that many samples.
+    """
+
+    def __init__(self, num_channels: int, device: torch.device, *, gram: bool = False, num_samples: int = 0):
+        self.totals = torch.zeros(2, num_channels, dtype=torch.float64, device=device)
+        self.gram = torch.zeros(num_channels, num_channels, dtype=torch.float64, device=device) if gram else None
+        self.samples = [torch.zeros(num_samples, num_channels, device=device) for _ in self.totals if num_samples]
+
+    def add(self, activations: torch.Tensor, tokens: RealTokens) -> None:
+        """`activations` [sample, seq, channel]."""
+        flat = activations.flatten(0, -2)  # [sample, seq, channel] -> [sample · seq, channel]
+        weights = tokens.weights.flatten()
+        if self.samples:
+            self._add_samples(activations, tokens)
+        else:
+            _sum_up(flat, weights, self.totals)
+        if self.gram is not None:
+            real = flat[weights.bool()].to(weights.dtype)
+            self.gram += real.T @ real
+
+    def _add_samples(self, activations: torch.Tensor, tokens: RealTokens) -> None:
+        sums = self.totals.new_zeros(len(activations), *self.totals.shape)  # [sample, 2, channel]
+        for rows, weights, length, into in zip(activations, tokens.weights, tokens.lengths, sums, strict=True):
+            _sum_up(rows[:length], weights[:length], into)
+        self.totals += sums.sum(dim=0)
+        for kind, kept in enumerate(self.samples):
+            kept[list(tokens.samples)] = sums[:, kind].float()
+
+    def result(self) -> Moments:
+        totals = self.totals.cpu()
+        return Moments(
+            totals[0].clone(),
+            totals[1].clone(),
+            None if self.gram is None else self.gram.cpu(),
+            *(kept.cpu() for kept in self.samples),
+        )
+
+
+def _sum_up(rows: torch.Tensor, weights: torch.Tensor, totals: torch.Tensor) -> None:
+    """Add Σ x and Σ x² of `rows` [token, channel], weighted by `weights` [token], to `totals` [2, channel]."""
+    precision = weights.dtype
+    squares = torch.empty(min(_ROWS, len(rows)), rows.shape[1], dtype=precision, device=rows.device)
+    values = torch.empty_like(squares)
+    for step, weight in zip(rows.split(_ROWS), weights.split(_ROWS), strict=True):
+        part = step if step.dtype == precision else values[: len(step)].copy_(step)
+        square = torch.mul(part, part, out=squares[: len(step)])
+        # a product with the weight vector sums over tokens at the speed of memory, padding left out
+        totals[0] += part.T @ weight
+        totals[1] += square.T @ weight
+
+
+def channels(activations: torch.Tensor) -> torch.Tensor:
+    """Every channel is a unit, strong by its size: [sample, seq, channel] as it is."""
+    return activations
+
+
+def head_norms(head_dim: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Every head is a unit, strong by its norm: [sample, seq, head · head_dim] -> [sample, seq, head]."""
+
+    def norms(activations: torch.Tensor) -> torch.Tensor:
+        heads = activations.unflatten(-1, (-1, head_dim))  # [sample, seq, head · head_dim] -> [.., head, head_dim]
+        return torch.linalg.vector_norm(heads, dim=-1, dtype=torch.promote_types(heads.dtype, torch.float32))
+
+    return norms
+
+
+class RunningPeaks:
+    """The `k` samples in which each unit was strongest so far: k · units values, samples and positions.
+
+    `units` turns a site's activations into those of its units, [sample, seq, unit].
+    """
+
+    def __init__(self, num_units: int, k: int, units: Callable[[torch.Tensor], torch.Tensor], device: torch.device):
+        self.k = k
+        self.units = units
+        shape = (num_units, 0)
+        self.activations = torch.empty(shape, device=device)
+        self.samples = torch.empty(shape, dtype=torch.int64, device=device)
+        self.positions = torch.empty(shape, dtype=torch.int64, device=device)
+
+    def add(self, activations: torch.Tensor, tokens: RealTokens) -> None:
+        """`activations` [sample, seq, channel]."""
+        found = [
+            _strongest(rows[:length]) for rows, length in zip(self.units(activations), tokens.lengths, strict=True)
+        ]
+        values, positions = (torch.stack(each, dim=1) for each in zip(*found, strict=True))  # [unit, sample]
+        samples = torch.tensor(tokens.samples, device=values.device).expand(len(values), -1)
+        self._keep_strongest(
+            torch.cat((self.activations, values.float()), dim=1),
+            torch.cat((self.samples, samples), dim=1),
+            torch.cat((self.positions, positions), dim=1),
+        )
+
+    def _keep_strongest(self, activations: torch.Tensor, samples: torch.Tensor, positions: torch.Tensor) -> None:
+        """All [unit, candidate]; sorted by sample, then stably by size, so that a tie goes to the earlier sample."""
+        order = samples.argsort(dim=1)
+        by_size = activations.abs().gather(1, order).argsort(dim=1, descending=True, stable=True)
+        chosen = order.gather(1, by_size[:, : self.k])
+        self.activations = activations.gather(1, chosen)
+        self.samples = samples.gather(1, chosen)
+        self.positions = positions.gather(1, chosen)
+
+    def result(self) -> Peaks:
+        # cloned, as tensors made in inference mode are not quite like others
+        return Peaks(*(kept.cpu().clone() for kept in (self.activations, self.samples, self.positions)))
+
+
+def _strongest(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The activation of largest size of every unit, with its sign, and where it first stands: [token, unit] -> [unit].
+
+    Largest, smallest and a comparison read memory in order; `max` with indices took twice as long (measured).
+    """
+    highest, lowest = rows.amax(dim=0), rows.amin(dim=0)
+    strongest = torch.where(-lowest > highest, lowest, highest)
+    length = len(rows)
+    # counts down, so that the largest stands for the first; 16 bits are half the memory to read
+    countdown = torch.arange(length, 0, -1, dtype=torch.int16 if length < 1 << 15 else torch.int32, device=rows.device)
+    positions = length - ((rows == strongest) * countdown[:, None]).amax(dim=0).long()
+    return strongest, positions

@@ -1,0 +1,133 @@
+"""Many plans of one model, measured one after another: what each pair of sparsities costs in perplexity."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from transact.calibration import EvaluationSet
+from transact.compensation import COMPENSATIONS
+from transact.errors import InvalidPlan, choice
+from transact.evaluation import perplexity
+from transact.importance import ImportanceScores
+from transact.loading import LoadedModel
+from transact.masking import masked
+from transact.plan import Locks, PruningPlan, make_plan
+from transact.progress import NO_PROGRESS, Progress
+from transact.spec import ModelSpec
+from transact.statistics import ActivationStatistics
+from transact.surgery import prune
+from transact.target import PruningTarget, checked_sparsity, kept_count
+
+_MLP_SPARSITIES = tuple(step / 8 for step in range(8))
+_MOST_ROWS = 8
+"""Attention sparsities of a grid by default; models with more head groups get as many, evenly spread."""
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """One measured plan: `perplexity` of the model it leaves, `parameters` that this model has."""
+
+    target: PruningTarget
+    plan: PruningPlan
+    perplexity: float
+    parameters: int
+
+
+def sweep(
+    loaded: LoadedModel,
+    scores: ImportanceScores,
+    grid: Iterable[PruningTarget],
+    evaluation: EvaluationSet,
+    *,
+    compensation: str = "none",
+    statistics: ActivationStatistics | None = None,
+    locks: Locks | None = None,
+    progress: Progress = NO_PROGRESS,
+) -> Iterator[SweepPoint]:
+    """Plan, try and measure one target after another, each point given as soon as it is there.
+
+    Without compensation a plan is measured behind masks and nothing is cut; otherwise `loaded` is pruned with
+    `compensation` from `statistics`, as by `prune`. A mask is on only while a point is measured, so `loaded` is
+    as it was between two points, and stays so if no further point is asked for or `progress` raises. Progress
+    is in tokens of the whole grid.
+
+    Raises at once `InvalidOption` for an unknown compensation, `InvalidPlan` for the scores of another model,
+    `InvalidTarget` for a target that a layer cannot meet; while it runs, as `make_plan`, `prune` and
+    `perplexity` do.
+    """
+    choice(compensation, COMPENSATIONS, "compensation")
+    if scores.fingerprint not in (loaded.fingerprint, loaded.spec.fingerprint):
+        raise InvalidPlan("These scores belong to another model. Score this model first.")
+    targets = tuple(grid)
+    for target in targets:
+        target.per_layer(loaded.spec)
+
+    def measure(plan: PruningPlan, watch: Progress) -> float:
+        if compensation == "none":
+            with masked(loaded, plan):
+                return perplexity(loaded, evaluation, progress=watch)
+        pruned = prune(loaded, plan, compensation=compensation, statistics=statistics)
+        return perplexity(pruned, evaluation, progress=watch)
+
+    def points() -> Iterator[SweepPoint]:
+        for number, target in enumerate(targets):
+            plan = make_plan(scores, loaded.spec, target, locks=locks)
+            watch = _part(progress, number, len(targets))
+            yield SweepPoint(target, plan, measure(plan, watch), plan.spec.num_parameters)
+
+    return points()
+
+
+def sparsity_grid(
+    spec: ModelSpec, *, attention: Sequence[float] | None = None, mlp: Sequence[float] = _MLP_SPARSITIES
+) -> tuple[PruningTarget, ...]:
+    """Targets over all pairs of an attention and an MLP sparsity, coarse to fine, so that a map fills evenly.
+
+    By default every head-group count of a layer (eight of them at most, evenly spread) with eight MLP
+    sparsities. Attention sparsities that leave the same head groups count once and are stated as reached, in
+    `requested`. The point of least sparsity comes first, then the other corners, then the points halfway
+    between those that are there, and so on. Raises `InvalidTarget` for a sparsity outside [0, 1).
+    """
+    groups = max(layer.num_key_value_heads for layer in spec.layers)
+    if attention is None:
+        rows = min(groups, _MOST_ROWS)
+        attention = [1 - round(groups * (rows - row) / rows) / groups for row in range(rows)]
+    kept = {kept_count(groups, 1 - checked_sparsity("attention sparsity", value)) for value in attention}
+    reached = sorted(1 - count / groups for count in kept)
+    columns = sorted({checked_sparsity("MLP sparsity", value) for value in mlp})
+    places = [
+        (max(row_step, column_step), row, column)
+        for row, row_step in enumerate(_refinement(len(reached)))
+        for column, column_step in enumerate(_refinement(len(columns)))
+    ]
+    return tuple(
+        PruningTarget.from_sparsity(spec, attention=reached[row], mlp=columns[column])
+        for _, row, column in sorted(places)
+    )
+
+
+def _refinement(count: int) -> list[int]:
+    """For each of `count` places in a row, the step at which it is filled: the ends first, then every half.
+
+    5 places: 0 2 1 2 0.
+    """
+    steps = [0] * count
+    spans, step = [(0, count - 1)], 0
+    while spans:
+        step += 1
+        halves = []
+        for first, last in spans:
+            if last - first > 1:
+                middle = (first + last) // 2
+                steps[middle] = step
+                halves += [(first, middle), (middle, last)]
+        spans = halves
+    return steps
+
+
+def _part(progress: Progress, number: int, count: int) -> Progress:
+    """Progress of one of `count` equal pieces of work, told as progress of the whole."""
+
+    def watch(done: int, total: int, unit: str) -> None:
+        progress(number * total + done, count * total, unit)
+
+    return watch
