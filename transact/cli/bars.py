@@ -1,0 +1,50 @@
+"""Progress bars on standard error, for as long as somebody watches it."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from huggingface_hub.utils import disable_progress_bars
+from tqdm import tqdm
+
+from transact.progress import NO_PROGRESS, Progress
+
+Meter = Callable[[str], Progress]
+"""Gives the `Progress` of a step that has a label."""
+
+
+@contextmanager
+def progress_bars(*, quiet: bool) -> Iterator[Meter]:
+    """Bars that vanish when their step is over; none at all when `quiet` or where standard error is no terminal."""
+    if quiet or not sys.stderr.isatty():
+        with disable_progress_bars():  # the hub draws its own while it downloads
+            yield lambda label: NO_PROGRESS
+        return
+    bars = _Bars()
+    try:
+        yield bars.labelled
+    finally:
+        bars.close()
+
+
+class _Bars:
+    """One bar at a time: a step that counts something new gets a new one."""
+
+    def __init__(self):
+        self._bar: tqdm | None = None
+        self._counted: tuple[str, int, str] | None = None
+
+    def labelled(self, label: str) -> Progress:
+        def show(done: int, total: int, unit: str) -> None:
+            if self._counted != (label, total, unit):
+                self.close()
+                self._bar = tqdm(desc=label, total=total, unit=f" {unit}", unit_scale=True, leave=False)
+                self._counted = (label, total, unit)
+            self._bar.update(done - self._bar.n)
+
+        return show
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = self._counted = None

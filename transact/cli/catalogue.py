@@ -1,0 +1,123 @@
+"""The table of commands: what each is called, takes, shows as its example, and runs."""
+
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from transact.cli import commands, options
+from transact.cli.bars import Meter
+from transact.cli.commands import Answer
+from transact.cli.options import Group, Option
+
+EXPORT_KINDS = ("checkpoint", "plan")
+
+
+@dataclass(frozen=True)
+class Command:
+    """`problem` says what is wrong with options that go badly together; `run` does the work."""
+
+    name: str
+    summary: str
+    description: str
+    example: str
+    groups: tuple[Group, ...]
+    run: Callable[[Namespace, Meter], Answer]
+    problem: Callable[[Namespace], str | None] = options.no_problem
+
+
+def _output(help: str, *others: Option, metavar: str = "FILE", **settings) -> Group:
+    """Where the result goes and how it is told; what exists already is never replaced."""
+    output = Option("--output", help, {"type": Path, "metavar": metavar, **settings})
+    return Group("result", None, (*others, output, *options.TELLING))
+
+
+_FROM_A_PLAN = (options.MODEL, options.PLAN_FILE, options.CALIBRATION_UNLESS_PLANNED, options.PLANNING, options.REPAIR)
+
+COMMANDS = (
+    Command(
+        "score",
+        "how much each head and channel matters",
+        "Run calibration text through a model and score every head, head group and MLP channel. Prints\n"
+        "how the scores of each layer spread; --json and --output give all of them.",
+        """\
+  python -m transact score --model bundled --calibration assets/samples/stories.jsonl --metric wanda""",
+        (options.MODEL, options.CALIBRATION, options.SCORING, _output("write all scores as JSON to this new file")),
+        commands.score,
+    ),
+    Command(
+        "plan",
+        "decide what stays and what goes, and see what that saves",
+        "Score a model and decide what to keep; nothing is cut. The plan goes to a file that prune and export\n"
+        "take. What it saves is printed: parameters, FLOPs at a context of 512, bytes in 16-bit elements.",
+        """\
+  python -m transact plan --model bundled --calibration assets/samples/stories.jsonl \\
+      --attention-sparsity 0.25 --mlp-sparsity 0.5 --output plan.json""",
+        (
+            options.MODEL,
+            options.CALIBRATION,
+            options.PLANNING,
+            _output("write the plan to this new file (default: %(default)s)", default=Path("plan.json")),
+        ),
+        commands.plan,
+        options.target_problem,
+    ),
+    Command(
+        "prune",
+        "cut a plan into a model; save it, measure it, or both",
+        "Cut a plan into a copy of a model, repair what stays if asked to, save the result as a checkpoint that\n"
+        "stock transformers loads, and measure it against the dense model: perplexity, agreement, tokens per\n"
+        "second, FLOPs per token, bytes.",
+        """\
+  python -m transact prune --model bundled --calibration assets/samples/stories.jsonl \\
+      --attention-sparsity 0.25 --mlp-sparsity 0.5 --compensation least_squares \\
+      --evaluation assets/samples/evaluation_stories.jsonl --output pruned-model""",
+        (
+            *_FROM_A_PLAN,
+            options.EVALUATION_OR_NOT,
+            _output(
+                "save a checkpoint with tokenizer, plan and model card in this new folder, in the dtype of the model's "
+                "own files",
+                metavar="DIR",
+            ),
+        ),
+        commands.prune,
+        options.prune_problem,
+    ),
+    Command(
+        "evaluate",
+        "measure a model, alone or beside a reference",
+        "Measure a model on a text: perplexity (with its standard error over texts), tokens per second, parameters,\n"
+        "FLOPs per token at a context of 512, bytes; with --reference also how often both rate the same token\n"
+        "highest, and the KL divergence in nats.",
+        """\
+  python -m transact evaluate --model pruned-model --reference bundled \\
+      --evaluation assets/samples/evaluation_stories.jsonl""",
+        (options.MODEL, options.REFERENCE, options.EVALUATION, Group("result", None, options.TELLING)),
+        commands.evaluate,
+        options.reference_problem,
+    ),
+    Command(
+        "export",
+        "write a planned model for other software",
+        "Write a planned model: as a checkpoint that stock transformers loads, or as the plan alone.",
+        """\
+  python -m transact export --model bundled --plan plan.json --kind checkpoint --output pruned-model""",
+        (
+            *_FROM_A_PLAN,
+            _output(
+                "write to this new folder, or for a plan to this new file",
+                Option(
+                    "--kind",
+                    "checkpoint: a folder with weights, tokenizer, plan and model card; plan: one JSON file "
+                    "(default: %(default)s)",
+                    {"choices": EXPORT_KINDS, "default": "checkpoint"},
+                ),
+                metavar="PATH",
+                required=True,
+            ),
+        ),
+        commands.export,
+        options.export_problem,
+    ),
+)

@@ -1,0 +1,140 @@
+"""The commands: each calls the library as the app does, and answers in numbers and in words."""
+
+import json
+from argparse import Namespace
+from dataclasses import asdict, dataclass
+
+import transact as ta
+from transact.calibration import TokenSet
+from transact.cli import steps, summaries
+from transact.cli.bars import Meter
+from transact.cli.files import check_free, write_new
+from transact.cli.steps import Chosen
+from transact.observe import CalibrationRecord
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The same result twice: `values` for machines (JSON-able), `parts` for people, an empty line between them."""
+
+    values: dict
+    parts: tuple[str, ...]
+
+
+def score(given: Namespace, meter: Meter) -> Answer:
+    """Scores of every head, head group and channel, printed in short and written in full."""
+    sources = steps.read_sources(given)
+    if given.output is not None:
+        check_free(given.output)
+    loaded = steps.load(given, meter, given.model, given.revision)
+    calibration = steps.calibration_set(given, loaded, sources.calibration)
+    scores = steps.score(given, loaded, steps.observe(loaded, calibration, meter))
+    names = ("heads", "head_groups", "attention_channels", "mlp_channels")
+    values = {
+        "model": _model(loaded),
+        "calibration": _record(calibration),
+        "metric": scores.metric,
+        "layers": [
+            {name: getattr(scores, name)[layer].tolist() for name in names}
+            for layer in range(loaded.spec.num_hidden_layers)
+        ],
+    }
+    parts = (f"{loaded.source}, {scores.metric} on {summaries.tokens(calibration)}", summaries.score_table(scores))
+    if given.output is None:
+        return Answer(values, parts)
+    write_new(given.output, json.dumps(values))
+    return Answer(values, (*parts, f"All scores are in {given.output}."))
+
+
+def plan(given: Namespace, meter: Meter) -> Answer:
+    """A plan in a file of its own, and what it would save."""
+    sources = steps.read_sources(given)
+    check_free(given.output)
+    loaded = steps.load(given, meter, given.model, given.revision)
+    return _plan_written(given, loaded, steps.choose(given, loaded, sources, meter))
+
+
+def prune(given: Namespace, meter: Meter) -> Answer:
+    """The plan as smaller weights: saved, measured against the dense model, or both."""
+    sources = steps.read_sources(given)
+    if given.output is not None:
+        check_free(given.output, folder=True)
+    loaded = steps.load(given, meter, given.model, given.revision)
+    # tokenised now, though needed last: text that is of no use is refused before the work
+    evaluation = None if sources.evaluation is None else steps.evaluation_set(given, loaded, sources.evaluation)
+    chosen = steps.choose(given, loaded, sources, meter, gram=given.compensation != "none")
+    pruned, answer = _cut(given, loaded, chosen)
+    if evaluation is None:
+        return answer
+    report = steps.evaluate(given, pruned, loaded, evaluation, meter)
+    overlap = None if chosen.calibration is None else evaluation.overlap(chosen.calibration)
+    measured = {"evaluation": {**_record(evaluation), "overlap": overlap}, "report": report.to_dict()}
+    warning = (summaries.overlap(overlap),) if overlap else ()
+    return Answer(answer.values | measured, (*answer.parts, *summaries.measured(report, evaluation), *warning))
+
+
+def evaluate(given: Namespace, meter: Meter) -> Answer:
+    """What a model does on a text, and how it differs from a reference."""
+    sources = steps.read_sources(given)
+    loaded = steps.load(given, meter, given.model, given.revision)
+    evaluation = steps.evaluation_set(given, loaded, sources.evaluation)
+    reference = None
+    if given.reference is not None:
+        reference = steps.load(given, meter, given.reference, given.reference_revision)
+    report = steps.evaluate(given, loaded, reference, evaluation, meter)
+    values = {
+        "model": _model(loaded),
+        "reference": None if reference is None else _model(reference),
+        "evaluation": _record(evaluation),
+        "report": report.to_dict(),
+    }
+    heading = loaded.source if reference is None else f"{loaded.source} beside {reference.source}"
+    return Answer(values, (heading, *summaries.measured(report, evaluation)))
+
+
+def export(given: Namespace, meter: Meter) -> Answer:
+    """A planned model in the form that was asked for."""
+    sources = steps.read_sources(given)
+    check_free(given.output, folder=given.kind == "checkpoint")
+    loaded = steps.load(given, meter, given.model, given.revision)
+    chosen = steps.choose(given, loaded, sources, meter, gram=given.compensation != "none")
+    if given.kind == "plan":
+        return _plan_written(given, loaded, chosen)
+    _, answer = _cut(given, loaded, chosen)
+    return answer
+
+
+def _plan_written(given: Namespace, loaded: ta.LoadedModel, chosen: Chosen) -> Answer:
+    write_new(given.output, chosen.plan.to_json())
+    parts = (*summaries.plan(loaded.source, chosen.plan), f"The plan is in {given.output}.")
+    return Answer({**_planned(loaded, chosen), "output": str(given.output)}, parts)
+
+
+def _cut(given: Namespace, loaded: ta.LoadedModel, chosen: Chosen) -> tuple[ta.LoadedModel, Answer]:
+    """The pruned model, saved where an output was named."""
+    pruned = ta.prune(loaded, chosen.plan, compensation=given.compensation, statistics=chosen.statistics)
+    values = {**_planned(loaded, chosen), "compensation": given.compensation}
+    parts = summaries.plan(loaded.source, chosen.plan, given.compensation)
+    if given.output is None:
+        return pruned, Answer(values, parts)
+    saved = ta.save(pruned, given.output, dtype=pruned.file_dtype)
+    return pruned, Answer({**values, "saved": asdict(saved)}, (*parts, summaries.saved(saved)))
+
+
+def _planned(loaded: ta.LoadedModel, chosen: Chosen) -> dict:
+    made = chosen.plan
+    names = ("digest", "metric", "calibration", "allocation")
+    return {
+        "model": _model(loaded),
+        "calibration": None if chosen.calibration is None else _record(chosen.calibration),
+        "plan": {**{name: getattr(made, name) for name in names}, **made.summary()},
+    }
+
+
+def _model(loaded: ta.LoadedModel) -> dict:
+    dtype = str(loaded.dtype).removeprefix("torch.")
+    return {"source": loaded.source, "revision": loaded.revision, "dtype": dtype, "device": str(loaded.device)}
+
+
+def _record(tokens: TokenSet) -> dict:
+    return asdict(CalibrationRecord.of(tokens))

@@ -1,0 +1,218 @@
+"""Every option as data: its name, what it takes, what it means; and which of them go together.
+
+Options that a plan file stands in for have no default of their own, so that giving both can be told.
+"""
+
+from argparse import ArgumentTypeError, Namespace
+from dataclasses import dataclass
+from pathlib import Path
+
+from transact.compensation import COMPENSATIONS
+from transact.importance import METRICS
+from transact.loading import DTYPES
+from transact.plan import ALLOCATIONS
+
+METRIC, ALLOCATION = "transact", "uniform"
+SEQ_LEN = 512
+"""Longest sequence unless told otherwise; the model's context where that is shorter."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """`settings` as `argparse` takes them."""
+
+    flag: str
+    help: str
+    settings: dict
+
+
+@dataclass(frozen=True)
+class Group:
+    title: str
+    description: str | None
+    options: tuple[Option, ...]
+
+
+def counts(text: str) -> int | tuple[int, ...]:
+    """One number for all layers, or a tuple with one per layer: "3" -> 3, "4,3,2" -> (4, 3, 2)."""
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is neither a whole number nor several with commas between") from None
+    return numbers if len(numbers) > 1 else numbers[0]
+
+
+def _option(flag: str, help: str, **settings) -> Option:
+    return Option(flag, help, settings)
+
+
+COLUMN = _option(
+    "--column", "the field of a .jsonl line that holds the text (default: %(default)s)", default="text", metavar="NAME"
+)
+
+
+def _calibration(*, required: bool) -> Group:
+    return Group(
+        "calibration text",
+        "The text that scores. The same file, samples, length and seed give the same scores.",
+        (
+            _option("--calibration", ".jsonl: each line one sequence; .txt: one document, cut into windows; UTF-8",
+                    type=Path, metavar="FILE", required=required),
+            _option("--num-samples", "most sequences taken; of more, so many are drawn (default: %(default)s)",
+                    type=int, default=128, metavar="N"),
+            _option("--seq-len", f"most tokens of a sequence (default: {SEQ_LEN}, or the model's context if shorter)",
+                    type=int, metavar="TOKENS"),
+            _option("--seed", "draws the sequences, and the scores of --metric random (default: %(default)s)",
+                    type=int, default=0, metavar="N"),
+            COLUMN,
+        ),
+    )  # fmt: skip
+
+
+def _evaluation(*, required: bool, column: bool) -> Group:
+    return Group(
+        "evaluation text",
+        "The text that measures; all of it is used.",
+        (
+            _option("--evaluation", "a .jsonl or .txt file, read as calibration text is",
+                    type=Path, metavar="FILE", required=required),
+            _option("--evaluation-seq-len",
+                    f"most tokens of a sequence (default: {SEQ_LEN}, or the model's context if shorter)",
+                    type=int, metavar="TOKENS"),
+            _option("--prompt", "also continue this text, greedily", metavar="TEXT"),
+            _option("--no-speed", "do not time the models", action="store_true"),
+            *((COLUMN,) if column else ()),
+        ),
+    )  # fmt: skip
+
+
+MODEL = Group(
+    "model",
+    None,
+    (
+        _option("--model", 'a hub id, a local folder, or "bundled"', required=True),
+        _option("--revision", "commit, branch or tag of a hub model (default: its main branch)"),
+        _option("--dtype", "what to compute in; auto: float32, or the checkpoint's half precision where the machine is "
+                "fast at it (default: %(default)s)", choices=("auto", *DTYPES), default="auto"),
+        _option("--device", "auto, cpu, cuda or cuda:N (default: %(default)s)", default="auto"),
+    ),
+)  # fmt: skip
+
+CALIBRATION = _calibration(required=True)
+CALIBRATION_UNLESS_PLANNED = _calibration(required=False)
+EVALUATION = _evaluation(required=True, column=True)
+EVALUATION_OR_NOT = _evaluation(required=False, column=False)
+
+METRIC_OPTION = _option(
+    "--metric",
+    f"how importance is measured; {'; '.join(f'{name}: {metric.summary}' for name, metric in METRICS.items())} "
+    f"(default: {METRIC})",
+    choices=tuple(METRICS),
+)
+SCORING = Group("scores", None, (METRIC_OPTION,))
+
+PLANNING = Group(
+    "what to remove",
+    "Name a share, or a total, or counts. Sparsity is the fraction removed, from 0 to below 1.",
+    (
+        METRIC_OPTION,
+        _option("--attention-sparsity", "share of each layer's head groups that goes (default: 0)",
+                type=float, metavar="SHARE"),
+        _option("--mlp-sparsity", "share of each layer's MLP channels that goes (default: 0)",
+                type=float, metavar="SHARE"),
+        _option("--parameters", "most parameters that the result may have, embeddings included, as 900e6",
+                type=float, metavar="N"),
+        _option("--keep-head-groups", "head groups that stay in each layer: one number, or one per layer, as 4,3,2",
+                type=counts, metavar="N"),
+        _option("--keep-channels", "MLP channels that stay in each layer: one number, or one per layer",
+                type=counts, metavar="N"),
+        _option("--allocation", f"how the removal is shared among layers (default: {ALLOCATION})",
+                choices=ALLOCATIONS),
+        _option("--locks", 'units kept or removed whatever their score: JSON with [layer, index] pairs, as '
+                '{"keep_head_groups": [[0, 2]], "remove_channels": [[1, 7], [1, 9]]}', type=Path, metavar="FILE"),
+    ),
+)  # fmt: skip
+_PLAN_OPTIONS = tuple(option.flag for option in PLANNING.options)
+
+PLAN_FILE = Group(
+    "plan",
+    "Either a plan file, or calibration text and what to remove.",
+    (_option("--plan", "a plan.json: of the plan command, the app or a checkpoint", type=Path, metavar="FILE"),),
+)
+
+REPAIR = Group(
+    "repair",
+    None,
+    (
+        _option("--compensation", "how what stays makes up for what goes; needs the calibration text (default: "
+                "%(default)s)", choices=COMPENSATIONS, default="none"),
+    ),
+)  # fmt: skip
+
+TELLING = (
+    _option("--json", "print JSON, in full precision, instead of tables", action="store_true"),
+    _option("--quiet", "draw no progress bars", action="store_true"),
+)
+
+REFERENCE = Group(
+    "reference",
+    None,
+    (
+        _option("--reference", "a model to compare with, usually the one it was cut from", metavar="MODEL"),
+        _option("--reference-revision", "commit, branch or tag of the reference", metavar="REVISION"),
+    ),
+)
+
+
+def no_problem(given: Namespace) -> None:
+    """Whatever argparse lets through is fine."""
+
+
+def reference_problem(given: Namespace) -> str | None:
+    """A revision alone names no model."""
+    if given.reference is None and given.reference_revision is not None:
+        return "--reference-revision belongs to --reference; give that too"
+    return None
+
+
+def target_problem(given: Namespace) -> str | None:
+    """What is wrong with how the target was given, if anything."""
+    shares = (given.attention_sparsity, given.mlp_sparsity)
+    kept = (given.keep_head_groups, given.keep_channels)
+    ways = [way for way in (shares, (given.parameters,), kept) if any(value is not None for value in way)]
+    if len(ways) != 1:
+        return (
+            f"{'several ways' if ways else 'nothing'} given to say how much to remove; give --attention-sparsity "
+            "and/or --mlp-sparsity, or --parameters, or --keep-head-groups with --keep-channels"
+        )
+    if ways[0] is kept and None in kept:
+        return "--keep-head-groups and --keep-channels are given together"
+    return None
+
+
+def plan_problem(given: Namespace) -> str | None:
+    """What is wrong with a plan file or the options that stand for one, if anything."""
+    if given.plan is None:
+        if given.calibration is None:
+            return "give --plan, or --calibration and how much to remove"
+        return target_problem(given)
+    beside = [flag for flag in _PLAN_OPTIONS if vars(given)[flag.removeprefix("--").replace("-", "_")] is not None]
+    if beside:
+        return f"--plan has decided already what {', '.join(beside)} would; give one or the other"
+    if given.compensation != "none" and given.calibration is None:
+        return f"--compensation {given.compensation} works from the calibration text; give --calibration"
+    return None
+
+
+def prune_problem(given: Namespace) -> str | None:
+    """As `plan_problem`; and something must come of it."""
+    if given.output is None and given.evaluation is None:
+        return "give --output to save the result, --evaluation to measure it, or both"
+    return plan_problem(given)
+
+
+def export_problem(given: Namespace) -> str | None:
+    """As `plan_problem`; and only weights can be repaired."""
+    if given.kind == "plan" and given.compensation != "none":
+        return "a plan holds no weights that --compensation could repair; leave it out, or export a checkpoint"
+    return plan_problem(given)

@@ -1,0 +1,116 @@
+"""What the commands have in common: from options and files to the library's values.
+
+Everything that can be refused is refused before the text is run through the model.
+"""
+
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import transact as ta
+from transact.cli import options
+from transact.cli.bars import Meter
+from transact.cli.files import Text, read_locks, read_plan, read_text
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What was read from files before any model was loaded; None for what was not named."""
+
+    calibration: Text | None
+    evaluation: Text | None
+    plan: ta.PruningPlan | None
+    locks: ta.Locks | None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A plan, the calibration text where there is one, and what was observed on it where that was needed."""
+
+    plan: ta.PruningPlan
+    calibration: ta.CalibrationSet | None
+    statistics: ta.ActivationStatistics | None
+
+
+def read_sources(given: Namespace) -> Sources:
+    """The files that the command takes and that were named."""
+
+    def read(name: str, reader: Callable):
+        path = vars(given).get(name)
+        return None if path is None else reader(path)
+
+    text = partial(read_text, column=given.column)
+    return Sources(
+        calibration=read("calibration", text),
+        evaluation=read("evaluation", text),
+        plan=read("plan", read_plan),
+        locks=read("locks", read_locks),
+    )
+
+
+def load(given: Namespace, meter: Meter, source: str, revision: str | None) -> ta.LoadedModel:
+    progress = meter(f"Loading {source}")
+    return ta.load(source, revision=revision, dtype=given.dtype, device=given.device, progress=progress)
+
+
+def calibration_set(given: Namespace, loaded: ta.LoadedModel, text: Text) -> ta.CalibrationSet:
+    length = _length(given.seq_len, loaded)
+    return text.tokens(ta.CalibrationSet, loaded, num_samples=given.num_samples, seq_len=length, seed=given.seed)
+
+
+def evaluation_set(given: Namespace, loaded: ta.LoadedModel, text: Text) -> ta.EvaluationSet:
+    return text.tokens(ta.EvaluationSet, loaded, seq_len=_length(given.evaluation_seq_len, loaded))
+
+
+def choose(given: Namespace, loaded: ta.LoadedModel, sources: Sources, meter: Meter, *, gram: bool = False) -> Chosen:
+    """The plan of the file, or one made as the options say; `gram`: with statistics that a repair can work from."""
+    calibration = None if sources.calibration is None else calibration_set(given, loaded, sources.calibration)
+    if sources.plan is not None:
+        sources.plan.check_fits(loaded.fingerprint)
+        statistics = observe(loaded, calibration, meter, gram=True) if gram else None
+        return Chosen(sources.plan, calibration, statistics)
+    make_plan = partial(
+        ta.make_plan,
+        spec=loaded.spec,
+        target=_target(given, loaded.spec),
+        allocation=given.allocation or options.ALLOCATION,
+        locks=sources.locks,
+    )
+    make_plan(ta.ImportanceScores.random(loaded.spec))  # a target that no scores could meet is refused here
+    statistics = observe(loaded, calibration, meter, gram=gram)
+    return Chosen(make_plan(score(given, loaded, statistics)), calibration, statistics)
+
+
+def observe(
+    loaded: ta.LoadedModel, calibration: ta.CalibrationSet, meter: Meter, *, gram: bool = False
+) -> ta.ActivationStatistics:
+    return ta.observe(loaded, calibration, gram=gram, progress=meter("Scoring"))
+
+
+def score(given: Namespace, loaded: ta.LoadedModel, statistics: ta.ActivationStatistics) -> ta.ImportanceScores:
+    return ta.score(loaded, statistics, metric=given.metric or options.METRIC, seed=given.seed)
+
+
+def evaluate(
+    given: Namespace,
+    loaded: ta.LoadedModel,
+    reference: ta.LoadedModel | None,
+    evaluation: ta.EvaluationSet,
+    meter: Meter,
+) -> ta.EvalReport:
+    progress, speed = meter("Measuring"), not given.no_speed
+    return ta.evaluate(loaded, evaluation, reference=reference, prompt=given.prompt, speed=speed, progress=progress)
+
+
+def _length(asked: int | None, loaded: ta.LoadedModel) -> int:
+    return min(options.SEQ_LEN, loaded.context_length) if asked is None else asked
+
+
+def _target(given: Namespace, spec: ta.ModelSpec) -> ta.PruningTarget:
+    if given.parameters is not None:
+        return ta.PruningTarget.from_parameters(spec, given.parameters)
+    if given.keep_channels is not None:
+        return ta.PruningTarget(keep_head_groups=given.keep_head_groups, keep_channels=given.keep_channels)
+    attention, mlp = given.attention_sparsity or 0.0, given.mlp_sparsity or 0.0
+    return ta.PruningTarget.from_sparsity(spec, attention=attention, mlp=mlp)

@@ -1,0 +1,116 @@
+"""Results as a person reads them in a terminal; full precision is in the JSON."""
+
+from collections.abc import Iterable, Sequence
+
+from transact.calibration import EvaluationSet, TokenSet
+from transact.checkpoint import SaveReport
+from transact.evaluation import EvalReport
+from transact.importance import ImportanceScores
+from transact.plan import PruningPlan
+from transact.spec import ModelSpec
+
+_COSTS = (
+    ("parameters", "parameters"),
+    ("FLOPs per token", "flops_per_token"),
+    ("KV-cache bytes per token", "kv_bytes_per_token"),
+    ("checkpoint bytes", "checkpoint_bytes"),
+)
+_SPEEDS = (
+    ("prefill, tokens per second", "prefill_tokens_per_second"),
+    ("decode, tokens per second", "decode_tokens_per_second"),
+)
+
+
+def score_table(scores: ImportanceScores) -> str:
+    """Per layer: the weakest head group, and how its group and channel scores spread."""
+    rows = [["layer", "head groups: lowest", "(which)", "median", "highest", "channels: lowest", "median", "highest"]]
+    for index, (groups, channels) in enumerate(zip(scores.head_groups, scores.mlp_channels, strict=True)):
+        low, *rest = _spread(groups)
+        rows.append([str(index), low, str(int(groups.argmin())), *rest, *_spread(channels)])
+    return _table(rows)
+
+
+def plan(source: str, made: PruningPlan, compensation: str = "none") -> tuple[str, str]:
+    """How a plan was made, then what it keeps and what that saves; bytes are for 16-bit elements."""
+    repaired = "" if compensation == "none" else f", repaired by {compensation}"
+    heading = f"{source}, {made.metric} on {made.calibration}, allocation {made.allocation}{repaired}"
+    summary = made.summary()
+    before, after = summary["before"], summary["after"]
+    rows = [["", "before", "after", "change"]]
+    rows += [_cost(f"{label}{' (16-bit)' * ('bytes' in name)}", before[name], after[name]) for label, name in _COSTS]
+    for label, name in (("head groups per layer", "num_key_value_heads"), ("channels per layer", "intermediate_size")):
+        rows.append([label, _counts(made.dense_spec, name), _counts(made.spec, name), ""])
+    return heading, _table(rows)
+
+
+def saved(report: SaveReport) -> str:
+    return " ".join((f"The checkpoint is in {report.directory} ({report.model_class}).", *report.notes))
+
+
+def measured(report: EvalReport, evaluation: EvaluationSet) -> tuple[str, ...]:
+    """On what, the numbers, and each continuation of the prompt where one was given."""
+    pairs = (("The reference continues", report.reference_generation), ("The model continues", report.generation))
+    generations = (f"{label}:\n{text}" for label, text in pairs if text is not None)
+    heading = f"Measured on {tokens(evaluation)}, {report.num_predictions:,} predictions"
+    return (heading, _report_table(report), f"{report.protocol['costs']}.", *generations)
+
+
+def overlap(share: float) -> str:
+    return (
+        f"{share:.0%} of the measured sequences also stand in the calibration text, so the loss looks smaller than on "
+        "new text."
+    )
+
+
+def tokens(read: TokenSet) -> str:
+    return f"{read.name}: {read.num_samples:,} sequences, {read.num_tokens:,} tokens"
+
+
+def _report_table(report: EvalReport) -> str:
+    """What was measured, beside the reference where there is one."""
+    error, change = report.perplexity_standard_error, report.perplexity_difference
+    perplexity = ["perplexity", _with_error(report.perplexity, error)]
+    if change is None:
+        rows = [["", "model"], perplexity]
+        rows += [[label, f"{getattr(report, name):,.0f}"] for label, name in _rows(report)]
+        return _table(rows)
+    reference = _with_error(report.reference_perplexity, report.reference_perplexity_standard_error)
+    difference = _with_error(change, report.perplexity_difference_standard_error, sign="+")
+    rows = [["", "reference", "model", "change"], [perplexity[0], reference, perplexity[1], difference]]
+    rows.append(["same token rated highest", "", f"{report.top1_agreement:.2%}", ""])
+    rows.append(["KL divergence, nats", "", f"{report.kl_divergence:.4f}", ""])
+    rows += [_cost(label, getattr(report, f"reference_{name}"), getattr(report, name)) for label, name in _rows(report)]
+    return _table(rows)
+
+
+def _rows(report: EvalReport) -> tuple[tuple[str, str], ...]:
+    return _COSTS if report.prefill_tokens_per_second is None else (*_SPEEDS, *_COSTS)
+
+
+def _cost(label: str, before: float, after: float) -> list[str]:
+    return [label, f"{before:,.0f}", f"{after:,.0f}", f"{after / before - 1:+.1%}"]
+
+
+def _with_error(value: float, error: float | None, *, sign: str = "") -> str:
+    return f"{value:{sign}.4f}" + ("" if error is None else f" ± {error:.4f}")
+
+
+def _counts(spec: ModelSpec, name: str) -> str:
+    counts = [getattr(layer, name) for layer in spec.layers]
+    return str(counts[0]) if len(set(counts)) == 1 else ",".join(map(str, counts))
+
+
+def _spread(scores) -> list[str]:
+    """Lowest, median and highest of the scores [unit]."""
+    return [f"{float(value):.4g}" for value in (scores.min(), scores.median(), scores.max())]
+
+
+def _table(rows: Iterable[Sequence[str]]) -> str:
+    """Columns side by side, the first to the left, numbers to the right."""
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]).rstrip())
+    return "\n".join(lines)
