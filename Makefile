@@ -1,6 +1,7 @@
 # make run   sets up .venv and starts the app on 127.0.0.1:7860
 # make test  sets up .venv and runs all tests (browser tests skip where there is no chromium)
 # make bench prints the benchmarks' tables
+# make screenshots takes the README's pictures anew
 #
 # On Linux, PyPI's torch brings several GB of CUDA. For a CPU build name PyTorch's CPU index:
 #   make run TORCH_INDEX=<address of PyTorch's CPU wheel index>
@@ -12,7 +13,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint bench clean
+.PHONY: run test lint bench screenshots clean
 
 run: $(VENV)/.installed
 	$(BIN)/python app.py
@@ -23,8 +24,12 @@ test: $(VENV)/.installed-dev
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 
-bench: $(VENV)/.installed
+bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.interface
+
+screenshots: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.e2e.screenshots
 
 clean:
 	rm -rf $(VENV)
@@ -37,4 +42,5 @@ $(VENV)/.installed: requirements.txt
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
+	if command -v npm >/dev/null; then npm install --silent --no-fund --no-audit --prefix $(VENV) axe-core@4; fi
 	touch $@

@@ -7,13 +7,28 @@ import gradio as gr
 
 import transact as ta
 from ui import endpoints, legal, texts, workbench
-from ui.events import choose, setup
+from ui.events import arrival, choose, look, setup
+from ui.events import compare as comparing
 from ui.events import measure as measuring
 from ui.events import takeaway as taking
-from ui.events.desk import Desk, Panels, visitor
+from ui.events.desk import Desk, Panels
 from ui.export import Exports
 from ui.jobs import Jobs, Watch
-from ui.pages import calibration, compare, layer, maps, measure, model, status, takeaway
+from ui.pages import (
+    calibration,
+    compare,
+    contrast,
+    guide,
+    layer,
+    maps,
+    measure,
+    model,
+    reading,
+    redundancy,
+    status,
+    takeaway,
+    trust,
+)
 from ui.registry import Registry
 from ui.session import BUNDLED, Sampling, Scored, Session, Sessions
 from ui.theme import ASSETS, STYLE_SHEET, instrument_theme
@@ -34,7 +49,7 @@ def launch_options() -> dict:
     """Everything that `launch` is told besides where to listen."""
     return {
         "theme": instrument_theme(),
-        "css_paths": [STYLE_SHEET],
+        "css_paths": [STYLE_SHEET, guide.STYLE_SHEET],
         "favicon_path": ASSETS / "favicon.png",
         "footer_links": ["api", "settings"],
         "run_history": False,
@@ -45,10 +60,14 @@ def launch_options() -> dict:
     }
 
 
-def build() -> gr.Blocks:
-    """The whole page, with the bundled model scored so that nobody meets an empty one."""
+def build(opening: Scored | None = None) -> gr.Blocks:
+    """The whole page, with scores in view so that nobody meets an empty one.
+
+    `opening`: what a visitor meets; by default the bundled model, scored on the mixed sample.
+    """
     registry, jobs, exports = Registry(), Jobs(), Exports()
-    spec, scored = _warm_up(registry)
+    scored = opening or _warm_up(registry)
+    spec = scored.spec if scored else None
 
     def fresh(id: str) -> Session:
         session = Session(id, BUNDLED, spec, scored)
@@ -65,14 +84,17 @@ def build() -> gr.Blocks:
 
     def on_leave(request: gr.Request):
         # a phone that sleeps also seems to leave, so what was made stays until it expires
-        jobs.stop(visitor(request))
+        jobs.stop(desk.visitor(request))
 
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(_CACHE_SECONDS, _CACHE_SECONDS)) as page:
         panels = _lay_out(fresh("first paint"))
         setup.connect(desk, panels)
         choose.connect(desk, panels)
+        look.connect(desk, panels)
         measuring.connect(desk, panels)
+        comparing.connect(desk, panels)
         taking.connect(desk, panels)
+        arrival.connect(desk, panels, page)
         endpoints.connect(desk)
         page.unload(on_leave)
     return page
@@ -80,6 +102,7 @@ def build() -> gr.Blocks:
 
 def _lay_out(session: Session) -> Panels:
     gr.HTML(_header(), js_on_load=None, elem_id="title")
+    guide.build(session)
     with gr.Row(elem_id="page"):
         with gr.Column(elem_id="sidebar", scale=0, min_width=300):
             model_panel = model.build(session)
@@ -87,19 +110,32 @@ def _lay_out(session: Session) -> Panels:
         with gr.Column(elem_id="main", scale=1, min_width=320):
             status_panel = status.build(session)
             maps_panel = maps.build(session)
-            layer_panel = layer.build(session)
+            with gr.Tabs(elem_id="closer", overflow_behavior="wrap"):
+                with gr.Tab("Layer close up", elem_id="closer-layer"):
+                    layer_panel = layer.build(session)
+                with gr.Tab("What does this unit read?", elem_id="closer-reading"):
+                    reading_panel = reading.build(session)
+                with gr.Tab("Two texts", elem_id="closer-texts"):
+                    contrast_panel = contrast.build(session)
+                with gr.Tab("Can I trust it?", elem_id="closer-trust"):
+                    trust_panel = trust.build(session)
             measure_panel = measure.build(session)
             compare_panel = compare.build(session)
+            redundancy_panel = redundancy.build(session)
             takeaway_panel = takeaway.build(session)
     return Panels(
-        status_panel,
-        model_panel,
-        calibration_panel,
-        maps_panel,
-        layer_panel,
-        measure_panel,
-        compare_panel,
-        takeaway_panel,
+        status=status_panel,
+        model=model_panel,
+        calibration=calibration_panel,
+        maps=maps_panel,
+        layer=layer_panel,
+        reading=reading_panel,
+        contrast=contrast_panel,
+        trust=trust_panel,
+        measure=measure_panel,
+        compare=compare_panel,
+        redundancy=redundancy_panel,
+        takeaway=takeaway_panel,
     )
 
 
@@ -111,15 +147,13 @@ def _header() -> str:
     )
 
 
-def _warm_up(registry: Registry) -> tuple[ta.ModelSpec | None, Scored | None]:
+def _warm_up(registry: Registry) -> Scored | None:
     """The bundled model and its scores on the mixed sample, shared by all visitors.
 
     Without them (a clone whose large files are missing) the page still opens and says what to do.
     """
     try:
-        loaded = registry.dense(BUNDLED)
-        scored = workbench.score(registry, BUNDLED, texts.sample("mixed"), Sampling(), Watch("Warming up"))
+        return workbench.score(registry, BUNDLED, texts.sample("mixed"), Sampling(), Watch("Warming up"))
     except (ta.TransactError, OSError) as error:
         logger.warning("the bundled model is not ready: %s", error)
-        return None, None
-    return loaded.spec, scored
+        return None

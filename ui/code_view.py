@@ -3,23 +3,24 @@
 from dataclasses import dataclass
 
 import transact as ta
-from ui.session import ModelKey, Result, Sampling, Scored
+from ui.session import Choice, ModelKey, Result, Sampling, Scored
 from ui.texts import TextSource
 from ui.workbench import EVALUATION_TOKENS
 
 MAX_LITERAL_CHARACTERS = 2_000
 CALIBRATION_FILE, EVALUATION_FILE = "calibration.jsonl", "evaluation.jsonl"
 OUTPUT_FOLDER = "pruned-model"
+NO_LOCKS = ta.Locks()
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything a run depends on: model, text, metric, plan, repair, and what it was measured on."""
+    """Everything a run depends on: model, text, choice, plan, repair, and what it was measured on."""
 
     key: ModelKey
     text: TextSource
     sampling: Sampling
-    metric: str
+    choice: Choice
     plan: ta.PruningPlan
     repair: str = "none"
     measured_on: TextSource | None = None
@@ -27,11 +28,11 @@ class Recipe:
     @classmethod
     def of_result(cls, result: Result) -> "Recipe":
         scored = result.scored
-        return cls(scored.key, scored.text, scored.sampling, result.metric, result.plan, result.repair, result.text)
+        return cls(scored.key, scored.text, scored.sampling, result.choice, result.plan, result.repair, result.text)
 
     @classmethod
-    def of_plan(cls, scored: Scored, metric: str, plan: ta.PruningPlan) -> "Recipe":
-        return cls(scored.key, scored.text, scored.sampling, metric, plan)
+    def of_plan(cls, scored: Scored, choice: Choice, plan: ta.PruningPlan) -> "Recipe":
+        return cls(scored.key, scored.text, scored.sampling, choice, plan)
 
 
 def code(recipe: Recipe) -> str:
@@ -44,10 +45,11 @@ def code(recipe: Recipe) -> str:
             f"num_samples={sampling.num_samples}, seq_len={sampling.seq_len}, seed={sampling.seed}",
         ),
         f"statistics = ta.observe(loaded, calibration{_gram(recipe.repair)})",
-        f'scores = ta.score(loaded, statistics, metric="{recipe.metric}", seed={sampling.seed})',
+        f'scores = ta.score(loaded, statistics, metric="{recipe.choice.metric}", seed={sampling.seed})',
         "",
         *_target(recipe.plan),
-        "plan = ta.make_plan(scores, loaded.spec, target)",
+        *_locks(recipe.choice.locks),
+        f"plan = ta.make_plan(scores, loaded.spec, target{', locks=locks' if recipe.choice.locks != NO_LOCKS else ''})",
         f"pruned = ta.prune(loaded, plan{_repair(recipe.repair)})",
     ]  # fmt: skip
     if recipe.measured_on is not None:
@@ -63,16 +65,21 @@ def code(recipe: Recipe) -> str:
     return "\n".join(lines) + "\n"
 
 
-def needs_file(source: TextSource) -> bool:
-    """Whether the lines read the text from a file that the visitor downloads with the plan."""
-    return source.origin in ("pasted", "file") and not _is_literal(source)
+def is_own(source: TextSource) -> bool:
+    """Whether the text is the visitor's, so that the shown lines read it from a file that comes with them."""
+    return source.origin not in ("sample", "evaluation")
 
 
 def _imports(recipe: Recipe) -> list[str]:
-    reads_file = not _is_literal(recipe.text) or (
-        recipe.measured_on is not None and not _is_literal(recipe.measured_on)
-    )
-    return ["import json", "from pathlib import Path", ""] if reads_file else []
+    sources = [source for source in (recipe.text, recipe.measured_on) if source is not None]
+    reads_file = any(source.dataset is None and not _is_literal(source) for source in sources)
+    streams = any(source.dataset is not None for source in sources)
+    standard = [
+        *(["import json"] if reads_file else []),
+        *(["from itertools import islice"] if streams else []),
+        *(["from pathlib import Path"] if reads_file else []),
+    ]
+    return [*standard, *([""] if standard else []), *(["import datasets"] if streams else [])]
 
 
 def _load_arguments(key: ModelKey) -> str:
@@ -85,7 +92,9 @@ def _load_arguments(key: ModelKey) -> str:
 
 
 def _tokens(source: TextSource, variable: str, kind: str, filename: str, settings: str) -> list[str]:
-    if _is_literal(source):
+    if source.dataset is not None:
+        texts = _streamed(source, variable)
+    elif _is_literal(source):
         texts = f"{variable}_texts = {list(source.texts)!r}"
     else:
         bundled = {"sample": "", "evaluation": "evaluation_"}
@@ -105,14 +114,44 @@ def _tokens(source: TextSource, variable: str, kind: str, filename: str, setting
     ]
 
 
+def _streamed(source: TextSource, variable: str) -> str:
+    """The same rows again: the first that hold text, as many as were read."""
+    choice, count = source.dataset, len(source.texts)
+    config = "" if choice.config is None else f", {choice.config!r}"
+    return (
+        f"{variable}_rows = datasets.load_dataset(\n"
+        f"    {choice.name!r}{config}, split={choice.split!r}, streaming=True\n"
+        f").select_columns([{choice.column!r}])\n"
+        f"{variable}_cells = (row[{choice.column!r}] for row in {variable}_rows)\n"
+        f"{variable}_texts = list(\n"
+        f"    islice((cell for cell in {variable}_cells if isinstance(cell, str) and cell.strip()), {count})\n"
+        ")"
+    )
+
+
 def _target(plan: ta.PruningPlan) -> list[str]:
     requested = dict(plan.requested)
     if "attention_sparsity" in requested:
         shares = f"attention={requested['attention_sparsity']!r}, mlp={requested['mlp_sparsity']!r}"
         return [f"target = ta.PruningTarget.from_sparsity(loaded.spec, {shares})"]
+    for name, function in (
+        ("parameters", "from_parameters"),
+        ("memory_bytes", "from_memory"),
+        ("kv_bytes_per_token", "from_kv_bytes"),
+    ):
+        if name in requested:
+            limits = ", ".join(f"{limit}={int(value)}" for limit, value in requested.items())
+            return [f"target = ta.PruningTarget.{function}(loaded.spec, {limits})"]
     groups = tuple(layer.num_key_value_heads for layer in plan.spec.layers)
     channels = tuple(layer.intermediate_size for layer in plan.spec.layers)
     return [f"target = ta.PruningTarget(\n    keep_head_groups={groups},\n    keep_channels={channels},\n)"]
+
+
+def _locks(locks: ta.Locks) -> list[str]:
+    if locks == NO_LOCKS:
+        return []
+    filled = {name: pairs for name, pairs in locks.to_dict().items() if pairs}
+    return ["locks = ta.Locks.from_dict(", f"    {filled!r}", ")"]
 
 
 def _gram(repair: str) -> str:

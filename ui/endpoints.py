@@ -13,7 +13,7 @@ import transact as ta
 from ui import texts, workbench
 from ui.code_view import Recipe, code
 from ui.errors import WrongInput
-from ui.events.desk import Desk, visitor
+from ui.events.desk import Desk
 from ui.events.setup import MAX_SAMPLES, MAX_SEQ_LEN, loaded_key
 from ui.export import file_stem, model_stem
 from ui.session import BUNDLED, ModelKey, Sampling, Session
@@ -31,7 +31,7 @@ def connect(desk: Desk) -> None:
         """Load the bundled model ("bundled"), a Hugging Face id or a local folder; returns its sizes."""
 
         def act() -> dict:
-            owner, key = visitor(request), ModelKey(source.strip())
+            owner, key = desk.visitor(request), ModelKey(source.strip())
             loaded = desk.jobs.finish(owner, "Loading", lambda watch: workbench.load(desk.registry, key, watch))
             scored = desk.first_scored if key == BUNDLED else None
             desk.sessions.update(owner, lambda old: workbench.opened(old, key, loaded, scored))
@@ -45,7 +45,7 @@ def connect(desk: Desk) -> None:
         """Score heads and channels on a text, or on a bundled sample by its name; scores per layer."""
 
         def act() -> dict:
-            owner = visitor(request)
+            owner = desk.visitor(request)
             if metric not in ta.METRICS:
                 raise WrongInput(f"There is no metric “{metric}”; choose one of {', '.join(ta.METRICS)}.")
             sampling = Sampling(
@@ -58,7 +58,7 @@ def connect(desk: Desk) -> None:
             )
 
             def change(old: Session) -> Session:
-                return workbench.planned(replace(old, scored=scored, choice=replace(old.choice, metric=metric)))
+                return workbench.chosen(workbench.rescored(old, scored), replace(old.choice, metric=metric))
 
             desk.sessions.update(owner, change)
             return score_facts(scored.scores[metric], scored)
@@ -71,7 +71,7 @@ def connect(desk: Desk) -> None:
         """Plan what to remove; returns the sizes before and after."""
 
         def act() -> dict:
-            owner = visitor(request)
+            owner = desk.visitor(request)
             session = desk.sessions.get(owner)
             session.need_scored()
             if allocation != "uniform":
@@ -81,9 +81,9 @@ def connect(desk: Desk) -> None:
             def change(old: Session) -> Session:
                 choice = replace(
                     old.choice, attention=target_share(target, "attention_sparsity"),
-                    mlp=target_share(target, "mlp_sparsity"), keep_head_groups=None, keep_channels=None,
+                    mlp=target_share(target, "mlp_sparsity"), budget=None, keep_head_groups=None, keep_channels=None,
                 )  # fmt: skip
-                return workbench.planned(replace(old, choice=choice))
+                return workbench.chosen(old, choice)
 
             return desk.sessions.update(owner, change).plan.summary()
 
@@ -93,7 +93,7 @@ def connect(desk: Desk) -> None:
         """Cut as planned; returns the plan's summary, the result's number and the lines that reproduce it."""
 
         def act() -> dict:
-            owner = visitor(request)
+            owner = desk.visitor(request)
             session = desk.sessions.get(owner)
             session.need_plan()
             if repair not in ta.COMPENSATIONS:
@@ -110,7 +110,7 @@ def connect(desk: Desk) -> None:
         """Measure the last result on a text, or on a bundled evaluation text by its name."""
 
         def act() -> dict:
-            owner = visitor(request)
+            owner = desk.visitor(request)
             result = desk.sessions.get(owner).need_result()
             source = _text(text, texts.evaluation_sample, workbench.EVALUATION_TOKENS)
             measured = desk.jobs.finish(
@@ -128,7 +128,7 @@ def connect(desk: Desk) -> None:
         """Continue a prompt greedily with the dense and, where there is one, the pruned model."""
 
         def act() -> dict:
-            owner = visitor(request)
+            owner = desk.visitor(request)
             session = desk.sessions.get(owner)
             dense, pruned = desk.jobs.finish(
                 owner, "Writing", lambda watch: workbench.generate(desk.registry, session, prompt, watch)
@@ -141,7 +141,7 @@ def connect(desk: Desk) -> None:
         """A file of the last result: its checkpoint as a zip, or its plan."""
 
         def act() -> str:
-            owner = visitor(request)
+            owner = desk.visitor(request)
             if kind not in EXPORT_KINDS:
                 raise WrongInput(f"There is no export “{kind}”; choose one of {', '.join(EXPORT_KINDS)}.")
             if kind == "gguf":

@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 import transact as ta
-from ui.code_view import CALIBRATION_FILE, EVALUATION_FILE, needs_file
+from ui.code_view import CALIBRATION_FILE, EVALUATION_FILE, is_own
 from ui.session import ModelKey
 from ui.texts import TextSource, as_jsonl
 
@@ -37,12 +37,14 @@ class Exports:
         return self._written(owner, "transact-history.csv", csv)
 
     def texts(self, owner: str, calibration: TextSource, evaluation: TextSource | None) -> Path:
-        """The visitor's own texts in the files that the shown Python lines read."""
+        """The visitor's own texts in the files that the shown lines read; a document also as it stands."""
         archive = self._fresh(owner) / "texts.zip"
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
             for filename, source in ((CALIBRATION_FILE, calibration), (EVALUATION_FILE, evaluation)):
-                if source is not None and needs_file(source):
+                if source is not None and is_own(source):
                     zipped.writestr(filename, as_jsonl(source))
+                    if source.is_document:
+                        zipped.writestr(filename.replace(".jsonl", ".txt"), source.texts[0])
         return archive
 
     def forget(self, owner: str) -> None:

@@ -40,12 +40,20 @@ class Finished(Generic[T]):
     value: T
 
 
+@dataclass(frozen=True)
+class Partial(Generic[T]):
+    """What a job has found so far, to be shown while it goes on."""
+
+    value: T
+
+
 class Watch:
     """The `Progress` a job hands to the library: notes the latest figures, and stops the work when told to."""
 
     def __init__(self, title: str):
         self.title = title
         self.stop = threading.Event()
+        self.found: Partial | None = None
         self._began = time.monotonic()
         self._latest = Tick(title)
 
@@ -64,6 +72,10 @@ class Watch:
         self._latest = Tick(title)
         if self.stop.is_set():
             raise ta.Cancelled
+
+    def finds(self, value) -> None:
+        """Show what has been found so far; only the latest is sure to be seen."""
+        self.found = Partial(value)
 
     def wait_for(self, lock: threading.Lock) -> None:
         """Take `lock`, or raise `Cancelled` when told to stop while another run holds it."""
@@ -88,8 +100,8 @@ class Jobs:
 
     def run(
         self, owner: str, title: str, work: Callable[[Watch], T], *, model: bool = True
-    ) -> Iterator[Tick | Finished[T]]:
-        """Do `work` in a thread and yield a `Tick` now and then, at last one `Finished`.
+    ) -> Iterator[Tick | Partial | Finished[T]]:
+        """Do `work` in a thread and yield a `Tick` now and then, `Partial`s where it has some, at last one `Finished`.
 
         `model=False` for work that touches no model and so need not wait. Raises what `work` raised, and
         `Cancelled` when stopped. Closing the generator stops the work.
@@ -146,9 +158,12 @@ class Jobs:
         return watch
 
     @staticmethod
-    def _ticks(thread: threading.Thread, watch: Watch) -> Iterator[Tick]:
-        stopped_at, shown = None, None
+    def _ticks(thread: threading.Thread, watch: Watch) -> Iterator[Tick | Partial]:
+        stopped_at, shown, found = None, None, None
         while thread.is_alive():
+            if watch.found is not found:
+                found = watch.found
+                yield found
             if watch.stop.is_set():
                 if stopped_at is None:
                     stopped_at = time.monotonic()

@@ -54,6 +54,19 @@ class Landscape:
     def num_layers(self) -> int:
         return len(self.bins)
 
+    def members(self, layer: int, bin: int) -> tuple[int, ...]:
+        """The channels of a bin, best first."""
+        start, stop = self.edges[layer][bin : bin + 2]
+        return tuple(self.order[layer][start:stop].tolist())
+
+    def rank(self, layer: int, channel: int) -> int:
+        """Where the channel stands among those of its layer, 0 for the best."""
+        return int(np.flatnonzero(self.order[layer] == channel)[0])
+
+    def bin_of(self, layer: int, channel: int) -> int:
+        """The bin that holds the channel."""
+        return int(np.searchsorted(self.edges[layer], self.rank(layer, channel), side="right")) - 1
+
     def removed_heads(self, plan: ta.PruningPlan) -> np.ndarray:
         """bool [layer, head]: which heads the plan removes."""
         removed = ~np.isnan(self.heads)

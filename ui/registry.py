@@ -17,7 +17,7 @@ from ui.texts import TextSource
 
 _DENSE_SHARE, _PRUNED_SHARE, _GRAM_SHARE = 0.5, 0.25, 0.1
 """Shares of this machine's memory that the shelves may fill."""
-_MAX_DENSE, _MAX_PRUNED, _MAX_SCORED, _MAX_PROBED, _MAX_GRAM = 4, 16, 32, 64, 4
+_MAX_DENSE, _MAX_PRUNED, _MAX_SCORED, _MAX_PROBED, _MAX_GRAM = 4, 16, 32, 8, 4
 _PRUNED_SECONDS = 30 * 60
 
 
@@ -135,11 +135,11 @@ class Registry:
         self._gram.put(key, statistics, _gram_bytes(statistics))
         return statistics
 
-    def dense_probe(self, key: ModelKey, kind: str, run: Callable[[], ta.ProbeResult]) -> ta.ProbeResult:
-        """How the dense model does in a probe; run once, since it never changes."""
-        result = self._probed.get((key, kind)) or run()
-        self._probed.put((key, kind), result)
-        return result
+    def dense_probes(self, key: ModelKey, run: Callable[[], list[ta.ProbeResult]]) -> list[ta.ProbeResult]:
+        """How the dense model does in the probes; run once, since it never changes."""
+        results = self._probed.get(key) or run()
+        self._probed.put(key, results)
+        return results
 
     def note_speed(self, flops: float, seconds: float) -> None:
         """Remember how fast this machine was last, to say how long the next run will take."""

@@ -9,15 +9,22 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import transact as ta
 from ui.errors import NotYet
 from ui.landscape import Landscape
 from ui.texts import TextSource
 
+if TYPE_CHECKING:
+    from ui.link import Settings
+
 MAX_SESSIONS = 200
 IDLE_SECONDS = 6 * 3600
 MAX_HISTORY = 50
+MAX_UNDO = 100
+_ONE_STEP_SECONDS = 3.0
+"""A slider that is dragged changes many times a second; undo takes the whole drag back."""
 _MAX_REMEMBERED = 20_000
 
 
@@ -44,58 +51,150 @@ class Sampling:
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """One calibration run: statistics, and the scores of every metric, so that switching needs no model."""
+    """One calibration run: statistics, and the scores of every metric, so that switching needs no model.
+
+    `tokenizer` is the model's, kept so that what was read can be shown again without the model.
+    """
 
     key: ModelKey
+    spec: ta.ModelSpec
     text: TextSource
     sampling: Sampling
-    num_samples: int
-    num_tokens: int
+    calibration: ta.CalibrationSet
+    tokenizer: object
     seconds: float
     statistics: ta.ActivationStatistics
     scores: dict[str, ta.ImportanceScores]
     landscapes: dict[str, Landscape]
 
+    @property
+    def num_samples(self) -> int:
+        return self.calibration.num_samples
+
+    @property
+    def num_tokens(self) -> int:
+        return self.calibration.num_tokens
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One limit that sets both sparsities: at most `share` of what the dense model takes of `kind`."""
+
+    kind: str
+    share: float
+
 
 @dataclass(frozen=True)
 class Choice:
-    """What the controls say: the metric, both sparsities, and counts per layer where set by hand."""
+    """Everything a plan depends on besides the scores; what undo brings back.
+
+    `attention` and `mlp` are what the sliders show. A `budget`, or counts set by hand for every layer, come
+    before them; whichever was touched last holds.
+    """
 
     metric: str = "transact"
     attention: float = 0.25
     mlp: float = 0.5
+    budget: Budget | None = None
     keep_head_groups: tuple[int, ...] | None = None
     keep_channels: tuple[int, ...] | None = None
-    layer: int = 0
-    normalisation: str = "layer"
+    locks: ta.Locks = field(default_factory=ta.Locks)
 
     @property
     def by_hand(self) -> bool:
         return self.keep_head_groups is not None
 
 
+@dataclass(frozen=True)
+class Selection:
+    """What every view points at: a layer, and in it a head, or channels (those of a bin, best first), or neither."""
+
+    layer: int = 0
+    head: int | None = None
+    channels: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class View:
+    """How things are looked at; nothing of it changes a plan."""
+
+    selection: Selection = field(default_factory=Selection)
+    normalisation: str = "layer"
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """What undo returns to: scores and choice as they once stood together."""
+
+    scored: "Scored | None"
+    choice: Choice
+
+
+@dataclass(frozen=True, eq=False)
+class Timeline:
+    """Moments before and after the present one. Moves of one control within a moment count as one step."""
+
+    past: tuple[Moment, ...] = ()
+    future: tuple[Moment, ...] = ()
+    control: str = ""
+    seconds: float = 0.0
+
+    def after(self, moment: Moment, control: str) -> "Timeline":
+        """The timeline once `control` has changed what stood at `moment`."""
+        now = time.monotonic()
+        if control and control == self.control and now - self.seconds < _ONE_STEP_SECONDS:
+            return Timeline(self.past, (), control, now)
+        return Timeline((*self.past, moment)[-MAX_UNDO:], (), control, now)
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """A pruned model that was measured (or not yet); the model itself is in the registry under `number`.
 
-    `probes`: kind, dense and pruned accuracy; `overlap`: share of the measured sequences that also scored.
+    `probes`: kind, dense and pruned accuracy; `floor`: perplexity of a random plan of the same sizes, on the
+    same text; `overlap`: share of the measured sequences that also scored.
     """
 
     number: int
     scored: Scored
-    metric: str
+    choice: Choice
     plan: ta.PruningPlan
     repair: str
     report: ta.EvalReport | None = None
     text: TextSource | None = None
     probes: tuple[tuple[str, float, float], ...] = ()
+    floor: float | None = None
     overlap: float = 0.0
     seconds: float = 0.0
+
+    @property
+    def metric(self) -> str:
+        return self.choice.metric
+
+
+@dataclass(frozen=True, eq=False)
+class Steadiness:
+    """Whether more text would choose otherwise, as found for one run of scores and one target."""
+
+    scored: Scored
+    metric: str
+    value: ta.Stability
+
+
+@dataclass(frozen=True, eq=False)
+class Redundancy:
+    """Perplexity behind masks over a grid of both sparsities, as far as it has been measured."""
+
+    scored: Scored
+    metric: str
+    text: TextSource
+    total: int
+    points: tuple[ta.SweepPoint, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """Everything one visitor sees, or the names of it."""
+    """Everything one visitor sees, or the names of it. `pending`: a link's settings that wait for their model."""
 
     id: str
     key: ModelKey
@@ -103,6 +202,12 @@ class Session:
     scored: Scored | None
     choice: Choice = field(default_factory=Choice)
     plan: ta.PruningPlan | None = None
+    view: View = field(default_factory=View)
+    second: Scored | None = None
+    steadiness: "Steadiness | None" = None
+    redundancy: "Redundancy | None" = None
+    pending: "Settings | None" = None
+    timeline: Timeline = field(default_factory=Timeline)
     results: tuple[Result, ...] = ()
     counted: int = 0
 
@@ -110,6 +215,10 @@ class Session:
     def latest(self) -> Result | None:
         """The result in view: the last one cut from the model in view."""
         return next((result for result in reversed(self.results) if result.scored.key == self.key), None)
+
+    def result(self, number: int | None) -> Result | None:
+        """The result of that number; None where there is none (any more)."""
+        return next((result for result in self.results if result.number == number), None)
 
     def need_scored(self) -> Scored:
         if self.scored is None:
@@ -142,6 +251,24 @@ class Sessions:
         self._lock = threading.RLock()
         self._sessions: OrderedDict[str, tuple[float, Session]] = OrderedDict()
         self._expired: OrderedDict[str, None] = OrderedDict()
+        self._tabs: OrderedDict[str, str] = OrderedDict()
+
+    def adopt(self, hash: str, tab: str) -> bool:
+        """Let the page load `hash` go on as the browser tab `tab`, so that a reload loses nothing.
+
+        `tab` is a secret that the tab made up. True where the tab has been here before.
+        """
+        with self._lock:
+            self._drop_idle()
+            owner = f"tab {tab}"
+            self._tabs[hash] = owner
+            if len(self._tabs) > _MAX_REMEMBERED:
+                self._tabs.popitem(last=False)
+            return owner in self._sessions
+
+    def owner(self, hash: str) -> str:
+        """Whose work a page load or client shows: its tab's, or its own."""
+        return self._tabs.get(hash, hash)
 
     def get(self, id: str) -> Session:
         """The visitor's session, a fresh one at the first call. Raises `NotYet` where it has expired."""

@@ -1,17 +1,11 @@
-"""Results as tables: dense, pruned and difference for one result; one row each in the history."""
+"""One result as a table: dense, pruned and difference, and what each layer keeps."""
 
-import csv
-import io
 from html import escape
 
 import transact as ta
 from ui import numbers
 from ui.session import Result
 
-HISTORY_HEADERS = (
-    "#", "Parameters", "Perplexity", "dense", "Same token", "Heads cut", "MLP cut", "Metric", "Repair", "Scored on",
-    "Measured on", "Model",
-)  # fmt: skip
 LAYER_HEADERS = ("Layer", "Head groups kept", "of", "Channels kept", "of")
 
 
@@ -60,33 +54,6 @@ def _overlap_sentence(result: Result) -> str:
     )
 
 
-def history_rows(results: tuple[Result, ...]) -> list[list[str]]:
-    """One row a measured result, newest first, as they stand in the page."""
-    return [[str(cell) for cell in _history_row(result)] for result in reversed(results) if result.report]
-
-
-def history_csv(results: tuple[Result, ...]) -> str:
-    """The history with full precision, oldest first."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    writer.writerow(
-        ("number", "model", "calibration", "metric", "repair", "attention_sparsity", "mlp_sparsity", "parameters",
-         "perplexity", "perplexity_standard_error", "reference_perplexity", "top1_agreement", "kl_divergence",
-         "evaluation")
-    )  # fmt: skip
-    for result in results:
-        if result.report is None:
-            continue
-        achieved, report = result.plan.summary()["achieved"], result.report
-        writer.writerow(
-            (result.number, result.scored.key.source, result.scored.text.name, result.metric, result.repair,
-             achieved["attention_sparsity"], achieved["mlp_sparsity"], report.parameters, report.perplexity,
-             report.perplexity_standard_error, report.reference_perplexity, report.top1_agreement,
-             report.kl_divergence, result.text.name)
-        )  # fmt: skip
-    return buffer.getvalue()
-
-
 def layer_rows(plan: ta.PruningPlan) -> list[list[int]]:
     """What each layer keeps, for the table that can be edited."""
     return [
@@ -101,25 +68,6 @@ def layer_rows(plan: ta.PruningPlan) -> list[list[int]]:
     ]
 
 
-def _history_row(result: Result) -> tuple:
-    achieved, report = result.plan.summary()["achieved"], result.report
-    error = report.perplexity_standard_error
-    return (
-        result.number,
-        numbers.count(report.parameters),
-        numbers.figure(report.perplexity) + ("" if error is None else f" ± {numbers.figure(error)}"),
-        numbers.figure(report.reference_perplexity),
-        numbers.percent(report.top1_agreement, 1),
-        numbers.percent(achieved["attention_sparsity"]),
-        numbers.percent(achieved["mlp_sparsity"]),
-        result.metric,
-        result.repair,
-        result.scored.text.name,
-        result.text.name,
-        result.scored.key.source,
-    )
-
-
 def _headline(result: Result) -> str:
     achieved = result.plan.summary()["achieved"]
     return (
@@ -131,17 +79,19 @@ def _headline(result: Result) -> str:
 
 def _rows(result: Result):
     report = result.report
-    yield _row(
+    yield row(
         "Surprise at the text", f"perplexity on {result.text.name}, lower is better",
         _with_error(report.reference_perplexity, report.reference_perplexity_standard_error),
         _with_error(report.perplexity, report.perplexity_standard_error),
         _with_error(report.perplexity_difference, report.perplexity_difference_standard_error, signed=True),
     )  # fmt: skip
-    yield _row("Same next token", "top-1 agreement", "", numbers.percent(report.top1_agreement, 1), "")
-    yield _row("Change of the predictions", "mean KL divergence, nats", "", numbers.figure(report.kl_divergence), "")
+    yield row("Same next token", "top-1 agreement", "", numbers.percent(report.top1_agreement, 1), "")
+    yield row("Change of the predictions", "mean KL divergence, nats", "", numbers.figure(report.kl_divergence), "")
     for kind, before, after in result.probes:
-        change = f"{(after - before) * 100:+.0f} points".replace("-", "−")
-        yield _row(f"Task: {kind}", "probe, share right", numbers.percent(before), numbers.percent(after), change)
+        yield row(
+            f"Task: {kind}", "probe, share right", numbers.percent(before), numbers.percent(after),
+            points(after - before),
+        )  # fmt: skip
     file_width = report.reference_checkpoint_bytes // report.reference_parameters
     cache_width = report.reference_kv_bytes_per_token // result.plan.dense_spec.kv_bytes_per_token(1)
     for label, term, field, show in (
@@ -154,10 +104,11 @@ def _rows(result: Result):
     ):
         before, after = getattr(report, f"reference_{field}"), getattr(report, field)
         if before and after:
-            yield _row(label, term, show(before), show(after), _relative(before, after))
+            yield row(label, term, show(before), show(after), relative(before, after))
 
 
-def _row(label: str, term: str, dense: str, pruned: str, difference: str) -> str:
+def row(label: str, term: str, dense: str, pruned: str, difference: str) -> str:
+    """One quantity, in plain words and in the field's term."""
     return (
         f'<tr><th scope="row">{escape(label)} <small>{escape(term)}</small></th>'
         f"<td>{dense}</td><td>{pruned}</td><td>{difference}</td></tr>"
@@ -169,7 +120,13 @@ def _with_error(value: float | None, error: float | None, *, signed: bool = Fals
     return shown if error is None else f"{shown} <small>± {numbers.figure(error)}</small>"
 
 
-def _relative(before: float, after: float) -> str:
+def points(difference: float) -> str:
+    """A difference of shares in percentage points."""
+    return f"{difference * 100:+.0f} points".replace("-", "−")
+
+
+def relative(before: float, after: float) -> str:
+    """A change as a share of what was before."""
     return f"{(after / before - 1) * 100:+.1f} %".replace("-", "−")
 
 

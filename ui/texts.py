@@ -1,18 +1,13 @@
-"""Text at the edge: a bundled sample, a paste or an upload becomes a checked `TextSource`.
+"""Text as a value with a name: a bundled sample, a paste, a file or rows of a dataset become a checked `TextSource`.
 
-Below this module text is a value with a name; nothing further down looks at files or boxes again.
+Below this module nothing looks at files, boxes or the hub again.
 """
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
-
-import pandas as pd
-import pyarrow
-from pyarrow import parquet
+from typing import Literal, Protocol
 
 import transact as ta
 from ui.errors import WrongInput
@@ -29,23 +24,53 @@ SAMPLES = {
 SAMPLE_DIRECTORY = ASSETS / "samples"
 MAX_UPLOAD_BYTES = 20_000_000
 MAX_PASTE_CHARACTERS = 2_000_000
-_MAX_UNPACKED_BYTES = 200_000_000
-_KINDS = (".txt", ".jsonl", ".csv", ".parquet")
 _CHARACTERS_PER_TOKEN = 4
 """A cautious guess that only decides how a paste is read: as paragraphs or as one long text."""
+
+
+@dataclass(frozen=True)
+class DatasetChoice:
+    """A column of a split of a Hugging Face dataset; `name` is a hub id or a local folder.
+
+    Without `config` the dataset's default one, without `column` the one that looks like the text.
+    """
+
+    name: str
+    config: str | None = None
+    split: str = "train"
+    column: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name} ({', '.join(part for part in (self.config, self.split) if part)})"
 
 
 @dataclass(frozen=True)
 class TextSource:
     """Named text. `is_document`: one long text that is cut into windows; otherwise one sequence per text.
 
-    `origin` says where it came from: a bundled "sample", a bundled "evaluation" set, "pasted", or a "file".
+    `origin` says where it came from: a bundled "sample", a bundled "evaluation" set, "pasted", a "file", or a
+    "dataset", whose first rows that hold text it is, as many as there are `texts`; `dataset` then says which.
     """
 
     name: str
     texts: tuple[str, ...]
-    origin: Literal["sample", "evaluation", "pasted", "file"]
+    origin: Literal["sample", "evaluation", "pasted", "file", "dataset"]
     is_document: bool = False
+    dataset: DatasetChoice | None = None
+
+    def read(self, progress: ta.Progress) -> "TextSource":
+        """The text itself, which is in hand already."""
+        return self
+
+
+class TextRequest(Protocol):
+    """Text that was asked for: in hand, as a `TextSource` is, or to be fetched by the job that needs it."""
+
+    @property
+    def name(self) -> str: ...
+
+    def read(self, progress: ta.Progress) -> TextSource:
+        """Fetch the text. Raises `WrongInput` with the reason where it cannot be had."""
 
 
 def sample(name: str) -> TextSource:
@@ -71,40 +96,26 @@ def pasted(text: str, seq_len: int) -> TextSource:
             f"The pasted text has {len(stripped):,} characters; at most {MAX_PASTE_CHARACTERS:,} are taken. "
             "Paste less, or upload it as a file."
         )
-    return _from_prose(stripped, "pasted text", "pasted", seq_len)
+    return from_prose(stripped, "pasted text", "pasted", seq_len)
 
 
-def text_columns(path: str | Path) -> tuple[str, ...]:
-    """The columns of an upload that hold text, best guess first; empty for .txt, which has none."""
-    file = _checked(path)
-    if file.suffix.lower() == ".txt":
-        _utf8(file)
-        return ()
-    frame = _frame(file)
-    names = [str(name) for name in frame.columns if _holds_text(frame[name])]
-    if not names:
-        found = ", ".join(str(name) for name in frame.columns) or "none"
-        raise WrongInput(f"{file.name} has no column of text (its columns: {found}); add one, for example “text”.")
-    return tuple(sorted(names, key=lambda name: name.lower() != "text"))
+def from_prose(text: str, name: str, origin: Literal["pasted", "file"], seq_len: int) -> TextSource:
+    """Prose as paragraphs, or as one document where a paragraph would not fit in `seq_len` tokens."""
+    paragraphs = tuple(part.strip() for part in re.split(r"\n\s*\n", text) if part.strip())
+    longest = max(len(part) for part in paragraphs)
+    if len(paragraphs) == 1 or longest > seq_len * _CHARACTERS_PER_TOKEN:
+        return TextSource(name, (text,), origin, is_document=True)
+    return TextSource(name, paragraphs, origin)
 
 
-def uploaded(path: str | Path, column: str | None, seq_len: int) -> TextSource:
-    """The text in an uploaded .txt, .jsonl, .csv or .parquet file.
+def is_text(cell: object) -> bool:
+    """Whether a cell of a table holds text, and not a number or nothing at all."""
+    return isinstance(cell, str) and bool(cell.strip())
 
-    Raises `WrongInput` when the file is too large, not UTF-8, empty, or has no such column of text.
-    """
-    file = _checked(path)
-    if file.suffix.lower() == ".txt":
-        content = _utf8(file).strip()
-        if not content:
-            raise WrongInput(f"{file.name} is empty; upload a file with at least a sentence in it.")
-        return _from_prose(content, file.name, "file", seq_len)
-    names = text_columns(file)
-    column = column or names[0]
-    if column not in names:
-        raise WrongInput(f"{file.name} has no text column “{column}”; choose one of {', '.join(names)}.")
-    texts = tuple(text for text in _frame(file)[column] if isinstance(text, str) and text.strip())
-    return TextSource(file.name, texts, "file")
+
+def likeliest_first(columns: Iterable[str]) -> tuple[str, ...]:
+    """Columns of text in the order in which they are guessed: one that is called “text”, then as they stand."""
+    return tuple(sorted(columns, key=lambda name: name.lower() != "text"))
 
 
 def calibration_set(
@@ -121,12 +132,15 @@ def calibration_set(
     )
 
 
-def evaluation_set(source: TextSource, loaded: ta.LoadedModel, *, seq_len: int) -> ta.EvaluationSet:
-    """Tokens of `source` for measuring `loaded`."""
+def evaluation_set(
+    source: TextSource, loaded: ta.LoadedModel, *, seq_len: int, num_samples: int | None = None
+) -> ta.EvaluationSet:
+    """Tokens of `source` for measuring `loaded`; all of it unless told otherwise."""
     tokenizer = _tokenizer(loaded)
+    settings = {"seq_len": seq_len, "num_samples": num_samples, "name": source.name}
     if source.is_document:
-        return ta.EvaluationSet.from_document(source.texts[0], tokenizer, seq_len=seq_len, name=source.name)
-    return ta.EvaluationSet.from_texts(source.texts, tokenizer, seq_len=seq_len, name=source.name)
+        return ta.EvaluationSet.from_document(source.texts[0], tokenizer, **settings)
+    return ta.EvaluationSet.from_texts(source.texts, tokenizer, **settings)
 
 
 def as_jsonl(source: TextSource) -> str:
@@ -143,81 +157,5 @@ def _tokenizer(loaded: ta.LoadedModel):
 def _bundled(name: str, filename: str) -> tuple[str, ...]:
     if name not in SAMPLES:
         raise WrongInput(f"There is no bundled text “{name}”; choose one of {', '.join(SAMPLES)}.")
-    lines = (SAMPLE_DIRECTORY / filename).read_text(encoding="utf-8").splitlines()
+    lines = (SAMPLE_DIRECTORY / filename).read_text(encoding="utf-8").split("\n")
     return tuple(json.loads(line)["text"] for line in lines if line)
-
-
-def _from_prose(text: str, name: str, origin: Literal["pasted", "file"], seq_len: int) -> TextSource:
-    paragraphs = tuple(part.strip() for part in re.split(r"\n\s*\n", text) if part.strip())
-    longest = max(len(part) for part in paragraphs)
-    if len(paragraphs) == 1 or longest > seq_len * _CHARACTERS_PER_TOKEN:
-        return TextSource(name, (text,), origin, is_document=True)
-    return TextSource(name, paragraphs, origin)
-
-
-def _checked(path: str | Path) -> Path:
-    file = Path(path)
-    if file.suffix.lower() not in _KINDS:
-        raise WrongInput(f"{file.name} is not a kind that is read here; upload one of {', '.join(_KINDS)}.")
-    length = file.stat().st_size
-    if length > MAX_UPLOAD_BYTES:
-        raise WrongInput(
-            f"{file.name} has {length / 1e6:.0f} MB; at most {MAX_UPLOAD_BYTES / 1e6:.0f} MB are taken. "
-            "A few hundred texts are enough: upload a part of it."
-        )
-    if length == 0:
-        raise WrongInput(f"{file.name} is empty; upload a file with at least a sentence in it.")
-    return file
-
-
-def _utf8(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise WrongInput(
-            f"{file.name} is not UTF-8 text (byte {error.start:,} cannot be read); save it as UTF-8 and upload again."
-        ) from None
-
-
-def _frame(file: Path) -> pd.DataFrame:
-    match file.suffix.lower():
-        case ".jsonl":
-            return pd.DataFrame(list(_json_lines(file)))
-        case ".csv":
-            _utf8(file)
-            return _read(file, lambda: pd.read_csv(file, dtype=str, encoding="utf-8-sig"))
-        case _:
-            return _read(file, lambda: _parquet(file))
-
-
-def _json_lines(file: Path) -> Iterator[dict]:
-    for number, line in enumerate(_utf8(file).splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            raise WrongInput(f"Line {number} of {file.name} is not JSON; every line must be an object.") from None
-        if not isinstance(row, dict):
-            raise WrongInput(f'Line {number} of {file.name} is not an object such as {{"text": "…"}}.')
-        yield row
-
-
-def _parquet(file: Path) -> pd.DataFrame:
-    groups = parquet.ParquetFile(file)
-    unpacked = sum(groups.metadata.row_group(i).total_byte_size for i in range(groups.num_row_groups))
-    if unpacked > _MAX_UNPACKED_BYTES:
-        raise WrongInput(f"{file.name} unpacks to {unpacked / 1e6:.0f} MB; upload a part of it.")
-    return groups.read().to_pandas()
-
-
-def _read(file: Path, reader) -> pd.DataFrame:
-    try:
-        return reader()
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, pyarrow.ArrowException, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise WrongInput(f"{file.name} cannot be read as {file.suffix[1:]} ({reason}).") from None
-
-
-def _holds_text(column: pd.Series) -> bool:
-    return any(isinstance(value, str) and value.strip() for value in column.head(1000))

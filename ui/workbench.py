@@ -4,15 +4,29 @@ Whoever calls a step that takes `registry` runs it as a job, which holds the mod
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 import transact as ta
-from ui import legal, texts
+from ui import budgets, legal, texts
+from ui.errors import NotYet
 from ui.jobs import Watch
 from ui.landscape import Landscape
+from ui.link import Settings
 from ui.registry import Registry
-from ui.session import Choice, ModelKey, Result, Sampling, Scored, Session
+from ui.session import (
+    Choice,
+    ModelKey,
+    Moment,
+    Redundancy,
+    Result,
+    Sampling,
+    Scored,
+    Session,
+    Steadiness,
+    Timeline,
+    View,
+)
 from ui.texts import TextSource
 
 EVALUATION_TOKENS = 512
@@ -21,14 +35,25 @@ PROBE_ITEMS = 60
 """Items per probe; enough for steps of under 2 %, few enough for seconds."""
 
 
+MAP_SEQUENCES = 40
+"""Sequences that each point of the redundancy map is measured on; the map compares points, not models."""
+MAP_MLP_SPARSITIES = tuple(step / 10 for step in range(10))
+_TOP_READS = 8
+_SAMPLE_BYTES = 256_000_000
+"""Up to here the sums of every single sample are kept, which the stability check resamples."""
+
+
 @dataclass(frozen=True)
 class WhatIf:
-    """Perplexity as the model stands and with the plan's units masked, on the same text."""
+    """The model as it stands and with the plan's units masked, on the same text, prompt and probes."""
 
     dense: float
     masked: float
     num_tokens: int
     text: str
+    dense_writes: str | None = None
+    masked_writes: str | None = None
+    probes: tuple[tuple[str, float, float], ...] = ()
 
 
 def load(registry: Registry, key: ModelKey, watch: Watch) -> ta.LoadedModel:
@@ -38,9 +63,37 @@ def load(registry: Registry, key: ModelKey, watch: Watch) -> ta.LoadedModel:
 
 
 def opened(session: Session, key: ModelKey, loaded: ta.LoadedModel, scored: Scored | None) -> Session:
-    """The session after a model was loaded: its controls start afresh, its history stays."""
-    fresh = replace(session, key=key, spec=loaded.spec, scored=scored, choice=legal.start(loaded.spec), plan=None)
-    return planned(fresh)
+    """The session after a model was loaded: its controls start afresh, its history stays.
+
+    Where a link waits for this model, the controls start as it says.
+    """
+    choice, pending = legal.start(loaded.spec), session.pending
+    if pending is not None and pending.key == key:
+        choice, scored, pending = pending.choice, None, None
+    return planned(
+        replace(
+            session, key=key, spec=loaded.spec, scored=scored, choice=choice, plan=None, view=View(), second=None,
+            steadiness=None, redundancy=None, pending=pending, timeline=Timeline(),
+        )
+    )  # fmt: skip
+
+
+def restored(
+    registry: Registry, session: Session, wanted: Settings, text: TextSource, watch: Watch
+) -> Callable[[Session], Session]:
+    """The change that brings a session to a link's settings: the model loaded, the text scored, a plan made.
+
+    Raises whatever loading, scoring or planning raises, before anything is changed.
+    """
+    loaded = load(registry, wanted.key, watch)
+    scored = score(registry, wanted.key, text, wanted.sampling, watch)
+
+    def change(old: Session) -> Session:
+        arrived = opened(replace(old, pending=wanted), wanted.key, loaded, None)
+        return planned(replace(arrived, scored=scored))
+
+    change(session)
+    return change
 
 
 def score(registry: Registry, key: ModelKey, text: TextSource, sampling: Sampling, watch: Watch) -> Scored:
@@ -53,16 +106,18 @@ def score(registry: Registry, key: ModelKey, text: TextSource, sampling: Samplin
     calibration = _calibration(loaded, text, sampling)
     watch.says(f"Scoring on {text.name}")
     began = time.monotonic()
-    statistics = ta.observe(loaded, calibration, progress=watch)
+    keep_samples = ta.sample_bytes(loaded.spec, calibration.num_samples) <= _SAMPLE_BYTES
+    statistics = ta.observe(loaded, calibration, samples=keep_samples, top_k=_TOP_READS, progress=watch)
     seconds = time.monotonic() - began
     registry.note_speed(_flops(loaded.spec, calibration), seconds)
     scores = {metric: ta.score(loaded, statistics, metric=metric, seed=sampling.seed) for metric in ta.METRICS}
     scored = Scored(
         key=key,
+        spec=loaded.spec,
         text=text,
         sampling=sampling,
-        num_samples=calibration.num_samples,
-        num_tokens=calibration.num_tokens,
+        calibration=calibration,
+        tokenizer=loaded.tokenizer,
         seconds=seconds,
         statistics=statistics,
         scores=scores,
@@ -91,28 +146,84 @@ def planned(session: Session) -> Session:
     """
     if session.scored is None:
         return replace(session, plan=None)
-    scores = session.scored.scores[session.choice.metric]
-    return replace(session, plan=ta.make_plan(scores, session.spec, target(session.spec, session.choice)))
+    choice = session.choice
+    scores = session.scored.scores[choice.metric]
+    plan = ta.make_plan(scores, session.spec, target(session.spec, choice), locks=choice.locks)
+    return replace(session, plan=plan)
 
 
 def target(spec: ta.ModelSpec, choice: Choice) -> ta.PruningTarget:
-    """How much to keep, from the sliders or from the counts set by hand."""
+    """How much to keep, from counts set by hand, from one limit, or from the two sliders."""
     if choice.by_hand:
         return ta.PruningTarget(keep_head_groups=choice.keep_head_groups, keep_channels=choice.keep_channels)
+    if choice.budget is not None:
+        return budgets.target(spec, choice.budget)
     return ta.PruningTarget.from_sparsity(spec, attention=choice.attention, mlp=choice.mlp)
 
 
-def what_if(registry: Registry, session: Session, text: TextSource, watch: Watch) -> WhatIf:
-    """Measure perplexity with the plan's units masked; nothing is cut, and the mask is always taken off."""
+def chosen(session: Session, choice: Choice, *, control: str = "") -> Session:
+    """The session planned anew with another choice; the one before can be undone.
+
+    Moves of the same `control` in quick succession are one step. Raises `InvalidTarget` as `planned` does.
+    """
+    if choice == session.choice:
+        return session
+    timeline = session.timeline.after(Moment(session.scored, session.choice), control)
+    return planned(replace(session, choice=choice, timeline=timeline))
+
+
+def rescored(session: Session, scored: Scored) -> Session:
+    """The session on other scores of its model; those before can be brought back by undo."""
+    if scored.key != session.key:
+        return session
+    before = Moment(session.scored, session.choice)
+    timeline = session.timeline if session.scored is None else session.timeline.after(before, "")
+    return planned(replace(session, scored=scored, timeline=timeline))
+
+
+def undone(session: Session) -> Session:
+    """One step back. Raises `NotYet` at the beginning."""
+    past, future = session.timeline.past, session.timeline.future
+    if not past:
+        raise NotYet("There is nothing to undo.")
+    now = Moment(session.scored, session.choice)
+    return _at(session, past[-1], Timeline(past[:-1], (now, *future)))
+
+
+def redone(session: Session) -> Session:
+    """One step forward again. Raises `NotYet` at the end."""
+    past, future = session.timeline.past, session.timeline.future
+    if not future:
+        raise NotYet("There is nothing to redo.")
+    now = Moment(session.scored, session.choice)
+    return _at(session, future[0], Timeline((*past, now), future[1:]))
+
+
+def _at(session: Session, moment: Moment, timeline: Timeline) -> Session:
+    return planned(replace(session, scored=moment.scored, choice=moment.choice, timeline=timeline))
+
+
+def what_if(
+    registry: Registry, session: Session, text: TextSource, watch: Watch, *, prompt: str = "", with_probes: bool = False
+) -> WhatIf:
+    """Measure and write with the plan's units masked; nothing is cut, and the mask is always taken off."""
     plan = session.need_plan()
     loaded = registry.dense(session.key, watch)
     evaluation = texts.evaluation_set(text, loaded, seq_len=min(EVALUATION_TOKENS, loaded.context_length))
     watch.says("Perplexity of the dense model")
     dense = ta.perplexity(loaded, evaluation, progress=watch)
-    watch.says("Perplexity behind masks")
+    dense_writes = ta.generate(loaded, prompt, progress=watch) if prompt.strip() else None
     with ta.masked(loaded, plan):
+        watch.says("Perplexity behind masks")
         masked = ta.perplexity(loaded, evaluation, progress=watch)
-    return WhatIf(dense, masked, evaluation.num_tokens, text.name)
+        watch.says("Writing behind masks")
+        masked_writes = ta.generate(loaded, prompt, progress=watch) if prompt.strip() else None
+    probes = ()
+    if with_probes:
+        before = _dense_probes(registry, session.key, loaded, watch)
+        with ta.masked(loaded, plan):
+            probes = _paired(before, _probes(loaded, watch))
+    return WhatIf(dense, masked, evaluation.num_tokens, text.name, dense_writes, masked_writes, probes)
 
 
 def cut(registry: Registry, session: Session, repair: str, watch: Watch) -> Result:
@@ -120,7 +231,7 @@ def cut(registry: Registry, session: Session, repair: str, watch: Watch) -> Resu
     result = Result(
         number=session.counted + 1,
         scored=session.need_scored(),
-        metric=session.choice.metric,
+        choice=session.choice,
         plan=session.need_plan(),
         repair=repair,
     )
@@ -171,21 +282,86 @@ def measure(
     evaluation = texts.evaluation_set(text, loaded, seq_len=min(EVALUATION_TOKENS, loaded.context_length))
     watch.says(f"Measuring on {text.name}")
     report = ta.evaluate(pruned, evaluation, reference=loaded, prompt=prompt, progress=watch)
-    probes = []
-    for probe in ta.load_probes() if with_probes else ():
-        watch.says(f"Probe: {probe.kind}")
-        dense = partial(ta.run_probe, loaded, probe, limit=PROBE_ITEMS, progress=watch)
-        before = registry.dense_probe(result.scored.key, probe.kind, dense)
-        after = ta.run_probe(pruned, probe, limit=PROBE_ITEMS, progress=watch)
-        probes.append((probe.kind, before.accuracy, after.accuracy))
+    watch.says("The floor: a random plan of the same sizes")
+    floor = report.perplexity
+    if result.metric != "random":
+        with ta.masked(loaded, _random_like(result.plan)):
+            floor = ta.perplexity(loaded, evaluation, progress=watch)
+    probes = ()
+    if with_probes:
+        probes = _paired(_dense_probes(registry, result.scored.key, loaded, watch), _probes(pruned, watch))
     return replace(
         result,
         report=report,
         text=text,
-        probes=tuple(probes),
-        overlap=evaluation.overlap(_calibration(loaded, result.scored.text, result.scored.sampling)),
+        probes=probes,
+        floor=floor,
+        overlap=evaluation.overlap(result.scored.calibration),
         seconds=time.monotonic() - began,
     )
+
+
+def _random_like(plan: ta.PruningPlan) -> ta.PruningPlan:
+    """A plan that keeps as much of each layer as `plan`, chosen by chance (seed 0)."""
+    shapes = plan.spec.layers
+    target = ta.PruningTarget(
+        keep_head_groups=tuple(shape.num_key_value_heads for shape in shapes),
+        keep_channels=tuple(shape.intermediate_size for shape in shapes),
+    )
+    return ta.make_plan(ta.ImportanceScores.random(plan.dense_spec), plan.dense_spec, target)
+
+
+def _probes(loaded: ta.LoadedModel, watch: Watch) -> list[ta.ProbeResult]:
+    results = []
+    for probe in ta.load_probes():
+        watch.says(f"Probe: {probe.kind}")
+        results.append(ta.run_probe(loaded, probe, limit=PROBE_ITEMS, progress=watch))
+    return results
+
+
+def _dense_probes(
+    registry: Registry, key: ModelKey, loaded: ta.LoadedModel, watch: Watch
+) -> list[ta.ProbeResult]:
+    return registry.dense_probes(key, lambda: _probes(loaded, watch))
+
+
+def _paired(before: list[ta.ProbeResult], after: list[ta.ProbeResult]) -> tuple[tuple[str, float, float], ...]:
+    return tuple((one.kind, one.accuracy, other.accuracy) for one, other in zip(before, after, strict=True))
+
+
+def steadiness(registry: Registry, session: Session, watch: Watch) -> Steadiness:
+    """Whether more text would choose otherwise; resamples what was recorded, no text is read again."""
+    scored = session.need_scored()
+    session.need_plan()
+    loaded = registry.dense(session.key, watch)
+    watch.says("Choosing again from parts of the text")
+    found = ta.stability(
+        loaded, scored.statistics, target(session.spec, session.choice), metric=session.choice.metric, progress=watch
+    )
+    return Steadiness(scored, session.choice.metric, found)
+
+
+def redundancy(registry: Registry, session: Session, text: TextSource, watch: Watch) -> Redundancy:
+    """Perplexity behind masks over a grid of both sparsities; every point is shown as it comes."""
+    scored, metric = session.need_scored(), session.choice.metric
+    loaded = registry.dense(session.key, watch)
+    evaluation = texts.evaluation_set(
+        text, loaded, seq_len=min(EVALUATION_TOKENS, loaded.context_length), num_samples=MAP_SEQUENCES
+    )
+    grid = ta.sparsity_grid(session.spec, mlp=MAP_MLP_SPARSITIES)
+    found = Redundancy(scored, metric, text, len(grid))
+    watch.says("Mapping the redundancy")
+    watch(0, len(grid), "points")
+
+    def heed_stop(done: int, total: int, unit: str) -> None:
+        if watch.stop.is_set():
+            raise ta.Cancelled
+
+    for point in ta.sweep(loaded, scored.scores[metric], grid, evaluation, progress=heed_stop):
+        found = replace(found, points=(*found.points, point))
+        watch.finds(found)
+        watch(len(found.points), len(grid), "points")
+    return found
 
 
 def generate(registry: Registry, session: Session, prompt: str, watch: Watch) -> tuple[str, str | None]:

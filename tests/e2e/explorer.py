@@ -1,5 +1,7 @@
 """The page as a visitor uses it: the steps by name, and a record of what the browser complained about."""
 
+import time
+
 from playwright.sync_api import Browser, Page, Request, TimeoutError
 
 SLOW = 60_000
@@ -9,7 +11,7 @@ SLOW = 60_000
 class Explorer:
     """One visitor with the page open."""
 
-    def __init__(self, browser: Browser, url: str, *, width: int = 1280, theme: str = "light"):
+    def __init__(self, browser: Browser, url: str, *, width: int = 1280, theme: str = "light", query: str = ""):
         self.url = url
         self.errors: list[str] = []
         self.foreign_requests: list[str] = []
@@ -17,7 +19,7 @@ class Explorer:
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
         self.page.on("request", self._note)
-        self.page.goto(f"{url}?__theme={theme}")
+        self.page.goto(f"{url}?__theme={theme}&{query}")
         self.page.wait_for_selector("#channels-plot .heatmaplayer image", timeout=SLOW)
 
     def _note(self, request: Request) -> None:
@@ -25,13 +27,19 @@ class Explorer:
             self.foreign_requests.append(request.url)
 
     def text(self, elem_id: str) -> str:
-        return self.page.inner_text(f"#{elem_id}")
+        """What an element shows; gradio's own clock, which it keeps in there unseen, left out."""
+        return self.page.evaluate(
+            "id => [...document.getElementById(id).children]"
+            ".filter(part => !part.matches('[data-testid=status-tracker]')).map(part => part.innerText).join('\\n')",
+            elem_id,
+        )
 
     def says(self, words: str) -> str:
         """Wait until the message line holds `words`; the whole sentence."""
         try:
             said = self.page.wait_for_function(
-                "words => (text => text.includes(words) && text)(document.querySelector('#message').innerText)",
+                "words => (note => note?.innerText.includes(words) && note.innerText)"
+                "(document.querySelector('#message .note'))",
                 arg=words,
                 timeout=SLOW,
             )
@@ -42,11 +50,11 @@ class Explorer:
         return said.json_value()
 
     def type_number(self, elem_id: str, value: float) -> None:
-        """Type into a slider's number box, as a visitor does."""
+        """Type into a slider's number box, as a visitor does, at one go."""
         box = self.page.locator(f"#{elem_id} input[type=number]")
         box.click()
         box.press("Control+a")
-        box.type(str(value))
+        self.page.keyboard.insert_text(str(value))
         box.press("Enter")
 
     def choose(self, elem_id: str, label: str) -> None:
@@ -73,12 +81,12 @@ class Explorer:
         """Do `act` and wait until the element reads differently; its new text."""
         before = self.text(elem_id)
         act()
-        self.page.wait_for_function(
-            "([id, before]) => document.querySelector('#' + id).innerText !== before",
-            arg=[elem_id, before],
-            timeout=SLOW,
-        )
-        return self.text(elem_id)
+        until = time.monotonic() + SLOW / 1000
+        while time.monotonic() < until:
+            if (now := self.text(elem_id)) != before:
+                return now
+            self.page.wait_for_timeout(50)
+        raise AssertionError(f"{elem_id} still reads {before!r}; the page says {self.text('message')!r}")
 
     def marks(self, plot_id: str) -> list[float | None]:
         """Horizontal ends of the hatched areas that are drawn now."""
@@ -88,16 +96,63 @@ class Explorer:
             plot_id,
         )
 
-    def click_row(self, plot_id: str, share: float) -> None:
-        """Click in a map at `share` of its height; Plotly needs the pointer to come in first."""
-        box = self.page.locator(f"#{plot_id} .nsewdrag").first.bounding_box()
-        x, y = box["x"] + box["width"] * 0.45, box["y"] + box["height"] * share
+    def click_at(self, plot_id: str, across: float, down: float) -> None:
+        """Click in a figure at shares of its width and height; Plotly needs the pointer to come in first."""
+        figure = self.page.locator(f"#{plot_id} .nsewdrag").first
+        figure.scroll_into_view_if_needed()
+        # the bar that stays in view may lie over what was scrolled to
+        self.page.evaluate(
+            "id => document.getElementById(id).scrollIntoView({block: 'center', behavior: 'instant'})", plot_id
+        )
+        box = figure.bounding_box()
+        x, y = box["x"] + box["width"] * across, box["y"] + box["height"] * down
         self.page.mouse.move(x - 6, y)
         self.page.wait_for_timeout(200)
         self.page.mouse.move(x, y)
         self.page.wait_for_timeout(400)
         self.page.mouse.down()
         self.page.mouse.up()
+
+    def click_row(self, plot_id: str, share: float) -> None:
+        """Click in a map at `share` of its height."""
+        self.click_at(plot_id, 0.45, share)
+
+    def reads(self, elem_id: str, words: str) -> str:
+        """Wait until an element's text holds `words`; the whole text."""
+        try:
+            said = self.page.wait_for_function(
+                "([id, words]) => (text => text.includes(words) && text)(document.getElementById(id).innerText)",
+                arg=[elem_id, words],
+                timeout=SLOW,
+            )
+        except TimeoutError:
+            shown = self.text(elem_id)
+            raise AssertionError(f"waited for {words!r} in {elem_id}; it reads {shown!r}") from None
+        return said.json_value()
+
+    def open_tab(self, name: str, holds: str) -> None:
+        """Open one of the close-up tabs and wait for what it holds."""
+        self.page.get_by_role("tab", name=name).click()
+        self.page.wait_for_selector(f"#{holds}", timeout=SLOW)
+
+    def drawn(self, plot_id: str, expression: str):
+        """Wait until a JavaScript expression of `plot`, a drawn figure, is true; its value."""
+        return self.page.wait_for_function(
+            f"(plot => plot && plot._fullData?.length && ({expression}))"
+            f"(document.querySelector('#{plot_id} .js-plotly-plot'))",
+            timeout=SLOW,
+        ).json_value()
+
+    def rows(self, table_id: str, columns: int) -> list[list[str]]:
+        """The cells of a table, row by row."""
+        self.page.wait_for_selector(f"#{table_id} [role=gridcell]", timeout=SLOW)
+        cells = [cell.strip() for cell in self.page.locator(f"#{table_id} [role=gridcell]").all_inner_texts()]
+        return [cells[start : start + columns] for start in range(0, len(cells), columns)]
+
+    def prune(self, number: int) -> None:
+        """Prune and measure; the result will have this number."""
+        self.page.click("#prune-button")
+        self.says(f"Result {number} is ready")
 
     def close(self) -> None:
         self.page.close()

@@ -1,5 +1,9 @@
-"""The emitted Python is run, and must come to the plan and the numbers that the page has."""
+"""The emitted Python and shell lines are run, and must come to the plan and the numbers that the page has."""
 
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,9 +12,10 @@ import pytest
 import transact as ta
 from ui import code_view, texts, workbench
 from ui.code_view import Recipe, code
+from ui.command_view import commands
 from ui.jobs import Watch
 from ui.registry import Registry
-from ui.session import BUNDLED, Choice, ModelKey, Sampling, Session
+from ui.session import BUNDLED, Budget, Choice, ModelKey, Sampling, Session
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLING = Sampling(num_samples=8, seq_len=48, seed=3)
@@ -67,17 +72,17 @@ def test_counts_by_hand_and_a_local_folder_are_reproduced(registry, data, tmp_pa
     key = ModelKey(str((data / "stories260K").resolve()), dtype="float32")
     choice = Choice(keep_head_groups=(4, 3, 2, 1, 4), keep_channels=(172, 100, 64, 1, 90))
     session = planned(registry, key, texts.pasted('Lily\'s cat "Tom" \\ sat.\n\nThe end.', 48), choice)
-    names = run(code(Recipe.of_plan(session.scored, choice.metric, session.plan)), tmp_path, monkeypatch)
+    names = run(code(Recipe.of_plan(session.scored, choice, session.plan)), tmp_path, monkeypatch)
     assert names["plan"] == session.plan
     assert [len(layer.kept_channels) for layer in names["plan"].layers] == [172, 100, 64, 1, 90]
 
 
 def test_a_long_paste_is_read_from_the_file_that_is_offered(registry, tmp_path, monkeypatch):
     text = texts.pasted("\n\n".join(texts.sample("stories").texts[:40]), 4096)
-    assert code_view.needs_file(text)
+    assert code_view.is_own(text)
     (tmp_path / code_view.CALIBRATION_FILE).write_text(texts.as_jsonl(text), encoding="utf-8")
     session = planned(registry, BUNDLED, text, Choice())
-    names = run(code(Recipe.of_plan(session.scored, "transact", session.plan)), tmp_path, monkeypatch)
+    names = run(code(Recipe.of_plan(session.scored, session.choice, session.plan)), tmp_path, monkeypatch)
     assert names["plan"] == session.plan
 
 
@@ -85,11 +90,51 @@ def test_a_document_is_cut_the_same_way(registry, tmp_path, monkeypatch):
     text = texts.pasted("Once upon a time there was a fox. " * 50, 48)
     assert text.is_document
     session = planned(registry, BUNDLED, text, Choice(metric="fluctuation"))
-    names = run(code(Recipe.of_plan(session.scored, "fluctuation", session.plan)), tmp_path, monkeypatch)
+    names = run(code(Recipe.of_plan(session.scored, session.choice, session.plan)), tmp_path, monkeypatch)
     assert names["plan"] == session.plan
 
 
 def test_every_metric_is_named_as_the_library_names_it(registry):
     session = planned(registry, BUNDLED, texts.sample("mixed"), Choice())
     for metric in ta.METRICS:
-        assert f'metric="{metric}"' in code(Recipe.of_plan(session.scored, metric, session.plan))
+        choice = replace(session.choice, metric=metric)
+        assert f'metric="{metric}"' in code(Recipe.of_plan(session.scored, choice, session.plan))
+
+
+@pytest.mark.parametrize("kind", ["parameters", "memory", "kv"])
+def test_a_limit_and_locks_are_reproduced(registry, tmp_path, monkeypatch, kind):
+    locks = ta.Locks(keep_channels=frozenset({(0, 5), (3, 7)}), remove_head_groups=frozenset({(2, 1)}))
+    choice = Choice(budget=Budget(kind, 0.6), locks=locks)
+    session = planned(registry, BUNDLED, texts.sample("recall"), choice)
+    names = run(code(Recipe.of_plan(session.scored, choice, session.plan)), tmp_path, monkeypatch)
+    assert names["plan"] == session.plan
+    assert 5 in names["plan"].layers[0].kept_channels and 1 not in names["plan"].layers[2].kept_head_groups
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        Choice(metric="wanda", attention=0.25, mlp=0.5, locks=ta.Locks(keep_channels=frozenset({(1, 2)}))),
+        Choice(budget=Budget("memory", 0.7)),
+        Choice(keep_head_groups=(4, 3, 2, 1, 4, 4), keep_channels=(512, 100, 64, 1, 90, 300)),
+    ],
+    ids=["sliders and a lock", "memory", "by hand"],
+)
+def test_the_shell_lines_come_to_the_same_numbers(registry, tmp_path, request, choice):
+    session = planned(registry, BUNDLED, texts.sample("stories"), choice)
+    watch = Watch("test")
+    result = workbench.cut(registry, replace(session, id=request.node.name), "none", watch)
+    measured_on = texts.TextSource("pasted text", texts.evaluation_sample("stories").texts[:3], "pasted")
+    result = workbench.measure(registry, request.node.name, result, measured_on, watch)
+    (tmp_path / "assets").symlink_to(ROOT / "assets")
+    (tmp_path / code_view.EVALUATION_FILE).write_text(texts.as_jsonl(measured_on), encoding="utf-8")
+    lines = commands(Recipe.of_result(result)).replace("python -m", f"{sys.executable} -m").rstrip() + " --json"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    answer = subprocess.run(
+        ["bash", "-c", lines], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    printed = json.loads(answer.stdout)
+    assert printed["report"]["perplexity"] == result.report.perplexity
+    assert printed["report"]["kl_divergence"] == result.report.kl_divergence
+    written = ta.PruningPlan.from_json((tmp_path / code_view.OUTPUT_FOLDER / "plan.json").read_text())
+    assert written.layers == result.plan.layers

@@ -8,6 +8,7 @@ from transformers import LlamaConfig
 import transact as ta
 from ui import figures
 from ui.landscape import MAX_BINS, Landscape
+from ui.session import Selection
 
 
 def spec(channels: int = 6, layers: int = 2) -> ta.ModelSpec:
@@ -75,21 +76,39 @@ def test_outlines_join_neighbours_and_are_closed():
     assert y[:2].tolist() == [-0.46, -0.46]
 
 
+DRAWN = ((figures.heads_overlay, figures.heads_figure), (figures.channels_overlay, figures.channels_figure))
+
+
 @pytest.mark.parametrize("normalisation", figures.NORMALISATIONS)
 def test_maps_are_hatched_and_light(scores, plan, normalisation):
     landscape = Landscape.of(scores, spec())
-    for draw in (figures.heads_figure, figures.channels_figure):
-        figure = draw(landscape, plan, layer=1, normalisation=normalisation)
-        heat, marks = figure.data
+    for overlay, draw in DRAWN:
+        figure = draw(landscape, overlay(landscape, plan, ta.Locks(), Selection(1)), normalisation=normalisation)
+        heat, removed, *_, selected = figure.data
         assert heat.z.dtype == np.float32
-        assert marks.fillpattern.shape == "/"
-        assert np.isnan(marks.x).sum() == 2  # one run in each layer
+        assert removed.fillpattern.shape == "/"
+        assert np.isnan(removed.x).sum() == 2  # one run in each layer
+        assert set(selected.y[:5]) == {0.5, 1.5}
         assert figure.layout.uirevision
+
+
+def test_locks_and_selection_stand_on_their_units(scores, plan):
+    landscape = Landscape.of(scores, spec())
+    locks = ta.Locks(keep_head_groups=frozenset({(1, 1)}), remove_channels=frozenset({(0, 4)}))
+    heads = figures.heads_overlay(landscape, plan, locks, Selection(1, head=2))
+    assert [points.tolist() for points in heads.kept_by_lock] == [[2, 3], [1, 1]]  # both heads of group 1
+    assert heads.selected[0].tolist()[6:11] == [1.5, 2.5, 2.5, 1.5, 1.5]
+    channels = figures.channels_overlay(landscape, plan, locks, Selection(0, channels=(4,)))
+    # channel 4 of layer 0 has rank 1 of 6: its bin runs from 1/6 to 2/6 of the axis
+    assert channels.removed_by_lock[0].tolist() == pytest.approx([25])
+    assert channels.selected[0].tolist()[6:8] == pytest.approx([100 / 6, 200 / 6])
+    assert len(channels.kept_by_lock[0]) == 0
 
 
 def test_a_layer_is_normalised_by_its_own_highest(scores):
     landscape = Landscape.of(scores, spec())
-    own = figures.heads_figure(landscape, None, layer=0, normalisation="layer").data[0].z
+    overlay = figures.heads_overlay(landscape, None, ta.Locks(), Selection())
+    own = figures.heads_figure(landscape, overlay, normalisation="layer").data[0].z
     assert own.max(axis=1).tolist() == [1, 1]
 
 
@@ -100,18 +119,71 @@ def test_all_zero_scores_draw_without_a_warning():
     )  # fmt: skip
     landscape = Landscape.of(flat, spec())
     with np.errstate(all="raise"):
-        figures.heads_figure(landscape, None, layer=0, normalisation="layer")
-        figures.channels_figure(landscape, None, layer=0, normalisation="model")
-        figures.layer_channels_figure(landscape, None, layer=0)
+        for overlay, draw in DRAWN:
+            for normalisation in figures.NORMALISATIONS:
+                draw(landscape, overlay(landscape, None, ta.Locks(), Selection()), normalisation=normalisation)
+        figures.layer_channels_figure(landscape, None, Selection())
+        figures.distribution_figure(landscape, None, Selection())
+        figures.head_channels_figure(flat, Selection())
 
 
 def test_cumulative_share_ends_at_everything(scores, plan):
     landscape = Landscape.of(scores, spec())
-    figure = figures.layer_channels_figure(landscape, plan, layer=0)
+    figure = figures.layer_channels_figure(landscape, plan, Selection(0))
     assert figure.data[1].y.tolist() == pytest.approx([600 / 21, 1100 / 21, 1500 / 21, 1800 / 21, 2000 / 21, 100])
     assert any(shape.x0 == 2.5 for shape in figure.layout.shapes)  # two channels are kept
 
 
+def test_the_distribution_counts_every_channel_once(scores, plan):
+    figure = figures.distribution_figure(Landscape.of(scores, spec()), plan, Selection(0))
+    stays, goes = figure.data
+    assert (stays.y.sum(), goes.y.sum()) == (2, 4)
+    assert goes.marker.pattern.shape == "/"
+
+
+def test_inside_a_head_stand_its_own_channels(scores):
+    figure = figures.head_channels_figure(scores, Selection(0, head=1))
+    assert figure.data[0].y.tolist() == [5, 6, 7, 8]
+    best = figures.head_channels_figure(scores, Selection(1))
+    assert best.data[0].y.tolist() == [16, 15, 14, 13]
+
+
+def test_differences_have_the_sign_of_the_second_text(scores):
+    second = ta.ImportanceScores.from_channels(
+        "wanda", tuple(layer.flatten().flip(0) for layer in scores.attention_channels),
+        tuple(layer.flip(0) for layer in scores.mlp_channels), spec(), fingerprint=spec().fingerprint,
+        calibration="other",
+    )  # fmt: skip
+    compared = ta.compare_calibrations(scores, second)
+    landscape = Landscape.of(scores, spec())
+    heads = figures.head_differences_figure(compared, ("one", "two")).data[0].z
+    assert heads[0, 0] > 0 > heads[0, -1]
+    channels = figures.channel_differences_figure(compared, landscape, ("one", "two")).data[0].z
+    # best first on the first text: layer 0's best channel scores 6 of a mean of 3.5 there and 1 on the second
+    assert channels[0, 0] == pytest.approx((1 - 6) / 3.5)
+    assert figures.correlation_figure(compared).data[1].y.tolist() == pytest.approx([-1, -1])
+
+
+def test_the_front_holds_what_nothing_beats():
+    assert figures.pareto_front([(3, 5.0), (1, 9.0), (2, 9.5), (2, 6.0), (4, 5.0)]) == [(1, 9.0), (2, 6.0), (3, 5.0)]
+
+
 def test_random_results_are_told_apart_by_their_symbol():
-    figure = figures.pareto_figure([("#1", 100, 9.0, "scored"), ("#2", 100, 20.0, "random")], (200, 5.0))
-    assert len({trace.marker.symbol for trace in figure.data}) == 3
+    points = [figures.Point(1, 100, 9.0, floor=30.0), figures.Point(2, 100, 20.0, floor=20.0)]
+    traces = {trace.name: trace for trace in figures.pareto_figure(points, (200, 5.0)).data}
+    assert traces["pruned"].y == (9.0,)
+    assert traces["random (the floor)"].y == (30.0, 20.0)
+    assert len({trace.marker.symbol for trace in traces.values() if trace.mode != "lines"}) == 3
+
+
+def test_the_map_fills_where_it_is_measured(plan):
+    def point(groups: int, channels: int, perplexity: float) -> ta.SweepPoint:
+        target = ta.PruningTarget(groups, channels, (("attention_sparsity", 1 - groups / 2), ("mlp_sparsity", 0.5)))
+        shaped = ta.make_plan(ta.ImportanceScores.random(spec()), spec(), target)
+        return ta.SweepPoint(target, shaped, perplexity, shaped.spec.num_parameters)
+
+    points = (point(2, 6, 4.0), point(1, 3, 40.0))
+    heat = figures.redundancy_figure(points, spec()).data[0]
+    assert heat.z[0][0] == pytest.approx(np.log10(4)) and heat.z[1][1] == pytest.approx(np.log10(40))
+    assert np.isnan(heat.z[0][1]) and heat.text[0][1] == ""
+    assert figures.redundancy_cell(points, spec(), 1, 1) == (0.5, 0.5)

@@ -6,8 +6,8 @@ import pytest
 from transformers import LlamaConfig
 
 import transact as ta
-from ui import tables
-from ui.session import BUNDLED, Result, Sampling, Scored
+from ui import history, tables
+from ui.session import BUNDLED, Choice, Result, Sampling, Scored
 from ui.texts import TextSource
 
 REPORT = ta.EvalReport(
@@ -46,9 +46,10 @@ def result() -> Result:
     plan = ta.make_plan(
         ta.ImportanceScores.random(spec), spec, ta.PruningTarget(keep_head_groups=3, keep_channels=(4, 6))
     )
-    scored = Scored(BUNDLED, TextSource("stories", ("x",), "sample"), Sampling(), 1, 1, 0.1, None, {}, {})
+    text = TextSource("stories", ("x",), "sample")
+    scored = Scored(BUNDLED, spec, text, Sampling(), None, None, 0.1, None, {}, {})
     text = TextSource("<mixed>", ("y",), "evaluation")
-    return Result(3, scored, "wanda", plan, "none", REPORT, text, (("recall", 0.95, 0.5),))
+    return Result(3, scored, Choice(metric="wanda"), plan, "none", REPORT, text, (("recall", 0.95, 0.5),), 9.5)
 
 
 def test_every_number_stands_beside_its_difference(result):
@@ -96,13 +97,29 @@ def test_without_timing_nothing_is_claimed():
 def test_history_newest_first_and_csv_oldest_first(result):
     unmeasured = replace(result, number=4, report=None)
     later = replace(result, number=5)
-    rows = tables.history_rows((result, unmeasured, later))
+    rows = history.history_rows((result, unmeasured, later))
     assert [row[0] for row in rows] == ["5", "3"]
-    assert len(rows[0]) == len(tables.HISTORY_HEADERS)
-    lines = tables.history_csv((result, unmeasured, later)).splitlines()
-    assert lines[0].startswith("number,model,")
+    assert len(rows[0]) == len(history.HISTORY_HEADERS)
+    assert rows[0][history.HISTORY_HEADERS.index("random")] == "9.500"
+    lines = history.history_csv((result, unmeasured, later)).splitlines()
+    assert lines[0].startswith("number,model,") and lines[0].endswith("evaluation,probe_recall")
     assert [line.split(",")[0] for line in lines[1:]] == ["3", "5"]
     assert len(lines[1].split(",")) == len(lines[0].split(","))
+
+
+def test_two_results_side_by_side(result):
+    kept = result.plan.layers[0].kept_channels
+    other = next(channel for channel in range(8) if channel not in kept)
+    swapped = replace(result.plan.layers[0], kept_channels=tuple(sorted((*kept[1:], other))))
+    later = replace(
+        result, number=5, repair="least_squares", report=replace(REPORT, perplexity=3.25),
+        plan=replace(result.plan, layers=(swapped, result.plan.layers[1])),
+    )  # fmt: skip
+    table = history.side_by_side(result, later)
+    assert "Result 3" in table and "Result 5" in table
+    assert "<td>6.500</td><td>3.250</td><td>−50.0 %</td>" in table
+    assert "<td>10</td><td>10</td><td>90 % in common</td>" in table
+    assert "Two results are needed" in history.side_by_side(result, None)
 
 
 def test_layer_rows_show_counts_before_and_after(result):

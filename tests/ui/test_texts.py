@@ -2,9 +2,9 @@
 
 import json
 
-import pandas as pd
 import pytest
 
+import transact as ta
 from ui import texts
 from ui.errors import WrongInput
 
@@ -54,68 +54,25 @@ def test_unknown_sample_names_the_known_ones():
         texts.sample("poems")
 
 
-class TestUploads:
-    def test_txt(self, tmp_path):
-        file = tmp_path / "a.txt"
-        file.write_text("\ufeffHéllo.\n\nWorld.", encoding="utf-8")
-        assert texts.text_columns(file) == ()
-        assert texts.uploaded(file, None, 64).texts == ("Héllo.", "World.")
+@pytest.mark.parametrize(
+    ("cell", "expected"), [("a", True), ("", False), (" \n", False), (None, False), (1, False), (float("nan"), False)]
+)
+def test_what_counts_as_text_in_a_cell(cell, expected):
+    assert texts.is_text(cell) is expected
 
-    def test_jsonl_prefers_the_text_column(self, tmp_path):
-        file = tmp_path / "a.jsonl"
-        file.write_text('{"id": 1, "author": "A", "text": "one"}\n\n{"id": 2, "author": "B", "text": "two"}\n')
-        assert texts.text_columns(file) == ("text", "author")
-        assert texts.uploaded(file, None, 64).texts == ("one", "two")
-        assert texts.uploaded(file, "author", 64).texts == ("A", "B")
 
-    def test_csv_drops_empty_cells(self, tmp_path):
-        file = tmp_path / "a.csv"
-        file.write_text('story,n\n"Once, upon",1\n,2\n"a time",3\n', encoding="utf-8")
-        assert texts.uploaded(file, "story", 64).texts == ("Once, upon", "a time")
+def test_the_column_called_text_is_guessed_first():
+    assert texts.likeliest_first(["title", "body"]) == ("title", "body")
+    assert texts.likeliest_first(["title", "Text", "body"]) == ("Text", "title", "body")
 
-    def test_parquet(self, tmp_path):
-        file = tmp_path / "a.parquet"
-        pd.DataFrame({"n": [1, 2], "content": ["x", "y"]}).to_parquet(file)
-        assert texts.text_columns(file) == ("content",)
-        assert texts.uploaded(file, "content", 64).texts == ("x", "y")
 
-    @pytest.mark.parametrize(
-        ("name", "content", "sentence"),
-        [
-            ("a.pdf", b"%PDF", "not a kind that is read here"),
-            ("a.txt", b"", "is empty"),
-            ("a.txt", b"   \n", "is empty"),
-            ("a.txt", "caf\u00e9".encode("latin-1"), "not UTF-8 text .byte 3"),
-            ("a.csv", "x\ncaf\u00e9".encode("latin-1"), "not UTF-8"),
-            ("a.csv", b"n,m\n1,2\n", None),
-            ("a.jsonl", b'{"n": 1}\n', "has no column of text .its columns: n"),
-            ("a.jsonl", b'{"text": "a"}\n{"text": \n', "Line 2 of a.jsonl is not JSON"),
-            ("a.jsonl", b"[1]\n", "Line 1 of a.jsonl is not an object"),
-            ("a.parquet", b"PAR1 not really", "cannot be read as parquet"),
-        ],
-    )
-    def test_wrong_files_get_one_sentence(self, tmp_path, name, content, sentence):
-        file = tmp_path / name
-        file.write_bytes(content)
-        if sentence is None:  # csv cells are text, whatever they look like
-            assert texts.text_columns(file) == ("n", "m")
-            return
-        with pytest.raises(WrongInput, match=sentence) as caught:
-            texts.uploaded(file, None, 64)
-        assert "\n" not in str(caught.value)
-
-    def test_too_large(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(texts, "MAX_UPLOAD_BYTES", 3)
-        file = tmp_path / "a.txt"
-        file.write_text("four")
-        with pytest.raises(WrongInput, match="at most"):
-            texts.uploaded(file, None, 64)
-
-    def test_a_column_that_is_not_there(self, tmp_path):
-        file = tmp_path / "a.csv"
-        file.write_text("story\nx\n")
-        with pytest.raises(WrongInput, match="no text column “body”; choose one of story"):
-            texts.uploaded(file, "body", 64)
+def test_text_in_hand_is_its_own_answer_and_a_key():
+    source = texts.sample("stories")
+    assert source.read(ta.NO_PROGRESS) is source
+    chosen = texts.DatasetChoice("a/b", "en", "train", "text")
+    rows = [texts.TextSource("x", ("y",), "dataset", dataset=chosen) for _ in range(2)]
+    assert {rows[0]: 1}[rows[1]] == 1
+    assert rows[0] != texts.TextSource("x", ("y",), "dataset", dataset=texts.DatasetChoice("a/b"))
 
 
 def test_jsonl_round_trip():

@@ -5,42 +5,46 @@ from dataclasses import replace
 
 import gradio as gr
 
-from ui import legal, workbench
+from ui import budgets, figures, legal, pointing, workbench
 from ui.errors import WrongInput
-from ui.events.desk import LIGHT, Desk, Panels, explained, quick, say, visitor
+from ui.events.desk import LIGHT, Desk, Panels, explained, quick, say
 from ui.pages import layer, maps
-from ui.session import Choice, Session
+from ui.session import Budget, Choice, Selection, Session
+
+_PLAN_KEYS = {"undo": workbench.undone, "redo": workbench.redone}
 
 
 def connect(desk: Desk, panels: Panels) -> None:
-    """Wire metric, scale, sliders, allocation, layer table and clicks in the maps."""
+    """Wire metric, scale, sliders, limits, allocation, locks, layer controls, undo, and clicks in the figures."""
 
-    def choose(owner: str, change: Callable[[Session], Choice]) -> Session:
+    def choose(owner: str, change: Callable[[Session], Choice], control: str = "") -> Session:
         """Plan anew with the changed choice; on wrong input the session stays as it was."""
         return desk.sessions.update(
-            owner, lambda old: workbench.planned(replace(old, choice=change(old))) if old.spec else old
+            owner, lambda old: workbench.chosen(old, change(old), control=control) if old.spec else old
         )
 
     def on_metric(metric, request: gr.Request):
         def act() -> dict:
-            session = choose(visitor(request), lambda old: replace(old.choice, metric=metric))
+            session = choose(desk.visitor(request), lambda old: replace(old.choice, metric=metric))
             return {
+                **maps.paint_maps(panels.maps, session),
                 **panels.repaint_marks(session),
                 **panels.repaint_followers(session),
-                **maps.paint_maps(panels.maps, session),
             }
 
         return quick(panels, act)
 
     def on_normalisation(normalisation, request: gr.Request):
         def act() -> dict:
-            session = choose(visitor(request), lambda old: replace(old.choice, normalisation=normalisation))
-            return {panels.maps.heads: maps.heads_plot(session), panels.maps.channels: maps.channels_plot(session)}
+            session = desk.sessions.update(
+                desk.visitor(request), lambda old: replace(old, view=replace(old.view, normalisation=normalisation))
+            )
+            return maps.paint_maps(panels.maps, session)
 
         return quick(panels, act)
 
     def on_sliders(attention, mlp, request: gr.Request):
-        owner = visitor(request)
+        owner = desk.visitor(request)
         session = desk.sessions.get(owner)
         choice = session.choice
         if session.spec is None or (attention, mlp) == (choice.attention, choice.mlp):
@@ -48,91 +52,202 @@ def connect(desk: Desk, panels: Panels) -> None:
         try:
             legal_attention = legal.nearest_attention(session.spec, checked(attention, "attention"))
             legal_mlp = checked(mlp, "MLP")
-        except WrongInput as error:
-            return {
-                **explained(panels, error),
-                panels.maps.attention: choice.attention,
-                panels.maps.mlp: choice.mlp,
-            }
-
-        def act() -> dict:
             changed = choose(
                 owner,
-                lambda old: replace(
-                    old.choice, attention=legal_attention, mlp=legal_mlp, keep_head_groups=None, keep_channels=None
-                ),
+                lambda old: replace(_freed(old.choice), attention=legal_attention, mlp=legal_mlp),
+                control="sliders",
             )
-            if attention == legal_attention:
-                return panels.repaint_marks(changed)
-            sentence = (
-                f"{attention:g} of the head groups is no whole number of them; the nearest is {legal_attention:g}."
-            )
-            return {
-                **panels.repaint_marks(changed),
-                panels.maps.attention: legal_attention,
-                **say(panels, sentence),
-            }
+        except Exception as error:
+            return explained(panels, error)  # the boxes are left alone: they may be half typed
+        updates = {**say(panels, ""), **panels.repaint_marks(changed)}
+        if choice.budget is not None:
+            updates |= {panels.maps.kind: maps.SLIDERS, panels.maps.share: maps.share_update(changed)}
+        if attention == legal_attention:
+            return updates
+        snapped = f"{attention:g} of the head groups is no whole number of them; the nearest is {legal_attention:g}."
+        return {**updates, panels.maps.attention: legal_attention, **say(panels, snapped)}
+
+    def on_kind(kind, request: gr.Request):
+        def act() -> dict:
+            owner = desk.visitor(request)
+            session = desk.sessions.get(owner)
+            if session.spec is None or kind == maps.SLIDERS:
+                return controls(choose(owner, lambda old: replace(old.choice, budget=None)))
+            share = budgets.current_share(session.spec, session.plan, kind)
+            return controls(limited(owner, Budget(kind, share), control=""))
 
         return quick(panels, act)
+
+    def on_share(kind, share, request: gr.Request):
+        owner = desk.visitor(request)
+        session = desk.sessions.get(owner)
+        if session.spec is None or kind not in budgets.BUDGETS or Budget(kind, share) == session.choice.budget:
+            return {panels.maps.note: maps.note_line(session)}
+        try:
+            return {**say(panels, ""), **controls(limited(owner, Budget(kind, within(share)), control="share"))}
+        except Exception as error:
+            return explained(panels, error)  # the box is left alone: it may be half typed
+
+    def limited(owner: str, budget: Budget, control: str) -> Session:
+        return choose(owner, lambda old: budgets.with_budget(old.spec, _freed(old.choice), budget), control)
+
+    def controls(session: Session) -> dict:
+        return {**maps.paint_controls(panels.maps, session), **panels.repaint_marks(session)}
 
     def on_allocation(allocation, request: gr.Request):
         def act() -> dict:
             by_hand = allocation == maps.BY_HAND
-            session = choose(visitor(request), lambda old: _as_counts(old) if by_hand else _as_sliders(old))
-            return panels.repaint_marks(session)
+            owner = desk.visitor(request)
+            return controls(choose(owner, lambda old: _as_counts(old) if by_hand else _freed(old.choice)))
 
         return quick(panels, act)
 
     def on_moved(request: gr.Request):
-        return panels.repaint_followers(desk.sessions.get(visitor(request)))
+        return panels.repaint_followers(desk.sessions.get(desk.visitor(request)))
+
+    def by_hand(owner: str, groups: tuple[int, ...], channels: tuple[int, ...], control: str = "") -> Session:
+        return choose(
+            owner,
+            lambda old: replace(_freed(old.choice), keep_head_groups=groups, keep_channels=channels),
+            control,
+        )
 
     def on_table(rows, request: gr.Request):
-        owner = visitor(request)
+        owner = desk.visitor(request)
         try:
-            groups, channels = counts(rows)
-            session = choose(owner, lambda old: replace(old.choice, keep_head_groups=groups, keep_channels=channels))
+            session = by_hand(owner, *counts(rows))
         except Exception as error:
             last_good = layer.paint_choice(panels.layer, desk.sessions.get(owner))
             return {**explained(panels, error), panels.layer.table: last_good[panels.layer.table]}
         followers = {**panels.repaint_followers(session), panels.layer.table: gr.skip()}
         return {**panels.repaint_marks(session), **followers, panels.status.message: ""}
 
-    def show_layer(index: int, owner: str) -> dict:
-        session = desk.sessions.update(owner, lambda old: replace(old, choice=replace(old.choice, layer=index)))
-        return {
-            panels.maps.heads: maps.heads_plot(session),
-            panels.maps.channels: maps.channels_plot(session),
-            **layer.paint_choice(panels.layer, session),
-            panels.layer.select: index,
-        }
+    def on_layer_counts(groups, channels, request: gr.Request):
+        owner = desk.visitor(request)
+        session = desk.sessions.get(owner)
+        if session.plan is None:
+            return {panels.status.message: ""}
+        shapes, index = session.plan.spec.layers, session.view.selection.layer
+        if (groups, channels) == (shapes[index].num_key_value_heads, shapes[index].intermediate_size):
+            return {panels.maps.note: maps.note_line(session)}
+        kept = [[shape.num_key_value_heads for shape in shapes], [shape.intermediate_size for shape in shapes]]
+        try:
+            kept[0][index], kept[1][index] = whole(groups, "head groups", index), whole(channels, "channels", index)
+            changed = by_hand(owner, tuple(kept[0]), tuple(kept[1]), control=f"layer {index}")
+        except Exception as error:
+            return explained(panels, error)
+        # the two boxes themselves are left alone: whoever types is quicker than the answer
+        typed = {control: gr.skip() for control in counts_of_layer}
+        return {**panels.repaint_marks(changed), **panels.repaint_followers(changed), **typed, **say(panels, "")}
+
+    def show(owner: str, point: Callable[[Session], Selection]) -> dict:
+        session = desk.sessions.update(owner, lambda old: replace(old, view=replace(old.view, selection=point(old))))
+        return {**panels.repaint_selection(session), panels.layer.select: session.view.selection.layer}
 
     def on_layer(index, request: gr.Request):
-        return quick(panels, lambda: show_layer(int(index or 0), visitor(request)))
+        def point(session: Session) -> Selection:
+            now, chosen = session.view.selection, int(index or 0)
+            return now if now.layer == chosen else Selection(chosen)
 
-    def on_click(event: gr.EventData, request: gr.Request):
-        return quick(panels, lambda: show_layer(round(event.layer), visitor(request)))
+        return quick(panels, lambda: show(desk.visitor(request), point))
+
+    def on_pointed(event: gr.EventData, request: gr.Request):
+        owner, plot, key = desk.visitor(request), event.plot, getattr(event, "key", None)
+        if key in _PLAN_KEYS:
+            return travelled(owner, _PLAN_KEYS[key])
+        if key in pointing.LOCK_KEYS:
+            return locked(owner, pointing.LOCK_KEYS[key])
+
+        if plot == "redundancy-plot":
+            return quick(panels, lambda: replanned_as(owner, event))
+        if plot == "pareto-plot":
+            return quick(panels, lambda: {panels.compare.first: pointing.result_number(event.text) or gr.skip()})
+
+        def point(session: Session) -> Selection:
+            landscape = session.need_scored().landscapes[session.choice.metric]
+            if key:
+                return pointing.moved(plot, key, landscape, session.view.selection)
+            clicked = {"row": event.row, "column": event.column, "x": event.x}
+            return pointing.pointed(plot, clicked, landscape, session.view.selection)
+
+        return quick(panels, lambda: show(owner, point))
+
+    def locked(owner: str, how: str) -> dict:
+        def change(session: Session) -> Choice:
+            locks = pointing.locked(session.choice.locks, session.view.selection, how, session.spec.group_size)
+            return replace(session.choice, locks=locks)
+
+        return quick(panels, lambda: replanned(choose(owner, change)))
+
+    def replanned_as(owner: str, event: gr.EventData) -> dict:
+        """The sliders where a cell of the redundancy map stands."""
+
+        def change(session: Session) -> Choice:
+            attention, mlp = figures.redundancy_cell(session.redundancy.points, session.spec, event.row, event.column)
+            return replace(_freed(session.choice), attention=legal.nearest_attention(session.spec, attention), mlp=mlp)
+
+        return panels.repaint_plan(choose(owner, change))
+
+    def replanned(session: Session) -> dict:
+        return {**panels.repaint_marks(session), **panels.repaint_followers(session)}
+
+    def on_lock(how: str):
+        def act(request: gr.Request):
+            return locked(desk.visitor(request), how)
+
+        return act
+
+    def on_unlock_all(request: gr.Request):
+        def act() -> dict:
+            return replanned(choose(desk.visitor(request), lambda old: replace(old.choice, locks=Choice().locks)))
+
+        return quick(panels, act)
+
+    def travelled(owner: str, step: Callable[[Session], Session]) -> dict:
+        return quick(panels, lambda: panels.repaint_plan(desk.sessions.update(owner, step)))
+
+    def on_undo(request: gr.Request):
+        return travelled(desk.visitor(request), workbench.undone)
+
+    def on_redo(request: gr.Request):
+        return travelled(desk.visitor(request), workbench.redone)
+
+    def on_reset(request: gr.Request):
+        def fresh(session: Session) -> Session:
+            return workbench.chosen(session, legal.start(session.spec)) if session.spec else session
+
+        return travelled(desk.visitor(request), fresh)
 
     sliders = [panels.maps.attention, panels.maps.mlp]
+    limits = [panels.maps.kind, panels.maps.share]
+    counts_of_layer = [panels.layer.groups, panels.layer.kept_channels]
     # One event for both, so that two moves in a row are never answered in the wrong order. Raw values, so that a
     # number typed out of range gets a sentence of ours.
-    moved = gr.on(
-        [slider.change for slider in sliders],
-        on_sliders,
-        sliders,
-        panels.marked,
-        trigger_mode="always_last",
-        preprocess=False,
-        queue=False,
-        **LIGHT,
-    )
+    raw = {"trigger_mode": "always_last", "preprocess": False, "queue": False, **LIGHT}
+    moved = gr.on([slider.input for slider in sliders], on_sliders, sliders, panels.marked, **raw)
     moved.then(on_moved, None, panels.followers, trigger_mode="always_last", **LIGHT)
+    limited_by = panels.maps.share.input(on_share, limits, panels.marked, **raw)
+    limited_by.then(on_moved, None, panels.followers, trigger_mode="always_last", **LIGHT)
+    kind_chosen = panels.maps.kind.input(on_kind, panels.maps.kind, panels.marked, **LIGHT)
+    kind_chosen.then(on_moved, None, panels.followers, **LIGHT)
     panels.maps.metric.input(on_metric, panels.maps.metric, panels.all, **LIGHT)
     panels.maps.normalisation.input(on_normalisation, panels.maps.normalisation, panels.all, **LIGHT)
     allotted = panels.maps.allocation.input(on_allocation, panels.maps.allocation, panels.marked, **LIGHT)
     allotted.then(on_moved, None, panels.followers, **LIGHT)
-    panels.maps.link.select(on_click, None, panels.all, **LIGHT)
+    panels.maps.link.select(on_pointed, None, panels.all, queue=False, trigger_mode="multiple", **LIGHT)
+    panels.maps.undo.click(on_undo, None, panels.all, **LIGHT)
+    panels.maps.redo.click(on_redo, None, panels.all, **LIGHT)
+    panels.maps.reset.click(on_reset, None, panels.all, **LIGHT)
     panels.layer.select.input(on_layer, panels.layer.select, panels.all, **LIGHT)
     panels.layer.table.input(on_table, panels.layer.table, panels.all, trigger_mode="always_last", **LIGHT)
+    gr.on([slider.input for slider in counts_of_layer], on_layer_counts, counts_of_layer, panels.all, **raw)
+    for button, how in (
+        (panels.layer.keep, pointing.KEEP),
+        (panels.layer.remove, pointing.REMOVE),
+        (panels.layer.free, pointing.FREE),
+    ):
+        button.click(on_lock(how), None, panels.all, **LIGHT)
+    panels.layer.unlock.click(on_unlock_all, None, panels.all, **LIGHT)
 
 
 def checked(value, name: str) -> float:
@@ -142,20 +257,30 @@ def checked(value, name: str) -> float:
     return float(value)
 
 
+def within(share) -> float:
+    """The share that a limit leaves. Raises `WrongInput` outside (0, 1]."""
+    if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 < share <= 1:
+        raise WrongInput(f"The limit is {share}; it is a share of the dense model, above 0 and at most 1.")
+    return float(share)
+
+
+def whole(value, name: str, index: int) -> int:
+    """A count for one layer. Raises `WrongInput` for anything but a whole number."""
+    try:
+        if float(value) == int(float(value)):
+            return int(float(value))
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise WrongInput(f"Layer {index} is to keep “{value}” {name}; give a whole number, at least 1.")
+
+
 def counts(rows: list[list]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Head groups and channels to keep, a number for each layer, from the edited table."""
-    columns = []
-    for column, name in ((1, "head groups"), (3, "channels")):
-        kept = []
-        for index, row in enumerate(rows):
-            try:
-                kept.append(int(str(row[column]).strip()))
-            except ValueError:
-                raise WrongInput(
-                    f"Layer {index} is to keep “{row[column]}” {name}; give a whole number, at least 1."
-                ) from None
-        columns.append(tuple(kept))
-    return columns[0], columns[1]
+    groups, channels = (
+        tuple(whole(row[column], name, index) for index, row in enumerate(rows))
+        for column, name in ((1, "head groups"), (3, "channels"))
+    )
+    return groups, channels
 
 
 def _as_counts(session: Session) -> Choice:
@@ -164,11 +289,12 @@ def _as_counts(session: Session) -> Choice:
         return session.choice
     layers = session.plan.spec.layers
     return replace(
-        session.choice,
+        _freed(session.choice),
         keep_head_groups=tuple(shape.num_key_value_heads for shape in layers),
         keep_channels=tuple(shape.intermediate_size for shape in layers),
     )
 
 
-def _as_sliders(session: Session) -> Choice:
-    return replace(session.choice, keep_head_groups=None, keep_channels=None)
+def _freed(choice: Choice) -> Choice:
+    """The choice with neither a limit nor counts by hand, so that the sliders decide."""
+    return replace(choice, budget=None, keep_head_groups=None, keep_channels=None)

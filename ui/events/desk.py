@@ -12,8 +12,21 @@ from gradio.components import Component
 import transact as ta
 from ui import activity
 from ui.export import Exports
-from ui.jobs import Finished, Jobs, Tick, Watch
-from ui.pages import calibration, compare, layer, maps, measure, model, status, takeaway
+from ui.jobs import Finished, Jobs, Partial, Tick, Watch
+from ui.pages import (
+    calibration,
+    compare,
+    contrast,
+    layer,
+    maps,
+    measure,
+    model,
+    reading,
+    redundancy,
+    status,
+    takeaway,
+    trust,
+)
 from ui.registry import Registry
 from ui.session import Scored, Session, Sessions
 
@@ -25,8 +38,12 @@ _PAGES = {
     "calibration": calibration,
     "maps": maps,
     "layer": layer,
+    "reading": reading,
+    "contrast": contrast,
+    "trust": trust,
     "measure": measure,
     "compare": compare,
+    "redundancy": redundancy,
     "takeaway": takeaway,
 }
 
@@ -46,6 +63,10 @@ class Desk:
     exports: Exports
     first_scored: Scored | None
 
+    def visitor(self, request: gr.Request) -> str:
+        """Whose work this is: a browser tab's or a client's; a caller without a name is new each time."""
+        return self.sessions.owner(request.session_hash) if request.session_hash else secrets.token_hex(16)
+
 
 @dataclass(frozen=True)
 class Panels:
@@ -56,8 +77,12 @@ class Panels:
     calibration: calibration.CalibrationPanel
     maps: maps.MapsPanel
     layer: layer.LayerPanel
+    reading: reading.ReadingPanel
+    contrast: contrast.ContrastPanel
+    trust: trust.TrustPanel
     measure: measure.MeasurePanel
     compare: compare.ComparePanel
+    redundancy: redundancy.RedundancyPanel
     takeaway: takeaway.TakeawayPanel
 
     def repaint(self, session: Session) -> dict:
@@ -78,12 +103,33 @@ class Panels:
             **takeaway.paint(self.takeaway, session),
         }
 
+    def repaint_selection(self, session: Session) -> dict:
+        """The parts that follow another unit in view."""
+        return {
+            self.maps.link: maps.marks(session),
+            **layer.paint_choice(self.layer, session),
+            **reading.paint(self.reading, session),
+        }
+
+    def repaint_plan(self, session: Session) -> dict:
+        """The parts that follow undo and redo, which may bring back other scores."""
+        return {
+            **maps.paint(self.maps, session),
+            **self.repaint_followers(session),
+            **calibration.paint(self.calibration, session),
+            **reading.paint(self.reading, session),
+            **contrast.paint(self.contrast, session),
+            **trust.paint(self.trust, session),
+            **status.paint(self.status, session),
+        }
+
     @property
     def marked(self) -> list[Component]:
-        """What `repaint_marks` and its sentences touch."""
+        """What the controls of a plan touch at once."""
         own = self.maps
-        marks = [own.link, own.note, own.allocation, own.attention, own.mlp]
-        return [self.status.savings, self.status.message, *marks]
+        controls = [own.metric, own.attention, own.mlp, own.kind, own.share, own.allocation]
+        marks = [own.link, own.note, own.undo, own.redo]
+        return [self.status.savings, self.status.message, *controls, *marks]
 
     @property
     def followers(self) -> list[Component]:
@@ -95,6 +141,7 @@ class Panels:
         return {
             **measure.paint(self.measure, session),
             **compare.paint(self.compare, session),
+            **redundancy.paint(self.redundancy, session),
             **takeaway.paint(self.takeaway, session),
         }
 
@@ -102,11 +149,6 @@ class Panels:
     def all(self) -> list[Component]:
         """Every component, as the outputs of an event that may touch any."""
         return [component for name in _PAGES for component in _components(getattr(self, name))]
-
-
-def visitor(request: gr.Request) -> str:
-    """Whose work this is: the hash of a browser tab or a client; a caller without one is a new visitor each time."""
-    return request.session_hash or secrets.token_hex(16)
 
 
 def _components(panel) -> list[Component]:
@@ -144,21 +186,26 @@ def watched(
     finish: Callable[[T], dict],
     *,
     failed: Callable[[Exception], dict] | None = None,
+    partly: Callable[[object], dict] = lambda found: {},
+    stopped: str = "Stopped. Everything is as it was before.",
     model: bool = True,
 ) -> Iterator[dict]:
     """A step that takes longer: progress while it runs, then `finish`'s updates, or a sentence.
 
-    `failed` gives the updates for an error; by default its sentence in the message line.
+    `failed` gives the updates for an error, by default its sentence in the message line; `partly` those for what the
+    work has found so far; `stopped` says what a stop leaves behind.
     """
     rest = {panels.status.progress: activity.idle(), panels.status.stop: gr.update(interactive=False)}
     try:
         for event in desk.jobs.run(owner, title, work, model=model):
             if isinstance(event, Finished):
                 yield {**rest, **say(panels, ""), **finish(event.value)}
+            elif isinstance(event, Partial):
+                yield partly(event.value)
             else:
                 yield _running(panels, event)
     except ta.Cancelled:
-        yield {**rest, **say(panels, "Stopped. Everything is as it was before.")}
+        yield {**rest, **say(panels, stopped)}
     except Exception as error:
         yield {**rest, **(failed(error) if failed else explained(panels, error))}
 

@@ -3,7 +3,7 @@
 import gradio as gr
 
 from ui import texts, workbench
-from ui.events.desk import HEAVY, LIGHT, Desk, Panels, explained, say, visitor, watched
+from ui.events.desk import HEAVY, LIGHT, Desk, Panels, explained, say, watched
 from ui.pages import measure
 from ui.session import BUNDLED, Result
 from ui.texts import TextSource
@@ -18,8 +18,8 @@ _SHOW_TRIED, _SHOW_RESULT = _SHOW.format("#tried"), _SHOW.format("#result-table"
 def connect(desk: Desk, panels: Panels) -> None:
     """Wire trying, cutting and writing."""
 
-    def on_try(measure_on, pasted, request: gr.Request):
-        owner = visitor(request)
+    def on_try(measure_on, pasted, prompt, request: gr.Request):
+        owner = desk.visitor(request)
         try:
             session = desk.sessions.get(owner)
             session.need_plan()
@@ -29,12 +29,14 @@ def connect(desk: Desk, panels: Panels) -> None:
             return
         yield from watched(
             desk, panels, owner, "Trying behind masks",
-            lambda watch: workbench.what_if(desk.registry, session, text, watch),
-            lambda tried: {panels.measure.tried: measure.tried_line(tried)},
+            lambda watch: workbench.what_if(
+                desk.registry, session, text, watch, prompt=prompt or "", with_probes=session.key == BUNDLED
+            ),
+            lambda tried: measure.paint_tried(panels.measure, tried),
         )  # fmt: skip
 
     def on_prune(measure_on, pasted, repair, prompt, request: gr.Request):
-        owner = visitor(request)
+        owner = desk.visitor(request)
         try:
             session = desk.sessions.get(owner)
             session.need_plan()
@@ -47,7 +49,7 @@ def connect(desk: Desk, panels: Panels) -> None:
             result = workbench.cut(desk.registry, session, repair, watch)
             return workbench.measure(
                 desk.registry, owner, result, text, watch,
-                prompt=prompt if prompt.strip() else None, with_probes=session.key == BUNDLED,
+                prompt=prompt if (prompt or "").strip() else None, with_probes=session.key == BUNDLED,
             )  # fmt: skip
 
         def finish(result: Result) -> dict:
@@ -58,7 +60,7 @@ def connect(desk: Desk, panels: Panels) -> None:
         yield from watched(desk, panels, owner, "Pruning", work, finish)
 
     def on_generate(prompt, request: gr.Request):
-        owner = visitor(request)
+        owner = desk.visitor(request)
         try:
             session = desk.sessions.get(owner)
         except Exception as error:
@@ -76,7 +78,7 @@ def connect(desk: Desk, panels: Panels) -> None:
     panel = panels.measure
     chosen = [panel.measure_on, panel.pasted]
     panel.measure_on.change(on_measure_text, panel.measure_on, panel.pasted, **LIGHT)
-    panels.status.try_button.click(on_try, chosen, panels.all, **HEAVY).success(None, js=_SHOW_TRIED)
+    panels.status.try_button.click(on_try, [*chosen, panel.prompt], panels.all, **HEAVY).success(None, js=_SHOW_TRIED)
     inputs = [*chosen, panel.repair, panel.prompt]
     panels.status.prune.click(on_prune, inputs, panels.all, **HEAVY).success(None, js=_SHOW_RESULT)
     panel.generate.click(on_generate, panel.prompt, panels.all, **HEAVY)

@@ -1,33 +1,34 @@
 """Steps 1 and 2: pre-flight, load, choose text, score, stop."""
 
-from dataclasses import replace
-
 import gradio as gr
 
-from ui import texts, workbench
+from ui import texts, uploads, workbench
 from ui.errors import WrongInput
-from ui.events.desk import HEAVY, LIGHT, Desk, Panels, explained, quick, say, visitor, watched
+from ui.events.desk import HEAVY, LIGHT, Desk, Panels, explained, quick, say, watched
+from ui.hub_texts import DatasetRequest
 from ui.pages import calibration, model
+from ui.pages.calibration import CalibrationForm
 from ui.registry import Registry
 from ui.session import BUNDLED, ModelKey, Sampling, Session
-from ui.texts import TextSource
+from ui.texts import DatasetChoice, TextRequest, TextSource
 
 MAX_SAMPLES, MAX_SEQ_LEN = 4096, 8192
 
 
 def connect(desk: Desk, panels: Panels) -> None:
     """Wire the sidebar and Stop."""
+    own = panels.calibration
 
     def on_model_named(source, revision, dtype, request: gr.Request):
         key = model.key_of(source, revision, dtype)
-        if not key.source or key == desk.sessions.get(visitor(request)).key:
-            yield {panels.model.card: model.loaded_card(desk.sessions.get(visitor(request)))}
+        if not key.source or key == desk.sessions.get(desk.visitor(request)).key:
+            yield {panels.model.card: model.loaded_card(desk.sessions.get(desk.visitor(request)))}
             return
-        owner = _card_owner(visitor(request))
+        owner = _card_owner(desk.visitor(request))
         desk.jobs.stop(owner)
 
         def show(card) -> dict:
-            session = desk.sessions.get(visitor(request))
+            session = desk.sessions.get(desk.visitor(request))
             is_loaded_by_now = session.key == key
             return {panels.model.card: model.loaded_card(session) if is_loaded_by_now else model.preflight_card(card)}
 
@@ -41,7 +42,7 @@ def connect(desk: Desk, panels: Panels) -> None:
 
     def on_load(source, revision, dtype, request: gr.Request):
         key = model.key_of(source, revision, dtype)
-        owner = visitor(request)
+        owner = desk.visitor(request)
 
         def finish(loaded) -> dict:
             scored = desk.first_scored if key == BUNDLED else None
@@ -54,7 +55,7 @@ def connect(desk: Desk, panels: Panels) -> None:
             lambda watch: workbench.load(desk.registry, key, watch), finish,
         )  # fmt: skip
 
-    def on_source(source, text):
+    def on_source(source, text, file):
         # what a visitor has typed stays, also when a source is chosen twice or its answer comes late
         typed = bool(text) and not calibration.is_preview(text)
         if source in texts.SAMPLES:
@@ -64,37 +65,41 @@ def connect(desk: Desk, panels: Panels) -> None:
         else:
             shown = gr.update(visible=False)
         return {
-            panels.calibration.text: shown,
-            panels.calibration.file: gr.update(visible=source == calibration.UPLOAD),
-            panels.calibration.column: gr.update(visible=False),
+            own.text: shown,
+            own.file: gr.update(visible=source == calibration.UPLOAD),
+            own.column: gr.update(visible=source == calibration.UPLOAD and len(_columns(file)) > 1),
+            own.dataset_fields: gr.update(visible=source == calibration.DATASET),
         }
 
     def on_typed(source):
         return calibration.PASTE if source in texts.SAMPLES else gr.skip()
 
+    def columns_to_choose_from(names: tuple[str, ...]) -> dict:
+        return {own.column: gr.update(choices=names, value=names[0] if names else None, visible=len(names) > 1)}
+
     def on_upload(file):
-        def act() -> dict:
-            names = texts.text_columns(file)
-            chosen = names[0] if names else None
-            return {panels.calibration.column: gr.update(choices=list(names), value=chosen, visible=len(names) > 1)}
+        return quick(panels, lambda: columns_to_choose_from(uploads.text_columns(file)) if file else {})
 
-        return quick(panels, act) if file else say(panels, "")
+    def on_file_removed():
+        # no word about it: it could come after a sentence that was said since
+        return columns_to_choose_from(())
 
-    def on_form(source, text, file, column, num_samples, seq_len, seed, request: gr.Request):
-        session = desk.sessions.get(visitor(request))
+    def on_form(request: gr.Request, *values):
+        session = desk.sessions.get(desk.visitor(request))
+        unknown = {own.estimate: calibration.scored_line(session)}
         try:
-            text, sampling = read_form(source, text, file, column, num_samples, seq_len, seed)
+            text, sampling = read_form(CalibrationForm(*values))
+            if not isinstance(text, TextSource):
+                return unknown
             run = workbench.estimate(desk.registry, session, text, sampling)
         except Exception as error:
-            return {panels.calibration.estimate: calibration.scored_line(session), **_if_unexpected(panels, error)}
-        if run is None:
-            return {panels.calibration.estimate: calibration.scored_line(session)}
-        return {panels.calibration.estimate: calibration.estimate_line(*run)}
+            return {**unknown, **_if_unexpected(panels, error)}
+        return unknown if run is None else {own.estimate: calibration.estimate_line(*run)}
 
-    def on_score(source, text, file, column, num_samples, seq_len, seed, request: gr.Request):
-        owner = visitor(request)
+    def on_score(request: gr.Request, *values):
+        owner = desk.visitor(request)
         try:
-            text, sampling = read_form(source, text, file, column, num_samples, seq_len, seed)
+            text, sampling = read_form(CalibrationForm(*values))
             session = desk.sessions.get(owner)
             key = loaded_key(session, desk.registry)
         except Exception as error:
@@ -102,57 +107,66 @@ def connect(desk: Desk, panels: Panels) -> None:
             return
 
         def finish(scored) -> dict:
-            def change(old: Session) -> Session:
-                return workbench.planned(replace(old, scored=scored)) if old.key == scored.key else old
-
-            session = desk.sessions.update(owner, change)
+            session = desk.sessions.update(owner, lambda old: workbench.rescored(old, scored))
             return {
                 **panels.repaint(session),
                 **say(panels, f"Scored {scored.num_tokens:,} tokens in {scored.seconds:.1f} s.", "good"),
             }
 
         yield from watched(
-            desk, panels, owner, f"Scoring on {text.name}",
-            lambda watch: workbench.score(desk.registry, key, text, sampling, watch), finish,
+            desk, panels, owner, f"Reading {text.name}",
+            lambda watch: workbench.score(desk.registry, key, text.read(watch), sampling, watch), finish,
         )  # fmt: skip
 
     def on_stop(request: gr.Request):
         # the job itself says that it stops and has stopped: an answer from here could overtake its last word
-        owner = visitor(request)
+        owner = desk.visitor(request)
         for job in (owner, _card_owner(owner)):
             desk.jobs.stop(job)
         return gr.update(interactive=False)
 
     named = [panels.model.select, panels.model.revision, panels.model.dtype]
-    form = panels.calibration
     for control in named:
         control.change(on_model_named, named, panels.all, trigger_mode="always_last", **LIGHT)
     panels.model.load.click(on_load, named, panels.all, **HEAVY)
-    shown = [form.text, form.file, form.column]
-    form.source.input(on_source, [form.source, form.text], shown, **LIGHT)
-    form.text.input(on_typed, form.source, form.source, trigger_mode="always_last", **LIGHT)
-    form.file.upload(on_upload, form.file, panels.all, **LIGHT)
-    for control in (form.source, form.column, form.num_samples, form.seq_len, form.seed):
-        control.change(on_form, form.inputs, panels.all, trigger_mode="always_last", **LIGHT)
-    form.score.click(on_score, form.inputs, panels.all, **HEAVY)
+    shown = [own.text, own.file, own.column, own.dataset_fields]
+    own.source.input(on_source, [own.source, own.text, own.file], shown, **LIGHT)
+    own.text.input(on_typed, own.source, own.source, trigger_mode="always_last", **LIGHT)
+    estimated = {"fn": on_form, "inputs": own.inputs, "outputs": panels.all, "trigger_mode": "always_last", **LIGHT}
+    own.file.upload(on_upload, own.file, panels.all, **LIGHT).then(**estimated)
+    own.file.clear(on_file_removed, None, panels.all, **LIGHT).then(**estimated)
+    for control in (own.source, own.column, own.num_samples, own.seq_len, own.seed):
+        control.change(**estimated)
+    own.score.click(on_score, own.inputs, panels.all, **HEAVY)
     panels.status.stop.click(on_stop, None, panels.status.stop, queue=False, **LIGHT)
 
 
-def read_form(source, text, file, column, num_samples, seq_len, seed) -> tuple[TextSource, Sampling]:
-    """The calibration form as typed values; what stands in the text box is what is run."""
+def read_form(form: CalibrationForm) -> tuple[TextRequest, Sampling]:
+    """The calibration form as typed values; what stands in the text box is what is run.
+
+    Raises `WrongInput` where a field holds what cannot be.
+    """
     sampling = Sampling(
-        _whole(num_samples, "Sequences", 1, MAX_SAMPLES),
-        _whole(seq_len, "Tokens each", 2, MAX_SEQ_LEN),
-        _whole(seed, "Seed", 0, 2**31 - 1),
+        _whole(form.num_samples, "Sequences", 1, MAX_SAMPLES),
+        _whole(form.seq_len, "Tokens each", 2, MAX_SEQ_LEN),
+        _whole(form.seed, "Seed", 0, 2**31 - 1),
     )
-    typed = (text or "").strip()
-    if source == calibration.UPLOAD:
-        if not file:
+    typed = _trimmed(form.text)
+    if form.source == calibration.DATASET:
+        choice = DatasetChoice(
+            _trimmed(form.dataset),
+            _trimmed(form.config) or None,
+            _trimmed(form.split) or DatasetChoice.split,
+            _trimmed(form.dataset_column) or None,
+        )
+        return DatasetRequest(choice, sampling.num_samples), sampling
+    if form.source == calibration.UPLOAD:
+        if not form.file:
             raise WrongInput("No file has been uploaded yet; upload one, paste text or choose a bundled sample.")
-        return texts.uploaded(file, column, sampling.seq_len), sampling
-    if source == calibration.PASTE or (typed and not calibration.is_preview(typed)):
+        return uploads.uploaded(form.file, form.column, sampling.seq_len), sampling
+    if form.source == calibration.PASTE or (typed and not calibration.is_preview(typed)):
         return texts.pasted(typed, sampling.seq_len), sampling
-    return texts.sample(source), sampling
+    return texts.sample(form.source), sampling
 
 
 def loaded_key(session: Session, registry: Registry) -> ModelKey:
@@ -160,6 +174,18 @@ def loaded_key(session: Session, registry: Registry) -> ModelKey:
     if session.spec is None:
         raise WrongInput("No model is loaded yet; choose one and press Load.")
     return session.key
+
+
+def _trimmed(value: str | None) -> str:
+    return (value or "").strip()
+
+
+def _columns(file: str | None) -> tuple[str, ...]:
+    """The columns of an upload that hold text; none where it cannot be read, which was said when it came."""
+    try:
+        return uploads.text_columns(file) if file else ()
+    except WrongInput:
+        return ()
 
 
 def _whole(value, name: str, low: int, high: int) -> int:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import gradio as gr
 
-from ui import tables, workbench
+from ui import history, workbench
 from ui.errors import NotYet
-from ui.events.desk import HEAVY, LIGHT, Desk, Panels, explained, say, visitor, watched
+from ui.events.desk import HEAVY, LIGHT, Desk, Panels, explained, say, watched
 from ui.export import file_stem, model_stem
 
 SAVE_FILE = "() => setTimeout(() => document.querySelector('#export-file').click(), 250)"
@@ -18,7 +18,7 @@ def connect(desk: Desk, panels: Panels) -> None:
     """Wire the download buttons; each writes its file, then the browser fetches it."""
 
     def on_checkpoint(request: gr.Request):
-        owner = visitor(request)
+        owner = desk.visitor(request)
         try:
             result = desk.sessions.get(owner).need_result()
         except Exception as error:
@@ -51,7 +51,7 @@ def connect(desk: Desk, panels: Panels) -> None:
             return {**explained(panels, error), panels.takeaway.file: None}
 
     def on_plan(request: gr.Request):
-        owner = visitor(request)
+        owner = desk.visitor(request)
 
         def write() -> Path:
             session = desk.sessions.get(owner)
@@ -60,7 +60,7 @@ def connect(desk: Desk, panels: Panels) -> None:
         return written(owner, write)
 
     def on_texts(request: gr.Request):
-        owner = visitor(request)
+        owner = desk.visitor(request)
 
         def write() -> Path:
             session = desk.sessions.get(owner)
@@ -70,13 +70,13 @@ def connect(desk: Desk, panels: Panels) -> None:
         return written(owner, write)
 
     def on_csv(request: gr.Request):
-        owner = visitor(request)
+        owner = desk.visitor(request)
 
         def write() -> Path:
             results = desk.sessions.get(owner).results
             if not results:
                 raise NotYet("The table is empty; press Prune to make its first row.")
-            return desk.exports.history(owner, tables.history_csv(results))
+            return desk.exports.history(owner, history.history_csv(results))
 
         return written(owner, write)
 

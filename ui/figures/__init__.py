@@ -4,30 +4,52 @@ Text colour comes from the style sheet, so one figure reads in light and in dark
 hatched, never told by colour alone. Arrays travel as numpy, which Plotly sends as base64.
 """
 
-from ui.figures.frame import NOT_SCORED, empty_figure
-from ui.figures.layer import layer_channels_figure, layer_heads_figure
-from ui.figures.maps import (
-    NORMALISATIONS,
-    Outlines,
-    channel_marks,
-    channels_figure,
-    head_marks,
-    heads_figure,
-    removed_runs,
+from ui.figures.contrast import (
+    channel_differences_figure,
+    correlation_figure,
+    head_differences_figure,
+    overlap_figure,
 )
-from ui.figures.pareto import pareto_figure
+from ui.figures.frame import NOT_SCORED, empty_figure
+from ui.figures.layer import (
+    cumulative_shares,
+    distribution_figure,
+    head_channels_figure,
+    layer_channels_figure,
+    layer_heads_figure,
+)
+from ui.figures.maps import NORMALISATIONS, channels_figure, heads_figure
+from ui.figures.overlay import Overlay, channels_overlay, heads_overlay, removed_runs
+from ui.figures.pareto import Point, pareto_figure, pareto_front
+from ui.figures.probes import probes_figure
+from ui.figures.redundancy import redundancy_cell, redundancy_figure
+from ui.figures.trust import agreement_figure, stability_figure
 
 __all__ = [
     "NORMALISATIONS",
     "NOT_SCORED",
-    "Outlines",
-    "channel_marks",
+    "Overlay",
+    "Point",
+    "agreement_figure",
+    "channel_differences_figure",
     "channels_figure",
+    "channels_overlay",
+    "correlation_figure",
+    "cumulative_shares",
+    "distribution_figure",
     "empty_figure",
-    "head_marks",
+    "head_channels_figure",
+    "head_differences_figure",
     "heads_figure",
+    "heads_overlay",
     "layer_channels_figure",
     "layer_heads_figure",
+    "overlap_figure",
     "pareto_figure",
+    "pareto_front",
+    "probes_figure",
+    "redundancy_cell",
+    "redundancy_figure",
     "removed_runs",
+    "stability_figure",
 ]

@@ -5,6 +5,7 @@ import plotly.graph_objects as go
 ACCENT = "#4f46e5"
 GREY = "#8b93a1"
 SECOND = "#c2700a"
+SELECTED = "#e8590c"
 NOT_SCORED = "No scores yet: choose a calibration text and press Score"
 GRID = {"showgrid": True, "gridcolor": "rgba(139,147,161,0.25)"}
 _MARGIN = {"l": 46, "r": 8, "t": 8, "b": 44}

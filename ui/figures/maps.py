@@ -1,25 +1,21 @@
-"""The two score maps, and the outlines of what a plan removes from them."""
+"""The two score maps; what lies over them is in `overlay`."""
 
 import numpy as np
 import plotly.graph_objects as go
 
-import transact as ta
 from ui.figures.frame import GREY, laid_out
+from ui.figures.overlay import Overlay, overlay_traces
 from ui.landscape import Landscape
 
 NORMALISATIONS = {"layer": "Each layer by itself", "model": "Whole model"}
-Outlines = tuple[np.ndarray, np.ndarray]
 
 _SCALE = "viridis"
-_SELECTION = "#e8590c"
-_NO_MARKS: Outlines = (np.empty(0), np.empty(0))
-_HATCH = {"shape": "/", "size": 6, "solidity": 0.28, "fgcolor": "rgba(30,34,42,0.85)", "bgcolor": "#a6adb8"}
 _BAR = {"thickness": 10, "outlinewidth": 0, "xpad": 4}
 _FAINTEST = 0.01
 """Shares below this look alike; the exact score is in the hover text."""
 
 
-def heads_figure(landscape: Landscape, plan: ta.PruningPlan | None, *, layer: int, normalisation: str) -> go.Figure:
+def heads_figure(landscape: Landscape, overlay: Overlay, *, normalisation: str) -> go.Figure:
     """Head scores [layer, head]; group borders drawn, since a group goes as a whole."""
     scores = landscape.heads
     heads = scores.shape[1]
@@ -34,22 +30,21 @@ def heads_figure(landscape: Landscape, plan: ta.PruningPlan | None, *, layer: in
             **_linear_colour(shares),
         )
     )
-    figure.add_trace(_hatched(head_marks(landscape, plan)))
+    figure.add_traces(overlay_traces(overlay))
     borders = np.arange(landscape.group_size, heads, landscape.group_size) - 0.5
     if landscape.group_size > 1:
         for border in borders:
             figure.add_vline(x=border, line={"color": GREY, "width": 1.5, "dash": "dot"})
-    _outline(figure, layer, -0.5, heads - 0.5)
     return laid_out(
         figure,
-        height=_height(landscape.num_layers),
+        height=map_height(landscape.num_layers),
         revision=f"heads {scores.shape}",
         xaxis={"title": "attention head", "dtick": max(1, heads // 16), "range": [-0.55, heads - 0.45]},
-        yaxis=_layer_axis(landscape.num_layers),
+        yaxis=layer_axis(landscape.num_layers),
     )
 
 
-def channels_figure(landscape: Landscape, plan: ta.PruningPlan | None, *, layer: int, normalisation: str) -> go.Figure:
+def channels_figure(landscape: Landscape, overlay: Overlay, *, normalisation: str) -> go.Figure:
     """Channel scores [layer, bin], best first; the horizontal axis is the share of the layer's channels."""
     scores = landscape.bins
     bins = scores.shape[1]
@@ -66,57 +61,13 @@ def channels_figure(landscape: Landscape, plan: ta.PruningPlan | None, *, layer:
             **_log_colour(),
         )
     )
-    figure.add_trace(_hatched(channel_marks(landscape, plan)))
-    _outline(figure, layer, 0, 100)
+    figure.add_traces(overlay_traces(overlay))
     return laid_out(
         figure,
-        height=_height(landscape.num_layers),
+        height=map_height(landscape.num_layers),
         revision=f"channels {scores.shape}",
         xaxis={"title": "channels of the layer, best first (%)", "range": [-0.6, 100.6]},
-        yaxis=_layer_axis(landscape.num_layers),
-    )
-
-
-def head_marks(landscape: Landscape, plan: ta.PruningPlan | None) -> Outlines:
-    """Where the heads that the plan removes stand in the figure."""
-    edges = np.arange(landscape.heads.shape[1] + 1) - 0.5
-    return _NO_MARKS if plan is None else removed_runs(landscape.removed_heads(plan), edges)
-
-
-def channel_marks(landscape: Landscape, plan: ta.PruningPlan | None) -> Outlines:
-    """Where the bins stand of which the plan removes half or more."""
-    edges = np.linspace(0, 100, landscape.bins.shape[1] + 1)
-    return _NO_MARKS if plan is None else removed_runs(landscape.removed_bins(plan) >= 0.5, edges)
-
-
-def removed_runs(removed: np.ndarray, edges: np.ndarray) -> Outlines:
-    """Outlines of the removed cells, neighbours in a row joined; NaN between rectangles.
-
-    `removed` bool [layer, cell]; `edges` [cell + 1], the horizontal borders of the cells.
-    """
-    flags = np.pad(removed.astype(np.int8), ((0, 0), (1, 1)))
-    steps = np.diff(flags, axis=1)
-    rows, starts = np.nonzero(steps == 1)
-    stops = np.nonzero(steps == -1)[1]
-    left, right, gap = edges[starts], edges[stops], np.full(len(rows), np.nan)
-    x = np.stack([left, right, right, left, left, gap], axis=1).ravel()
-    y = np.stack([rows - 0.46, rows - 0.46, rows + 0.46, rows + 0.46, rows - 0.46, gap], axis=1).ravel()
-    return x, y
-
-
-def _hatched(outlines: Outlines) -> go.Scatter:
-    """The second trace of both maps; the page moves it without drawing the map again."""
-    x, y = outlines
-    return go.Scatter(
-        x=x,
-        y=y,
-        mode="lines",
-        line={"width": 1, "color": "rgba(30,34,42,0.9)"},
-        fill="toself",
-        fillpattern=_HATCH,
-        opacity=0.8,
-        hoverinfo="skip",
-        showlegend=False,
+        yaxis=layer_axis(landscape.num_layers),
     )
 
 
@@ -145,20 +96,8 @@ def _log_colour() -> dict:
     return {"colorscale": _SCALE, "zmin": np.log10(_FAINTEST), "zmax": 0, "colorbar": bar}
 
 
-def _outline(figure: go.Figure, layer: int, left: float, right: float) -> None:
-    """Frame the selected layer."""
-    figure.add_shape(
-        type="rect",
-        x0=left,
-        x1=right,
-        y0=layer - 0.5,
-        y1=layer + 0.5,
-        line={"color": _SELECTION, "width": 2.5},
-        fillcolor="rgba(0,0,0,0)",
-    )
-
-
-def _layer_axis(num_layers: int) -> dict:
+def layer_axis(num_layers: int) -> dict:
+    """Layers from the top down."""
     return {
         "title": "layer",
         "range": [num_layers - 0.45, -0.55],
@@ -167,5 +106,5 @@ def _layer_axis(num_layers: int) -> dict:
     }
 
 
-def _height(num_layers: int) -> int:
+def map_height(num_layers: int) -> int:
     return min(680, max(400, 60 + 26 * num_layers))

@@ -1,41 +1,57 @@
-"""Every result as a point of perplexity against parameters."""
+"""Every result as a point of perplexity against parameters, with the front that none beats."""
+
+from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
 from ui.figures.frame import ACCENT, GREY, GRID, SECOND, laid_out
 
 
-def pareto_figure(points: list[tuple[str, int, float, str]], dense: tuple[int, float] | None) -> go.Figure:
-    """Perplexity against parameters. `points`: (label, parameters, perplexity, kind "random" or "scored")."""
+@dataclass(frozen=True)
+class Point:
+    """One result. `floor`: perplexity of random pruning at the same sizes, where it was measured.
+
+    Where the result itself is random, that is its own perplexity.
+    """
+
+    number: int
+    parameters: int
+    perplexity: float
+    floor: float | None = None
+
+
+def pareto_figure(points: list[Point], dense: tuple[int, float]) -> go.Figure:
+    """Perplexity against parameters; the front joins the dense model and the results that no other beats."""
     figure = go.Figure()
-    for kind, symbol, colour in (("scored", "circle", ACCENT), ("random", "x", GREY)):
-        chosen = [point for point in points if point[3] == kind]
-        if chosen:
-            figure.add_trace(
-                go.Scatter(
-                    x=[point[1] for point in chosen],
-                    y=[point[2] for point in chosen],
-                    text=[point[0] for point in chosen],
-                    mode="markers+text",
-                    textposition="top center",
-                    name="random (the floor)" if kind == "random" else "pruned by score",
-                    marker={"symbol": symbol, "size": 11, "color": colour},
-                    hovertemplate="%{text}<br>%{x:.4s} parameters<br>perplexity %{y:.4g}<extra></extra>",
-                )
-            )
-    if dense is not None:
-        figure.add_trace(
-            go.Scatter(
-                x=[dense[0]],
-                y=[dense[1]],
-                mode="markers+text",
-                text=["dense"],
-                textposition="top center",
-                name="dense",
-                marker={"symbol": "star", "size": 14, "color": SECOND},
-                hovertemplate="dense<br>%{x:.4s} parameters<br>perplexity %{y:.4g}<extra></extra>",
-            )
+    front = pareto_front([dense, *((point.parameters, point.perplexity) for point in points)])
+    figure.add_trace(
+        go.Scatter(
+            x=[parameters for parameters, _ in front],
+            y=[perplexity for _, perplexity in front],
+            mode="lines",
+            name="Pareto front",
+            line={"color": ACCENT, "width": 1.5, "dash": "dot", "shape": "hv"},
+            hoverinfo="skip",
         )
+    )
+    floors = [point for point in points if point.floor is not None]
+    if floors:
+        _add(figure, floors, [point.floor for point in floors], "random (the floor)", "x", GREY, words=False)
+    chosen = [point for point in points if point.perplexity != point.floor]
+    if chosen:
+        _add(figure, chosen, [point.perplexity for point in chosen], "pruned", "circle", ACCENT, words=True)
+    figure.add_trace(
+        go.Scatter(
+            x=[dense[0]],
+            y=[dense[1]],
+            mode="markers+text",
+            text=["dense"],
+            textposition="top center",
+            name="dense",
+            marker={"symbol": "star", "size": 14, "color": SECOND},
+            hovertemplate="dense<br>%{x:.4s} parameters<br>perplexity %{y:.4g}<extra></extra>",
+        )
+    )
     figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.12, "x": 0})
     framed = laid_out(
         figure,
@@ -45,3 +61,29 @@ def pareto_figure(points: list[tuple[str, int, float, str]], dense: tuple[int, f
         yaxis={"title": "perplexity (log scale)", "type": "log", **GRID},
     )
     return framed.update_layout(margin={"l": 62, "t": 34, "r": 24})
+
+
+def pareto_front(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    """The points that no other is at least as small and as good as, by rising size."""
+    front: list[tuple[int, float]] = []
+    for parameters, perplexity in sorted(points):
+        if not front or perplexity < front[-1][1]:
+            front.append((parameters, perplexity))
+    return front
+
+
+def _add(
+    figure: go.Figure, points: list[Point], values: list[float], name: str, symbol: str, colour: str, *, words: bool
+) -> None:
+    figure.add_trace(
+        go.Scatter(
+            x=[point.parameters for point in points],
+            y=values,
+            text=[f"#{point.number}" for point in points],
+            mode="markers+text" if words else "markers",
+            textposition="top center",
+            name=name,
+            marker={"symbol": symbol, "size": 11, "color": colour},
+            hovertemplate=f"%{{text}} {name}<br>%{{x:.4s}} parameters<br>perplexity %{{y:.4g}}<extra></extra>",
+        )
+    )

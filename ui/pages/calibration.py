@@ -1,6 +1,6 @@
 """Step 2, calibration text: what is run through the model to see which of its parts are used."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from html import escape
 
 import gradio as gr
@@ -8,13 +8,31 @@ import gradio as gr
 from ui import numbers, texts
 from ui.session import Sampling, Session
 
-PASTE, UPLOAD = "paste", "upload"
+PASTE, UPLOAD, DATASET = "paste", "upload", "dataset"
 SOURCES = [
     *((label, name) for name, label in texts.SAMPLES.items()),
     ("Paste your own", PASTE),
     ("Upload a file", UPLOAD),
+    ("A Hugging Face dataset", DATASET),
 ]
 _PREVIEW_TEXTS = 3
+
+
+@dataclass(frozen=True)
+class CalibrationForm:
+    """What stands in the fields, as the page sends it; nothing is checked yet."""
+
+    source: str
+    text: str | None
+    file: str | None
+    column: str | None
+    dataset: str | None
+    config: str | None
+    split: str | None
+    dataset_column: str | None
+    num_samples: float | None
+    seq_len: float | None
+    seed: float | None
 
 
 @dataclass(frozen=True)
@@ -23,6 +41,11 @@ class CalibrationPanel:
     text: gr.Textbox
     file: gr.File
     column: gr.Dropdown
+    dataset_fields: gr.Column
+    dataset: gr.Textbox
+    config: gr.Textbox
+    split: gr.Textbox
+    dataset_column: gr.Textbox
     num_samples: gr.Number
     seq_len: gr.Number
     seed: gr.Number
@@ -32,7 +55,7 @@ class CalibrationPanel:
     @property
     def inputs(self) -> list:
         """What a run depends on, in the order of `CalibrationForm`."""
-        return [self.source, self.text, self.file, self.column, self.num_samples, self.seq_len, self.seed]
+        return [getattr(self, field.name) for field in fields(CalibrationForm)]
 
 
 def build(session: Session) -> CalibrationPanel:
@@ -62,13 +85,29 @@ def build(session: Session) -> CalibrationPanel:
         elem_id="calibration-file",
     )
     column = gr.Dropdown([], label="Column with the text", visible=False, elem_id="calibration-column")
+    with gr.Column(visible=False, elem_classes="tight") as dataset_fields:
+        dataset = gr.Textbox(
+            label="Dataset",
+            placeholder="Salesforce/wikitext",
+            info="Its id on the hub, or a folder on this machine; only its first rows are read",
+            elem_id="dataset-name",
+        )
+        with gr.Row(elem_classes="tight"):
+            config = gr.Textbox(label="Config", placeholder="default", min_width=100, elem_id="dataset-config")
+            split = gr.Textbox("train", label="Split", min_width=100, elem_id="dataset-split")
+        dataset_column = gr.Textbox(
+            label="Column with the text", placeholder="guessed when empty", elem_id="dataset-column"
+        )
     with gr.Row(elem_classes="tight"):
-        num_samples = gr.Number(sampling.num_samples, label="Sequences", precision=0, minimum=1, min_width=80)
-        seq_len = gr.Number(sampling.seq_len, label="Tokens each", precision=0, minimum=2, min_width=80)
-        seed = gr.Number(sampling.seed, label="Seed", precision=0, minimum=0, min_width=60)
+        num_samples = gr.Number(sampling.num_samples, label="Sequences", min_width=80)
+        seq_len = gr.Number(sampling.seq_len, label="Tokens each", min_width=80)
+        seed = gr.Number(sampling.seed, label="Seed", min_width=60)
     estimate = gr.HTML(scored_line(session), elem_id="estimate", js_on_load=None)
     score = gr.Button("Score", elem_id="score-button", variant="primary")
-    return CalibrationPanel(source, text, file, column, num_samples, seq_len, seed, estimate, score)
+    return CalibrationPanel(
+        source, text, file, column, dataset_fields, dataset, config, split, dataset_column, num_samples, seq_len, seed,
+        estimate, score,
+    )  # fmt: skip
 
 
 def paint(panel: CalibrationPanel, session: Session) -> dict:

@@ -1,37 +1,22 @@
-"""Steps 3 and 4, look and choose: the two score maps and the sliders that mark them."""
+"""Steps 3 and 4, look and choose: the two score maps and the controls that mark them."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import gradio as gr
 import numpy as np
 
 import transact as ta
-from ui import figures, legal
+from ui import budgets, figures, legal
 from ui.session import Session
+from ui.theme import ASSETS
 
 UNIFORM, BY_HAND = "uniform", "manual"
+SLIDERS = "sliders"
+_KINDS = [("Both sliders", SLIDERS), *((kind.label, name) for name, kind in budgets.BUDGETS.items())]
 
-LINK = """
-watch("value", () => {
-  for (const [id, marks] of Object.entries(JSON.parse(props.value || "{}"))) {
-    const plot = document.querySelector(`#${id} .js-plotly-plot`);
-    const drawn = plot && plot.data && plot.data[1];
-    if (drawn && String([drawn.x, drawn.y]) !== String([marks.x, marks.y])) {
-      window.Plotly.restyle(plot, {x: [marks.x], y: [marks.y]}, [1]);
-    }
-  }
-});
-const attach = (id) => {
-  const plot = document.querySelector(`#${id} .js-plotly-plot`);
-  if (!plot || !plot.on || plot.dataset.watched) return;
-  plot.dataset.watched = "yes";
-  plot.on("plotly_click", (event) => trigger("select", {layer: event.points[0].y}));
-};
-setInterval(() => ["heads-plot", "channels-plot"].forEach(attach), 400);
-"""
-"""Between the maps and Python: clicked rows go in; new marks come out and are drawn without the map, which
-keeps a slider's move under 150 ms where sending and drawing 32 × 512 cells again would take several times that."""
+LINKING = ASSETS / "linking.js"
 
 
 @dataclass(frozen=True)
@@ -42,15 +27,21 @@ class MapsPanel:
     channels: gr.Plot
     attention: gr.Slider
     mlp: gr.Slider
+    kind: gr.Radio
+    share: gr.Slider
     allocation: gr.Radio
     note: gr.HTML
+    undo: gr.Button
+    redo: gr.Button
+    reset: gr.Button
     link: gr.HTML
 
 
 def build(session: Session) -> MapsPanel:
     gr.HTML(
         "<h2><span>3</span> Look <i>and</i> <span>4</span> choose</h2>"
-        "<p>Bright parts carry this text. Hatched parts would be removed. Click a row to see its layer.</p>",
+        "<p>Bright parts carry this text. Hatched parts would be removed. Click a head or a channel to look into it; "
+        "in a map that has the focus, arrow keys move the selection and K, X and L lock and free it.</p>",
         js_on_load=None,
     )
     with gr.Row():
@@ -63,61 +54,89 @@ def build(session: Session) -> MapsPanel:
         )
         normalisation = gr.Radio(
             [(label, name) for name, label in figures.NORMALISATIONS.items()],
-            value=session.choice.normalisation,
+            value=session.view.normalisation,
             label="Brightest means highest in",
             min_width=330,
         )
     with gr.Row(elem_id="maps"):
         with gr.Column(scale=4, min_width=330):
             gr.HTML("<h3>Attention heads</h3>", js_on_load=None)
-            heads = gr.Plot(heads_plot(session), show_label=False, elem_id="heads-plot")
+            heads = gr.Plot(
+                heads_plot(session), show_label=False, elem_id="heads-plot", elem_classes=["linked", "keyed"]
+            )
             attention = gr.Slider(
                 **_attention_range(session.spec),
                 value=session.choice.attention,
                 label="Remove heads (attention sparsity)",
                 elem_id="attention-sparsity",
+                buttons=[],
             )
         with gr.Column(scale=5, min_width=330):
             gr.HTML("<h3>MLP channels</h3>", js_on_load=None)
-            channels = gr.Plot(channels_plot(session), show_label=False, elem_id="channels-plot")
+            channels = gr.Plot(
+                channels_plot(session), show_label=False, elem_id="channels-plot", elem_classes=["linked", "keyed"]
+            )
             mlp = gr.Slider(
                 **_mlp_range(session.spec),
                 value=session.choice.mlp,
                 label="Remove channels (MLP sparsity)",
                 elem_id="mlp-sparsity",
+                buttons=[],
             )
     with gr.Row():
         with gr.Column(scale=4, min_width=330):
-            note = gr.HTML(note_line(session), elem_id="choice-note", js_on_load=None)
+            kind = gr.Radio(
+                _KINDS,
+                value=SLIDERS,
+                label="Set how much to keep by",
+                info="One limit sets both sliders in proportion",
+                elem_id="target-kind",
+            )
+            share = gr.Slider(
+                minimum=0, maximum=1, step=budgets.STEP, value=1, visible=False, elem_id="target-share", buttons=[],
+                label="Keep at most (share of the dense model)",
+            )  # fmt: skip
         with gr.Column(scale=5, min_width=330):
             allocation = gr.Radio(
-                [("The same in every layer (uniform)", UNIFORM), ("By hand, in the table below (manual)", BY_HAND)],
+                [("The same in every layer (uniform)", UNIFORM), ("By hand, layer by layer (manual)", BY_HAND)],
                 value=UNIFORM,
                 label="How much each layer keeps (allocation)",
                 elem_id="allocation",
             )
-    link = gr.HTML("{}", html_template="", js_on_load=LINK, elem_id="map-link")
-    return MapsPanel(metric, normalisation, heads, channels, attention, mlp, allocation, note, link)
+    with gr.Row(elem_id="choice-row"):
+        note = gr.HTML(note_line(session), elem_id="choice-note", js_on_load=None)
+        undo = gr.Button("Undo", elem_id="undo-button", size="sm", min_width=64, scale=0, interactive=False)
+        redo = gr.Button("Redo", elem_id="redo-button", size="sm", min_width=64, scale=0, interactive=False)
+        reset = gr.Button("Reset", elem_id="reset-button", size="sm", min_width=64, scale=0)
+    link = gr.HTML("{}", html_template="", js_on_load=LINKING.read_text(encoding="utf-8"), elem_id="map-link")
+    return MapsPanel(
+        metric, normalisation, heads, channels, attention, mlp, kind, share, allocation, note, undo, redo, reset, link
+    )  # fmt: skip
 
 
 def paint(panel: MapsPanel, session: Session) -> dict:
-    """Everything, for a new model: the sliders take its range."""
-    choice = session.choice
+    """Everything, for a new model or other scores."""
     return {
         **paint_maps(panel, session),
-        panel.metric: choice.metric,
-        panel.attention: gr.update(**_attention_range(session.spec), value=choice.attention),
-        panel.mlp: gr.update(**_mlp_range(session.spec), value=choice.mlp),
+        **paint_controls(panel, session),
+        **paint_marks(panel, session),
     }
 
 
 def paint_maps(panel: MapsPanel, session: Session) -> dict:
-    """The maps drawn anew: other scores, another scale or another row."""
+    """The maps drawn anew: other scores or another scale."""
+    return {panel.heads: heads_plot(session), panel.channels: channels_plot(session)}
+
+
+def paint_controls(panel: MapsPanel, session: Session) -> dict:
+    """The controls where the choice has them; sliders take the model's range."""
+    choice = session.choice
     return {
-        panel.heads: heads_plot(session),
-        panel.channels: channels_plot(session),
-        panel.note: note_line(session),
-        panel.allocation: BY_HAND if session.choice.by_hand else UNIFORM,
+        panel.metric: choice.metric,
+        panel.attention: gr.update(**_attention_range(session.spec), value=choice.attention),
+        panel.mlp: gr.update(**_mlp_range(session.spec), value=choice.mlp),
+        panel.kind: SLIDERS if choice.budget is None else choice.budget.kind,
+        panel.share: share_update(session),
     }
 
 
@@ -127,28 +146,41 @@ def paint_marks(panel: MapsPanel, session: Session) -> dict:
         panel.link: marks(session),
         panel.note: note_line(session),
         panel.allocation: BY_HAND if session.choice.by_hand else UNIFORM,
+        panel.undo: gr.update(interactive=bool(session.timeline.past)),
+        panel.redo: gr.update(interactive=bool(session.timeline.future)),
     }
 
 
+def share_update(session: Session) -> dict:
+    """The one slider of a budget; hidden where both sliders decide."""
+    budget = session.choice.budget
+    if budget is None or session.spec is None:
+        return gr.update(visible=False)
+    kind = budgets.BUDGETS[budget.kind]
+    return gr.update(
+        visible=True, value=budget.share, minimum=budgets.least_share(session.spec, budget.kind),
+        info=f"{kind.explanation}: at most {kind.show(kind.amount(session.spec) * budget.share)}",
+    )  # fmt: skip
+
+
 def marks(session: Session) -> str:
-    """The removed units of both maps as JSON outlines by plot id."""
+    """What lies over both maps as JSON, the points of each trace by plot id."""
     if session.scored is None:
         return "{}"
-    landscape = session.scored.landscapes[session.choice.metric]
     return json.dumps(
         {
-            "heads-plot": _outlines(figures.head_marks(landscape, session.plan)),
-            "channels-plot": _outlines(figures.channel_marks(landscape, session.plan)),
+            "heads-plot": _points(_overlay(session, figures.heads_overlay)),
+            "channels-plot": _points(_overlay(session, figures.channels_overlay)),
         }
     )
 
 
 def heads_plot(session: Session):
-    return _plot(session, figures.heads_figure)
+    return _plot(session, figures.heads_overlay, figures.heads_figure)
 
 
 def channels_plot(session: Session):
-    return _plot(session, figures.channels_figure)
+    return _plot(session, figures.channels_overlay, figures.channels_figure)
 
 
 def note_line(session: Session) -> str:
@@ -159,6 +191,13 @@ def note_line(session: Session) -> str:
     groups, channels = before.layers[0].num_key_value_heads, before.layers[0].intermediate_size
     kept_groups = _span([layer.num_key_value_heads for layer in after.layers])
     kept_channels = _span([layer.intermediate_size for layer in after.layers])
+    limit = ""
+    if session.choice.budget is not None:
+        kind = budgets.BUDGETS[session.choice.budget.kind]
+        limit = (
+            f"That is {kind.show(kind.amount(after))} ({kind.amount(after) / kind.amount(before):.1%}), the most that "
+            "fits the limit. "
+        )
     why = (
         f"{before.group_size} heads share a key/value head and go together, so attention moves in steps of 1/{groups}."
         if before.group_size > 1
@@ -166,26 +205,27 @@ def note_line(session: Session) -> str:
     )
     return (
         f'<p class="note-line">Each layer keeps <b>{kept_groups} of {groups}</b> head groups and '
-        f"<b>{kept_channels} of {channels:,}</b> channels. {why}</p>"
+        f"<b>{kept_channels} of {channels:,}</b> channels. {limit}{why}</p>"
     )
 
 
-def _plot(session: Session, draw):
+def _overlay(session: Session, overlay: Callable[..., figures.Overlay]) -> figures.Overlay:
+    landscape = session.scored.landscapes[session.choice.metric]
+    return overlay(landscape, session.plan, session.choice.locks, session.view.selection)
+
+
+def _plot(session: Session, overlay: Callable[..., figures.Overlay], draw):
     if session.scored is None:
         return figures.empty_figure(figures.NOT_SCORED)
-    choice = session.choice
-    return draw(
-        session.scored.landscapes[choice.metric],
-        session.plan,
-        layer=choice.layer,
-        normalisation=choice.normalisation,
-    )
+    landscape = session.scored.landscapes[session.choice.metric]
+    return draw(landscape, _overlay(session, overlay), normalisation=session.view.normalisation)
 
 
-def _outlines(outlines: figures.Outlines) -> dict[str, list]:
+def _points(overlay: figures.Overlay) -> list[list[list]]:
     """NaN, the gap between rectangles, is null in JSON."""
-    x, y = (np.round(values, 4).tolist() for values in outlines)
-    return {"x": [None if value != value else value for value in x], "y": [None if v != v else v for v in y]}
+    rounded = (np.round(values, 4).tolist() for points in overlay.points for values in points)
+    flat = [[None if value != value else value for value in values] for values in rounded]
+    return [flat[index : index + 2] for index in range(0, len(flat), 2)]
 
 
 def _span(counts: list[int]) -> str:

@@ -6,7 +6,7 @@ from html import escape
 import gradio as gr
 
 import transact as ta
-from ui import numbers, tables, texts
+from ui import figures, numbers, tables, texts
 from ui.session import Session
 from ui.workbench import WhatIf
 
@@ -27,6 +27,7 @@ class MeasurePanel:
     tried: gr.HTML
     repair: gr.Dropdown
     table: gr.HTML
+    probes: gr.Plot
     prompt: gr.Textbox
     generate: gr.Button
     dense: gr.Textbox
@@ -52,6 +53,7 @@ def build(session: Session) -> MeasurePanel:
     pasted = gr.Textbox(label="Evaluation text", lines=4, max_lines=10, visible=False, elem_id="evaluation-text")
     tried = gr.HTML("", elem_id="tried", js_on_load=None)
     table = gr.HTML(_NOTHING_YET, elem_id="result-table", js_on_load=None)
+    probes = gr.Plot(show_label=False, visible=False, elem_id="probes-plot")
     with gr.Row(elem_classes="bottom"):
         prompt = gr.Textbox(
             DEFAULT_PROMPT, label="Let both go on from this (prompt)", elem_id="prompt", max_lines=4, scale=4
@@ -66,27 +68,45 @@ def build(session: Session) -> MeasurePanel:
             interactive=False,
             placeholder="Prune first",
         )
-    return MeasurePanel(measure_on, pasted, tried, repair, table, prompt, generate, dense, pruned)
+    return MeasurePanel(measure_on, pasted, tried, repair, table, probes, prompt, generate, dense, pruned)
 
 
 def paint(panel: MeasurePanel, session: Session) -> dict:
     """The latest result of the model in view, or how to come to one."""
     latest = session.latest
     if latest is None or latest.report is None:
-        return {panel.table: _NOTHING_YET, panel.tried: "", panel.dense: "", panel.pruned: ""}
-    return {
-        panel.table: tables.result_table(latest),
-        panel.tried: "",
-        panel.dense: latest.report.reference_generation or "",
-        panel.pruned: latest.report.generation or "",
-    }
+        shown = {panel.table: _NOTHING_YET, panel.dense: "", panel.pruned: ""}
+    else:
+        shown = {
+            panel.table: tables.result_table(latest),
+            panel.dense: latest.report.reference_generation or "",
+            panel.pruned: latest.report.generation or "",
+        }
+    probes = latest.probes if latest else ()
+    return {**shown, panel.tried: "", panel.probes: _probes_plot(probes)}
+
+
+def paint_tried(panel: MeasurePanel, what_if: WhatIf) -> dict:
+    """What the plan would do, by masks alone."""
+    return {panel.tried: tried_line(what_if), panel.probes: _probes_plot(what_if.probes)}
 
 
 def tried_line(what_if: WhatIf) -> str:
-    """The perplexity behind masks, beside the model's own."""
+    """The perplexity behind masks, beside the model's own, and what both would write."""
     change = (what_if.masked / what_if.dense - 1) * 100
+    written = ""
+    if what_if.masked_writes is not None:
+        written = (
+            f'<dl class="written"><dt>As it is, it writes</dt><dd>{escape(what_if.dense_writes or "")}</dd>'
+            f"<dt>Behind masks, it writes</dt><dd>{escape(what_if.masked_writes)}</dd></dl>"
+        )
     return (
         f'<p class="headline">Behind masks the perplexity on {escape(what_if.text)} is '
         f"<b>{numbers.figure(what_if.masked)}</b> instead of {numbers.figure(what_if.dense)} "
-        f"({change:+,.0f} %, {what_if.num_tokens:,} tokens). Nothing was cut.</p>"
+        f"({change:+,.0f} %, {what_if.num_tokens:,} tokens). Nothing was cut.</p>{written}"
     )
+
+
+def _probes_plot(probes: tuple[tuple[str, float, float], ...]) -> dict:
+    """Hidden where the model has no probes."""
+    return gr.update(value=figures.probes_figure(probes) if probes else None, visible=bool(probes))

@@ -1,13 +1,18 @@
-"""Step 8, take away: the checkpoint, the plan, and the Python lines that come to the same."""
+"""Step 8, take away: the checkpoint, the plan, the lines that come to the same, and a link to the settings."""
 
 from dataclasses import dataclass
 
 import gradio as gr
 
-from ui.code_view import Recipe, code, needs_file
+from ui import link
+from ui.code_view import Recipe, code, is_own
+from ui.command_view import commands
 from ui.session import Session
+from ui.theme import ASSETS
 
 _NO_CODE = "# Score a model: the lines that reproduce it will stand here.\n"
+_LINK = """<label for="settings-address">Link to these settings: model, text, metric, ratios and locks</label>
+<div class="address"><input id="settings-address" type="text" readonly><button type="button">Copy</button></div>"""
 
 
 @dataclass(frozen=True)
@@ -18,12 +23,14 @@ class TakeawayPanel:
     file: gr.DownloadButton
     note: gr.HTML
     code: gr.Code
+    commands: gr.Code
+    link: gr.HTML
 
 
 def build(session: Session) -> TakeawayPanel:
     gr.HTML(
         "<h2><span>8</span> Take away</h2><p>A checkpoint that stock <code>transformers</code> loads without this "
-        "project, or the lines that do the same in Python.</p>",
+        "project, or the lines that do the same in Python or in a shell.</p>",
         js_on_load=None,
     )
     with gr.Row():
@@ -32,6 +39,12 @@ def build(session: Session) -> TakeawayPanel:
         texts = gr.Button("Download the texts used (.zip)", elem_id="export-texts", visible=False)
     file = gr.DownloadButton("Save", elem_id="export-file", visible="hidden")
     note = gr.HTML("", elem_id="export-note", js_on_load=None)
+    address = gr.HTML(
+        link.query(session),
+        html_template=_LINK,
+        js_on_load=(ASSETS / "sharing.js").read_text(encoding="utf-8"),
+        elem_id="settings-link",
+    )
     lines = gr.Code(
         code_lines(session),
         language="python",
@@ -40,18 +53,37 @@ def build(session: Session) -> TakeawayPanel:
         elem_id="code-view",
         max_lines=40,
     )
-    return TakeawayPanel(checkpoint, plan, texts, file, note, lines)
+    shell = gr.Code(
+        command_lines(session),
+        language="shell",
+        label="The same from a shell",
+        interactive=False,
+        elem_id="command-view",
+        max_lines=12,
+    )
+    return TakeawayPanel(checkpoint, plan, texts, file, note, lines, shell, address)
 
 
 def paint(panel: TakeawayPanel, session: Session) -> dict:
     recipe = recipe_of(session)
-    own = recipe is not None and any(needs_file(text) for text in (recipe.text, recipe.measured_on) if text is not None)
-    return {panel.code: code_lines(session), panel.note: "", panel.texts: gr.update(visible=own)}
+    own = recipe is not None and any(is_own(text) for text in (recipe.text, recipe.measured_on) if text is not None)
+    return {
+        panel.code: code_lines(session),
+        panel.commands: command_lines(session),
+        panel.link: link.query(session),
+        panel.note: "",
+        panel.texts: gr.update(visible=own),
+    }
 
 
 def code_lines(session: Session) -> str:
     recipe = recipe_of(session)
     return _NO_CODE if recipe is None else code(recipe)
+
+
+def command_lines(session: Session) -> str:
+    recipe = recipe_of(session)
+    return _NO_CODE if recipe is None else commands(recipe)
 
 
 def recipe_of(session: Session) -> Recipe | None:
@@ -61,4 +93,4 @@ def recipe_of(session: Session) -> Recipe | None:
     latest = session.latest
     if latest is not None and latest.scored is session.scored and latest.plan == session.plan:
         return Recipe.of_result(latest)
-    return Recipe.of_plan(session.scored, session.choice.metric, session.plan)
+    return Recipe.of_plan(session.scored, session.choice, session.plan)

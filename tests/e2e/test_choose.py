@@ -1,0 +1,156 @@
+"""Locks by click and key, undo, limits, layer sliders, and a wrong value in each field."""
+
+import pytest
+
+from tests.e2e.explorer import SLOW
+
+
+def removed(explorer, plot: str) -> str:
+    return str(explorer.marks(plot))
+
+
+def test_locks_by_click_and_by_key_and_back(explorer):
+    page = explorer.page
+    before = removed(explorer, "heads-plot")
+    explorer.click_at("heads-plot", 0.55, 0.07)  # head 4 of layer 0, which the score removes
+    explorer.reads("unit", "it goes, left to the score")
+    page.click("#lock-keep")
+    explorer.reads("unit", "it stays, locked to stay")
+    explorer.drawn("heads-plot", "plot._fullData[2].x.length === 2")
+    assert removed(explorer, "heads-plot") != before
+    assert "keep_head_groups" in explorer.text("code-view")
+
+    page.locator("#heads-plot").focus()
+    page.keyboard.press("x")
+    explorer.reads("unit", "it goes, locked to go")
+    explorer.drawn("heads-plot", "plot._fullData[3].x.length === 2 && plot._fullData[2].x.length === 0")
+    page.keyboard.press("ArrowDown")
+    explorer.reads("unit", "layer 1, head 4")
+    page.keyboard.press("ArrowRight")
+    explorer.reads("unit", "layer 1, head 5")
+    page.keyboard.press("k")
+    explorer.reads("unit", "2 units locked in all")
+    page.keyboard.press("l")
+    explorer.reads("unit", "1 unit locked in all")
+
+    page.keyboard.press("Control+z")
+    explorer.reads("unit", "2 units locked in all")
+    page.keyboard.press("Control+Shift+z")
+    explorer.reads("unit", "1 unit locked in all")
+    page.click("#unlock-all")
+    explorer.reads("unit", "left to the score.")
+    assert removed(explorer, "heads-plot") == before
+
+
+def test_locks_on_a_bin_of_channels(explorer):
+    explorer.click_at("channels-plot", 0.9, 0.42)
+    explorer.reads("unit", "it goes, left to the score")
+    explorer.page.locator("#channels-plot").focus()
+    explorer.page.keyboard.press("k")
+    explorer.reads("unit", "it stays, locked to stay")
+    explorer.drawn("channels-plot", "plot._fullData[2].x.length === 1")
+    explorer.page.keyboard.press("ArrowLeft")
+    explorer.reads("unit", "it goes, left to the score · 1 unit")
+
+
+def test_undo_redo_and_reset_over_everything_that_changes_the_plan(explorer):
+    page = explorer.page
+    start = explorer.text("savings")
+    assert page.is_disabled("#undo-button") and page.is_disabled("#redo-button")
+    moved = explorer.after_change("savings", lambda: explorer.type_number("mlp-sparsity", 0.8))
+    explorer.choose("metric-select", "Weight × activation")
+    explorer.reads("code-view", 'metric="wanda"')
+    explorer.after_change("savings", lambda: explorer.type_number("layer-channels", 300))
+    page.wait_for_selector("#allocation input[value=manual]:checked", timeout=SLOW)
+
+    page.click("#undo-button")
+    page.wait_for_selector("#allocation input[value=uniform]:checked", timeout=SLOW)
+    assert explorer.text("savings") == moved
+    page.click("#undo-button")
+    explorer.reads("code-view", 'metric="transact"')
+    explorer.after_change("savings", lambda: page.click("#undo-button"))
+    assert explorer.text("savings") == start
+    assert page.input_value("#mlp-sparsity input[type=number]") == "0.5"
+    explorer.after_change("savings", lambda: page.click("#redo-button"))
+    assert explorer.text("savings") == moved
+    explorer.after_change("savings", lambda: page.click("#reset-button"))
+    assert explorer.text("savings") == start
+    explorer.after_change("savings", lambda: page.click("#undo-button"))
+    assert explorer.text("savings") == moved
+
+
+@pytest.mark.parametrize(("kind", "label"), [("parameters", "Parameters"), ("memory", "Memory"), ("kv", "KV cache")])
+def test_one_limit_sets_both_sliders(explorer, kind, label):
+    page = explorer.page
+    page.get_by_role("radio", name=label).check()
+    page.wait_for_selector("#target-share input[type=number]", timeout=SLOW)
+    explorer.reads("choice-note", "the most that fits the limit")
+    explorer.after_change("savings", lambda: explorer.type_number("target-share", 0.5))
+    note = explorer.text("choice-note")
+    share = float(note.split("(")[1].split("%")[0])
+    assert share <= 50
+    attention = float(page.input_value("#attention-sparsity input[type=number]"))
+    assert attention in (0.25, 0.5, 0.75)
+    explorer.after_change("savings", lambda: explorer.type_number("mlp-sparsity", 0.1))
+    page.wait_for_selector("#target-kind input[value=sliders]:checked", timeout=SLOW)
+
+
+def test_a_layer_by_slider_and_by_table(explorer):
+    page = explorer.page
+    explorer.choose("layer-select", "Layer 3")
+    explorer.reads("unit", "layer 3")
+    explorer.after_change("savings", lambda: explorer.type_number("layer-groups", 4))
+    explorer.reads("choice-note", "3 to 4 of 4")
+    page.click("text=Every layer by number")
+    assert explorer.rows("layer-table", 5)[3] == ["3", "4", "4", "256", "512"]
+
+
+WRONG = [
+    ("attention-sparsity", "1.5", "below 1"),
+    ("mlp-sparsity", "-0.2", "below 1"),
+    ("layer-groups", "0", "at least 1"),
+    ("layer-channels", "9999", "it has 512"),
+    ("layer-channels", "12.5", "whole number"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "sentence"), WRONG)
+def test_a_wrong_number_gets_one_sentence_and_changes_nothing(explorer, field, value, sentence):
+    savings = explorer.text("savings")
+    explorer.type_number(field, value)
+    said = explorer.says(sentence)
+    assert "\n" not in said.strip()
+    assert explorer.text("savings") == savings
+
+
+@pytest.mark.parametrize(
+    ("label", "value", "sentence"),
+    [
+        ("Sequences", "0", "whole number from 1"),
+        ("Tokens each", "1", "whole number from 2"),
+        ("Seed", "-1", "whole number from 0"),
+    ],
+)
+def test_a_wrong_setting_of_the_text_is_told(explorer, label, value, sentence):
+    explorer.page.get_by_label(label).fill(value)
+    explorer.page.get_by_label(label).press("Tab")
+    explorer.page.click("#score-button")
+    explorer.says(sentence)
+
+
+def test_a_wrong_limit_table_prompt_and_revision_are_told(explorer):
+    page = explorer.page
+    page.get_by_role("radio", name="Parameters").check()
+    page.wait_for_selector("#target-share input[type=number]", timeout=SLOW)
+    explorer.type_number("target-share", 3)
+    explorer.says("share of the dense model")
+    page.locator("#prompt textarea, #prompt input").fill("  ")
+    page.click("#generate-button")
+    explorer.says("The prompt is empty")
+    page.locator("#prompt textarea, #prompt input").fill("word " * 600)
+    page.click("#generate-button")
+    explorer.says("tokens and the model's context is 512")
+    page.click("text=Revision and precision")
+    page.get_by_label("Revision").fill("no-such-revision")
+    explorer.name_model("org/none")
+    explorer.says("org/none")

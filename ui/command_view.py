@@ -1,0 +1,64 @@
+"""The shell lines that do what the page shows; they come to the same numbers as the Python lines."""
+
+import json
+import shlex
+
+from ui.code_view import CALIBRATION_FILE, EVALUATION_FILE, NO_LOCKS, OUTPUT_FOLDER, Recipe
+from ui.texts import TextSource
+
+LOCKS_FILE = "locks.json"
+_BUNDLED = {"sample": "", "evaluation": "evaluation_"}
+
+
+def commands(recipe: Recipe) -> str:
+    """One command from loading to saving, before it what it reads."""
+    sampling, choice = recipe.sampling, recipe.choice
+    options = [
+        f"--model {shlex.quote(recipe.key.source)}",
+        *([f"--revision {shlex.quote(recipe.key.revision)}"] if recipe.key.revision else []),
+        *([f"--dtype {recipe.key.dtype}"] if recipe.key.dtype != "auto" else []),
+        f"--calibration {_file(recipe.text, CALIBRATION_FILE)}",
+        f"--num-samples {sampling.num_samples} --seq-len {sampling.seq_len} --seed {sampling.seed}",
+        f"--metric {choice.metric} {_target(recipe)}",
+        *([f"--locks {LOCKS_FILE}"] if choice.locks != NO_LOCKS else []),
+        *([f"--compensation {recipe.repair}"] if recipe.repair != "none" else []),
+        *([f"--evaluation {_file(recipe.measured_on, EVALUATION_FILE)}"] if recipe.measured_on else []),
+        f"--output {OUTPUT_FOLDER}",
+    ]
+    joined = " \\\n    ".join(options)
+    return f"{_preparation(recipe)}python -m transact prune \\\n    {joined}\n"
+
+
+def _preparation(recipe: Recipe) -> str:
+    lines = []
+    own = [text for text in (recipe.text, recipe.measured_on) if text is not None and text.origin not in _BUNDLED]
+    if own:
+        lines.append("# the texts are in the archive that “Download the texts used” gives")
+    if recipe.choice.locks != NO_LOCKS:
+        filled = {name: pairs for name, pairs in recipe.choice.locks.to_dict().items() if pairs}
+        lines.append(f"echo {shlex.quote(json.dumps(filled))} > {LOCKS_FILE}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _file(source: TextSource, name: str) -> str:
+    if source.origin in _BUNDLED:
+        return f"assets/samples/{_BUNDLED[source.origin]}{source.name}.jsonl"
+    return name.replace(".jsonl", ".txt") if source.is_document else name
+
+
+def _target(recipe: Recipe) -> str:
+    requested = dict(recipe.plan.requested)
+    if "attention_sparsity" in requested:
+        return (
+            f"--attention-sparsity {requested['attention_sparsity']!r} --mlp-sparsity {requested['mlp_sparsity']!r}"
+        )
+    if "parameters" in requested:
+        return f"--parameters {int(requested['parameters'])}"
+    shapes = recipe.plan.spec.layers
+    groups = _counts([shape.num_key_value_heads for shape in shapes])
+    channels = _counts([shape.intermediate_size for shape in shapes])
+    return f"--keep-head-groups {groups} --keep-channels {channels}"
+
+
+def _counts(counts: list[int]) -> str:
+    return str(counts[0]) if len(set(counts)) == 1 else ",".join(map(str, counts))

@@ -1,0 +1,83 @@
+"""When a page opens: a reloaded tab finds its work again, and a link restores the settings that it holds."""
+
+from dataclasses import replace
+
+import gradio as gr
+
+from ui import link, texts, workbench
+from ui.events.desk import HEAVY, Desk, Panels, explained, say, watched
+from ui.pages import calibration
+from ui.session import BUNDLED, Session
+
+TAB = """() => {
+  const made = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16)).join("-");
+  const tab = sessionStorage.getItem("transact-tab") || made();
+  sessionStorage.setItem("transact-tab", tab);
+  return tab;
+}"""
+"""A name that only this browser tab knows; it outlives a reload, and another tab has another."""
+
+
+def connect(desk: Desk, panels: Panels, page: gr.Blocks) -> None:
+    """Wire the page's load event."""
+
+    def on_arrival(tab, request: gr.Request):
+        returning = desk.sessions.adopt(request.session_hash, str(tab))
+        owner = desk.visitor(request)
+        try:
+            session = desk.sessions.get(owner)
+            wanted = link.settings(request.query_params)
+        except Exception as error:
+            yield explained(panels, error)
+            return
+        if returning:
+            yield {**panels.repaint(session), **fields(session)}
+        elif wanted is not None:
+            yield from restore(owner, session, wanted)
+        else:
+            yield say(panels, "")
+
+    def fields(session: Session) -> dict:
+        """The sidebar's fields as they belong to a session."""
+        chosen = {
+            panels.model.select: session.key.source,
+            panels.model.revision: session.key.revision or "",
+            panels.model.dtype: session.key.dtype,
+        }
+        scored = session.scored
+        return chosen if scored is None else {**chosen, **form(scored.text.name, scored.sampling)}
+
+    def form(text: str | None, sampling) -> dict:
+        own = panels.calibration
+        known = {own.source: text, own.text: calibration.preview(text)} if text in texts.SAMPLES else {}
+        return {
+            **known, own.num_samples: sampling.num_samples, own.seq_len: sampling.seq_len, own.seed: sampling.seed
+        }  # fmt: skip
+
+    def restore(owner: str, session: Session, wanted: link.Settings):
+        filled = {
+            panels.model.select: wanted.key.source,
+            panels.model.revision: wanted.key.revision or "",
+            panels.model.dtype: wanted.key.dtype,
+            **form(wanted.text, wanted.sampling),
+        }
+        if wanted.key != BUNDLED and desk.registry.in_memory(wanted.key) is None:
+            desk.sessions.update(owner, lambda old: replace(old, pending=wanted))
+            note = f"The link is about {wanted.key.source}: press Load, then Score; its ratios and locks are set then."
+            yield {**filled, **say(panels, note)}
+            return
+        yield filled
+        text = texts.sample(wanted.text or "mixed")
+        yield from watched(
+            desk, panels, owner, "Restoring the link's settings",
+            lambda watch: workbench.restored(desk.registry, session, wanted, text, watch),
+            lambda change: arrived(owner, change, wanted),
+        )  # fmt: skip
+
+    def arrived(owner: str, change, wanted: link.Settings) -> dict:
+        session = desk.sessions.update(owner, change)
+        missing = "" if wanted.text else " Its text was the sender's own, so a bundled one stands in for it."
+        return {**panels.repaint(session), **say(panels, f"The settings are those of the link.{missing}", "good")}
+
+    tab = gr.Textbox(visible=False)
+    page.load(on_arrival, tab, panels.all, js=TAB, **HEAVY)

@@ -1,0 +1,67 @@
+"""Step 7: two results side by side, settings brought back, and the redundancy map."""
+
+from dataclasses import replace
+
+import gradio as gr
+
+from ui import workbench
+from ui.errors import NotYet
+from ui.events.desk import HEAVY, LIGHT, Desk, Panels, explained, quick, say, watched
+from ui.events.measure import evaluation_text
+from ui.pages import compare, redundancy
+from ui.session import Redundancy, Session
+
+
+def connect(desk: Desk, panels: Panels) -> None:
+    """Wire the pair of results, the way back to a result's settings, and the map."""
+
+    def on_pair(first, second, request: gr.Request):
+        session = desk.sessions.get(desk.visitor(request))
+        return quick(panels, lambda: compare.paint_pair(panels.compare, session, first, second))
+
+    def on_restore(number, request: gr.Request):
+        def act() -> dict:
+            owner = desk.visitor(request)
+            result = desk.sessions.get(owner).result(number)
+            if result is None:
+                raise NotYet("No first result is chosen; prune something, then choose it in the list.")
+
+            def change(session: Session) -> Session:
+                if result.scored.key != session.key:
+                    raise NotYet(f"Result {number} is of {result.scored.key.source}; load that model first.")
+                return workbench.chosen(workbench.rescored(session, result.scored), result.choice)
+
+            session = desk.sessions.update(owner, change)
+            note = f"The controls stand as for result {number}."
+            return {**panels.repaint_plan(session), **say(panels, note, "good")}
+
+        return quick(panels, act)
+
+    def on_map(measure_on, pasted, request: gr.Request):
+        owner = desk.visitor(request)
+        try:
+            session = desk.sessions.get(owner)
+            session.need_plan()
+            text = evaluation_text(measure_on, pasted)
+        except Exception as error:
+            yield explained(panels, error)
+            return
+
+        def show(found: Redundancy) -> dict:
+            def change(old: Session) -> Session:
+                return replace(old, redundancy=found) if old.key == found.scored.key else old
+
+            return redundancy.paint(panels.redundancy, desk.sessions.update(owner, change))
+
+        yield from watched(
+            desk, panels, owner, "Mapping the redundancy",
+            lambda watch: workbench.redundancy(desk.registry, session, text, watch),
+            show, partly=show, stopped="Stopped. The points measured so far stay in the map.",
+        )  # fmt: skip
+
+    pair = [panels.compare.first, panels.compare.second]
+    for chosen in pair:
+        chosen.input(on_pair, pair, panels.all, **LIGHT)
+    panels.compare.restore.click(on_restore, panels.compare.first, panels.all, **LIGHT)
+    text = [panels.measure.measure_on, panels.measure.pasted]
+    panels.redundancy.draw.click(on_map, text, panels.all, **HEAVY)

@@ -1,0 +1,57 @@
+"""Looking deeper: a second text beside the first, and whether more text would choose otherwise."""
+
+from dataclasses import replace
+
+import gradio as gr
+
+from ui import texts, workbench
+from ui.events.desk import HEAVY, Desk, Panels, explained, say, watched
+from ui.pages import contrast, trust
+from ui.session import Scored, Session, Steadiness
+
+
+def connect(desk: Desk, panels: Panels) -> None:
+    """Wire the second text and the stability check."""
+
+    def on_second(source, request: gr.Request):
+        owner = desk.visitor(request)
+        try:
+            first = desk.sessions.get(owner).need_scored()
+            text = texts.sample(source)
+        except Exception as error:
+            yield explained(panels, error)
+            return
+
+        def finish(scored: Scored) -> dict:
+            session = desk.sessions.update(
+                owner, lambda old: replace(old, second=scored) if old.key == scored.key else old
+            )
+            return {**contrast.paint(panels.contrast, session), **say(panels, f"Scored {text.name} as well.", "good")}
+
+        yield from watched(
+            desk, panels, owner, f"Scoring on {text.name}",
+            lambda watch: workbench.score(desk.registry, first.key, text, first.sampling, watch), finish,
+        )  # fmt: skip
+
+    def on_check(request: gr.Request):
+        owner = desk.visitor(request)
+        try:
+            session = desk.sessions.get(owner)
+            session.need_plan()
+        except Exception as error:
+            yield explained(panels, error)
+            return
+
+        def finish(found: Steadiness) -> dict:
+            def change(old: Session) -> Session:
+                return replace(old, steadiness=found)
+
+            return trust.paint(panels.trust, desk.sessions.update(owner, change))
+
+        yield from watched(
+            desk, panels, owner, "Checking stability",
+            lambda watch: workbench.steadiness(desk.registry, session, watch), finish,
+        )  # fmt: skip
+
+    panels.contrast.score.click(on_second, panels.contrast.source, panels.all, **HEAVY)
+    panels.trust.check.click(on_check, None, panels.all, **HEAVY)

@@ -1,0 +1,80 @@
+"""Perplexity over a grid of attention × MLP sparsity."""
+
+import numpy as np
+import plotly.graph_objects as go
+
+import transact as ta
+from ui.figures.frame import laid_out
+
+_BAR = {"thickness": 10, "outlinewidth": 0, "xpad": 4}
+_MOST_WORDS = 120
+"""Up to so many cells have their perplexity written in them."""
+
+
+def redundancy_figure(points: tuple[ta.SweepPoint, ...], spec: ta.ModelSpec) -> go.Figure:
+    """The map as far as it is measured, on a logarithmic scale; cells that are still open stay empty."""
+    rows, columns = _axes(points, spec)
+    values = np.full((len(rows), len(columns)), np.nan)
+    for point in points:
+        row, column = _place(point, spec)
+        values[rows.index(row), columns.index(column)] = point.perplexity
+    written = [["" if np.isnan(value) else _short(value) for value in row] for row in values]
+    figure = go.Figure(
+        go.Heatmap(
+            z=np.log10(values),
+            x=[f"{column:.0%}" for column in columns],
+            y=[f"{row:.0%}" for row in rows],
+            text=written,
+            texttemplate="%{text}" if values.size <= _MOST_WORDS else "",
+            colorscale="Viridis",
+            reversescale=True,
+            xgap=2,
+            ygap=2,
+            hoverongaps=False,
+            hovertemplate="%{y} of attention, %{x} of the channels removed<br>perplexity %{text}<extra></extra>",
+            colorbar={**_BAR, "title": {"text": "perplexity (log)", "side": "right"}, **_ticks(values)},
+        )
+    )
+    return laid_out(
+        figure,
+        height=min(560, 110 + 44 * max(len(rows), 3)),
+        revision="redundancy",
+        xaxis={"title": "MLP channels removed", "type": "category"},
+        yaxis={"title": "attention removed", "type": "category", "autorange": "reversed"},
+    )
+
+
+def redundancy_cell(
+    points: tuple[ta.SweepPoint, ...], spec: ta.ModelSpec, row: float, column: float
+) -> tuple[float, float]:
+    """Attention and MLP sparsity of a cell, as the target of its column asked for it."""
+    rows, columns = _axes(points, spec)
+    place = rows[round(row)], columns[round(column)]
+    point = next((point for point in points if _place(point, spec) == place), None)
+    return (place[0], dict(point.target.requested)["mlp_sparsity"]) if point else place
+
+
+def _axes(points: tuple[ta.SweepPoint, ...], spec: ta.ModelSpec) -> tuple[list[float], list[float]]:
+    """Attention sparsity of the rows and MLP sparsity of the columns."""
+    rows, columns = zip(*(_place(point, spec) for point in points), strict=True)
+    return sorted(set(rows)), sorted(set(columns))
+
+
+def _place(point: ta.SweepPoint, spec: ta.ModelSpec) -> tuple[float, float]:
+    before, after = spec.layers[0], point.plan.spec.layers[0]
+    return (
+        1 - after.num_key_value_heads / before.num_key_value_heads,
+        1 - after.intermediate_size / before.intermediate_size,
+    )
+
+
+def _short(value: float) -> str:
+    return f"{value:.2f}" if value < 100 else f"{value:.3g}"
+
+
+def _ticks(values: np.ndarray) -> dict:
+    """Round numbers between the lowest and the highest perplexity."""
+    low, high = np.nanmin(values), np.nanmax(values)
+    ticks = [step * 10.0**power for power in range(-1, 9) for step in (1, 2, 5)]
+    within = [tick for tick in ticks if low <= tick <= high] or [low]
+    return {"tickvals": np.log10(within), "ticktext": [f"{tick:g}" for tick in within]}

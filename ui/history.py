@@ -1,0 +1,118 @@
+"""All results so far: a row each, the same as CSV, and any two of them side by side."""
+
+import csv
+import io
+from html import escape
+
+from ui import numbers
+from ui.session import Result
+from ui.tables import points, relative, row
+
+HISTORY_HEADERS = (
+    "#", "Parameters", "Perplexity", "dense", "random", "Same token", "Heads cut", "MLP cut", "Metric", "Repair",
+    "Scored on", "Measured on", "Model",
+)  # fmt: skip
+_COMPARED = (
+    ("Perplexity", "lower is better", "perplexity", lambda value: numbers.figure(value)),
+    ("Same next token", "top-1 agreement", "top1_agreement", lambda value: numbers.percent(value, 1)),
+    ("Change of the predictions", "KL divergence, nats", "kl_divergence", lambda value: numbers.figure(value)),
+    ("Weights", "parameters", "parameters", numbers.count),
+    ("Work per token", "FLOPs", "flops_per_token", numbers.count),
+    ("Memory per token", "KV cache", "kv_bytes_per_token", numbers.size),
+    ("Reading speed", "prefill, tokens per second", "prefill_tokens_per_second", numbers.count),
+    ("Writing speed", "decode, tokens per second", "decode_tokens_per_second", numbers.count),
+)
+
+
+def side_by_side(first: Result | None, second: Result | None) -> str:
+    """Two results: their settings, their numbers, and how much of what they keep is the same."""
+    if first is None or second is None:
+        return '<div class="empty">Two results are needed: prune, change something, and prune again.</div>'
+    rows = [
+        row("Chosen by", "metric", escape(first.metric), escape(second.metric), ""),
+        row("Scored on", "calibration text", escape(first.scored.text.name), escape(second.scored.text.name), ""),
+        row("Repair", "compensation", escape(first.repair), escape(second.repair), ""),
+        row("Measured on", "evaluation text", escape(first.text.name), escape(second.text.name), ""),
+    ]
+    rows += [_kept_row(first, second, *part) for part in _kept_parts(first, second)]
+    for label, term, field, show in _COMPARED:
+        values = [getattr(result.report, field) for result in (first, second)]
+        if None not in values:
+            rows.append(row(label, term, *map(show, values), relative(*values) if values[0] else ""))
+    after = {kind: share for kind, _, share in second.probes}
+    for kind, _, share in first.probes:
+        if kind in after:
+            rows.append(
+                row(f"Task: {kind}", "probe, share right", numbers.percent(share), numbers.percent(after[kind]),
+                    points(after[kind] - share))
+            )  # fmt: skip
+    heads = "".join(f'<th scope="col">Result {result.number}</th>' for result in (first, second))
+    return (
+        '<div class="scroll"><table class="results"><thead><tr><th scope="col">What</th>'
+        f'{heads}<th scope="col">Second against first</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    )
+
+
+def _kept_parts(first: Result, second: Result):
+    if first.plan.dense_spec != second.plan.dense_spec:
+        return
+    yield "Head groups kept", lambda layer: layer.kept_head_groups
+    yield "Channels kept", lambda layer: layer.kept_channels
+
+
+def _kept_row(first: Result, second: Result, label: str, units) -> str:
+    kept = [
+        {(index, unit) for index, layer in enumerate(result.plan.layers) for unit in units(layer)}
+        for result in (first, second)
+    ]
+    common = len(kept[0] & kept[1]) / min(map(len, kept))
+    return row(label, "all layers", *(f"{len(units):,}" for units in kept), f"{numbers.percent(common)} in common")
+
+
+def history_rows(results: tuple[Result, ...]) -> list[list[str]]:
+    """One row a measured result, newest first, as they stand in the page."""
+    return [[str(cell) for cell in _history_row(result)] for result in reversed(results) if result.report]
+
+
+def history_csv(results: tuple[Result, ...]) -> str:
+    """The history with full precision, oldest first."""
+    kinds = list(dict.fromkeys(kind for result in results for kind, _, _ in result.probes))
+    buffer = io.StringIO()
+    writer = csv.writer(buffer)
+    writer.writerow(
+        ("number", "model", "calibration", "metric", "repair", "attention_sparsity", "mlp_sparsity", "parameters",
+         "perplexity", "perplexity_standard_error", "reference_perplexity", "random_perplexity", "top1_agreement",
+         "kl_divergence", "evaluation", *(f"probe_{kind}" for kind in kinds))
+    )  # fmt: skip
+    for result in results:
+        if result.report is None:
+            continue
+        achieved, report = result.plan.summary()["achieved"], result.report
+        probes = {kind: after for kind, _, after in result.probes}
+        writer.writerow(
+            (result.number, result.scored.key.source, result.scored.text.name, result.metric, result.repair,
+             achieved["attention_sparsity"], achieved["mlp_sparsity"], report.parameters, report.perplexity,
+             report.perplexity_standard_error, report.reference_perplexity, result.floor, report.top1_agreement,
+             report.kl_divergence, result.text.name, *(probes.get(kind, "") for kind in kinds))
+        )  # fmt: skip
+    return buffer.getvalue()
+
+
+def _history_row(result: Result) -> tuple:
+    achieved, report = result.plan.summary()["achieved"], result.report
+    error = report.perplexity_standard_error
+    return (
+        result.number,
+        numbers.count(report.parameters),
+        numbers.figure(report.perplexity) + ("" if error is None else f" ± {numbers.figure(error)}"),
+        numbers.figure(report.reference_perplexity),
+        numbers.figure(result.floor),
+        numbers.percent(report.top1_agreement, 1),
+        numbers.percent(achieved["attention_sparsity"]),
+        numbers.percent(achieved["mlp_sparsity"]),
+        result.metric,
+        result.repair,
+        result.scored.text.name,
+        result.text.name,
+        result.scored.key.source,
+    )

@@ -1,0 +1,123 @@
+"""A link that restores the settings: model, calibration text, metric, ratios and locks as a query string.
+
+The visitor's own text is not in it, nor are results; everything else is as it stood.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from urllib.parse import urlencode
+
+import transact as ta
+from ui import budgets, texts
+from ui.errors import WrongInput
+from ui.session import Budget, Choice, ModelKey, Sampling, Session
+
+_LOCKS = tuple(field.name for field in fields(ta.Locks))
+_MAX_LOCKS = 1500
+"""Locked units that an address bar can still carry."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a link holds. `text` is the name of a bundled sample, None for a text that the link cannot carry."""
+
+    key: ModelKey
+    text: str | None
+    sampling: Sampling
+    choice: Choice
+
+
+def query(session: Session) -> str:
+    """The settings of a session as "?…"; empty before anything is scored."""
+    if session.scored is None:
+        return ""
+    key, choice, sampling = session.key, session.choice, session.scored.sampling
+    values = {"model": key.source}
+    if key.revision:
+        values["revision"] = key.revision
+    if key.dtype != "auto":
+        values["dtype"] = key.dtype
+    if session.scored.text.origin == "sample":
+        values["text"] = session.scored.text.name
+    values |= {
+        "samples": sampling.num_samples,
+        "length": sampling.seq_len,
+        "seed": sampling.seed,
+        "metric": choice.metric,
+        "attention": f"{choice.attention:g}",
+        "mlp": f"{choice.mlp:g}",
+    }
+    if choice.budget is not None:
+        values["limit"] = f"{choice.budget.kind}:{choice.budget.share:g}"
+    if choice.by_hand:
+        values["groups"] = ",".join(map(str, choice.keep_head_groups))
+        values["channels"] = ",".join(map(str, choice.keep_channels))
+    for name in _LOCKS:
+        units = sorted(getattr(choice.locks, name))
+        if units and len(units) <= _MAX_LOCKS:
+            values[name] = ",".join(f"{layer}.{index}" for layer, index in units)
+    return "?" + urlencode(values, safe=":,/")
+
+
+def settings(params: Mapping[str, str]) -> Settings | None:
+    """What a link holds; None where there is none. Raises `WrongInput` for one that was damaged."""
+    if "model" not in params:
+        return None
+    standard, sampling = Choice(), Sampling()
+    text = params.get("text")
+    if text is not None and text not in texts.SAMPLES:
+        raise _damaged("text", text)
+    metric = params.get("metric", standard.metric)
+    if metric not in ta.METRICS:
+        raise _damaged("metric", metric)
+    budget = None
+    if "limit" in params:
+        kind, _, share = params["limit"].partition(":")
+        if kind not in budgets.BUDGETS:
+            raise _damaged("limit", params["limit"])
+        budget = Budget(kind, _read("limit", share, float))
+    locks = {
+        name: frozenset(_read(name, unit, _unit) for unit in params[name].split(","))
+        for name in _LOCKS
+        if name in params
+    }
+    by_hand = [
+        tuple(_read(name, count, int) for count in params[name].split(",")) if name in params else None
+        for name in ("groups", "channels")
+    ]
+    if (by_hand[0] is None) != (by_hand[1] is None):
+        raise _damaged("groups and channels", "one without the other")
+    return Settings(
+        key=ModelKey(params["model"], params.get("revision"), params.get("dtype", "auto")),
+        text=text,
+        sampling=Sampling(
+            _read("samples", params.get("samples", sampling.num_samples), int),
+            _read("length", params.get("length", sampling.seq_len), int),
+            _read("seed", params.get("seed", sampling.seed), int),
+        ),
+        choice=Choice(
+            metric=metric,
+            attention=_read("attention", params.get("attention", standard.attention), float),
+            mlp=_read("mlp", params.get("mlp", standard.mlp), float),
+            budget=budget,
+            keep_head_groups=by_hand[0],
+            keep_channels=by_hand[1],
+            locks=ta.Locks(**locks),
+        ),
+    )
+
+
+def _unit(text: str) -> tuple[int, int]:
+    layer, index = text.split(".")
+    return int(layer), int(index)
+
+
+def _read(name: str, value, kind):
+    try:
+        return kind(value)
+    except ValueError:
+        raise _damaged(name, value) from None
+
+
+def _damaged(name: str, value) -> WrongInput:
+    return WrongInput(f"The link's “{name}” is “{str(value)[:80]}”, which nothing here has; copy the link again.")

@@ -1,0 +1,55 @@
+"""The redundancy map: perplexity over a grid of attention × MLP sparsity, drawn as it fills."""
+
+from dataclasses import dataclass
+from html import escape
+
+import gradio as gr
+
+from ui import figures
+from ui.session import Session
+from ui.workbench import MAP_SEQUENCES
+
+_EMPTY = "Press the button: every point is measured behind masks, nothing is cut"
+
+
+@dataclass(frozen=True)
+class RedundancyPanel:
+    draw: gr.Button
+    plot: gr.Plot
+    note: gr.HTML
+
+
+def build(session: Session) -> RedundancyPanel:
+    with gr.Row(elem_classes="bottom"):
+        gr.HTML(
+            "<h3>Redundancy map</h3><p>How much of both parts can go before the text suffers? Click a cell to set the "
+            "sliders to it.</p>",
+            js_on_load=None,
+        )
+        draw = gr.Button("Draw the map", elem_id="map-button", size="sm", scale=0, min_width=140)
+    plot = gr.Plot(_plot(session), show_label=False, elem_id="redundancy-plot", elem_classes="linked")
+    note = gr.HTML(note_line(session), elem_id="redundancy-note", js_on_load=None)
+    return RedundancyPanel(draw, plot, note)
+
+
+def paint(panel: RedundancyPanel, session: Session) -> dict:
+    return {panel.plot: _plot(session), panel.note: note_line(session)}
+
+
+def note_line(session: Session) -> str:
+    """What the map was measured on."""
+    found = session.redundancy
+    if found is None or not found.points:
+        return ""
+    return (
+        f'<p class="note-line">{len(found.points)} of {found.total} points, chosen by <b>{escape(found.metric)}</b> on '
+        f"{escape(found.scored.text.name)}; perplexity behind masks on up to {MAP_SEQUENCES} sequences of "
+        f"{escape(found.text.name)}.</p>"
+    )
+
+
+def _plot(session: Session):
+    found = session.redundancy
+    if found is None or not found.points:
+        return figures.empty_figure(_EMPTY, height=160)
+    return figures.redundancy_figure(found.points, session.spec)

@@ -1,0 +1,78 @@
+"""How far the choice can be trusted: do the metrics agree, and would more text choose otherwise?"""
+
+from dataclasses import dataclass
+
+import gradio as gr
+
+import transact as ta
+from ui import figures, numbers
+from ui.session import Session
+
+_EMPTY = "Press the button above: what is kept is chosen again from parts of the text"
+
+
+@dataclass(frozen=True)
+class TrustPanel:
+    agreement: gr.Plot
+    check: gr.Button
+    summary: gr.HTML
+    stability: gr.Plot
+
+
+def build(session: Session) -> TrustPanel:
+    with gr.Row():
+        with gr.Column(scale=1, min_width=320):
+            gr.HTML(
+                "<h3>Do the metrics agree?</h3><p>Rank correlation of every pair, mean over the layers.</p>",
+                js_on_load=None,
+            )
+            agreement = gr.Plot(_agreement(session), show_label=False, elem_id="agreement-plot")
+        with gr.Column(scale=1, min_width=320):
+            gr.HTML(
+                "<h3>Is the text long enough?</h3><p>The recorded sequences are resampled; no text is read again.</p>",
+                js_on_load=None,
+            )
+            check = gr.Button("Check stability", elem_id="stability-button", size="sm")
+            stability = gr.Plot(_stability(session), show_label=False, elem_id="stability-plot")
+            summary = gr.HTML(summary_line(session), elem_id="stability-summary", js_on_load=None)
+    return TrustPanel(agreement, check, summary, stability)
+
+
+def paint(panel: TrustPanel, session: Session) -> dict:
+    return {
+        panel.agreement: _agreement(session),
+        panel.stability: _stability(session),
+        panel.summary: summary_line(session),
+    }
+
+
+def summary_line(session: Session) -> str:
+    """Whether the kept set has settled, in one sentence."""
+    found = _found(session)
+    if found is None:
+        return ""
+    return (
+        f'<p class="note-line">Drawn anew from all {found.sizes[-1]} sequences, '
+        f"<b>{numbers.percent(found.head_group_overlaps[-1].mean)}</b> of the kept head groups and "
+        f"<b>{numbers.percent(found.channel_overlaps[-1].mean)}</b> of the kept channels stay the same on average. "
+        "Where this is far below 100 %, score on more sequences.</p>"
+    )
+
+
+def _agreement(session: Session):
+    if session.scored is None:
+        return figures.empty_figure(figures.NOT_SCORED, height=260)
+    return figures.agreement_figure(ta.agreement(session.scored.scores))
+
+
+def _found(session: Session) -> ta.Stability | None:
+    """What was found, while the scores and the metric it was found for are in view."""
+    found = session.steadiness
+    if found is None or found.scored is not session.scored or found.metric != session.choice.metric:
+        return None
+    return found.value
+
+
+def _stability(session: Session):
+    found = _found(session)
+    return figures.empty_figure(_EMPTY, height=220) if found is None else figures.stability_figure(found)
