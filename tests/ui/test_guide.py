@@ -109,7 +109,7 @@ def test_the_card_holds_every_step_in_order_hidden_and_counted():
 def test_the_buttons_are_those_that_the_script_knows():
     html = guide.card(STEPS[:1], {STEPS[0].drawing: ""})
     assert sorted(_Page(html).having("data-guide")) == ["back", "close", "next", "open"]
-    (actions,) = re.findall(r"const actions = \{(.*)\};", guide.SCRIPT)
+    (actions,) = re.findall(r"const actions = \{(.*)\};", guide.SCRIPT.read_text(encoding="utf-8"))
     assert {name for name in ("open", "close", "back", "next") if re.search(rf"\b{name}\b", actions)} == {
         "open", "close", "back", "next",
     }  # fmt: skip
