@@ -252,23 +252,27 @@ class Sessions:
         self._sessions: OrderedDict[str, tuple[float, Session]] = OrderedDict()
         self._expired: OrderedDict[str, None] = OrderedDict()
         self._tabs: OrderedDict[str, str] = OrderedDict()
+        self._owners: OrderedDict[str, str] = OrderedDict()
 
     def adopt(self, hash: str, tab: str) -> bool:
-        """Let the page load `hash` go on as the browser tab `tab`, so that a reload loses nothing.
+        """Let the page load `hash` go on with the work of the browser tab `tab`, so that a reload loses nothing.
 
-        `tab` is a secret that the tab made up. True where the tab has been here before.
+        `tab` is a secret that the tab made up. True where the tab has work here already.
         """
         with self._lock:
             self._drop_idle()
-            owner = f"tab {tab}"
-            self._tabs[hash] = owner
-            if len(self._tabs) > _MAX_REMEMBERED:
-                self._tabs.popitem(last=False)
-            return owner in self._sessions
+            owner = self._tabs.get(tab, hash)
+            if owner not in self._sessions:
+                owner = hash
+            self._tabs[tab] = self._owners[hash] = owner
+            for known in (self._tabs, self._owners):
+                if len(known) > _MAX_REMEMBERED:
+                    known.popitem(last=False)
+            return owner != hash
 
     def owner(self, hash: str) -> str:
         """Whose work a page load or client shows: its tab's, or its own."""
-        return self._tabs.get(hash, hash)
+        return self._owners.get(hash, hash)
 
     def get(self, id: str) -> Session:
         """The visitor's session, a fresh one at the first call. Raises `NotYet` where it has expired."""

@@ -43,6 +43,16 @@ class TestSessions:
         with pytest.raises(NotYet, match="reload the page"):
             sessions.get("b")
 
+    def test_a_reloaded_tab_finds_its_work_and_another_tab_does_not(self):
+        sessions = Sessions(fresh, lambda id: None)
+        sessions.update("first", lambda old: replace(old, counted=3))
+        assert not sessions.adopt("first", "secret")
+        assert sessions.owner("first") == "first"
+        assert sessions.adopt("second", "secret")
+        assert sessions.get(sessions.owner("second")).counted == 3
+        assert not sessions.adopt("third", "another secret")
+        assert sessions.get(sessions.owner("third")).counted == 0
+
     def test_steps_out_of_order_say_what_comes_first(self):
         session = fresh("a")
         with pytest.raises(NotYet, match="press Score"):

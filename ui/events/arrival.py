@@ -7,15 +7,19 @@ import gradio as gr
 from ui import link, texts, workbench
 from ui.events.desk import HEAVY, Desk, Panels, explained, say, watched
 from ui.pages import calibration
-from ui.session import BUNDLED, Session
+from ui.session import BUNDLED, Sampling, Session
+from ui.texts import TextSource
 
-TAB = """() => {
+TAB = """async () => {
+  const drawn = () => document.querySelector("#channels-plot .heatmaplayer image");
+  for (let waited = 0; waited < 3000 && !drawn(); waited += 50) await new Promise((go) => setTimeout(go, 50));
   const made = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16)).join("-");
   const tab = sessionStorage.getItem("transact-tab") || made();
   sessionStorage.setItem("transact-tab", tab);
   return tab;
 }"""
-"""A name that only this browser tab knows; it outlives a reload, and another tab has another."""
+"""A name that only this browser tab knows; it outlives a reload, and another tab has another. It is sent once the
+maps are drawn, so that nothing comes between a visitor and these."""
 
 
 def connect(desk: Desk, panels: Panels, page: gr.Blocks) -> None:
@@ -26,6 +30,11 @@ def connect(desk: Desk, panels: Panels, page: gr.Blocks) -> None:
         owner = desk.visitor(request)
         try:
             session = desk.sessions.get(owner)
+        except Exception as error:
+            yield explained(panels, error)
+            return
+        yield panels.repaint_below(session)
+        try:
             wanted = link.settings(request.query_params)
         except Exception as error:
             yield explained(panels, error)
@@ -34,8 +43,6 @@ def connect(desk: Desk, panels: Panels, page: gr.Blocks) -> None:
             yield {**panels.repaint(session), **fields(session)}
         elif wanted is not None:
             yield from restore(owner, session, wanted)
-        else:
-            yield say(panels, "")
 
     def fields(session: Session) -> dict:
         """The sidebar's fields as they belong to a session."""
@@ -45,21 +52,33 @@ def connect(desk: Desk, panels: Panels, page: gr.Blocks) -> None:
             panels.model.dtype: session.key.dtype,
         }
         scored = session.scored
-        return chosen if scored is None else {**chosen, **form(scored.text.name, scored.sampling)}
+        return chosen if scored is None else {**chosen, **form(scored.text, scored.sampling)}
 
-    def form(text: str | None, sampling) -> dict:
+    def form(text: TextSource | None, sampling: Sampling) -> dict:
+        """The text's fields; a text of one's own has to be given again."""
         own = panels.calibration
-        known = {own.source: text, own.text: calibration.preview(text)} if text in texts.SAMPLES else {}
-        return {
-            **known, own.num_samples: sampling.num_samples, own.seq_len: sampling.seq_len, own.seed: sampling.seed
-        }  # fmt: skip
+        known = {}
+        if text is not None and text.origin == "sample":
+            known = {own.source: text.name, own.text: calibration.preview(text.name)}
+        elif text is not None and text.dataset is not None:
+            known = {
+                own.source: calibration.DATASET,
+                own.dataset_fields: gr.update(visible=True),
+                own.text: gr.update(visible=False),
+                own.dataset: text.dataset.name,
+                own.config: text.dataset.config or "",
+                own.split: text.dataset.split,
+                own.dataset_column: text.dataset.column or "",
+            }
+        settings = {own.num_samples: sampling.num_samples, own.seq_len: sampling.seq_len, own.seed: sampling.seed}
+        return {**known, **settings}
 
     def restore(owner: str, session: Session, wanted: link.Settings):
         filled = {
             panels.model.select: wanted.key.source,
             panels.model.revision: wanted.key.revision or "",
             panels.model.dtype: wanted.key.dtype,
-            **form(wanted.text, wanted.sampling),
+            **form(texts.sample(wanted.text) if wanted.text else None, wanted.sampling),
         }
         if wanted.key != BUNDLED and desk.registry.in_memory(wanted.key) is None:
             desk.sessions.update(owner, lambda old: replace(old, pending=wanted))

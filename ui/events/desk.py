@@ -136,6 +136,14 @@ class Panels:
         """What `repaint_followers` touches."""
         return [*_components(self.layer), *_components(self.takeaway)]
 
+    def repaint_below(self, session: Session) -> dict:
+        """The figures that wait until both maps are drawn, so that a visitor sees these first."""
+        return {
+            **layer.paint_choice(self.layer, session),
+            **compare.paint(self.compare, session),
+            **redundancy.paint(self.redundancy, session),
+        }
+
     def repaint_results(self, session: Session) -> dict:
         """The parts that follow a new result."""
         return {

@@ -27,7 +27,7 @@ def build(session: Session) -> ComparePanel:
         "better; a cross is what random pruning of the same size gives, the floor that any metric must beat.</p>",
         js_on_load=None,
     )
-    pareto = gr.Plot(_pareto(session), show_label=False, elem_id="pareto-plot", elem_classes="linked")
+    pareto = gr.Plot(show_label=False, elem_id="pareto-plot", elem_classes="linked")
     table = gr.Dataframe(
         history.history_rows(session.results),
         headers=list(history.HISTORY_HEADERS),

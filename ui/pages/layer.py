@@ -34,7 +34,6 @@ class LayerPanel:
 
 
 def build(session: Session) -> LayerPanel:
-    plots = _plots(session)
     with gr.Column(elem_id="layer-detail"):
         with gr.Row(elem_classes="bottom"):
             select = gr.Dropdown(
@@ -57,15 +56,15 @@ def build(session: Session) -> LayerPanel:
             )  # fmt: skip
         with gr.Row():
             with gr.Column(scale=4, min_width=320):
-                heads = _plot(plots[0], "layer-heads-plot")
+                heads = _plot("layer-heads-plot")
             with gr.Column(scale=5, min_width=320):
-                channels = _plot(plots[1], "layer-channels-plot")
+                channels = _plot("layer-channels-plot")
         concentration = gr.HTML(concentration_line(session), elem_id="concentration", js_on_load=None)
         with gr.Row():
             with gr.Column(scale=4, min_width=320):
-                inside = _plot(plots[2], "head-channels-plot")
+                inside = _plot("head-channels-plot")
             with gr.Column(scale=5, min_width=320):
-                distribution = _plot(plots[3], "distribution-plot")
+                distribution = _plot("distribution-plot")
     with gr.Accordion("Every layer by number: type how much each one keeps", open=False):
         table = gr.Dataframe(
             _rows(session),
@@ -166,8 +165,9 @@ def _button(label: str, elem_id: str) -> gr.Button:
     return gr.Button(label, elem_id=elem_id, size="sm", min_width=90, scale=0)
 
 
-def _plot(figure, elem_id: str) -> gr.Plot:
-    return gr.Plot(figure, show_label=False, elem_id=elem_id, elem_classes="linked")
+def _plot(elem_id: str) -> gr.Plot:
+    """Empty until the page has opened: the two maps are drawn first."""
+    return gr.Plot(show_label=False, elem_id=elem_id, elem_classes="linked")
 
 
 def _plots(session: Session):

@@ -27,7 +27,7 @@ def build(session: Session) -> RedundancyPanel:
             js_on_load=None,
         )
         draw = gr.Button("Draw the map", elem_id="map-button", size="sm", scale=0, min_width=140)
-    plot = gr.Plot(_plot(session), show_label=False, elem_id="redundancy-plot", elem_classes="linked")
+    plot = gr.Plot(show_label=False, elem_id="redundancy-plot", elem_classes="linked")
     note = gr.HTML(note_line(session), elem_id="redundancy-note", js_on_load=None)
     return RedundancyPanel(draw, plot, note)
 
