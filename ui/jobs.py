@@ -57,9 +57,13 @@ class Watch:
         self._began = time.monotonic()
         self._latest = Tick(title)
 
-    def __call__(self, done: int, total: int, unit: str) -> None:
+    def heed(self, done: int = 0, total: int = 0, unit: str = "") -> None:
+        """A `Progress` that shows nothing, but stops the work when told to."""
         if self.stop.is_set():
             raise ta.Cancelled
+
+    def __call__(self, done: int, total: int, unit: str) -> None:
+        self.heed()
         now = time.monotonic()
         if unit != self._latest.unit or done < self._latest.done or done == 0:
             self._began = now
@@ -70,8 +74,7 @@ class Watch:
         """Begin the next stage of the same job."""
         self.title = title
         self._latest = Tick(title)
-        if self.stop.is_set():
-            raise ta.Cancelled
+        self.heed()
 
     def finds(self, value) -> None:
         """Show what has been found so far; only the latest is sure to be seen."""
@@ -81,8 +84,7 @@ class Watch:
         """Take `lock`, or raise `Cancelled` when told to stop while another run holds it."""
         while not lock.acquire(timeout=POLL_SECONDS):
             self._latest = Tick(self.title, waiting=True)
-            if self.stop.is_set():
-                raise ta.Cancelled
+            self.heed()
         self._latest = Tick(self.title)
 
     @property

@@ -166,19 +166,27 @@ def chosen(session: Session, choice: Choice, *, control: str = "") -> Session:
 
     Moves of the same `control` in quick succession are one step. Raises `InvalidTarget` as `planned` does.
     """
-    if choice == session.choice:
-        return session
-    timeline = session.timeline.after(Moment(session.scored, session.choice), control)
-    return planned(replace(session, choice=choice, timeline=timeline))
+    return moved_to(session, Moment(session.scored, choice), control=control)
 
 
 def rescored(session: Session, scored: Scored) -> Session:
     """The session on other scores of its model; those before can be brought back by undo."""
     if scored.key != session.key:
         return session
-    before = Moment(session.scored, session.choice)
-    timeline = session.timeline if session.scored is None else session.timeline.after(before, "")
-    return planned(replace(session, scored=scored, timeline=timeline))
+    if session.scored is None:
+        return planned(replace(session, scored=scored))
+    return moved_to(session, Moment(scored, session.choice))
+
+
+def moved_to(session: Session, moment: Moment, *, control: str = "") -> Session:
+    """The session at other scores and another choice, in one step that can be undone.
+
+    Raises `InvalidTarget` where these choose what cannot be.
+    """
+    now = _now(session)
+    if moment.scored is now.scored and moment.choice == now.choice:
+        return session
+    return _at(session, moment, session.timeline.after(now, control))
 
 
 def undone(session: Session) -> Session:
@@ -186,8 +194,7 @@ def undone(session: Session) -> Session:
     past, future = session.timeline.past, session.timeline.future
     if not past:
         raise NotYet("There is nothing to undo.")
-    now = Moment(session.scored, session.choice)
-    return _at(session, past[-1], Timeline(past[:-1], (now, *future)))
+    return _at(session, past[-1], Timeline(past[:-1], (_now(session), *future)))
 
 
 def redone(session: Session) -> Session:
@@ -195,8 +202,11 @@ def redone(session: Session) -> Session:
     past, future = session.timeline.past, session.timeline.future
     if not future:
         raise NotYet("There is nothing to redo.")
-    now = Moment(session.scored, session.choice)
-    return _at(session, future[0], Timeline((*past, now), future[1:]))
+    return _at(session, future[0], Timeline((*past, _now(session)), future[1:]))
+
+
+def _now(session: Session) -> Moment:
+    return Moment(session.scored, session.choice)
 
 
 def _at(session: Session, moment: Moment, timeline: Timeline) -> Session:
@@ -258,9 +268,8 @@ def _gram_statistics(
     """Statistics with Gram matrices, over the text that was scored: a second pass, made only for a repair."""
 
     def observe() -> ta.ActivationStatistics:
-        calibration = _calibration(loaded, scored.text, scored.sampling)
         watch.says("Reading the text again for the repair")
-        return ta.observe(loaded, calibration, gram=True, progress=watch)
+        return ta.observe(loaded, scored.calibration, gram=True, progress=watch)
 
     return registry.gram_statistics(scored, observe)
 
@@ -353,11 +362,7 @@ def redundancy(registry: Registry, session: Session, text: TextSource, watch: Wa
     watch.says("Mapping the redundancy")
     watch(0, len(grid), "points")
 
-    def heed_stop(done: int, total: int, unit: str) -> None:
-        if watch.stop.is_set():
-            raise ta.Cancelled
-
-    for point in ta.sweep(loaded, scored.scores[metric], grid, evaluation, progress=heed_stop):
+    for point in ta.sweep(loaded, scored.scores[metric], grid, evaluation, progress=watch.heed):
         found = replace(found, points=(*found.points, point))
         watch.finds(found)
         watch(len(found.points), len(grid), "points")

@@ -92,6 +92,13 @@ class TestUndo:
         with pytest.raises(NotYet):
             workbench.redone(other)
 
+    def test_other_scores_and_another_choice_are_one_step(self, start):
+        there = session.Moment(scored(seed=1), replace(start.choice, mlp=0.8))
+        moved = workbench.moved_to(start, there)
+        assert (moved.scored, moved.choice) == (there.scored, there.choice)
+        assert workbench.undone(moved).plan == start.plan
+        assert workbench.moved_to(moved, there) is moved
+
     def test_it_is_bounded(self, start):
         changed = start
         for step in range(session.MAX_UNDO + 20):

@@ -25,12 +25,7 @@ def connect(desk: Desk, panels: Panels) -> None:
 
     def on_metric(metric, request: gr.Request):
         def act() -> dict:
-            session = choose(desk.visitor(request), lambda old: replace(old.choice, metric=metric))
-            return {
-                **maps.paint_maps(panels.maps, session),
-                **panels.repaint_marks(session),
-                **panels.repaint_followers(session),
-            }
+            return panels.repaint_plan(choose(desk.visitor(request), lambda old: replace(old.choice, metric=metric)))
 
         return quick(panels, act)
 

@@ -7,9 +7,9 @@ import gradio as gr
 from ui import workbench
 from ui.errors import NotYet
 from ui.events.desk import HEAVY, LIGHT, Desk, Panels, explained, quick, say, watched
-from ui.events.measure import evaluation_text
+from ui.events.measure import plan_and_text
 from ui.pages import compare, redundancy
-from ui.session import Redundancy, Session
+from ui.session import Moment, Redundancy, Session
 
 
 def connect(desk: Desk, panels: Panels) -> None:
@@ -29,7 +29,7 @@ def connect(desk: Desk, panels: Panels) -> None:
             def change(session: Session) -> Session:
                 if result.scored.key != session.key:
                     raise NotYet(f"Result {number} is of {result.scored.key.source}; load that model first.")
-                return workbench.chosen(workbench.rescored(session, result.scored), result.choice)
+                return workbench.moved_to(session, Moment(result.scored, result.choice))
 
             session = desk.sessions.update(owner, change)
             note = f"The controls stand as for result {number}."
@@ -40,9 +40,7 @@ def connect(desk: Desk, panels: Panels) -> None:
     def on_map(measure_on, pasted, request: gr.Request):
         owner = desk.visitor(request)
         try:
-            session = desk.sessions.get(owner)
-            session.need_plan()
-            text = evaluation_text(measure_on, pasted)
+            session, text = plan_and_text(desk, owner, measure_on, pasted)
         except Exception as error:
             yield explained(panels, error)
             return

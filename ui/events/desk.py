@@ -112,7 +112,7 @@ class Panels:
         }
 
     def repaint_plan(self, session: Session) -> dict:
-        """The parts that follow undo and redo, which may bring back other scores."""
+        """The parts that follow another metric, or undo and redo, which may bring back other scores."""
         return {
             **maps.paint(self.maps, session),
             **self.repaint_followers(session),

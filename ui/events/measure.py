@@ -5,7 +5,7 @@ import gradio as gr
 from ui import texts, workbench
 from ui.events.desk import HEAVY, LIGHT, Desk, Panels, explained, say, watched
 from ui.pages import measure
-from ui.session import BUNDLED, Result
+from ui.session import BUNDLED, Result, Session
 from ui.texts import TextSource
 
 _SHOW = """() => {{
@@ -21,9 +21,7 @@ def connect(desk: Desk, panels: Panels) -> None:
     def on_try(measure_on, pasted, prompt, request: gr.Request):
         owner = desk.visitor(request)
         try:
-            session = desk.sessions.get(owner)
-            session.need_plan()
-            text = evaluation_text(measure_on, pasted)
+            session, text = plan_and_text(desk, owner, measure_on, pasted)
         except Exception as error:
             yield explained(panels, error)
             return
@@ -38,9 +36,7 @@ def connect(desk: Desk, panels: Panels) -> None:
     def on_prune(measure_on, pasted, repair, prompt, request: gr.Request):
         owner = desk.visitor(request)
         try:
-            session = desk.sessions.get(owner)
-            session.need_plan()
-            text = evaluation_text(measure_on, pasted)
+            session, text = plan_and_text(desk, owner, measure_on, pasted)
         except Exception as error:
             yield explained(panels, error)
             return
@@ -82,6 +78,13 @@ def connect(desk: Desk, panels: Panels) -> None:
     inputs = [*chosen, panel.repair, panel.prompt]
     panels.status.prune.click(on_prune, inputs, panels.all, **HEAVY).success(None, js=_SHOW_RESULT)
     panel.generate.click(on_generate, panel.prompt, panels.all, **HEAVY)
+
+
+def plan_and_text(desk: Desk, owner: str, measure_on: str, pasted: str) -> tuple[Session, TextSource]:
+    """What measuring a plan needs. Raises `NotYet` without a plan, `WrongInput` without a text."""
+    session = desk.sessions.get(owner)
+    session.need_plan()
+    return session, evaluation_text(measure_on, pasted)
 
 
 def evaluation_text(measure_on: str, pasted: str) -> TextSource:

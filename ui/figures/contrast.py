@@ -4,15 +4,13 @@ import numpy as np
 import plotly.graph_objects as go
 
 import transact as ta
-from ui.figures.frame import ACCENT, GREY, GRID, SECOND, laid_out
+from ui.figures.frame import ACCENT, COLOUR_BAR, GREY, GRID, LEGEND_ABOVE, SECOND, laid_out
 from ui.figures.maps import layer_axis, map_height
 from ui.landscape import Landscape
 
 _DIVERGING = "RdBu"
-_BAR = {"thickness": 10, "outlinewidth": 0, "xpad": 4, "title": {"side": "right"}}
 _SPARSITIES = np.round(np.arange(0.05, 1.0, 0.05), 2)
 _HEIGHT = 260
-_LEGEND = {"orientation": "h", "y": 1.2, "x": 0}
 
 
 def head_differences_figure(compared: ta.CalibrationComparison, names: tuple[str, str]) -> go.Figure:
@@ -85,7 +83,7 @@ def correlation_figure(compared: ta.CalibrationComparison) -> go.Figure:
                 hovertemplate=f"layer %{{x}}: {name} %{{y:.2f}}<extra></extra>",
             )
         )
-    figure.update_layout(showlegend=True, legend=_LEGEND, barmode="group")
+    figure.update_layout(showlegend=True, legend=LEGEND_ABOVE, barmode="group")
     return laid_out(
         figure,
         height=_HEIGHT,
@@ -113,7 +111,7 @@ def overlap_figure(compared: ta.CalibrationComparison) -> go.Figure:
                 hovertemplate=f"{name}: %{{y:.0%}} in common at %{{x:.0%}} removed<extra></extra>",
             )
         )
-    figure.update_layout(showlegend=True, legend=_LEGEND)
+    figure.update_layout(showlegend=True, legend=LEGEND_ABOVE)
     return laid_out(
         figure,
         height=_HEIGHT,
@@ -126,12 +124,12 @@ def overlap_figure(compared: ta.CalibrationComparison) -> go.Figure:
 def _colour(values: np.ndarray, names: tuple[str, str]) -> dict:
     """White where both texts agree; the ends stand for the 98th percentile, so that one outlier hides nothing."""
     size = float(np.nanquantile(np.abs(values), 0.98)) or 1.0
-    title = {**_BAR["title"], "text": f"more on {names[0]} · more on {names[1]}"}
+    title = {"side": "right", "text": f"more on {names[0]} · more on {names[1]}"}
     return {
         "colorscale": _DIVERGING,
         "reversescale": True,
         "zmid": 0,
         "zmin": -size,
         "zmax": size,
-        "colorbar": {**_BAR, "title": title, "tickformat": "+.0%"},
+        "colorbar": {**COLOUR_BAR, "title": title, "tickformat": "+.0%"},
     }

@@ -4,12 +4,11 @@ import numpy as np
 import plotly.graph_objects as go
 
 import transact as ta
-from ui.figures.frame import ACCENT, GREY, GRID, SECOND, SELECTED, laid_out
+from ui.figures.frame import ACCENT, GREY, GRID, LEGEND_ABOVE, SECOND, SELECTED, laid_out
 from ui.landscape import Landscape
 from ui.session import Selection
 
 _HEIGHT = 250
-_LEGEND = {"orientation": "h", "y": 1.2, "x": 0}
 
 
 def layer_heads_figure(landscape: Landscape, plan: ta.PruningPlan | None, selection: Selection) -> go.Figure:
@@ -92,7 +91,7 @@ def layer_channels_figure(landscape: Landscape, plan: ta.PruningPlan | None, sel
             "showgrid": False,
             "fixedrange": True,
         },
-        legend=_LEGEND,
+        legend=LEGEND_ABOVE,
         showlegend=True,
         hovermode="x",  # a click anywhere above a rank means its channel
     )
@@ -126,7 +125,7 @@ def distribution_figure(landscape: Landscape, plan: ta.PruningPlan | None, selec
                 hovertemplate=f"%{{y}} channels near %{{x:.4g}}: {name}<extra></extra>",
             )
         )
-    figure.update_layout(barmode="stack", bargap=0.05, showlegend=True, legend=_LEGEND)
+    figure.update_layout(barmode="stack", bargap=0.05, showlegend=True, legend=LEGEND_ABOVE)
     return laid_out(
         figure,
         height=_HEIGHT,

@@ -3,14 +3,13 @@
 import numpy as np
 import plotly.graph_objects as go
 
-from ui.figures.frame import GREY, laid_out
+from ui.figures.frame import COLOUR_BAR, GREY, laid_out
 from ui.figures.overlay import Overlay, overlay_traces
 from ui.landscape import Landscape
 
 NORMALISATIONS = {"layer": "Each layer by itself", "model": "Whole model"}
 
 _SCALE = "viridis"
-_BAR = {"thickness": 10, "outlinewidth": 0, "xpad": 4}
 _FAINTEST = 0.01
 """Shares below this look alike; the exact score is in the hover text."""
 
@@ -80,7 +79,7 @@ def _normalised(scores: np.ndarray, normalisation: str) -> np.ndarray:
 def _linear_colour(shares: np.ndarray) -> dict:
     """Head scores lie close together, so the scale begins at the lowest, rounded down to a tenth."""
     lowest = np.floor(np.nanmin(shares) * 10) / 10
-    bar = {**_BAR, "title": {"text": "share of the highest", "side": "right"}, "tickformat": ".0%"}
+    bar = {**COLOUR_BAR, "title": {"text": "share of the highest", "side": "right"}, "tickformat": ".0%"}
     return {"colorscale": _SCALE, "zmin": min(lowest, 0.9), "zmax": 1, "colorbar": bar}
 
 
@@ -88,7 +87,7 @@ def _log_colour() -> dict:
     """Channel scores spread over orders of magnitude, so their scale is logarithmic."""
     ticks = np.array([0.01, 0.03, 0.1, 0.3, 1])
     bar = {
-        **_BAR,
+        **COLOUR_BAR,
         "title": {"text": "share of the highest (log)", "side": "right"},
         "tickvals": np.log10(ticks),
         "ticktext": [f"{tick:.0%}" for tick in ticks],

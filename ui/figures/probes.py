@@ -2,7 +2,7 @@
 
 import plotly.graph_objects as go
 
-from ui.figures.frame import ACCENT, GRID, SECOND, laid_out
+from ui.figures.frame import ACCENT, GRID, LEGEND_ABOVE, SECOND, laid_out
 
 
 def probes_figure(probes: tuple[tuple[str, float, float], ...]) -> go.Figure:
@@ -25,7 +25,7 @@ def probes_figure(probes: tuple[tuple[str, float, float], ...]) -> go.Figure:
                 hovertemplate=f"%{{y}}, {name}: %{{x:.0%}} right<extra></extra>",
             )
         )
-    figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.2, "x": 0})
+    figure.update_layout(showlegend=True, legend=LEGEND_ABOVE)
     return laid_out(
         figure,
         height=80 + 34 * len(kinds),

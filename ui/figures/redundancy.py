@@ -4,9 +4,8 @@ import numpy as np
 import plotly.graph_objects as go
 
 import transact as ta
-from ui.figures.frame import laid_out
+from ui.figures.frame import COLOUR_BAR, laid_out
 
-_BAR = {"thickness": 10, "outlinewidth": 0, "xpad": 4}
 _MOST_WORDS = 120
 """Up to so many cells have their perplexity written in them."""
 
@@ -32,7 +31,7 @@ def redundancy_figure(points: tuple[ta.SweepPoint, ...], spec: ta.ModelSpec) -> 
             ygap=2,
             hoverongaps=False,
             hovertemplate="%{y} of attention, %{x} of the channels removed<br>perplexity %{text}<extra></extra>",
-            colorbar={**_BAR, "title": {"text": "perplexity (log)", "side": "right"}, **_ticks(values)},
+            colorbar={**COLOUR_BAR, "title": {"text": "perplexity (log)", "side": "right"}, **_ticks(values)},
         )
     )
     return laid_out(

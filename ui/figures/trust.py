@@ -4,7 +4,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 import transact as ta
-from ui.figures.frame import ACCENT, GRID, SECOND, laid_out
+from ui.figures.frame import ACCENT, COLOUR_BAR, GRID, LEGEND_ABOVE, SECOND, laid_out
 
 
 def agreement_figure(agreement: ta.MetricAgreement) -> go.Figure:
@@ -29,7 +29,7 @@ def agreement_figure(agreement: ta.MetricAgreement) -> go.Figure:
             xgap=2,
             ygap=2,
             hovertemplate="%{y} and %{x}: %{z:.2f}<extra></extra>",
-            colorbar={"thickness": 10, "outlinewidth": 0, "xpad": 4},
+            colorbar=COLOUR_BAR,
         )
     )
     return laid_out(
@@ -66,7 +66,7 @@ def stability_figure(stability: ta.Stability) -> go.Figure:
                 hovertemplate=f"{name}, %{{x}} sequences: %{{y:.1%}} the same<extra></extra>",
             )
         )
-    figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.2, "x": 0})
+    figure.update_layout(showlegend=True, legend=LEGEND_ABOVE)
     return laid_out(
         figure,
         height=240,

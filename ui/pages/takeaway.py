@@ -1,5 +1,6 @@
 """Step 8, take away: the checkpoint, the plan, the lines that come to the same, and a link to the settings."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import gradio as gr
@@ -28,6 +29,7 @@ class TakeawayPanel:
 
 
 def build(session: Session) -> TakeawayPanel:
+    recipe = recipe_of(session)
     gr.HTML(
         "<h2><span>8</span> Take away</h2><p>A checkpoint that stock <code>transformers</code> loads without this "
         "project, or the lines that do the same in Python or in a shell.</p>",
@@ -46,7 +48,7 @@ def build(session: Session) -> TakeawayPanel:
         elem_id="settings-link",
     )
     lines = gr.Code(
-        code_lines(session),
+        _lines(code, recipe),
         language="python",
         label="As code; run it in the project's folder",
         interactive=False,
@@ -54,7 +56,7 @@ def build(session: Session) -> TakeawayPanel:
         max_lines=40,
     )
     shell = gr.Code(
-        command_lines(session),
+        _lines(commands, recipe),
         language="shell",
         label="The same from a shell",
         interactive=False,
@@ -68,22 +70,16 @@ def paint(panel: TakeawayPanel, session: Session) -> dict:
     recipe = recipe_of(session)
     own = recipe is not None and any(is_own(text) for text in (recipe.text, recipe.measured_on) if text is not None)
     return {
-        panel.code: code_lines(session),
-        panel.commands: command_lines(session),
+        panel.code: _lines(code, recipe),
+        panel.commands: _lines(commands, recipe),
         panel.link: link.query(session),
         panel.note: "",
         panel.texts: gr.update(visible=own),
     }
 
 
-def code_lines(session: Session) -> str:
-    recipe = recipe_of(session)
-    return _NO_CODE if recipe is None else code(recipe)
-
-
-def command_lines(session: Session) -> str:
-    recipe = recipe_of(session)
-    return _NO_CODE if recipe is None else commands(recipe)
+def _lines(write: Callable[[Recipe], str], recipe: Recipe | None) -> str:
+    return _NO_CODE if recipe is None else write(recipe)
 
 
 def recipe_of(session: Session) -> Recipe | None:
