@@ -5,6 +5,7 @@
 Every arrow is one function, every value between them is frozen. `masked` tries a plan without cutting.
 """
 
+from transact.allocation import ALLOCATIONS
 from transact.analysis import CalibrationComparison, MetricAgreement, OverlapCurve, agreement, compare_calibrations
 from transact.calibration import CalibrationSet, EvaluationSet
 from transact.checkpoint import SaveReport, save
@@ -25,21 +26,23 @@ from transact.errors import (
 )
 from transact.evaluation import EvalReport, evaluate, perplexity
 from transact.generation import generate
-from transact.importance import METRICS, ImportanceScores, Metric, score
+from transact.importance import METRICS, ImportanceScores, Metric, available_metrics, score
 from transact.loading import LoadedModel, Preflight, load, preflight
+from transact.locks import Locks
 from transact.masking import masked
 from transact.observe import observe, sample_bytes
-from transact.plan import ALLOCATIONS, LayerPlan, Locks, PruningPlan, make_plan
+from transact.plan import LayerPlan, PruningPlan, make_plan
 from transact.probes import Probe, ProbeResult, load_probes, run_probe
 from transact.progress import NO_PROGRESS, Cancelled, Progress
 from transact.reading import Reading, reads
+from transact.search import search_plan
 from transact.sources import BUNDLED
 from transact.spec import LayerShape, ModelSpec
 from transact.speed import Speed, measure_speed
 from transact.stability import Spread, Stability, stability
 from transact.statistics import ActivationStatistics, Moments, Peaks
 from transact.surgery import prune
-from transact.sweep import SweepPoint, sparsity_grid, sweep
+from transact.sweep import SweepPoint, search_split, sparsity_grid, sweep
 from transact.target import PruningTarget
 
 __all__ = [
@@ -90,6 +93,7 @@ __all__ = [
     "SweepPoint",
     "TransactError",
     "agreement",
+    "available_metrics",
     "compare_calibrations",
     "evaluate",
     "generate",
@@ -107,6 +111,8 @@ __all__ = [
     "sample_bytes",
     "save",
     "score",
+    "search_plan",
+    "search_split",
     "sparsity_grid",
     "stability",
     "sweep",

@@ -1,67 +1,116 @@
 """Making up for what is cut, without training and without a tensor that a stock checkpoint lacks.
 
-Least squares: with X the transitional activations [token, channel], W [hidden, channel] the projection that
-reads them and S the kept channels, the new weights minimise ‖X W^T − X_S W'^T‖² + λ‖W' − W_S‖², so
+- bias (FLAP, An et al. 2023, arXiv 2312.11983): b' = b + Σ_{j removed} mean(x_j) W_:j, what the removed channels
+  added on average. Only where the stock class has such a bias; a Llama gains its biases by configuration.
+- least_squares: with X the transitional activations [token, channel], W [hidden, channel] the projection that
+  reads them and S the kept channels, the new weights minimise ‖X W^T − X_S W'^T‖² + λ‖W' − W_S‖², so
 
-    W' = (W G[:, S] + λ W_S) (G[S, S] + λ I)^-1,   G = X^T X,   λ = 1e-3 · mean diagonal of G.
+      W' = (W G[:, S] + λ W_S) (G[S, S] + λ I)^-1,   G = X^T X,   λ = 1e-3 · mean diagonal of G.
 
-The remaining channels take over what they share with the removed ones. Solved in float64.
+  The remaining channels take over what they share with the removed ones.
+- best: least squares module by module on the already cut prefix (`transact.sequential`), then two closed-form
+  steps over the whole network (`transact.correction`). Runs the model on the calibration tokens.
+
+The first two follow from the statistics alone, with no forward pass. Solved in float64.
 """
 
 from typing import Protocol
 
 import torch
 
+from transact.calibration import CalibrationSet
 from transact.errors import InvalidOption, InvalidPlan
+from transact.families import Family
 from transact.loading import DTYPES, LoadedModel
-from transact.observe import ActivationStatistics
+from transact.plan import PruningPlan
+from transact.slicing import Reading, Site
+from transact.solving import least_squares
+from transact.statistics import ActivationStatistics
 
-COMPENSATIONS = ("none", "least_squares")
+__all__ = ["COMPENSATIONS", "Refit", "calibration_tokens", "least_squares", "needs_bias", "refit_for"]
+
+COMPENSATIONS = ("none", "bias", "least_squares", "best")
 """Ways to make up for what is cut."""
-
-_RIDGE = 1e-3
-"""λ as a share of the Gram matrix's mean diagonal: pulls directions that the text never used to what they were."""
 
 
 class Refit(Protocol):
-    def __call__(self, site: str, layer: int, weight: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-        """The new weight [hidden, kept] for `weight` [hidden, channel] of `site` ("attention" or "mlp")."""
+    def __call__(self, site: Site, layer: int, old: torch.nn.Linear, kept: torch.Tensor) -> Reading:
+        """What takes the place of `old` where of its input the channels `kept` are left."""
 
 
 def refit_for(compensation: str, loaded: LoadedModel, statistics: ActivationStatistics | None) -> Refit:
-    """The refit of that name. Raises `InvalidOption` or `InvalidPlan` for statistics it cannot work from."""
+    """The refit of that name, one of those that need no forward pass.
+
+    Raises `InvalidOption` or `InvalidPlan` for statistics it cannot work from.
+    """
     if compensation == "none":
-        return lambda site, layer, weight, kept: weight[:, kept]
-    if statistics is None or statistics.mlp[0].gram is None:
+        return lambda site, layer, old, kept: Reading(old.weight[:, kept], old.bias)
+    if statistics is None or (compensation == "least_squares" and statistics.mlp[0].gram is None):
+        if compensation == "bias":
+            raise InvalidOption("Bias repair works from means. Pass statistics=observe(loaded, calibration).")
         raise InvalidOption(
             "Least-squares repair works from Gram matrices. Pass statistics=observe(loaded, calibration, gram=True)."
         )
+    _check_same_model(loaded, statistics)
+    # the base's files may hold fewer bits than memory does; rounding now lets the result be saved as
+    # small as its base, with exactly the weights that were measured
+    rounding = DTYPES[loaded.stored_dtype]
+
+    def least_squares_refit(site: Site, layer: int, old: torch.nn.Linear, kept: torch.Tensor) -> Reading:
+        gram = getattr(statistics, site)[layer].gram
+        new = least_squares(old.weight, gram.to(old.weight.device), kept)
+        return Reading(new.to(rounding).to(old.weight.dtype), old.bias)
+
+    def bias_refit(site: Site, layer: int, old: torch.nn.Linear, kept: torch.Tensor) -> Reading:
+        weight = old.weight[:, kept]
+        means = getattr(statistics, site)[layer].sums / statistics.num_tokens
+        removed = torch.ones(len(means), dtype=torch.bool, device=old.weight.device)
+        removed[kept] = False
+        if not removed.any():
+            return Reading(weight, old.bias)
+        added = old.weight[:, removed].double() @ means.to(old.weight.device)[removed]
+        bias = added if old.bias is None else old.bias.double() + added
+        return Reading(weight, bias.to(rounding).to(old.weight.dtype))
+
+    return bias_refit if compensation == "bias" else least_squares_refit
+
+
+def needs_bias(plan: PruningPlan, family: Family) -> tuple[bool, bool]:
+    """Whether bias repair of that plan wants a bias behind attention, and behind the MLP.
+
+    Raises `InvalidOption`, with the reason, where the family's stock class cannot have it.
+    """
+    pairs = list(zip(plan.layers, plan.dense_spec.layers, strict=True))
+    wanted = (
+        any(len(kept.kept_head_groups) < shape.num_key_value_heads for kept, shape in pairs),
+        any(len(kept.kept_channels) < shape.intermediate_size for kept, shape in pairs),
+    )
+    for want, possible, where in zip(
+        wanted, (family.output_bias, family.mlp_bias), ("attention output", "MLP output"), strict=True
+    ):
+        if want and not possible:
+            raise InvalidOption(
+                f"Bias repair needs a bias behind the {where}, which {family.label}'s stock class cannot hold. "
+                'Choose compensation="least_squares" or "best": they need no new tensor.'
+            )
+    return wanted
+
+
+def calibration_tokens(loaded: LoadedModel, statistics: ActivationStatistics | None) -> CalibrationSet:
+    """The text that the statistics were made from, for work that runs the model on it again."""
+    if statistics is None:
+        raise InvalidOption(
+            "This runs the model on its calibration text. Pass statistics=observe(loaded, calibration, gram=True)."
+        )
+    _check_same_model(loaded, statistics)
+    if statistics.tokens is None:
+        raise InvalidOption(
+            "These statistics do not hold the calibration tokens they were made from (a file of statistics never "
+            "does), and this runs the model on them again. Pass statistics=observe(loaded, calibration, gram=True)."
+        )
+    return statistics.tokens
+
+
+def _check_same_model(loaded: LoadedModel, statistics: ActivationStatistics) -> None:
     if statistics.fingerprint != loaded.fingerprint:
         raise InvalidPlan("These statistics were recorded on another model. Observe this model first.")
-
-    def refit(site: str, layer: int, weight: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-        gram = getattr(statistics, site)[layer].gram
-        new = least_squares(weight, gram.to(weight.device), kept)
-        # the base's files may hold fewer bits than memory does; rounding now lets the result be saved as
-        # small as its base, with exactly the weights that were measured
-        return new.to(DTYPES[loaded.stored_dtype]).to(weight.dtype)
-
-    return refit
-
-
-def least_squares(weight: torch.Tensor, gram: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """W' of the formula above: `weight` [hidden, channel], `gram` float64 [channel, channel], `kept` indices.
-
-    Returns [hidden, kept] in the dtype of `weight`.
-    """
-    if len(kept) == weight.shape[1]:
-        return weight[:, kept]
-    full = weight.double()
-    ridge = _RIDGE * gram.diagonal().mean()
-    if ridge == 0:  # the text never moved any channel: nothing to learn from
-        return weight[:, kept]
-    inner = gram[kept][:, kept]
-    inner.diagonal().add_(ridge)
-    outer = full @ gram[:, kept] + ridge * full[:, kept]
-    factor = torch.linalg.cholesky(inner)
-    return torch.cholesky_solve(outer.T, factor).T.to(weight.dtype)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from transact.calibration import Batch, EvaluationSet
+from transact.calibration import Batch, EvaluationSet, TokenSet
 from transact.errors import InvalidText, NonFiniteActivations
 from transact.generation import encode_prompt, generate
 from transact.loading import DTYPES, LoadedModel
@@ -63,7 +63,7 @@ class EvalReport:
         return dataclasses.asdict(self)
 
 
-def perplexity(loaded: LoadedModel, evaluation: EvaluationSet, *, progress: Progress = NO_PROGRESS) -> float:
+def perplexity(loaded: LoadedModel, evaluation: TokenSet, *, progress: Progress = NO_PROGRESS) -> float:
     """exp of the mean negative log-likelihood over all real next-token predictions.
 
     Raises `InvalidText` where there is nothing to predict, `NonFiniteActivations` for NaN losses.
@@ -153,7 +153,7 @@ def _clustered_error(deviations: torch.Tensor, counts: torch.Tensor) -> float | 
     return float((samples / (samples - 1) * deviations.square().sum()).sqrt() / counts.sum())
 
 
-def _measure_losses(loaded: LoadedModel, evaluation: EvaluationSet, progress: Progress) -> _Losses:
+def _measure_losses(loaded: LoadedModel, evaluation: TokenSet, progress: Progress) -> _Losses:
     sums = torch.zeros(evaluation.num_samples, dtype=torch.float64)
     for batch, rows, targets in _predictions(loaded, evaluation, progress):
         logits = _logits(loaded, batch, rows)
@@ -188,7 +188,7 @@ def _compare(loaded: LoadedModel, reference: LoadedModel, evaluation: Evaluation
 
 
 def _predictions(
-    loaded: LoadedModel, evaluation: EvaluationSet, progress: Progress
+    loaded: LoadedModel, evaluation: TokenSet, progress: Progress
 ) -> Iterator[tuple[Batch, torch.Tensor, torch.Tensor]]:
     """Batches with `rows` bool [sample, seq], the positions that predict a real token, and those tokens."""
     if evaluation.num_predictions < 1:
@@ -219,7 +219,7 @@ def _samples(batch: Batch, rows: torch.Tensor) -> torch.Tensor:
     return torch.tensor(batch.indices)[:, None].expand_as(rows)[rows]
 
 
-def _checked(sums: torch.Tensor, evaluation: EvaluationSet) -> _Losses:
+def _checked(sums: torch.Tensor, evaluation: TokenSet) -> _Losses:
     if not bool(sums.isfinite().all()):
         raise NonFiniteActivations(
             "The model's loss is NaN or infinite on this text. The weights may be damaged; if not, load the model "

@@ -24,6 +24,7 @@ class Family:
     `heads_divide_hidden`: the configuration class refuses head counts that do not divide `hidden_size`.
     `compact_without_bias`, `compact_with_bias`: the model type that computes the same function from the
     same tensor names and takes any head count; None where there is none.
+    `residual_multiplier`: the configuration key of what a module's output is scaled with; None where nothing is.
     """
 
     model_type: str
@@ -34,6 +35,7 @@ class Family:
     heads_divide_hidden: bool = False
     compact_without_bias: str | None = None
     compact_with_bias: str | None = None
+    residual_multiplier: str | None = None
     layers: str = "model.layers"
     embeddings: str = "model.embed_tokens"
     query: str = "self_attn.q_proj"
@@ -63,6 +65,7 @@ FAMILIES: dict[str, Family] = {
         Family(
             "granite",
             "Granite",
+            residual_multiplier="residual_multiplier",
             qkv_bias="attention_bias",
             output_bias="attention_bias",
             mlp_bias="mlp_bias",

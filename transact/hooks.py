@@ -1,4 +1,4 @@
-"""Functions on the inputs of modules, for the length of a `with` block and in the calling thread alone.
+"""Functions on the inputs, or on the calls, of modules, for a `with` block and in the calling thread alone.
 
 Weights are shared between visitors, so a hook that another thread set must not touch this thread's forward
 pass: every hook acts only in the thread that opened the block.
@@ -12,6 +12,8 @@ import torch
 
 InputFunction = Callable[[torch.Tensor], torch.Tensor | None]
 """Takes a module's input; returns what to use instead, or None to leave it."""
+CallFunction = Callable[[torch.Tensor, torch.Tensor], None]
+"""Takes a module's input and its output."""
 
 
 @contextmanager
@@ -31,4 +33,22 @@ def on_inputs(functions: Iterable[tuple[torch.nn.Module, InputFunction]]) -> Ite
     with ExitStack() as stack:
         for module, function in functions:
             stack.callback(module.register_forward_pre_hook(bound(function)).remove)
+        yield
+
+
+@contextmanager
+def on_calls(functions: Iterable[tuple[torch.nn.Module, CallFunction]]) -> Iterator[None]:
+    """Call each function on its module's first positional input and its output; else as `on_inputs`."""
+    owner = threading.get_ident()
+
+    def bound(function: CallFunction):
+        def hook(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+            if threading.get_ident() == owner:
+                function(inputs[0], output)
+
+        return hook
+
+    with ExitStack() as stack:
+        for module, function in functions:
+            stack.callback(module.register_forward_hook(bound(function)).remove)
         yield

@@ -7,6 +7,9 @@ With x_j a channel of a transitional activation, s_j = sqrt(Σ_tokens x_j²), an
 - wanda (Wanda-sp, Sun et al. 2023 and An et al. 2023): Σ_i |W_ij| · s_j.
 - fluctuation (WIFV of FLAP, An et al. 2023, arXiv 2312.11983): Var_tokens(x_j) · ‖W_:j‖².
 - magnitude: ‖W_:j‖.
+- taylor (the paper's other scorer, and LLM-Pruner's, Ma et al. 2023, arXiv 2305.11627): Σ |weight · gradient| over
+  the weights that go with the channel, biases left out; from statistics observed with `taylor=True`. See
+  `transact.taylor` for whose absolute values.
 - random: uniform in [0, 1), seeded; the floor that any metric must beat.
 
 For all but transact a head scores the sum over its channels. A head group scores the mean of its heads.
@@ -17,7 +20,7 @@ from dataclasses import dataclass
 
 import torch
 
-from transact.errors import InvalidPlan, choice
+from transact.errors import InvalidOption, InvalidPlan, choice
 from transact.loading import LoadedModel
 from transact.observe import ActivationStatistics, Moments
 from transact.spec import ModelSpec
@@ -37,13 +40,17 @@ class Site:
 
 @dataclass(frozen=True)
 class Metric:
-    """A way to score channels. `channel_scores` maps a `Site` and a seeded generator to float64 [channel]."""
+    """A way to score channels. `channel_scores` maps a `Site` and a seeded generator to float64 [channel].
+
+    `needs_gradients`: it works from statistics observed with `taylor=True` alone; see `available_metrics`.
+    """
 
     name: str
     label: str
     summary: str
     channel_scores: Callable[[Site, torch.Generator], torch.Tensor]
     head_scores: Callable[[torch.Tensor], torch.Tensor]
+    needs_gradients: bool = False
 
 
 def _sum_over_channels(channels: torch.Tensor) -> torch.Tensor:
@@ -72,6 +79,10 @@ def _magnitude(site: Site, generator: torch.Generator) -> torch.Tensor:
     return _column_norms(site.weight)
 
 
+def _taylor(site: Site, generator: torch.Generator) -> torch.Tensor:
+    return site.moments.taylor
+
+
 def _random(site: Site, generator: torch.Generator) -> torch.Tensor:
     return torch.rand(site.weight.shape[1], dtype=torch.float64, generator=generator)
 
@@ -92,6 +103,14 @@ METRICS: dict[str, Metric] = {
             "variance of the activation times its weights",
             _fluctuation,
             _sum_over_channels,
+        ),
+        Metric(
+            "taylor",
+            "Weight × gradient (Taylor)",
+            "what the loss would change, to first order",
+            _taylor,
+            _sum_over_channels,
+            needs_gradients=True,
         ),
         Metric("magnitude", "Weight magnitude", "weights alone, no text", _magnitude, _sum_over_channels),
         Metric("random", "Random (the floor)", "chance, seeded", _random, _sum_over_channels),
@@ -150,15 +169,26 @@ class ImportanceScores:
         return cls.from_channels("random", attention, mlp, spec, fingerprint=spec.fingerprint, calibration="none")
 
 
+def available_metrics(statistics: ActivationStatistics) -> tuple[str, ...]:
+    """Names of the metrics that these statistics can be scored by, in the order of `METRICS`."""
+    with_gradients = statistics.mlp[0].taylor is not None
+    return tuple(name for name, metric in METRICS.items() if with_gradients or not metric.needs_gradients)
+
+
 def score(
     loaded: LoadedModel, statistics: ActivationStatistics, *, metric: str = "transact", seed: int = 0
 ) -> ImportanceScores:
     """Scores of every head, group and channel by the named metric; no forward pass.
 
-    `seed` matters to `random` alone. Raises `InvalidOption` for an unknown metric, `InvalidPlan` for the
-    statistics of another model.
+    `seed` matters to `random` alone. Raises `InvalidOption` for an unknown metric and for one that these
+    statistics do not allow (see `available_metrics`), `InvalidPlan` for the statistics of another model.
     """
     chosen = METRICS[choice(metric, METRICS, "metric")]
+    if metric not in available_metrics(statistics):
+        raise InvalidOption(
+            f"The metric {metric!r} works from gradients, which these statistics lack. Observe with taylor=True, or "
+            f"choose one of {', '.join(available_metrics(statistics))}."
+        )
     if statistics.fingerprint != loaded.fingerprint:
         raise InvalidPlan("These statistics were recorded on another model. Score this model first.")
     generator = torch.Generator().manual_seed(seed)

@@ -6,6 +6,7 @@ from these and from the weights, so switching metrics needs no second pass.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -13,10 +14,14 @@ from transact.calibration import Batch, CalibrationSet
 from transact.errors import InvalidOption, NonFiniteActivations, NotEnoughMemory
 from transact.hooks import on_inputs
 from transact.loading import LoadedModel, free_bytes
-from transact.progress import NO_PROGRESS, Progress
+from transact.progress import NO_PROGRESS, Progress, part
 from transact.running import RealTokens, RunningMoments, RunningPeaks, channels, head_norms
 from transact.spec import ModelSpec
 from transact.statistics import ActivationStatistics, CalibrationRecord, Moments, Peaks
+from transact.taylor import gradient_products
+
+TOKENS_IN_CACHE = 1024
+"""Tokens of a batch on a CPU: more do not stay in the processor's cache, and take longer each (measured)."""
 
 __all__ = ["ActivationStatistics", "CalibrationRecord", "Moments", "Peaks", "gram_bytes", "observe", "sample_bytes"]
 
@@ -26,6 +31,7 @@ def observe(
     calibration: CalibrationSet,
     *,
     gram: bool = False,
+    taylor: bool = False,
     samples: bool = False,
     top_k: int = 0,
     batch_size: int = 8,
@@ -33,18 +39,21 @@ def observe(
 ) -> ActivationStatistics:
     """Run the calibration text through the decoder and sum up its transitional activations.
 
-    The output head is not computed; padding never counts. Progress is in tokens and may raise `Cancelled` at
+    The output head is not computed; padding never counts. At most `batch_size` samples pass at a time, on a CPU
+    fewer where they are long. Progress is in tokens and may raise `Cancelled` at
     any layer. The model is unchanged afterwards, also when the pass fails.
 
     - `gram=True` also sums X^T X of every site, which least-squares repair needs.
+    - `taylor=True` also takes the gradient of the loss, in a pass of its own, for the metric of that name: see
+      `transact.taylor`. Every token then counts twice in the progress, and scores depend a little on `batch_size`.
     - `samples=True` also keeps the sums of every sample, for `ActivationStatistics.subset` and `stability`.
     - `top_k` > 0 also keeps, for every head (the norm over head_dim at a token) and every MLP channel (the size
       of its activation), the `top_k` samples where it is largest and the token where it is, for `reads`; all of
       the samples if there are fewer.
 
     Raises `NonFiniteActivations`, naming the layer, `InvalidText` for ids outside the vocabulary,
-    `InvalidOption` for a number out of range, and `NotEnoughMemory` where the Gram matrices or the sums of
-    every sample would not fit.
+    `InvalidOption` for a number out of range, and `NotEnoughMemory` where the Gram matrices, the sums of every
+    sample or the backward pass would not fit.
     """
     if batch_size < 1:
         raise InvalidOption(f"batch_size is {batch_size}; give a whole number from 1.")
@@ -53,18 +62,27 @@ def observe(
     calibration.check_vocabulary(loaded.spec.vocab_size)
     num_samples = calibration.num_samples if samples else 0
     _check_fits(loaded, gram, num_samples)
-    pass_ = _Pass(loaded, calibration.num_tokens, progress, gram=gram, num_samples=num_samples, top_k=top_k)
+    watch = part(progress, 0, 2) if taylor else progress
+    pass_ = _Pass(loaded, calibration.num_tokens, watch, gram=gram, num_samples=num_samples, top_k=top_k)
+    max_tokens = TOKENS_IN_CACHE if loaded.device.type == "cpu" else None
     with torch.inference_mode(), on_inputs(pass_.functions()):
-        for batch in calibration.batches(batch_size=batch_size):
+        for batch in calibration.batches(batch_size=batch_size, max_tokens=max_tokens):
             pass_.run(batch)
+    attention = tuple(sums.result() for sums in pass_.attention)
+    mlp = tuple(sums.result() for sums in pass_.mlp)
+    if taylor:
+        products = gradient_products(loaded, calibration, batch_size=batch_size, progress=part(progress, 1, 2))
+        attention = tuple(replace(sums, taylor=each.attention) for sums, each in zip(attention, products, strict=True))
+        mlp = tuple(replace(sums, taylor=each.mlp) for sums, each in zip(mlp, products, strict=True))
     return ActivationStatistics(
-        attention=tuple(sums.result() for sums in pass_.attention),
-        mlp=tuple(sums.result() for sums in pass_.mlp),
+        attention=attention,
+        mlp=mlp,
         num_tokens=calibration.num_tokens,
         calibration=CalibrationRecord.of(calibration),
         fingerprint=loaded.fingerprint,
         dtype=str(loaded.dtype).removeprefix("torch."),
         sample_tokens=calibration.lengths if samples else (),
+        tokens=calibration,
         head_peaks=tuple(peaks.result() for peaks in pass_.head_peaks),
         channel_peaks=tuple(peaks.result() for peaks in pass_.channel_peaks),
     )
@@ -123,7 +141,6 @@ class _Pass:
         self.progress = progress
         self.total = num_tokens
         self.done = 0
-        self.precision = torch.float64 if loaded.dtype == torch.float64 else torch.float32
         layers, head_dim, device = loaded.spec.layers, loaded.spec.head_dim, loaded.device
 
         def moments(num_channels: int) -> RunningMoments:
@@ -159,13 +176,15 @@ class _Pass:
     def run(self, batch: Batch) -> None:
         device = self.loaded.device
         lengths = tuple(batch.mask.sum(dim=1).tolist())
-        self.tokens = RealTokens(batch.mask.to(device, self.precision), lengths, batch.indices)
+        self.tokens = RealTokens(batch.mask.to(device), lengths, batch.indices)
         self.loaded.model.base_model(input_ids=batch.input_ids.to(device), use_cache=False)
         self.done += sum(lengths)
         self._check_finite()
         self.progress(self.done, self.total, "tokens")
 
     def _check_finite(self) -> None:
+        if bool(torch.cat([sums.totals.flatten() for sums in (*self.attention, *self.mlp)]).isfinite().all()):
+            return
         for index, pair in enumerate(zip(self.attention, self.mlp, strict=True)):
             for name, sums in zip(("attention", "MLP"), pair, strict=True):
                 if not bool(sums.totals.isfinite().all()):

@@ -4,19 +4,17 @@ A plan is a value. It can be looked at, compared, stored as JSON, tried behind m
 """
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
-from transact.errors import InvalidPlan, InvalidTarget, choice
+from transact.allocation import ALLOCATIONS, KEEP_HIGHEST
+from transact.errors import InvalidPlan, choice
 from transact.importance import ImportanceScores
+from transact.locks import NO_LOCKS, Locks
 from transact.spec import LayerShape, ModelSpec, digest
 from transact.target import PruningTarget
-
-ALLOCATIONS = ("uniform",)
-"""How a target is shared among layers; tuples in the target are manual allocation."""
 
 _FORMAT = "transact-plan"
 _VERSION = 1
@@ -36,35 +34,6 @@ class LayerPlan:
         """Query heads of the kept groups, sorted."""
         size = self.group_size
         return tuple(head for group in self.kept_head_groups for head in range(group * size, (group + 1) * size))
-
-
-@dataclass(frozen=True)
-class Locks:
-    """Units that are kept or removed whatever their score, as (layer, index) pairs."""
-
-    keep_head_groups: frozenset[tuple[int, int]] = frozenset()
-    remove_head_groups: frozenset[tuple[int, int]] = frozenset()
-    keep_channels: frozenset[tuple[int, int]] = frozenset()
-    remove_channels: frozenset[tuple[int, int]] = frozenset()
-
-    def to_dict(self) -> dict[str, list[list[int]]]:
-        """JSON-able: for each of the four names its [layer, index] pairs, sorted."""
-        return {name: sorted(map(list, getattr(self, name))) for name in self.__dataclass_fields__}
-
-    @classmethod
-    def from_dict(cls, values: dict) -> "Locks":
-        """The inverse of `to_dict`; a name that is left out locks nothing. Raises `InvalidTarget` for anything else."""
-        names = tuple(cls.__dataclass_fields__)
-        if not isinstance(values, dict) or not set(values) <= set(names):
-            given = ", ".join(map(repr, values)) if isinstance(values, dict) else f"a {type(values).__name__}"
-            raise InvalidTarget(f"Locks are an object with the names {', '.join(names)}; given was {given}.")
-        for name, pairs in values.items():
-            if not isinstance(pairs, list) or not all(map(_is_pair, pairs)):
-                raise InvalidTarget(f"{name} must be a list of [layer, index] pairs of whole numbers, as [[0, 2]].")
-        return cls(**{name: frozenset((layer, index) for layer, index in pairs) for name, pairs in values.items()})
-
-
-NO_LOCKS = Locks()
 
 
 @dataclass(frozen=True)
@@ -229,7 +198,14 @@ def make_plan(
     allocation: str = "uniform",
     locks: Locks | None = None,
 ) -> PruningPlan:
-    """Keep the highest scores in every layer; on a tie the lower index stays.
+    """Keep the highest scores; on a tie the lower layer, then the lower index stays.
+
+    - `"uniform"`: in every layer as many as the target says.
+    - `"global"`: in the whole model as many head groups and as many channels as the target says for all layers
+      together, so that parameters and KV cache are those of the uniform plan. A unit competes with its share of its
+      layer, s_j / Σ_i s_i: activations grow with depth, so raw scores would compare layers rather than units, and of
+      the standardisations tried (z-scores as FLAP's among them) the share lost least after repair. Every layer
+      keeps at least `GLOBAL_FLOOR` of its own count, rounded up.
 
     `spec` is the model that the scores belong to. Raises `InvalidPlan` if it is not, `InvalidTarget` for
     counts that a layer does not have or locks that contradict them, `InvalidOption` for an allocation.
@@ -239,21 +215,22 @@ def make_plan(
         raise InvalidPlan("These scores belong to a model of other shapes. Score this model first.")
     locks = locks or NO_LOCKS
     shapes = target.per_layer(spec)
-    groups = _keep_highest(
+    keep_highest = KEEP_HIGHEST[allocation]
+    groups = keep_highest(
         [layer.numpy() for layer in scores.head_groups],
         [shape.num_key_value_heads for shape in shapes],
         locks.keep_head_groups,
         locks.remove_head_groups,
         "head groups",
     )
-    channels = _keep_highest(
+    channels = keep_highest(
         [layer.numpy() for layer in scores.mlp_channels],
         [shape.intermediate_size for shape in shapes],
         locks.keep_channels,
         locks.remove_channels,
         "channels",
     )
-    manual = isinstance(target.keep_head_groups, tuple) or isinstance(target.keep_channels, tuple)
+    by_layer = isinstance(target.keep_head_groups, tuple) or isinstance(target.keep_channels, tuple)
     return PruningPlan(
         layers=tuple(
             LayerPlan(kept_groups, kept_channels, spec.group_size)
@@ -263,7 +240,7 @@ def make_plan(
         fingerprint=scores.fingerprint,
         metric=scores.metric,
         calibration=scores.calibration,
-        allocation="manual" if manual else allocation,
+        allocation="manual" if by_layer and allocation == "uniform" else allocation,
         requested=target.requested,
     )
 
@@ -275,54 +252,6 @@ def _costs(spec: ModelSpec) -> dict[str, int]:
         "kv_bytes_per_token": spec.kv_bytes_per_token(),
         "checkpoint_bytes": spec.checkpoint_bytes(),
     }
-
-
-def _keep_highest(
-    scores: list[np.ndarray],
-    counts: list[int],
-    keep: Iterable[tuple[int, int]],
-    remove: Iterable[tuple[int, int]],
-    what: str,
-) -> list[tuple[int, ...]]:
-    """Per layer, the sorted indices of the `count` highest scores, locks first."""
-    locked: dict[int, dict[int, float]] = {}
-    for pairs, value in ((keep, np.inf), (remove, -np.inf)):
-        for layer, index in pairs:
-            if not (0 <= layer < len(scores) and 0 <= index < len(scores[layer])):
-                raise InvalidTarget(f"A lock names layer {layer}, {what} {index}, which the model does not have.")
-            if locked.setdefault(layer, {}).setdefault(index, value) != value:
-                raise InvalidTarget(f"Layer {layer}, {what} {index} is locked both to stay and to go. Free it.")
-    kept = []
-    for layer, (values, count) in enumerate(zip(scores, counts, strict=True)):
-        if not np.isfinite(values).all():
-            raise InvalidPlan(f"Layer {layer} has scores that are NaN or infinite. Score the model again.")
-        if layer in locked:
-            values = values.copy()
-            values[list(locked[layer])] = list(locked[layer].values())
-            staying = int(np.sum(values == np.inf))
-            going = int(np.sum(values == -np.inf))
-            if not staying <= count <= len(values) - going:
-                raise InvalidTarget(
-                    f"Layer {layer} is to keep {count} of {len(values)} {what}, but {staying} are locked to stay "
-                    f"and {going} to go. Change the number or free some locks."
-                )
-        kept.append(_highest(values, count))
-    return kept
-
-
-def _highest(values: np.ndarray, count: int) -> tuple[int, ...]:
-    """Sorted indices of the `count` highest values; partitioning finds the threshold in linear time."""
-    if count == len(values):
-        return tuple(range(count))
-    threshold = np.partition(values, len(values) - count)[len(values) - count]
-    chosen = values > threshold
-    ties = np.flatnonzero(values == threshold)
-    chosen[ties[: count - int(chosen.sum())]] = True
-    return tuple(np.flatnonzero(chosen).tolist())
-
-
-def _is_pair(value) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(type(number) is int for number in value)
 
 
 def _indices(values: list, available: int) -> tuple[int, ...]:

@@ -14,3 +14,12 @@ class Progress(Protocol):
 
 def NO_PROGRESS(done: int, total: int, unit: str) -> None:
     """The null object: nobody watches and nobody stops the work."""
+
+
+def part(progress: Progress, number: int, count: int) -> Progress:
+    """Progress of one of `count` equal pieces of work, told as progress of the whole."""
+
+    def watch(done: int, total: int, unit: str) -> None:
+        progress(number * total + done, count * total, unit)
+
+    return watch

@@ -66,10 +66,15 @@ def stability(
     drawn with replacement. Plans are uniform, or by layer as `target` says. A size's draws depend on `seed`
     and on nothing else that is asked for. Progress is in resamples.
 
-    Raises `InvalidOption` for statistics that were not observed with `samples=True`, for an unknown metric and
-    for numbers out of range, `InvalidPlan` and `InvalidTarget` as `score` and `make_plan` do.
+    Raises `InvalidOption` for statistics that were not observed with `samples=True`, for an unknown metric, for
+    one that needs gradients and for numbers out of range, `InvalidPlan` and `InvalidTarget` as `score` and
+    `make_plan` do.
     """
-    choice(metric, METRICS, "metric")
+    if METRICS[choice(metric, METRICS, "metric")].needs_gradients:
+        raise InvalidOption(
+            f"The metric {metric!r} works from gradients of whole batches, not to be drawn sample by sample. Choose "
+            f"one of {', '.join(name for name, each in METRICS.items() if not each.needs_gradients)}."
+        )
     statistics.check_samples()
     available = len(statistics.sample_tokens)
     asked = _sizes(sizes, available)

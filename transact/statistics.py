@@ -24,8 +24,9 @@ class Moments:
     """Σ x and Σ x² of one site over the real tokens, float64 [channel].
 
     `gram` = X^T X, float64 [channel, channel]; `sample_sums` and `sample_square_sums`: the same two sums of
-    every sample, float32 [sample, channel], in the order of the calibration set. All three are None unless
-    asked for.
+    every sample, float32 [sample, channel], in the order of the calibration set; `taylor`: |weight · gradient|
+    summed over the weights that go with a channel, float64 [channel] (see `transact.taylor`). All four are None
+    unless asked for.
     """
 
     sums: torch.Tensor
@@ -33,6 +34,7 @@ class Moments:
     gram: torch.Tensor | None = None
     sample_sums: torch.Tensor | None = None
     sample_square_sums: torch.Tensor | None = None
+    taylor: torch.Tensor | None = None
 
     def norms(self) -> torch.Tensor:
         """sqrt(Σ_tokens x²), float64 [channel]."""
@@ -113,6 +115,9 @@ class ActivationStatistics:
 
     `sample_tokens`: real tokens of each sample, empty unless observed with `samples=True`. `head_peaks[layer]`
     and `channel_peaks[layer]`: where each unit was strongest, empty unless observed with `top_k`.
+
+    `tokens`: the calibration set itself (8 bytes a token), so that `search_plan` and the best repair can run the
+    model on it again. It is never saved: statistics that were read from a file have None.
     """
 
     attention: tuple[Moments, ...]
@@ -124,6 +129,7 @@ class ActivationStatistics:
     sample_tokens: tuple[int, ...] = ()
     head_peaks: tuple[Peaks, ...] = ()
     channel_peaks: tuple[Peaks, ...] = ()
+    tokens: CalibrationSet | None = None
 
     def check_samples(self) -> None:
         """Raise `InvalidOption` unless the sums of every sample are there."""
@@ -137,9 +143,9 @@ class ActivationStatistics:
         """The statistics of some of the samples, without a forward pass.
 
         `indices` count in the order of the calibration set; one that is repeated counts as often as it is
-        given (a bootstrap). All samples once give the totals within the accuracy of float32. Gram matrices and
-        peaks belong to the whole set and are left out. Raises `InvalidOption` for statistics that were not
-        observed with `samples=True`, for no index and for one that there is not.
+        given (a bootstrap). All samples once give the totals within the accuracy of float32. Gram matrices,
+        gradients and peaks belong to the whole set and are left out. Raises `InvalidOption` for statistics that
+        were not observed with `samples=True`, for no index and for one that there is not.
         """
         self.check_samples()
         available = len(self.sample_tokens)
@@ -159,7 +165,14 @@ class ActivationStatistics:
             sample_tokens=tokens,
             head_peaks=(),
             channel_peaks=(),
+            tokens=self._tokens(chosen),
         )
+
+    def _tokens(self, chosen: list[int]) -> CalibrationSet | None:
+        if self.tokens is None:
+            return None
+        rows = list(self.tokens.rows())
+        return CalibrationSet.from_sequences([rows[index] for index in chosen], name=self.tokens.name)
 
     def _record(self, chosen: list[int], tokens: tuple[int, ...]) -> CalibrationRecord:
         whole = self.calibration

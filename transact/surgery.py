@@ -5,12 +5,19 @@ from dataclasses import replace
 
 import torch
 
-from transact.compensation import COMPENSATIONS, Refit, refit_for
+from transact.compensation import COMPENSATIONS, calibration_tokens, needs_bias, refit_for
+from transact.correction import correct
 from transact.errors import choice
 from transact.loading import LoadedModel
 from transact.observe import ActivationStatistics
-from transact.plan import Cut, LayerPlan, PruningPlan
+from transact.plan import Cut, PruningPlan
+from transact.progress import NO_PROGRESS, Progress, part
+from transact.sequential import SITES, refit
+from transact.slicing import kept_positions, reading_projection, reading_role, writing_projections
+from transact.solving import Normal
 from transact.spec import ModelSpec
+
+_BATCH = 8
 
 
 def prune(
@@ -19,67 +26,113 @@ def prune(
     *,
     compensation: str = "none",
     statistics: ActivationStatistics | None = None,
+    progress: Progress = NO_PROGRESS,
 ) -> LoadedModel:
     """Cut the plan into a copy of the model; `loaded` is untouched and shares no weight with the result.
 
     Removing a head group removes its rows of the query, key and value projections (and biases) and its
     columns of the output projection; removing a channel removes its rows of gate and up and its column of
-    down. `compensation="least_squares"` refits what stays of the two reading projections, from `statistics`
-    observed with `gram=True`. Raises `InvalidPlan` for the plan or statistics of another model,
-    `InvalidOption` for an unknown compensation or statistics that it cannot work from.
+    down. `compensation` makes up for it, without training (see `transact.compensation`):
+
+    - `"bias"`: from `statistics`; where the stock class has an output bias or, as Llama, can be told to.
+    - `"least_squares"`: from `statistics` observed with `gram=True`.
+    - `"best"`: runs the model on the calibration tokens that `statistics` keep in memory; `progress` tells how
+      far it is and may stop it.
+
+    Raises `InvalidPlan` for the plan or statistics of another model, `InvalidOption` for an unknown compensation,
+    one that the model cannot hold, or statistics that it cannot work from; with `"best"` also `NotEnoughMemory`
+    and `NonFiniteActivations`.
     """
     choice(compensation, COMPENSATIONS, "compensation")
     plan.check_fits(loaded.fingerprint)
-    refit = refit_for(compensation, loaded, statistics)
-    # deepcopy asks its memo first: a projection found there is taken as it is, so that the full-size
-    # weights are never copied, and everything else (norms, embeddings, ties, buffers) is
-    memo: dict[int, object] = {}
+    if compensation == "best":
+        return _best(loaded, plan, statistics, progress)
+    spec = plan.spec
+    if compensation == "bias":
+        attention, mlp = needs_bias(plan, loaded.layout)
+        spec = _with_biases(spec, attention, mlp)
+    refit_one = refit_for(compensation, loaded, statistics)
+    new: dict[int, torch.nn.Linear] = {}
     with torch.no_grad():
         for index, (layer, kept) in enumerate(zip(loaded.decoder_layers, plan.layers, strict=True)):
-            memo.update(_sliced_projections(layer, kept, loaded.spec, index, refit))
-        model = copy.deepcopy(loaded.model, memo)
-    _write_sizes(model, plan.spec)
-    return replace(loaded, model=model.eval(), spec=plan.spec, cuts=(*loaded.cuts, Cut(plan, compensation)))
+            for site in SITES:
+                positions = kept_positions(kept, loaded.spec, site, loaded.device)
+                old = layer.get_submodule(reading_role(loaded.spec, site))
+                new |= writing_projections(layer, kept, loaded.spec, site)
+                new |= reading_projection(old, refit_one(site, index, old, positions))
+    return _assembled(loaded, new, spec, Cut(plan, compensation))
 
 
-def _sliced_projections(
-    layer: torch.nn.Module, kept: LayerPlan, spec: ModelSpec, index: int, refit: Refit
-) -> dict[int, torch.nn.Linear]:
-    """New projections of one layer, under the identity of those that they replace."""
+def _best(
+    loaded: LoadedModel, plan: PruningPlan, statistics: ActivationStatistics | None, progress: Progress
+) -> LoadedModel:
+    tokens = calibration_tokens(loaded, statistics)
+    refitted = refit(
+        loaded, tokens, _Planned(plan), grams_of=plan.spec, batch_size=_BATCH, progress=part(progress, 0, 2)
+    )
+    pruned = _assembled(loaded, refitted.projections, plan.spec, Cut(plan, "best"))
+    correct(loaded, pruned, tokens, refitted.grams, part(progress, 1, 2))
+    return pruned
+
+
+class _Planned:
+    """The `Choice` that a plan made before."""
+
+    def __init__(self, plan: PruningPlan):
+        self.plan = plan
+
+    def head_groups(self, layer: int, normal: Normal | None) -> tuple[int, ...]:
+        return self.plan.layers[layer].kept_head_groups
+
+    def channels(self, layer: int, normal: Normal | None) -> tuple[int, ...]:
+        return self.plan.layers[layer].kept_channels
+
+
+def _assembled(loaded: LoadedModel, new: dict[int, torch.nn.Linear], spec: ModelSpec, cut: Cut) -> LoadedModel:
+    """A copy of the model with the `new` projections under the identity of those that they replace."""
+    # deepcopy asks its memo first: a projection found there is taken as it is, so that the full-size
+    # weights are never copied, and everything else (norms, embeddings, ties, buffers) is
+    with torch.no_grad():
+        model = copy.deepcopy(loaded.model, dict(new))
+        _write_sizes(model, spec)
+        _add_zero_biases(model, spec)
+    return replace(loaded, model=model.eval(), spec=spec, cuts=(*loaded.cuts, cut))
+
+
+def _with_biases(spec: ModelSpec, attention: bool, mlp: bool) -> ModelSpec:
+    """The spec with the biases that the configuration switches on together with those behind attention and MLP."""
+    family = spec.layout
+    keys = {key for want, key in ((attention, family.output_bias), (mlp, family.mlp_bias)) if want}
+
+    def has(flag: bool, key: str | bool) -> bool:
+        return flag or (isinstance(key, str) and key in keys)
+
+    return replace(
+        spec,
+        qkv_bias=has(spec.qkv_bias, family.qkv_bias),
+        output_bias=has(spec.output_bias, family.output_bias),
+        mlp_bias=has(spec.mlp_bias, family.mlp_bias),
+    )
+
+
+def _add_zero_biases(model: torch.nn.Module, spec: ModelSpec) -> None:
+    """Where the spec has a bias and a projection lacks it, one that does nothing; the configuration says so."""
     layout = spec.layout
-    device = next(layer.parameters()).device
-    groups = _positions(kept.kept_head_groups, spec.head_dim, device)
-    heads = _positions(kept.kept_heads, spec.head_dim, device)
-    channels = _positions(kept.kept_channels, 1, device)
-    new = {}
-    for roles, indices in (
-        ((layout.query,), heads),
-        ((layout.key, layout.value), groups),
-        ((layout.gate, layout.up), channels),
+    for present, key, roles in (
+        (spec.qkv_bias, layout.qkv_bias, (layout.query, layout.key, layout.value)),
+        (spec.output_bias, layout.output_bias, (layout.output,)),
+        (spec.mlp_bias, layout.mlp_bias, (layout.gate, layout.up, layout.down)),
     ):
-        for role in roles:
-            old = layer.get_submodule(role)
-            bias = None if old.bias is None else old.bias[indices]
-            new[id(old)] = _linear(old, old.weight[indices], bias)
-    for site, role, indices in (("attention", layout.output, heads), ("mlp", layout.down, channels)):
-        old = layer.get_submodule(role)
-        bias = None if old.bias is None else old.bias.clone()
-        new[id(old)] = _linear(old, refit(site, index, old.weight, indices), bias)
-    return new
-
-
-def _positions(units: tuple[int, ...], width: int, device: torch.device) -> torch.Tensor:
-    """Rows or columns that the units fill: [unit] -> [unit · width]."""
-    starts = torch.tensor(units, device=device) * width
-    return (starts[:, None] + torch.arange(width, device=device)).flatten()
-
-
-def _linear(old: torch.nn.Linear, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.nn.Linear:
-    new = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
-    new.weight = torch.nn.Parameter(weight.contiguous(), requires_grad=old.weight.requires_grad)
-    if bias is not None:
-        new.bias = torch.nn.Parameter(bias, requires_grad=old.bias.requires_grad)
-    return new
+        if not present:
+            continue
+        if isinstance(key, str):
+            setattr(model.config, key, True)
+        for layer in model.get_submodule(layout.layers):
+            for role in roles:
+                projection = layer.get_submodule(role)
+                if projection.bias is None:
+                    weight = projection.weight
+                    projection.bias = torch.nn.Parameter(weight.new_zeros(len(weight)), weight.requires_grad)
 
 
 def _write_sizes(model: torch.nn.Module, spec: ModelSpec) -> None:

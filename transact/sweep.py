@@ -3,15 +3,17 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from transact.calibration import EvaluationSet
+from transact.allocation import ALLOCATIONS
+from transact.calibration import TokenSet
 from transact.compensation import COMPENSATIONS
 from transact.errors import InvalidPlan, choice
 from transact.evaluation import perplexity
 from transact.importance import ImportanceScores
 from transact.loading import LoadedModel
+from transact.locks import Locks
 from transact.masking import masked
-from transact.plan import Locks, PruningPlan, make_plan
-from transact.progress import NO_PROGRESS, Progress
+from transact.plan import PruningPlan, make_plan
+from transact.progress import NO_PROGRESS, Progress, part
 from transact.spec import ModelSpec
 from transact.statistics import ActivationStatistics
 from transact.surgery import prune
@@ -20,6 +22,7 @@ from transact.target import PruningTarget, checked_sparsity, kept_count
 _MLP_SPARSITIES = tuple(step / 8 for step in range(8))
 _MOST_ROWS = 8
 """Attention sparsities of a grid by default; models with more head groups get as many, evenly spread."""
+_MOST_SPLITS = 8
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,9 @@ def sweep(
     loaded: LoadedModel,
     scores: ImportanceScores,
     grid: Iterable[PruningTarget],
-    evaluation: EvaluationSet,
+    evaluation: TokenSet,
     *,
+    allocation: str = "uniform",
     compensation: str = "none",
     statistics: ActivationStatistics | None = None,
     locks: Locks | None = None,
@@ -50,10 +54,11 @@ def sweep(
     as it was between two points, and stays so if no further point is asked for or `progress` raises. Progress
     is in tokens of the whole grid.
 
-    Raises at once `InvalidOption` for an unknown compensation, `InvalidPlan` for the scores of another model,
-    `InvalidTarget` for a target that a layer cannot meet; while it runs, as `make_plan`, `prune` and
-    `perplexity` do.
+    Raises at once `InvalidOption` for an unknown allocation or compensation, `InvalidPlan` for the scores of
+    another model, `InvalidTarget` for a target that a layer cannot meet; while it runs, as `make_plan`, `prune`
+    and `perplexity` do.
     """
+    choice(allocation, ALLOCATIONS, "allocation")
     choice(compensation, COMPENSATIONS, "compensation")
     if scores.fingerprint not in (loaded.fingerprint, loaded.spec.fingerprint):
         raise InvalidPlan("These scores belong to another model. Score this model first.")
@@ -70,11 +75,34 @@ def sweep(
 
     def points() -> Iterator[SweepPoint]:
         for number, target in enumerate(targets):
-            plan = make_plan(scores, loaded.spec, target, locks=locks)
-            watch = _part(progress, number, len(targets))
+            plan = make_plan(scores, loaded.spec, target, allocation=allocation, locks=locks)
+            watch = part(progress, number, len(targets))
             yield SweepPoint(target, plan, measure(plan, watch), plan.spec.num_parameters)
 
     return points()
+
+
+def search_split(
+    loaded: LoadedModel,
+    scores: ImportanceScores,
+    text: TokenSet,
+    *,
+    parameters: int,
+    allocation: str = "uniform",
+    locks: Locks | None = None,
+    progress: Progress = NO_PROGRESS,
+) -> tuple[SweepPoint, ...]:
+    """How best to split a number of parameters between attention and MLP: each way tried behind masks, the best first.
+
+    Tries `PruningTarget.splits`, eight of them at most, evenly spread over the numbers of head groups; the lowest
+    perplexity on `text` is best. That is usually the calibration set or a part of it, as text that measures should
+    choose nothing. Raises as `PruningTarget.splits` and `sweep` do.
+    """
+    splits = PruningTarget.splits(loaded.spec, parameters)
+    spread = {round(place * (len(splits) - 1) / (_MOST_SPLITS - 1)) for place in range(_MOST_SPLITS)}
+    tried = [splits[index] for index in sorted(spread)]
+    points = sweep(loaded, scores, tried, text, allocation=allocation, locks=locks, progress=progress)
+    return tuple(sorted(points, key=lambda point: point.perplexity))
 
 
 def sparsity_grid(
@@ -122,12 +150,3 @@ def _refinement(count: int) -> list[int]:
                 halves += [(first, middle), (middle, last)]
         spans = halves
     return steps
-
-
-def _part(progress: Progress, number: int, count: int) -> Progress:
-    """Progress of one of `count` equal pieces of work, told as progress of the whole."""
-
-    def watch(done: int, total: int, unit: str) -> None:
-        progress(number * total + done, count * total, unit)
-
-    return watch

@@ -1,6 +1,6 @@
 """How much is to be kept: counts, uniform or layer by layer, and ways to come to them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 
@@ -62,14 +62,31 @@ class PruningTarget:
         need.
         """
         parameters = _positive("parameters", parameters)
-        costs = _Costs(spec.fixed_parameters, spec.parameters_per_head_group, spec.parameters_per_channel)
+        costs = _parameter_costs(spec)
         counts = _largest_within(spec, parameters, costs)
         if counts is None:
-            raise InvalidTarget(
-                f"{int(parameters):,} parameters cannot be reached: one head group and one channel in each layer "
-                f"and what pruning leaves alone are {costs.least(spec):,}. Ask for more."
-            )
+            raise _unreachable(spec, parameters)
         return cls(*counts, (("parameters", parameters),))
+
+    @classmethod
+    def splits(cls, spec: ModelSpec, parameters: int) -> tuple["PruningTarget", ...]:
+        """All ways to split at most `parameters` parameters in all between attention and MLP.
+
+        One target for each number of head groups that leaves room for a channel and not for more channels than
+        there are, from the fewest groups on; the channels fill what is left, so the targets differ by less than one
+        channel a layer. Raises `InvalidTarget` as `from_parameters` does, and for a number that none of them fills.
+        """
+        parameters = _positive("parameters", parameters)
+        costs = _parameter_costs(spec)
+        spare = spec.num_hidden_layers * costs.channel
+        filling = [
+            cls(_collapse(groups), _collapse(channels), (("parameters", parameters),))
+            for total, groups, channels in _all_within(spec, parameters, costs)
+            if total > parameters - spare
+        ]
+        if not filling:
+            raise _unreachable(spec, parameters)
+        return tuple(filling)
 
     @classmethod
     def from_memory(
@@ -178,21 +195,42 @@ def _largest_within(spec: ModelSpec, budget: float, costs: _Costs) -> tuple[Coun
     channels as fit beside it.
     """
     all_groups = sum(layer.num_key_value_heads for layer in spec.layers)
+    all_channels = sum(layer.intermediate_size for layer in spec.layers)
+    candidates = [
+        (abs(sum(groups) / all_groups - sum(channels) / all_channels), -total, groups, channels)
+        for total, groups, channels in _all_within(spec, budget, costs)
+    ]
+    if candidates:
+        _, _, groups, channels = min(candidates)
+        return _collapse(groups), _collapse(channels)
+    # layers of very different sizes can leave no candidate where one of each still fits
+    return (1, 1) if costs.least(spec) <= budget else None
+
+
+def _all_within(
+    spec: ModelSpec, budget: float, costs: _Costs
+) -> Iterator[tuple[float, tuple[int, ...], tuple[int, ...]]]:
+    """For each number of head groups with room for channels: the total cost, and both counts layer by layer."""
     all_channels = [layer.intermediate_size for layer in spec.layers]
-    candidates = []
     for groups in _group_counts(spec):
         fixed = costs.fixed + sum(groups) * costs.head_group
         share = (budget - fixed) / (sum(all_channels) * costs.channel)
         channels = tuple(kept_count(count, min(share, 1.0)) for count in all_channels)
         total = fixed + sum(channels) * costs.channel
         if share > 0 and total <= budget:
-            imbalance = abs(sum(groups) / all_groups - sum(channels) / sum(all_channels))
-            candidates.append((imbalance, -total, groups, channels))
-    if candidates:
-        _, _, groups, channels = min(candidates)
-        return _collapse(groups), _collapse(channels)
-    # layers of very different sizes can leave no candidate where one of each still fits
-    return (1, 1) if costs.least(spec) <= budget else None
+            yield total, groups, channels
+
+
+def _parameter_costs(spec: ModelSpec) -> _Costs:
+    return _Costs(spec.fixed_parameters, spec.parameters_per_head_group, spec.parameters_per_channel)
+
+
+def _unreachable(spec: ModelSpec, parameters: float) -> InvalidTarget:
+    least = _parameter_costs(spec).least(spec)
+    return InvalidTarget(
+        f"{int(parameters):,} parameters cannot be reached: one head group and one channel in each layer and what "
+        f"pruning leaves alone are {least:,}, the whole model {spec.num_parameters:,}. Ask for a number between."
+    )
 
 
 def _group_counts(spec: ModelSpec) -> list[tuple[int, ...]]:

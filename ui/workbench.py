@@ -110,7 +110,10 @@ def score(registry: Registry, key: ModelKey, text: TextSource, sampling: Samplin
     statistics = ta.observe(loaded, calibration, samples=keep_samples, top_k=_TOP_READS, progress=watch)
     seconds = time.monotonic() - began
     registry.note_speed(_flops(loaded.spec, calibration), seconds)
-    scores = {metric: ta.score(loaded, statistics, metric=metric, seed=sampling.seed) for metric in ta.METRICS}
+    scores = {
+        metric: ta.score(loaded, statistics, metric=metric, seed=sampling.seed)
+        for metric in ta.available_metrics(statistics)
+    }
     scored = Scored(
         key=key,
         spec=loaded.spec,

@@ -12,7 +12,7 @@ import transact as ta
 from tests.conftest import ROOT, read_texts
 from transact.cli import main
 from transact.cli.catalogue import COMMANDS
-from transact.plan import NO_LOCKS
+from transact.locks import NO_LOCKS
 
 SAMPLES = ROOT / "assets" / "samples"
 SAMPLING = ("--num-samples", "4", "--seq-len", "48", "--seed", "3")
@@ -115,6 +115,20 @@ def test_plans_are_those_of_the_library(run, calibrated, loaded, statistics, tmp
     assert values["plan"]["digest"] == expected.digest
 
 
+def test_gradients_are_taken_where_the_metric_needs_them(run, calibrated, loaded, folder, tmp_path):
+    texts = read_texts(folder / "calibration.jsonl")
+    calibration = ta.CalibrationSet.from_texts(
+        texts, loaded.tokenizer, num_samples=4, seq_len=48, seed=3, name="calibration"
+    )
+    scores = ta.score(loaded, ta.observe(loaded, calibration, taylor=True), metric="taylor")
+    values = run("score", *calibrated, "--metric", "taylor")
+    assert values["layers"][2]["mlp_channels"] == scores.mlp_channels[2].tolist()
+    run("plan", *calibrated, *SHARES, "--metric", "taylor", "--allocation", "global")
+    target = ta.PruningTarget.from_sparsity(loaded.spec, attention=0.25, mlp=0.5)
+    expected = ta.make_plan(scores, loaded.spec, target, allocation="global")
+    assert (tmp_path / "plan.json").read_text(encoding="utf-8") == expected.to_json()
+
+
 def test_locks_are_read_from_a_file(run, calibrated, loaded, statistics, tmp_path):
     locks = ta.Locks(keep_head_groups=frozenset({(0, 0)}), remove_channels=frozenset({(5, 3), (1, 7)}))
     (tmp_path / "locks.json").write_text(json.dumps(locks.to_dict()))
@@ -152,6 +166,18 @@ def test_one_line_reproduces_a_row(run, calibrated, measured, row, tmp_path):
     here, there = (load_file(tmp_path / name / "model.safetensors") for name in ("pruned", "expected"))
     assert here.keys() == there.keys() and all(here[name].equal(there[name]) for name in here)
     assert {name: here[name].dtype for name in here} == {name: there[name].dtype for name in there}
+
+
+def test_our_best_choice_and_repair_in_one_line(run, calibrated, measured, loaded, statistics, evaluation, tmp_path):
+    values = run(
+        "prune", *calibrated, *SHARES, "--metric", "search", "--compensation", "best", *measured, "--output", "pruned"
+    )
+    target = ta.PruningTarget.from_sparsity(loaded.spec, attention=0.25, mlp=0.5)
+    plan = ta.search_plan(loaded, statistics, target)
+    assert ta.PruningPlan.from_json((tmp_path / "pruned" / "plan.json").read_text()) == plan
+    pruned = ta.prune(loaded, plan, compensation="best", statistics=statistics)
+    assert values["report"]["perplexity"] == ta.perplexity(pruned, evaluation)
+    assert values["compensation"] == "best" and values["plan"]["metric"] == "search"
 
 
 def test_a_saved_row_is_measured_again(capsys, measured, row, tmp_path):
@@ -231,6 +257,8 @@ def test_the_example_is_a_line_that_can_be_typed(command, monkeypatch):
         ("prune --calibration C --mlp-sparsity 0.5", "give --output"),
         ("prune --output out", "give --plan, or --calibration"),
         ("prune --output out --plan P --metric wanda --locks L", "what --metric, --locks would"),
+        ("plan --calibration C --mlp-sparsity 0.5 --metric search --allocation global", "does not know --allocation"),
+        ("score --calibration C --metric search", "invalid choice"),
         ("prune --output out --plan P --compensation least_squares", "give --calibration"),
         ("export --output out --plan P --kind gguf", "invalid choice"),
         ("export --output out --kind plan --calibration C --mlp-sparsity 0 --compensation least_squares", "no weights"),

@@ -132,7 +132,7 @@ def test_statistics_that_it_cannot_work_from_are_refused(monkeypatch):
     other = ta.observe(build("qwen2"), calibration, gram=True)
     with pytest.raises(ta.InvalidPlan, match="another model"):
         ta.prune(dense, plan, compensation="least_squares", statistics=other)
-    with pytest.raises(ta.InvalidOption, match="none, least_squares"):
+    with pytest.raises(ta.InvalidOption, match="none, bias, least_squares, best"):
         ta.prune(dense, plan, compensation="hope")
     # by its full name, as the package's attribute `observe` is the function
     monkeypatch.setattr(importlib.import_module("transact.observe"), "free_bytes", lambda device: 100)
@@ -150,3 +150,63 @@ def test_perplexities_of_the_reference_table(size, stories, calibration_texts, e
         plan = ta.make_plan(ta.score(stories, statistics, metric=metric), stories.spec, target)
         pruned = ta.prune(stories, plan, compensation="least_squares", statistics=statistics)
         assert ta.perplexity(pruned, evaluation) == pytest.approx(expected, rel=0.03), metric
+
+
+def test_the_bias_by_hand():
+    """What a removed channel added on average is what the bias adds."""
+    dense = build("llama-biased")
+    statistics = ta.observe(dense, ta.CalibrationSet.from_token_ids(token_ids(dense, samples=5)))
+    plan = ta.make_plan(ta.score(dense, statistics), dense.spec, ta.PruningTarget(2, 39))
+    pruned = ta.prune(dense, plan, compensation="bias", statistics=statistics)
+    for index, kept in enumerate(plan.layers):
+        (gone,) = set(range(40)) - set(kept.kept_channels)
+        down = dense.decoder_layers[index].mlp.down_proj
+        mean = statistics.mlp[index].sums[gone] / statistics.num_tokens
+        expected = down.bias + mean * down.weight[:, gone]
+        torch.testing.assert_close(pruned.decoder_layers[index].mlp.down_proj.bias, expected)
+
+
+def test_a_llama_without_biases_gets_them_and_stays_a_stock_checkpoint(tmp_path):
+    dense = build("llama")
+    statistics = ta.observe(dense, ta.CalibrationSet.from_token_ids(token_ids(dense, samples=9)))
+    ids = token_ids(dense)
+    for groups, expected in ((2, "LlamaForCausalLM"), (3, "GraniteForCausalLM")):
+        plan = ta.make_plan(ta.score(dense, statistics), dense.spec, ta.PruningTarget(groups, 20))
+        pruned = ta.prune(dense, plan, compensation="bias", statistics=statistics)
+        assert pruned.spec.qkv_bias and pruned.spec.output_bias and pruned.spec.mlp_bias
+        held = sum(parameter.numel() for parameter in pruned.model.parameters())
+        assert held == pruned.spec.num_parameters
+        assert not pruned.decoder_layers[0].self_attn.q_proj.bias.any()
+        # the same numbers as adding the mean output behind a mask-equal cut
+        plain = ta.prune(dense, plan)
+        with torch.no_grad():
+            assert not torch.allclose(plain.model(ids).logits, pruned.model(ids).logits)
+            report = ta.save(pruned, tmp_path / expected)
+            assert report.model_class == expected
+            again = ta.load(str(tmp_path / expected), dtype="float64")
+            torch.testing.assert_close(again.model(ids).logits, pruned.model(ids).logits)
+    assert not dense.model.config.attention_bias
+
+
+def test_only_the_biases_that_are_wanted_are_switched_on():
+    dense = build("llama")
+    statistics = ta.observe(dense, ta.CalibrationSet.from_token_ids(token_ids(dense)))
+    plan = ta.make_plan(ta.score(dense, statistics), dense.spec, ta.PruningTarget(4, 20))
+    spec = ta.prune(dense, plan, compensation="bias", statistics=statistics).spec
+    assert spec.mlp_bias and not spec.qkv_bias and not spec.output_bias
+
+
+@pytest.mark.parametrize("name", ["mistral", "qwen2"])
+def test_classes_without_an_output_bias_refuse_one(name):
+    dense = build(name)
+    statistics = ta.observe(dense, ta.CalibrationSet.from_token_ids(token_ids(dense)))
+    plan = ta.make_plan(ta.score(dense, statistics), dense.spec, ta.PruningTarget(2, 20))
+    with pytest.raises(ta.InvalidOption, match="cannot hold"):
+        ta.prune(dense, plan, compensation="bias", statistics=statistics)
+
+
+def test_bias_repair_needs_statistics():
+    dense = build("granite")
+    plan = ta.make_plan(ta.ImportanceScores.random(dense.spec), dense.spec, ta.PruningTarget(2, 20))
+    with pytest.raises(ta.InvalidOption, match="Pass statistics"):
+        ta.prune(dense, plan, compensation="bias")

@@ -7,6 +7,7 @@ import torch
 
 import transact as ta
 from tests.tiny_models import build
+from transact.allocation import GLOBAL_FLOOR
 from transact.importance import ImportanceScores
 from transact.spec import digest
 
@@ -57,6 +58,70 @@ def test_locks_win_over_scores_and_contradictions_are_refused(spec):
     both = frozenset({(0, 1)})
     with pytest.raises(ta.InvalidTarget, match="both"):
         ta.make_plan(scores, spec, target, locks=ta.Locks(keep_channels=both, remove_channels=both))
+
+
+def _layered(spec, groups, mlp) -> ImportanceScores:
+    """Scores with a value of its own for every layer's groups (8 heads of 4 in 4 groups) and channels."""
+    attention = tuple(torch.tensor(layer, dtype=torch.float64).repeat_interleave(8) for layer in groups)
+    return ImportanceScores.from_channels(
+        "wanda", attention, tuple(mlp), spec, fingerprint=spec.fingerprint, calibration="none"
+    )
+
+
+def test_global_allocation_by_hand(spec):
+    """Shares of the layer decide, not raw scores, and each layer keeps half of its count, rounded up."""
+    mlp = [torch.ones(40).double(), 1000 * torch.ones(40).double(), torch.full((40,), 0.1).double()]
+    mlp[2][:4] = 10.0  # four channels hold 40 of 43.6: the greatest shares of all; the others the smallest
+    groups = [[4.0, 3.0, 2.0, 1.0], [400.0, 300.0, 200.0, 100.0], [97.0, 1.0, 1.0, 1.0]]
+    plan = ta.make_plan(_layered(spec, groups, mlp), spec, ta.PruningTarget(3, 6), allocation="global")
+    # 9 groups: two each, then shares 0.2, 0.2 and, with no 0.1 left but the two equal ones, the lower layer
+    assert [layer.kept_head_groups for layer in plan.layers] == [(0, 1, 2, 3), (0, 1, 2), (0, 1)]
+    # 18 channels: three each, then the fourth of layer 2 (share 0.23), then 1/40 in layer 0 before layer 1
+    assert [len(layer.kept_channels) for layer in plan.layers] == [11, 3, 4]
+    assert plan.layers[0].kept_channels == tuple(range(11))
+    assert plan.allocation == "global"
+    assert ta.PruningPlan.from_json(plan.to_json()) == plan
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3, 4, (1, 2, 4)])
+@pytest.mark.parametrize("channels", [1, 7, 40, (3, 10, 40)])
+def test_global_allocation_spends_what_uniform_spends(spec, groups, channels):
+    scores, target = ImportanceScores.random(spec, seed=3), ta.PruningTarget(groups, channels)
+    uniform, everywhere = (ta.make_plan(scores, spec, target, allocation=name) for name in ta.ALLOCATIONS)
+    assert everywhere.spec.num_parameters == uniform.spec.num_parameters
+    assert everywhere.spec.kv_bytes_per_token() == uniform.spec.kv_bytes_per_token()
+    for least, layer in zip(target.per_layer(spec), everywhere.layers, strict=True):
+        assert len(layer.kept_head_groups) >= least.num_key_value_heads * GLOBAL_FLOOR
+        assert len(layer.kept_channels) >= least.intermediate_size * GLOBAL_FLOOR
+
+
+def test_global_allocation_with_equal_and_with_no_scores(spec):
+    for value in (0.0, 2.0):
+        mlp = [torch.full((40,), value).double()] * 3
+        plan = ta.make_plan(_layered(spec, [[value] * 4] * 3, mlp), spec, ta.PruningTarget(2, 10), allocation="global")
+        assert [layer.kept_channels for layer in plan.layers] == [tuple(range(20)), tuple(range(5)), tuple(range(5))]
+        assert [layer.kept_head_groups for layer in plan.layers] == [(0, 1, 2, 3), (0,), (0,)]
+
+
+def test_global_allocation_respects_locks(spec):
+    scores, target = ImportanceScores.random(spec, seed=3), ta.PruningTarget(2, 4)
+    locks = ta.Locks(
+        keep_head_groups=frozenset((0, group) for group in range(4)),
+        keep_channels=frozenset((1, channel) for channel in range(8)),
+        remove_channels=frozenset((2, channel) for channel in range(38)),
+    )
+    plan = ta.make_plan(scores, spec, target, allocation="global", locks=locks)
+    assert plan.layers[0].kept_head_groups == (0, 1, 2, 3)
+    assert [len(layer.kept_head_groups) for layer in plan.layers] == [4, 1, 1]
+    assert plan.layers[1].kept_channels == tuple(range(8))
+    assert plan.layers[2].kept_channels == (38, 39)
+    assert torch.isfinite(scores.mlp_channels[1]).all()
+    with pytest.raises(ta.InvalidTarget, match="keep 3 of 12 head groups, but 6 must stay"):
+        ta.make_plan(scores, spec, ta.PruningTarget(1, 4), allocation="global", locks=locks)
+    with pytest.raises(ta.InvalidTarget, match="Layer 2 must keep at least 3 of 40 channels"):
+        ta.make_plan(scores, spec, ta.PruningTarget(2, 6), allocation="global", locks=locks)
+    with pytest.raises(ta.InvalidOption, match="uniform, global"):
+        ta.make_plan(scores, spec, target, allocation="fair")
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,8 @@ def _statistics(calibration: CalibrationSet, positions: list[int]) -> ta.Activat
 
 
 def _tokens(*lengths: int, samples: tuple[int, ...]) -> RealTokens:
-    weights = torch.tensor([[float(place < length) for place in range(max(lengths))] for length in lengths])
-    return RealTokens(weights, lengths, samples)
+    mask = torch.tensor([[place < length for place in range(max(lengths))] for length in lengths])
+    return RealTokens(mask, lengths, samples)
 
 
 def test_channel_peaks_by_hand():

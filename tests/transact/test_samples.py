@@ -22,7 +22,7 @@ def _padded(loaded, samples: int = 5) -> CalibrationSet:
 def test_sample_sums_by_hand():
     # two samples of two channels: the second one has a single real token, and 99 is padding
     activations = torch.tensor([[[1.0, -2.0], [3.0, 0.5]], [[4.0, 0.0], [99.0, 99.0]]])
-    tokens = RealTokens(torch.tensor([[1.0, 1.0], [1.0, 0.0]]), lengths=(2, 1), samples=(2, 0))
+    tokens = RealTokens(torch.tensor([[True, True], [True, False]]), lengths=(2, 1), samples=(2, 0))
     running = RunningMoments(2, torch.device("cpu"), num_samples=3)
     running.add(activations, tokens)
     moments = running.result()

@@ -1,5 +1,6 @@
 """Many plans measured in turn: the same numbers as one by one, in a fitting order, and nothing left behind."""
 
+import importlib
 import itertools
 
 import pytest
@@ -45,6 +46,48 @@ def test_points_are_what_pruning_and_measuring_give(loaded, evaluation, compensa
         assert point.perplexity == pytest.approx(ta.perplexity(pruned, evaluation), rel=1e-9)
 
 
+def test_the_best_split_comes_first_and_all_are_equally_large(loaded, evaluation):
+    scores, _ = _scores(loaded)
+    before = ta.perplexity(loaded, evaluation)
+    parameters = ta.make_plan(scores, loaded.spec, ta.PruningTarget(2, 20)).spec.num_parameters
+    calls = []
+    points = ta.search_split(
+        loaded,
+        scores,
+        evaluation,
+        parameters=parameters,
+        allocation="global",
+        progress=lambda *call: calls.append(call),
+    )
+    assert {point.target.keep_head_groups for point in points} == {1, 2, 3, 4}
+    assert [point.perplexity for point in points] == sorted(point.perplexity for point in points)
+    assert calls[-1][0] == calls[-1][1] == 4 * evaluation.num_tokens
+    for point in points:
+        assert parameters - 3 * loaded.spec.parameters_per_channel < point.parameters <= parameters
+        assert point.plan == ta.make_plan(scores, loaded.spec, point.target, allocation="global")
+        pruned = ta.prune(loaded, point.plan)
+        assert point.perplexity == pytest.approx(ta.perplexity(pruned, evaluation), rel=1e-9)
+    assert ta.perplexity(loaded, evaluation) == before
+    with pytest.raises(ta.InvalidTarget, match="cannot be reached"):
+        ta.search_split(loaded, scores, evaluation, parameters=loaded.spec.num_parameters * 2)
+    with pytest.raises(ta.InvalidOption, match="uniform, global"):
+        ta.search_split(loaded, scores, evaluation, parameters=parameters, allocation="hope")
+
+
+def test_of_many_splits_some_are_tried_from_end_to_end(monkeypatch, evaluation):
+    loaded = build("llama-multi-head")  # 8 groups
+    # by its full name, as the package's attribute `sweep` is the function
+    monkeypatch.setattr(importlib.import_module("transact.sweep"), "_MOST_SPLITS", 3)
+    scores, parameters = ta.ImportanceScores.random(loaded.spec), loaded.spec.num_parameters - 9_000
+    splits = [split.keep_head_groups for split in ta.PruningTarget.splits(loaded.spec, parameters)]
+    assert len(splits) > 3
+    tried = {
+        point.target.keep_head_groups for point in ta.search_split(loaded, scores, evaluation, parameters=parameters)
+    }
+    assert len(tried) == 3
+    assert {splits[0], splits[-1]} < tried
+
+
 def test_points_come_one_by_one_and_no_mask_stays(loaded, evaluation):
     scores, _ = _scores(loaded)
     before = ta.perplexity(loaded, evaluation)
@@ -83,7 +126,7 @@ def test_what_cannot_be_swept_is_refused_before_anything_is_measured(loaded, eva
     good = [ta.PruningTarget(2, 10)]
     with pytest.raises(ta.InvalidTarget, match="keep 41 channels"):
         ta.sweep(loaded, scores, [*good, ta.PruningTarget(2, 41)], evaluation)
-    with pytest.raises(ta.InvalidOption, match="none, least_squares"):
+    with pytest.raises(ta.InvalidOption, match="none, bias, least_squares"):
         ta.sweep(loaded, scores, good, evaluation, compensation="hope")
     with pytest.raises(ta.InvalidPlan, match="another model"):
         ta.sweep(build("llama-multi-head"), scores, good, evaluation)

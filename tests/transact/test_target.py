@@ -135,3 +135,19 @@ def test_numbers_that_are_none_are_refused(spec, value):
 def test_half_a_token_is_refused(spec):
     with pytest.raises(ta.InvalidTarget, match="whole number of tokens"):
         ta.PruningTarget.from_memory(spec, 1e6, context=10.5)
+
+
+def test_splits_by_hand(spec):
+    """A head group has 4 · (2 + 2 + 2 · 2) · 32 = 768 and a channel 96 parameters: 8 channels for each group."""
+    parameters = spec.fixed_parameters + 3 * (2 * spec.parameters_per_head_group + 20 * spec.parameters_per_channel)
+    assert spec.parameters_per_head_group == 8 * spec.parameters_per_channel
+    splits = ta.PruningTarget.splits(spec, parameters)
+    assert [(split.keep_head_groups, split.keep_channels) for split in splits] == [(1, 28), (2, 20), (3, 12), (4, 4)]
+    assert ta.PruningTarget.from_parameters(spec, parameters) in splits
+    assert {_pruned(spec, split).num_parameters for split in splits} == {parameters}
+    # two channels more than fit beside one group: that split cannot fill the number and is left out
+    more = parameters + 3 * 21 * spec.parameters_per_channel
+    assert [split.keep_head_groups for split in ta.PruningTarget.splits(spec, more)] == [3, 4]
+    for impossible in (spec.fixed_parameters, spec.num_parameters + 10_000):
+        with pytest.raises(ta.InvalidTarget, match="cannot be reached"):
+            ta.PruningTarget.splits(spec, impossible)

@@ -28,7 +28,7 @@ def score(given: Namespace, meter: Meter) -> Answer:
         check_free(given.output)
     loaded = steps.load(given, meter, given.model, given.revision)
     calibration = steps.calibration_set(given, loaded, sources.calibration)
-    scores = steps.score(given, loaded, steps.observe(loaded, calibration, meter))
+    scores = steps.score(given, loaded, steps.observe(loaded, calibration, meter, metric=steps.metric(given)))
     names = ("heads", "head_groups", "attention_channels", "mlp_channels")
     values = {
         "model": _model(loaded),
@@ -62,8 +62,8 @@ def prune(given: Namespace, meter: Meter) -> Answer:
     loaded = steps.load(given, meter, given.model, given.revision)
     # tokenised now, though needed last: text that is of no use is refused before the work
     evaluation = None if sources.evaluation is None else steps.evaluation_set(given, loaded, sources.evaluation)
-    chosen = steps.choose(given, loaded, sources, meter, gram=given.compensation != "none")
-    pruned, answer = _cut(given, loaded, chosen)
+    chosen = steps.choose(given, loaded, sources, meter, compensation=given.compensation)
+    pruned, answer = _cut(given, loaded, chosen, meter)
     if evaluation is None:
         return answer
     report = steps.evaluate(given, pruned, loaded, evaluation, meter)
@@ -97,10 +97,10 @@ def export(given: Namespace, meter: Meter) -> Answer:
     sources = steps.read_sources(given)
     check_free(given.output, folder=given.kind == "checkpoint")
     loaded = steps.load(given, meter, given.model, given.revision)
-    chosen = steps.choose(given, loaded, sources, meter, gram=given.compensation != "none")
+    chosen = steps.choose(given, loaded, sources, meter, compensation=given.compensation)
     if given.kind == "plan":
         return _plan_written(given, loaded, chosen)
-    _, answer = _cut(given, loaded, chosen)
+    _, answer = _cut(given, loaded, chosen, meter)
     return answer
 
 
@@ -110,9 +110,15 @@ def _plan_written(given: Namespace, loaded: ta.LoadedModel, chosen: Chosen) -> A
     return Answer({**_planned(loaded, chosen), "output": str(given.output)}, parts)
 
 
-def _cut(given: Namespace, loaded: ta.LoadedModel, chosen: Chosen) -> tuple[ta.LoadedModel, Answer]:
+def _cut(given: Namespace, loaded: ta.LoadedModel, chosen: Chosen, meter: Meter) -> tuple[ta.LoadedModel, Answer]:
     """The pruned model, saved where an output was named."""
-    pruned = ta.prune(loaded, chosen.plan, compensation=given.compensation, statistics=chosen.statistics)
+    pruned = ta.prune(
+        loaded,
+        chosen.plan,
+        compensation=given.compensation,
+        statistics=chosen.statistics,
+        progress=meter("Cutting"),
+    )
     values = {**_planned(loaded, chosen), "compensation": given.compensation}
     parts = summaries.plan(loaded.source, chosen.plan, given.compensation)
     if given.output is None:

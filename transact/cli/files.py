@@ -11,7 +11,8 @@ from typing import TypeVar
 from transact.calibration import CalibrationSet, EvaluationSet
 from transact.errors import InvalidPlan, InvalidTarget, InvalidText, SaveRefused, TransactError
 from transact.loading import LoadedModel
-from transact.plan import Locks, PruningPlan
+from transact.locks import Locks
+from transact.plan import PruningPlan
 
 _Tokens = TypeVar("_Tokens", CalibrationSet, EvaluationSet)
 

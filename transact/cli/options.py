@@ -7,12 +7,14 @@ from argparse import ArgumentTypeError, Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
+from transact.allocation import ALLOCATIONS
 from transact.compensation import COMPENSATIONS
 from transact.importance import METRICS
 from transact.loading import DTYPES
-from transact.plan import ALLOCATIONS
 
 METRIC, ALLOCATION = "transact", "uniform"
+SEARCH = "search"
+"""Among the metrics of a plan: no metric, but the search for what the best repair can do without."""
 SEQ_LEN = 512
 """Longest sequence unless told otherwise; the model's context where that is shorter."""
 
@@ -103,11 +105,15 @@ CALIBRATION_UNLESS_PLANNED = _calibration(required=False)
 EVALUATION = _evaluation(required=True, column=True)
 EVALUATION_OR_NOT = _evaluation(required=False, column=False)
 
+_METRICS = "; ".join(f"{name}: {metric.summary}" for name, metric in METRICS.items())
 METRIC_OPTION = _option(
+    "--metric", f"how importance is measured; {_METRICS} (default: {METRIC})", choices=tuple(METRICS)
+)
+PLAN_METRIC_OPTION = _option(
     "--metric",
-    f"how importance is measured; {'; '.join(f'{name}: {metric.summary}' for name, metric in METRICS.items())} "
-    f"(default: {METRIC})",
-    choices=tuple(METRICS),
+    f"what decides; {_METRICS}; {SEARCH}: what --compensation best can do without, found by running the model again, "
+    f"the same number in each layer (default: {METRIC})",
+    choices=(*METRICS, SEARCH),
 )
 SCORING = Group("scores", None, (METRIC_OPTION,))
 
@@ -115,7 +121,7 @@ PLANNING = Group(
     "what to remove",
     "Name a share, or a total, or counts. Sparsity is the fraction removed, from 0 to below 1.",
     (
-        METRIC_OPTION,
+        PLAN_METRIC_OPTION,
         _option("--attention-sparsity", "share of each layer's head groups that goes (default: 0)",
                 type=float, metavar="SHARE"),
         _option("--mlp-sparsity", "share of each layer's MLP channels that goes (default: 0)",
@@ -126,7 +132,8 @@ PLANNING = Group(
                 type=counts, metavar="N"),
         _option("--keep-channels", "MLP channels that stay in each layer: one number, or one per layer",
                 type=counts, metavar="N"),
-        _option("--allocation", f"how the removal is shared among layers (default: {ALLOCATION})",
+        _option("--allocation", "how the removal is shared among layers; uniform: the same in each; global: "
+                f"more where less is lost, half the count at least (default: {ALLOCATION})",
                 choices=ALLOCATIONS),
         _option("--locks", 'units kept or removed whatever their score: JSON with [layer, index] pairs, as '
                 '{"keep_head_groups": [[0, 2]], "remove_channels": [[1, 7], [1, 9]]}', type=Path, metavar="FILE"),
@@ -187,6 +194,8 @@ def target_problem(given: Namespace) -> str | None:
         )
     if ways[0] is kept and None in kept:
         return "--keep-head-groups and --keep-channels are given together"
+    if given.metric == SEARCH and given.allocation is not None:
+        return f"--metric {SEARCH} does not know --allocation; leave it out or choose another metric"
     return None
 
 

@@ -63,33 +63,57 @@ def evaluation_set(given: Namespace, loaded: ta.LoadedModel, text: Text) -> ta.E
     return text.tokens(ta.EvaluationSet, loaded, seq_len=_length(given.evaluation_seq_len, loaded))
 
 
-def choose(given: Namespace, loaded: ta.LoadedModel, sources: Sources, meter: Meter, *, gram: bool = False) -> Chosen:
-    """The plan of the file, or one made as the options say; `gram`: with statistics that a repair can work from."""
+def choose(
+    given: Namespace, loaded: ta.LoadedModel, sources: Sources, meter: Meter, *, compensation: str = "none"
+) -> Chosen:
+    """The plan of the file, or one made as the options say, with statistics that the repair can work from."""
     calibration = None if sources.calibration is None else calibration_set(given, loaded, sources.calibration)
     if sources.plan is not None:
         sources.plan.check_fits(loaded.fingerprint)
-        statistics = observe(loaded, calibration, meter, gram=True) if gram else None
+        repaired = compensation != "none"
+        statistics = observe(loaded, calibration, meter, gram=_needs_grams(compensation)) if repaired else None
         return Chosen(sources.plan, calibration, statistics)
+    target, searched = _target(given, loaded.spec), given.metric == options.SEARCH
     make_plan = partial(
         ta.make_plan,
         spec=loaded.spec,
-        target=_target(given, loaded.spec),
+        target=target,
         allocation=given.allocation or options.ALLOCATION,
         locks=sources.locks,
     )
     make_plan(ta.ImportanceScores.random(loaded.spec))  # a target that no scores could meet is refused here
-    statistics = observe(loaded, calibration, meter, gram=gram)
+    gram = searched or _needs_grams(compensation)
+    if searched:
+        statistics = observe(loaded, calibration, meter, gram=gram)
+        plan = ta.search_plan(loaded, statistics, target, locks=sources.locks, progress=meter("Searching"))
+        return Chosen(plan, calibration, statistics)
+    statistics = observe(loaded, calibration, meter, gram=gram, metric=metric(given))
     return Chosen(make_plan(score(given, loaded, statistics)), calibration, statistics)
 
 
 def observe(
-    loaded: ta.LoadedModel, calibration: ta.CalibrationSet, meter: Meter, *, gram: bool = False
+    loaded: ta.LoadedModel,
+    calibration: ta.CalibrationSet,
+    meter: Meter,
+    *,
+    gram: bool = False,
+    metric: str = options.METRIC,
 ) -> ta.ActivationStatistics:
-    return ta.observe(loaded, calibration, gram=gram, progress=meter("Scoring"))
+    """What that metric and, with `gram`, a repair can work from."""
+    taylor = ta.METRICS[metric].needs_gradients
+    return ta.observe(loaded, calibration, gram=gram, taylor=taylor, progress=meter("Scoring"))
+
+
+def _needs_grams(compensation: str) -> bool:
+    return compensation in ("least_squares", "best")
+
+
+def metric(given: Namespace) -> str:
+    return given.metric or options.METRIC
 
 
 def score(given: Namespace, loaded: ta.LoadedModel, statistics: ta.ActivationStatistics) -> ta.ImportanceScores:
-    return ta.score(loaded, statistics, metric=given.metric or options.METRIC, seed=given.seed)
+    return ta.score(loaded, statistics, metric=metric(given), seed=given.seed)
 
 
 def evaluate(

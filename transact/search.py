@@ -1,0 +1,173 @@
+"""What to remove, chosen with the repair to come in mind.
+
+Channels: layer by layer on the already cut and repaired prefix, those are removed whose absence is missed least
+*after* the others have been refitted (`transact.solving.Normal.least_missed`).
+
+Head groups: a few large units a layer, for which the error of the residual stream is a poor judge; what counts is
+the loss. Removing group u alone and refitting `o_proj` moves its output at a token t by −W_u v_t, where with a_t
+the transitional activation, A = Σ a a^T + λI and P = A^-1
+
+    v_t = (P_uu)^-1 P_u a_t,    the part of the group's activation that the other groups cannot stand in for.
+
+With ĝ_t the gradient of a sample's loss in that output, for next tokens drawn from the model itself, the loss
+rises to second order by
+
+    ½ · mean over samples (Σ_t ĝ_t · W_u v_t)²    (per prediction: divided by the sample's predictions),
+
+the Fisher information of the model in the very direction of the change, all tokens of a sample together. The
+groups with the lowest of these go. One forward pass and two backward passes serve all groups of all layers.
+"""
+
+import numpy as np
+import torch
+
+from transact.allocation import keep_in_each
+from transact.calibration import CalibrationSet
+from transact.compensation import calibration_tokens
+from transact.errors import NonFiniteActivations
+from transact.gradients import Key, drawn_loss, output_gradients
+from transact.loading import LoadedModel
+from transact.locks import NO_LOCKS, Locks
+from transact.observe import observe
+from transact.plan import LayerPlan, PruningPlan
+from transact.progress import NO_PROGRESS, Progress, part
+from transact.sequential import refit
+from transact.solving import RIDGE, Normal
+from transact.spec import LayerShape
+from transact.statistics import ActivationStatistics
+from transact.target import PruningTarget
+
+METRIC = "search"
+_BATCH = 8
+_DRAWS = 2
+"""How often next tokens are drawn: twice lowers the noise of the estimate, each time costs a backward pass."""
+
+
+def search_plan(
+    loaded: LoadedModel,
+    statistics: ActivationStatistics,
+    target: PruningTarget,
+    *,
+    locks: Locks | None = None,
+    progress: Progress = NO_PROGRESS,
+) -> PruningPlan:
+    """Our best choice of what to remove for that target; runs the model on the tokens that `statistics` keep.
+
+    Made for `prune(…, compensation="best", statistics=statistics)`. The model is unchanged. Deterministic.
+
+    Raises `InvalidTarget` for counts that a layer does not have or locks that contradict them, `InvalidPlan` for
+    the statistics of another model, `InvalidOption` for statistics without their tokens (read from a file),
+    `NotEnoughMemory` before the work and `NonFiniteActivations`.
+    """
+    shapes, locks = target.per_layer(loaded.spec), locks or NO_LOCKS
+    tokens = calibration_tokens(loaded, statistics)
+    # equal scores for all: refuses locks that cannot be before the work, and is the choice where text says nothing
+    groups = _groups([np.zeros(shape.num_key_value_heads) for shape in loaded.spec.layers], shapes, locks)
+    channels = keep_in_each(
+        [np.zeros(shape.intermediate_size) for shape in loaded.spec.layers],
+        [shape.intermediate_size for shape in shapes],
+        locks.keep_channels,
+        locks.remove_channels,
+        "channels",
+    )
+    pairs = list(zip(shapes, loaded.spec.layers, strict=True))
+    if any(shape.num_key_value_heads < before.num_key_value_heads for shape, before in pairs):
+        losses = group_losses(loaded, statistics, tokens, part(progress, 0, 2))
+        groups = _groups([each.numpy() for each in losses], shapes, locks)
+    if any(shape.intermediate_size < before.intermediate_size for shape, before in pairs):
+        chosen = _Search(groups, channels, locks)
+        layers = refit(loaded, tokens, chosen, batch_size=_BATCH, progress=part(progress, 1, 2)).layers
+    else:
+        layers = tuple(
+            LayerPlan(kept_groups, kept_channels, loaded.spec.group_size)
+            for kept_groups, kept_channels in zip(groups, channels, strict=True)
+        )
+    manual = isinstance(target.keep_head_groups, tuple) or isinstance(target.keep_channels, tuple)
+    return PruningPlan(
+        layers=layers,
+        dense_spec=loaded.spec,
+        fingerprint=loaded.fingerprint,
+        metric=METRIC,
+        calibration=statistics.calibration.name,
+        allocation="manual" if manual else "uniform",
+        requested=target.requested,
+    )
+
+
+def _groups(losses: list[np.ndarray], shapes: tuple[LayerShape, ...], locks: Locks) -> list[tuple[int, ...]]:
+    """Per layer, the groups that are dearest to lose; on a tie the lower index stays."""
+    counts = [shape.num_key_value_heads for shape in shapes]
+    return keep_in_each(losses, counts, locks.keep_head_groups, locks.remove_head_groups, "head groups")
+
+
+class _Search:
+    """The `Choice` that takes the head groups as given and finds as many channels as `unmoved` has.
+
+    `unmoved[layer]`: the channels to keep where the text moves none.
+    """
+
+    def __init__(self, groups: list[tuple[int, ...]], unmoved: list[tuple[int, ...]], locks: Locks):
+        self.groups = groups
+        self.unmoved = unmoved
+        self.locks = locks
+
+    def head_groups(self, layer: int, normal: Normal | None) -> tuple[int, ...]:
+        return self.groups[layer]
+
+    def channels(self, layer: int, normal: Normal | None) -> tuple[int, ...]:
+        if normal is None:
+            return self.unmoved[layer]
+        staying, going = (
+            [channel for of, channel in locked if of == layer]
+            for locked in (self.locks.keep_channels, self.locks.remove_channels)
+        )
+        return normal.least_missed(len(self.unmoved[layer]), staying, going)
+
+
+def group_losses(
+    loaded: LoadedModel, statistics: ActivationStatistics, tokens: CalibrationSet, progress: Progress = NO_PROGRESS
+) -> tuple[torch.Tensor, ...]:
+    """By how much the loss (nats per prediction) rises for each group removed alone, float64 [group] per layer."""
+    if statistics.attention[0].gram is None:
+        statistics = observe(loaded, tokens, gram=True)
+    spec, layout = loaded.spec, loaded.layout
+    width = spec.group_size * spec.head_dim
+    modules, innovations = {}, {}
+    for index, (layer, moments) in enumerate(zip(loaded.decoder_layers, statistics.attention, strict=True)):
+        modules[index, "attention"] = layer.get_submodule(layout.output)
+        innovations[index, "attention"] = _innovation(moments.gram.to(loaded.device), width).to(loaded.dtype)
+    sums = [torch.zeros(shape.num_key_value_heads, dtype=torch.float64) for shape in spec.layers]
+
+    generator = torch.Generator(loaded.device).manual_seed(0)
+
+    def losses(own: torch.Tensor, ids: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(drawn_loss(own, generator) for _ in range(_DRAWS))
+
+    def add(loss: int, key: Key, read: torch.Tensor, gradient: torch.Tensor, real: torch.Tensor) -> None:
+        moved = (gradient @ modules[key].weight.detach()) * (read @ innovations[key].T)
+        moved = moved.masked_fill(~real[..., None], 0)
+        # [sample, seq, group · width] -> [sample, group]
+        by_sample = moved.unflatten(-1, (-1, width)).sum(dim=(1, 3), dtype=torch.float64)
+        sums[key[0]] += by_sample.square().sum(dim=0).cpu() / 2
+
+    output_gradients(loaded, modules, tokens, losses, add, progress)
+    found = tuple(each / (_DRAWS * max(tokens.num_predictions, 1)) for each in sums)
+    if not all(bool(each.isfinite().all()) for each in found):
+        raise NonFiniteActivations(
+            "The loss has a gradient that is NaN or infinite on this text. The weights may be damaged; if not, load "
+            'the model with dtype="float32".'
+        )
+    return found
+
+
+def _innovation(gram: torch.Tensor, width: int) -> torch.Tensor:
+    """K with v = K a of the module's docstring: (P_uu)^-1 P_u for every unit u of `width` channels, stacked."""
+    damped = gram.clone()
+    size = float(gram.diagonal().mean())
+    damped.diagonal().add_(RIDGE * size if size else 1.0)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+    rows = [
+        torch.cholesky_solve(block, torch.linalg.cholesky(block[:, start : start + width]))
+        for start, block in zip(range(0, len(gram), width), inverse.split(width), strict=True)
+    ]
+    return torch.cat(rows)

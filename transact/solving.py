@@ -1,0 +1,109 @@
+"""The linear algebra of repair: ridge regression from normal equations, and what it is worth to keep.
+
+All of it in float64 by Cholesky factors. The ridge λ is a share of the Gram matrix's mean diagonal, so that
+directions which the text never used stay what they were and every factorisation exists.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from transact.errors import NonFiniteActivations
+
+RIDGE = 1e-3
+"""λ as a share of the Gram matrix's mean diagonal."""
+_ROUNDS = 64
+"""In how many rounds all channels would go; within a round they are judged alone."""
+
+
+@dataclass(frozen=True, eq=False)
+class Normal:
+    """Ridge regression of outputs on channels, min ‖Y − X W'^T‖² + λ‖W' − W‖², as normal equations.
+
+    `inner` = X^T X + λI, float64 [channel, channel]; `outer` = Y^T X + λW, float64 [hidden, channel].
+    """
+
+    inner: torch.Tensor
+    outer: torch.Tensor
+
+    @classmethod
+    def of(cls, gram: torch.Tensor, products: torch.Tensor, weight: torch.Tensor) -> "Normal | None":
+        """From X^T X, Y^T X and W; None where the text moved no channel, so that there is nothing to learn from.
+
+        `gram` and `products` are taken over. Raises `NonFiniteActivations` for sums that are NaN or infinite.
+        """
+        size = gram.diagonal().mean()
+        if not bool(size.isfinite()) or not bool(products.isfinite().all()):
+            raise NonFiniteActivations(
+                "The sums that repair works from are NaN or infinite. The weights may be damaged; if not, load the "
+                'model with dtype="float32".'
+            )
+        ridge = RIDGE * float(size)
+        if ridge == 0:
+            return None
+        gram.diagonal().add_(ridge)
+        return cls(gram, products.add_(weight.double(), alpha=ridge))
+
+    def solved(self, kept: torch.Tensor) -> torch.Tensor:
+        """W' for those channels alone, float64 [hidden, kept]."""
+        factor = torch.linalg.cholesky(self.inner[kept][:, kept])
+        return torch.cholesky_solve(self.outer[:, kept].T, factor).T
+
+    def least_missed(self, keep: int, staying: Sequence[int] = (), going: Sequence[int] = ()) -> tuple[int, ...]:
+        """Which `keep` channels to keep, by removing again and again what is missed least.
+
+        With W* the solution for the channels that are left and P the inverse of `inner` for them, removing the
+        channel u and solving again raises the minimum by |W*_u|² / P_uu: the error that remains after repair, so a
+        channel that others can stand in for goes early (optimal brain surgery, Hassibi and Stork 1993, with all
+        outputs at once). Both W* and P follow by one downdate. Channels go in small rounds; those of `going` go
+        first, those of `staying` never.
+        """
+        count = len(self.inner)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(self.inner))
+        solution = self.outer @ inverse
+        left = torch.ones(count, dtype=torch.bool, device=inverse.device)
+        may_go = left.clone()
+        may_go[list(staying)] = False
+        at_once = max(1, count // _ROUNDS)
+
+        def remove(channels: torch.Tensor) -> None:
+            left[channels] = may_go[channels] = False
+            _downdate(inverse, solution, channels.sort().values)
+
+        if len(going):
+            remove(torch.tensor(list(going), device=inverse.device))
+        while (excess := int(left.sum()) - keep) > 0:
+            missed = solution.square().sum(dim=0) / inverse.diagonal()
+            remove(missed.masked_fill(~may_go, torch.inf).argsort(stable=True)[: min(at_once, excess)])
+        return tuple(left.nonzero()[:, 0].tolist())
+
+
+def _downdate(inverse: torch.Tensor, solution: torch.Tensor, gone: torch.Tensor) -> None:
+    """Both, in place, as they are without those channels; what is gone becomes a unit matrix and zeros."""
+    columns = inverse[:, gone]  # [channel, gone]
+    factor = torch.linalg.cholesky(columns[gone])
+    solution.addmm_(torch.cholesky_solve(solution[:, gone].T, factor).T, columns.T, alpha=-1)
+    inverse.addmm_(torch.cholesky_solve(columns.T, factor).T, columns.T, alpha=-1)
+    solution[:, gone] = 0
+    inverse[gone] = 0
+    inverse[:, gone] = 0
+    inverse[gone, gone] = 1
+
+
+def least_squares(weight: torch.Tensor, gram: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """argmin ‖X W^T − X_S W'^T‖² + λ‖W' − W_S‖² for `weight` [hidden, channel], `gram` X^T X and the kept S.
+
+    W' = (W G[:, S] + λ W_S) (G[S, S] + λ I)^-1, [hidden, kept] in the dtype of `weight`.
+    """
+    if len(kept) == weight.shape[1]:
+        return weight[:, kept]
+    full = weight.double()
+    ridge = RIDGE * gram.diagonal().mean()
+    if ridge == 0:  # the text never moved any channel: nothing to learn from
+        return weight[:, kept]
+    inner = gram[kept][:, kept]
+    inner.diagonal().add_(ridge)
+    outer = full @ gram[:, kept] + ridge * full[:, kept]
+    factor = torch.linalg.cholesky(inner)
+    return torch.cholesky_solve(outer.T, factor).T.to(weight.dtype)

@@ -1,0 +1,121 @@
+"""Text on its way through a model one decoder layer at a time, so that a layer can be changed before it is run.
+
+Layers are run by calling the stock modules with the arguments that their own model hands them; nothing is
+known here of what a layer does inside but where its projections are.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+
+from transact.calibration import TokenSet
+from transact.hooks import on_calls, on_inputs
+from transact.loading import LoadedModel
+
+
+@dataclass(eq=False)
+class Stream:
+    """One batch on its way: `hidden` [sample, seq, hidden], the residual stream before the next layer.
+
+    `real` bool [sample · seq]: which positions count; `arguments[layer]`: what else the model hands a layer.
+    """
+
+    hidden: torch.Tensor
+    real: torch.Tensor
+    arguments: tuple[dict, ...]
+
+    def counted(self, activations: torch.Tensor) -> torch.Tensor:
+        """The rows that count, at least float32: [sample, seq, channel] -> [token, channel]."""
+        rows = activations.flatten(0, -2)[self.real]
+        return rows if rows.dtype == torch.float64 else rows.float()
+
+    def run(self, layer: torch.nn.Module, index: int) -> torch.Tensor:
+        """The residual stream after the layer."""
+        output = layer(self.hidden, **self.arguments[index])
+        return output if isinstance(output, torch.Tensor) else output[0]
+
+    def input_of(self, role: str, layer: torch.nn.Module, index: int) -> torch.Tensor:
+        """What the projection at `role` would read; the layer is left there."""
+        try:
+            with on_inputs([(layer.get_submodule(role), _leave)]):
+                self.run(layer, index)
+        except _Reached as reached:
+            return reached.activations
+        raise AssertionError(f"{role} was never called")
+
+
+class NoAttention(torch.nn.Module):
+    """Stands where attention stood and adds nothing, for streams that are past it already."""
+
+    def forward(self, hidden_states: torch.Tensor, **arguments) -> tuple[torch.Tensor, None]:
+        return torch.zeros_like(hidden_states), None
+
+
+def streams(loaded: LoadedModel, tokens: TokenSet, batch_size: int) -> list[Stream]:
+    """Every batch before the first layer."""
+    found = []
+    for batch in tokens.batches(batch_size=batch_size):
+        hidden, arguments = _first_hidden(loaded, batch.input_ids.to(loaded.device))
+        found.append(Stream(hidden, batch.mask.flatten().to(loaded.device), arguments))
+    return found
+
+
+def output_watched(layer: torch.nn.Module, role: str) -> "_Watched":
+    """A context that yields a list to which the outputs of the projection at `role` are appended."""
+    outputs: list[torch.Tensor] = []
+    return _Watched(outputs, on_calls([(layer.get_submodule(role), lambda _, output: outputs.append(output))]))
+
+
+class _Watched:
+    def __init__(self, outputs: list[torch.Tensor], context):
+        self.outputs, self.context = outputs, context
+
+    def __enter__(self) -> list[torch.Tensor]:
+        self.context.__enter__()
+        return self.outputs
+
+    def __exit__(self, *error) -> None:
+        self.context.__exit__(*error)
+
+
+class _Reached(Exception):
+    def __init__(self, activations: torch.Tensor):
+        self.activations = activations
+
+
+def _leave(activations: torch.Tensor) -> None:
+    raise _Reached(activations)
+
+
+class _Recorder(torch.nn.Module):
+    """Stands where a layer stood: takes note of what it was handed and passes the hidden states on."""
+
+    def __init__(self, layer: torch.nn.Module):
+        super().__init__()
+        object.__setattr__(self, "stood_for", layer)
+        self.arguments: dict = {}
+
+    def __getattr__(self, name: str):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["stood_for"], name)  # models ask layers for their kind of attention
+
+    def forward(self, hidden_states: torch.Tensor, **arguments) -> torch.Tensor:
+        self.arguments = arguments
+        return hidden_states
+
+
+def _first_hidden(loaded: LoadedModel, input_ids: torch.Tensor) -> tuple[torch.Tensor, tuple[dict, ...]]:
+    """The embedded tokens and the arguments of every layer, from the model's own code with no layer run."""
+    decoder = loaded.model.base_model
+    recorders = torch.nn.ModuleList(_Recorder(layer) for layer in loaded.decoder_layers)
+    # a second face of the same module: only the entry for the layers differs, and the model itself is untouched
+    face = copy.copy(decoder)
+    face._modules = dict(decoder._modules)
+    face._modules[loaded.layout.layers.rpartition(".")[2]] = recorders
+    received: list[torch.Tensor] = []
+    recorders[0].register_forward_pre_hook(lambda _, inputs: received.append(inputs[0]))
+    face(input_ids=input_ids, use_cache=False)
+    return received[0], tuple(recorder.arguments for recorder in recorders)
