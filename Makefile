@@ -27,6 +27,8 @@ lint: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.speed
 	$(BIN)/python -m benchmarks.interface
+	$(BIN)/python -m benchmarks.repair
+	$(BIN)/python -m benchmarks.quality
 
 screenshots: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.e2e.screenshots

@@ -15,7 +15,7 @@ rises to second order by
     ½ · mean over samples (Σ_t ĝ_t · W_u v_t)²    (per prediction: divided by the sample's predictions),
 
 the Fisher information of the model in the very direction of the change, all tokens of a sample together. The
-groups with the lowest of these go. One forward pass and two backward passes serve all groups of all layers.
+groups with the lowest of these go. One forward pass and three backward passes serve all groups of all layers.
 """
 
 import numpy as np
@@ -39,8 +39,8 @@ from transact.target import PruningTarget
 
 METRIC = "search"
 _BATCH = 8
-_DRAWS = 2
-"""How often next tokens are drawn: twice lowers the noise of the estimate, each time costs a backward pass."""
+_DRAWS = 3
+"""How often next tokens are drawn: more lower the noise of the estimate, each time costs a backward pass."""
 
 
 def search_plan(

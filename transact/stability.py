@@ -54,6 +54,7 @@ def stability(
     target: PruningTarget,
     *,
     metric: str = "transact",
+    allocation: str = "uniform",
     sizes: Sequence[int] | None = None,
     resamples: int = 8,
     seed: int = 0,
@@ -63,7 +64,7 @@ def stability(
 
     For each number of samples in `sizes` (by default 1, 2, 4, ... and all), `resamples` subsets are drawn
     without replacement. All samples can be drawn in one way only, so that size is a bootstrap: as many samples,
-    drawn with replacement. Plans are uniform, or by layer as `target` says. A size's draws depend on `seed`
+    drawn with replacement. Plans are made under `allocation`, as `make_plan` does. A size's draws depend on `seed`
     and on nothing else that is asked for. Progress is in resamples.
 
     Raises `InvalidOption` for statistics that were not observed with `samples=True`, for an unknown metric, for
@@ -80,13 +81,13 @@ def stability(
     asked = _sizes(sizes, available)
     if isinstance(resamples, bool) or not isinstance(resamples, Integral) or resamples < 1:
         raise InvalidOption(f"resamples is {resamples!r}; give a whole number from 1.")
-    plan = make_plan(score(loaded, statistics, metric=metric), loaded.spec, target)
+    plan = make_plan(score(loaded, statistics, metric=metric), loaded.spec, target, allocation=allocation)
     drawn = sorted({*asked, available})
     times = torch.cat([_draws(size, available, resamples, seed) for size in drawn])  # [draw, sample]
     groups: dict[int, list[list[np.ndarray]]] = {size: [] for size in drawn}
     channels: dict[int, list[list[np.ndarray]]] = {size: [] for size in drawn}
     for number, scores in enumerate(_rescored(loaded, statistics, metric, times, progress)):
-        again = make_plan(scores, loaded.spec, target)
+        again = make_plan(scores, loaded.spec, target, allocation=allocation)
         size = drawn[number // resamples]
         groups[size].append(_kept_groups(again))
         channels[size].append(_kept_channels(again))

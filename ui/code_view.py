@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import transact as ta
+from transact.search import METRIC as SEARCH
 from ui.session import Choice, ModelKey, Result, Sampling, Scored
 from ui.texts import TextSource
 from ui.workbench import EVALUATION_TOKENS
@@ -25,6 +26,10 @@ class Recipe:
     repair: str = "none"
     measured_on: TextSource | None = None
 
+    @property
+    def searched(self) -> bool:
+        return self.plan.metric == SEARCH
+
     @classmethod
     def of_result(cls, result: Result) -> "Recipe":
         scored = result.scored
@@ -44,12 +49,12 @@ def code(recipe: Recipe) -> str:
             recipe.text, "calibration", "CalibrationSet", CALIBRATION_FILE,
             f"num_samples={sampling.num_samples}, seq_len={sampling.seq_len}, seed={sampling.seed}",
         ),
-        f"statistics = ta.observe(loaded, calibration{_gram(recipe.repair)})",
-        f'scores = ta.score(loaded, statistics, metric="{recipe.choice.metric}", seed={sampling.seed})',
+        f"statistics = ta.observe(loaded, calibration{_observed(recipe)})",
+        *([] if recipe.searched else [_scores(recipe.choice.metric, sampling.seed)]),
         "",
         *_target(recipe.plan),
         *_locks(recipe.choice.locks),
-        f"plan = ta.make_plan(scores, loaded.spec, target{', locks=locks' if recipe.choice.locks != NO_LOCKS else ''})",
+        f"plan = {_plan(recipe)}",
         f"pruned = ta.prune(loaded, plan{_repair(recipe.repair)})",
     ]  # fmt: skip
     if recipe.measured_on is not None:
@@ -154,8 +159,23 @@ def _locks(locks: ta.Locks) -> list[str]:
     return ["locks = ta.Locks.from_dict(", f"    {filled!r}", ")"]
 
 
-def _gram(repair: str) -> str:
-    return "" if repair == "none" else ", gram=True"
+def _observed(recipe: Recipe) -> str:
+    gradients = not recipe.searched and ta.METRICS[recipe.choice.metric].needs_gradients
+    return (", gram=True" if recipe.searched or recipe.repair == "least_squares" else "") + (
+        ", taylor=True" if gradients else ""
+    )
+
+
+def _scores(metric: str, seed: int) -> str:
+    return f'scores = ta.score(loaded, statistics, metric="{metric}", seed={seed})'
+
+
+def _plan(recipe: Recipe) -> str:
+    locks = ", locks=locks" if recipe.choice.locks != NO_LOCKS else ""
+    if recipe.searched:
+        return f"ta.search_plan(loaded, statistics, target{locks})"
+    allocation = "" if recipe.plan.allocation != "global" else ', allocation="global"'
+    return f"ta.make_plan(scores, loaded.spec, target{allocation}{locks})"
 
 
 def _repair(name: str) -> str:

@@ -49,7 +49,9 @@ def connect(desk: Desk) -> None:
             if metric not in ta.METRICS:
                 raise WrongInput(f"There is no metric “{metric}”; choose one of {', '.join(ta.METRICS)}.")
             sampling = Sampling(
-                _whole("num_samples", num_samples, MAX_SAMPLES), _whole("seq_len", seq_len, MAX_SEQ_LEN)
+                _whole("num_samples", num_samples, MAX_SAMPLES),
+                _whole("seq_len", seq_len, MAX_SEQ_LEN),
+                taylor=ta.METRICS[metric].needs_gradients,
             )
             source = _text(text, texts.sample, sampling.seq_len)
             key = loaded_key(desk.sessions.get(owner), desk.registry)
@@ -74,14 +76,15 @@ def connect(desk: Desk) -> None:
             owner = desk.visitor(request)
             session = desk.sessions.get(owner)
             session.need_scored()
-            if allocation != "uniform":
-                raise WrongInput(f"There is no allocation “{allocation}” here; choose “uniform”.")
+            if allocation not in ta.ALLOCATIONS:
+                raise WrongInput(f"There is no allocation “{allocation}”; choose one of {', '.join(ta.ALLOCATIONS)}.")
             target = ta.PruningTarget.from_sparsity(session.spec, attention=attention_sparsity, mlp=mlp_sparsity)
 
             def change(old: Session) -> Session:
                 choice = replace(
                     old.choice, attention=target_share(target, "attention_sparsity"),
-                    mlp=target_share(target, "mlp_sparsity"), budget=None, keep_head_groups=None, keep_channels=None,
+                    mlp=target_share(target, "mlp_sparsity"), allocation=allocation, budget=None,
+                    keep_head_groups=None, keep_channels=None,
                 )  # fmt: skip
                 return workbench.chosen(old, choice)
 
@@ -90,7 +93,10 @@ def connect(desk: Desk) -> None:
         return _answered(act)
 
     def prune(repair: str = "none", request: gr.Request = None) -> dict:
-        """Cut as planned; returns the plan's summary, the result's number and the lines that reproduce it."""
+        """Cut as planned; returns the plan's summary, the result's number and the lines that reproduce it.
+
+        As on the page, with the repair "best" what goes is searched for: as much as planned, and locks hold.
+        """
 
         def act() -> dict:
             owner = desk.visitor(request)
@@ -99,8 +105,9 @@ def connect(desk: Desk) -> None:
             if repair not in ta.COMPENSATIONS:
                 raise WrongInput(f"There is no repair “{repair}”; choose one of {', '.join(ta.COMPENSATIONS)}.")
             result = desk.jobs.finish(
-                owner, "Pruning", lambda watch: workbench.cut(desk.registry, session, repair, watch)
-            )
+                owner, "Pruning",
+                lambda watch: workbench.cut(desk.registry, session, repair, watch, search=True),
+            )  # fmt: skip
             desk.sessions.update(owner, lambda old: old.with_result(result))
             return {"result": result.number, **result.plan.summary(), "code": code(Recipe.of_result(result))}
 

@@ -84,11 +84,12 @@ STEPS = (
     Step(
         "Repair without training",
         "Channels often resemble each other, so those that stay can take over. The weights of o and down that are left "
-        "are refitted until each output is as close as it can be to what it was (least squares).",
+        "are refitted until each output is as close as it can be to what it was (least squares). The best repair goes "
+        "through the layers one by one, searches for what it can do without, and then corrects the whole.",
         "repair-select",
         "repair",
-        "Choose “Refit the weights that stay (least squares)”, leave the sliders and press “Prune and measure” again. "
-        "How much of the loss comes back?",
+        "Choose “None, plain cut”, leave the sliders and press “Prune and measure” again. How much of the loss did the "
+        "repair make good?",
     ),
     Step(
         "What makes a good cut",

@@ -43,10 +43,13 @@ def query(session: Session) -> str:
         "samples": sampling.num_samples,
         "length": sampling.seq_len,
         "seed": sampling.seed,
+        **({"gradients": 1} if sampling.taylor else {}),
         "metric": choice.metric,
         "attention": f"{choice.attention:g}",
         "mlp": f"{choice.mlp:g}",
     }
+    if choice.allocation != Choice.allocation:
+        values["allocation"] = choice.allocation
     if choice.budget is not None:
         values["limit"] = f"{choice.budget.kind}:{choice.budget.share:g}"
     if choice.by_hand:
@@ -70,6 +73,9 @@ def settings(params: Mapping[str, str]) -> Settings | None:
     metric = params.get("metric", standard.metric)
     if metric not in ta.METRICS:
         raise _damaged("metric", metric)
+    allocation = params.get("allocation", standard.allocation)
+    if allocation not in ta.ALLOCATIONS:
+        raise _damaged("allocation", allocation)
     budget = None
     if "limit" in params:
         kind, _, share = params["limit"].partition(":")
@@ -94,11 +100,13 @@ def settings(params: Mapping[str, str]) -> Settings | None:
             _read("samples", params.get("samples", sampling.num_samples), int),
             _read("length", params.get("length", sampling.seq_len), int),
             _read("seed", params.get("seed", sampling.seed), int),
+            taylor="gradients" in params or ta.METRICS[metric].needs_gradients,
         ),
         choice=Choice(
             metric=metric,
             attention=_read("attention", params.get("attention", standard.attention), float),
             mlp=_read("mlp", params.get("mlp", standard.mlp), float),
+            allocation=allocation,
             budget=budget,
             keep_head_groups=by_hand[0],
             keep_channels=by_hand[1],

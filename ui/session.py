@@ -47,6 +47,8 @@ class Sampling:
     num_samples: int = 128
     seq_len: int = 256
     seed: int = 0
+    taylor: bool = False
+    """Also gradients, which the metric of that name needs."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,13 +90,14 @@ class Budget:
 class Choice:
     """Everything a plan depends on besides the scores; what undo brings back.
 
-    `attention` and `mlp` are what the sliders show. A `budget`, or counts set by hand for every layer, come
-    before them; whichever was touched last holds.
+    `attention` and `mlp` are what the sliders show, `allocation` how they are shared among the layers. A `budget`,
+    or counts set by hand for every layer, come before them; whichever was touched last holds.
     """
 
     metric: str = "transact"
     attention: float = 0.25
     mlp: float = 0.5
+    allocation: str = "uniform"
     budget: Budget | None = None
     keep_head_groups: tuple[int, ...] | None = None
     keep_channels: tuple[int, ...] | None = None
@@ -169,7 +172,8 @@ class Result:
 
     @property
     def metric(self) -> str:
-        return self.choice.metric
+        """What chose: a metric, or the search."""
+        return self.plan.metric
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,9 +241,19 @@ class Session:
         return self.latest
 
     def with_result(self, result: Result) -> "Session":
-        """The session with `result` added, or put in place of the one with its number; the oldest drop out."""
+        """The session with `result` added, or put in place of the one with its number; the oldest drop out.
+
+        Where the controls still stand as they did at the cut, the plan in view becomes the one that was cut: the
+        search decides at the cut, and what is marked should be what went.
+        """
         others = tuple(kept for kept in self.results if kept.number != result.number)
-        return replace(self, results=(*others, result)[-MAX_HISTORY:], counted=max(self.counted, result.number))
+        as_then = result.scored is self.scored and result.choice == self.choice
+        return replace(
+            self,
+            results=(*others, result)[-MAX_HISTORY:],
+            counted=max(self.counted, result.number),
+            plan=result.plan if as_then else self.plan,
+        )
 
 
 class Sessions:

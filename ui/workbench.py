@@ -107,9 +107,11 @@ def score(registry: Registry, key: ModelKey, text: TextSource, sampling: Samplin
     watch.says(f"Scoring on {text.name}")
     began = time.monotonic()
     keep_samples = ta.sample_bytes(loaded.spec, calibration.num_samples) <= _SAMPLE_BYTES
-    statistics = ta.observe(loaded, calibration, samples=keep_samples, top_k=_TOP_READS, progress=watch)
+    statistics = ta.observe(
+        loaded, calibration, taylor=sampling.taylor, samples=keep_samples, top_k=_TOP_READS, progress=watch
+    )
     seconds = time.monotonic() - began
-    registry.note_speed(_flops(loaded.spec, calibration), seconds)
+    registry.note_speed(_flops(loaded.spec, calibration, sampling), seconds)
     scores = {
         metric: ta.score(loaded, statistics, metric=metric, seed=sampling.seed)
         for metric in ta.available_metrics(statistics)
@@ -138,7 +140,7 @@ def estimate(
     if loaded is None:
         return None
     calibration = _calibration(loaded, text, sampling)
-    seconds = registry.seconds_for(_flops(loaded.spec, calibration))
+    seconds = registry.seconds_for(_flops(loaded.spec, calibration, sampling))
     return calibration.num_samples, calibration.num_tokens, seconds
 
 
@@ -151,7 +153,9 @@ def planned(session: Session) -> Session:
         return replace(session, plan=None)
     choice = session.choice
     scores = session.scored.scores[choice.metric]
-    plan = ta.make_plan(scores, session.spec, target(session.spec, choice), locks=choice.locks)
+    plan = ta.make_plan(
+        scores, session.spec, target(session.spec, choice), allocation=allocation(choice), locks=choice.locks
+    )
     return replace(session, plan=plan)
 
 
@@ -164,6 +168,11 @@ def target(spec: ta.ModelSpec, choice: Choice) -> ta.PruningTarget:
     return ta.PruningTarget.from_sparsity(spec, attention=choice.attention, mlp=choice.mlp)
 
 
+def allocation(choice: Choice) -> str:
+    """How the target is shared among layers; counts by hand have shared it already."""
+    return "uniform" if choice.by_hand else choice.allocation
+
+
 def chosen(session: Session, choice: Choice, *, control: str = "") -> Session:
     """The session planned anew with another choice; the one before can be undone.
 
@@ -173,12 +182,18 @@ def chosen(session: Session, choice: Choice, *, control: str = "") -> Session:
 
 
 def rescored(session: Session, scored: Scored) -> Session:
-    """The session on other scores of its model; those before can be brought back by undo."""
+    """The session on other scores of its model; those before can be brought back by undo.
+
+    A metric that they lack, as one of gradients that were not taken, gives way to the standard one.
+    """
     if scored.key != session.key:
         return session
+    choice = session.choice
+    if choice.metric not in scored.scores:
+        choice = replace(choice, metric=Choice().metric)
     if session.scored is None:
-        return planned(replace(session, scored=scored))
-    return moved_to(session, Moment(scored, session.choice))
+        return planned(replace(session, scored=scored, choice=choice))
+    return moved_to(session, Moment(scored, choice))
 
 
 def moved_to(session: Session, moment: Moment, *, control: str = "") -> Session:
@@ -239,17 +254,37 @@ def what_if(
     return WhatIf(dense, masked, evaluation.num_tokens, text.name, dense_writes, masked_writes, probes)
 
 
-def cut(registry: Registry, session: Session, repair: str, watch: Watch) -> Result:
-    """Prune as planned; the result is kept in the registry under its number."""
-    result = Result(
-        number=session.counted + 1,
-        scored=session.need_scored(),
-        choice=session.choice,
-        plan=session.need_plan(),
-        repair=repair,
-    )
+def cut(registry: Registry, session: Session, repair: str, watch: Watch, *, search: bool = False) -> Result:
+    """Prune as planned; the result is kept in the registry under its number.
+
+    With `search`, what the best repair can do without is looked for first: as much in every layer as the plan says,
+    and locks hold. Another repair takes the plan as it is.
+    """
+    plan, scored = session.need_plan(), session.need_scored()
+    if search and repair == "best":
+        loaded = registry.dense(session.key, watch)
+        statistics = _statistics(registry, scored, loaded, watch, gram=True)
+        watch.says("Searching for what the repair can do without")
+        plan = ta.search_plan(loaded, statistics, _same_amounts(session), locks=session.choice.locks, progress=watch)
+    result = Result(number=session.counted + 1, scored=scored, choice=session.choice, plan=plan, repair=repair)
     pruned_model(registry, session.id, result, watch)
     return result
+
+
+def _same_amounts(session: Session) -> ta.PruningTarget:
+    """The target of the plan in view; where layers differ, its counts."""
+    if allocation(session.choice) == "uniform":
+        return target(session.spec, session.choice)
+    return counts_of(session.plan)
+
+
+def counts_of(plan: ta.PruningPlan) -> ta.PruningTarget:
+    """As much in every layer as that plan keeps."""
+    shapes = plan.spec.layers
+    return ta.PruningTarget(
+        keep_head_groups=tuple(shape.num_key_value_heads for shape in shapes),
+        keep_channels=tuple(shape.intermediate_size for shape in shapes),
+    )
 
 
 def pruned_model(registry: Registry, owner: str, result: Result, watch: Watch) -> ta.LoadedModel:
@@ -258,17 +293,20 @@ def pruned_model(registry: Registry, owner: str, result: Result, watch: Watch) -
     if held is not None:
         return held
     loaded = registry.dense(result.scored.key, watch)
-    statistics = None if result.repair == "none" else _gram_statistics(registry, result.scored, loaded, watch)
-    watch.says("Cutting")
-    pruned = ta.prune(loaded, result.plan, compensation=result.repair, statistics=statistics)
+    gram = result.repair == "least_squares"
+    statistics = _statistics(registry, result.scored, loaded, watch, gram=gram)
+    watch.says("Cutting and repairing" if result.repair != "none" else "Cutting")
+    pruned = ta.prune(loaded, result.plan, compensation=result.repair, statistics=statistics, progress=watch)
     registry.keep_pruned(owner, result.number, pruned)
     return pruned
 
 
-def _gram_statistics(
-    registry: Registry, scored: Scored, loaded: ta.LoadedModel, watch: Watch
+def _statistics(
+    registry: Registry, scored: Scored, loaded: ta.LoadedModel, watch: Watch, *, gram: bool
 ) -> ta.ActivationStatistics:
-    """Statistics with Gram matrices, over the text that was scored: a second pass, made only for a repair."""
+    """What the text that was scored says; Gram matrices take a second pass, made only where they are needed."""
+    if not gram:
+        return scored.statistics
 
     def observe() -> ta.ActivationStatistics:
         watch.says("Reading the text again for the repair")
@@ -315,12 +353,7 @@ def measure(
 
 def _random_like(plan: ta.PruningPlan) -> ta.PruningPlan:
     """A plan that keeps as much of each layer as `plan`, chosen by chance (seed 0)."""
-    shapes = plan.spec.layers
-    target = ta.PruningTarget(
-        keep_head_groups=tuple(shape.num_key_value_heads for shape in shapes),
-        keep_channels=tuple(shape.intermediate_size for shape in shapes),
-    )
-    return ta.make_plan(ta.ImportanceScores.random(plan.dense_spec), plan.dense_spec, target)
+    return ta.make_plan(ta.ImportanceScores.random(plan.dense_spec), plan.dense_spec, counts_of(plan))
 
 
 def _probes(loaded: ta.LoadedModel, watch: Watch) -> list[ta.ProbeResult]:
@@ -331,9 +364,7 @@ def _probes(loaded: ta.LoadedModel, watch: Watch) -> list[ta.ProbeResult]:
     return results
 
 
-def _dense_probes(
-    registry: Registry, key: ModelKey, loaded: ta.LoadedModel, watch: Watch
-) -> list[ta.ProbeResult]:
+def _dense_probes(registry: Registry, key: ModelKey, loaded: ta.LoadedModel, watch: Watch) -> list[ta.ProbeResult]:
     return registry.dense_probes(key, lambda: _probes(loaded, watch))
 
 
@@ -348,8 +379,9 @@ def steadiness(registry: Registry, session: Session, watch: Watch) -> Steadiness
     loaded = registry.dense(session.key, watch)
     watch.says("Choosing again from parts of the text")
     found = ta.stability(
-        loaded, scored.statistics, target(session.spec, session.choice), metric=session.choice.metric, progress=watch
-    )
+        loaded, scored.statistics, target(session.spec, session.choice), metric=session.choice.metric,
+        allocation=allocation(session.choice), progress=watch,
+    )  # fmt: skip
     return Steadiness(scored, session.choice.metric, found)
 
 
@@ -384,10 +416,11 @@ def generate(registry: Registry, session: Session, prompt: str, watch: Watch) ->
     return dense, ta.generate(pruned, prompt, progress=watch)
 
 
-def _flops(spec: ta.ModelSpec, calibration: ta.CalibrationSet) -> float:
-    """Operations of one forward pass over the set."""
+def _flops(spec: ta.ModelSpec, calibration: ta.CalibrationSet, sampling: Sampling) -> float:
+    """Operations of scoring on the set: a forward pass, and for gradients another and a backward pass (twice that)."""
     longest = calibration.input_ids.shape[1]
-    return calibration.num_tokens * float(spec.flops_per_token(context=longest // 2))
+    passes = 4 if sampling.taylor else 1
+    return passes * calibration.num_tokens * float(spec.flops_per_token(context=longest // 2))
 
 
 def _calibration(loaded: ta.LoadedModel, text: TextSource, sampling: Sampling) -> ta.CalibrationSet:

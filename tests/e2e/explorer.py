@@ -149,8 +149,9 @@ class Explorer:
         cells = [cell.strip() for cell in self.page.locator(f"#{table_id} [role=gridcell]").all_inner_texts()]
         return [cells[start : start + columns] for start in range(0, len(cells), columns)]
 
-    def prune(self, number: int) -> None:
-        """Prune and measure; the result will have this number."""
+    def prune(self, number: int, repair: str = "None") -> None:
+        """Repair so, prune and measure; the result will have this number."""
+        self.choose("repair-select", repair)
         self.page.click("#prune-button")
         self.says(f"Result {number} is ready")
 

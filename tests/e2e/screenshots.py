@@ -41,13 +41,12 @@ def choose(explorer: Explorer) -> None:
 
 def compare(explorer: Explorer) -> None:
     """Several results, the front, and the redundancy map."""
-    settings = ((0.25, 0.5, "Refit"), (0.25, 0.5, "None"), (0.5, 0.25, "Refit"), (0, 0.3, "Refit"))
+    settings = ((0.25, 0.5, "Best"), (0.25, 0.5, "None"), (0.5, 0.25, "Best"), (0, 0.3, "Best"))
     for number, (attention, mlp, repair) in enumerate(settings, start=1):
         explorer.type_number("attention-sparsity", attention)
         explorer.type_number("mlp-sparsity", mlp)
-        explorer.choose("repair-select", repair)
         explorer.page.wait_for_timeout(1000)
-        explorer.prune(number)
+        explorer.prune(number, repair)
     explorer.page.click("#map-button")
     explorer.reads("redundancy-note", "40 of 40")
     taken(explorer, "compare", "#pareto-plot")

@@ -154,3 +154,27 @@ def test_a_wrong_limit_table_prompt_and_revision_are_told(explorer):
     page.get_by_label("Revision").fill("no-such-revision")
     explorer.name_model("org/none")
     explorer.says("org/none")
+
+
+def test_layers_may_share_what_goes(explorer):
+    savings = explorer.text("savings")
+    explorer.page.get_by_label("More where less is lost").click()
+    explorer.reads("choice-note", "2 to 4 of 4")
+    assert 'allocation="global"' in explorer.reads("code-view", "allocation")
+    assert explorer.text("savings").splitlines()[0] == savings.splitlines()[0]
+    explorer.page.get_by_label("The same in every layer").click()
+    explorer.reads("choice-note", "3 of 4")
+
+
+def test_gradients_bring_the_taylor_metric(explorer):
+    explorer.page.click("#metric-select input")
+    assert not explorer.page.get_by_role("option", name="Taylor").count()
+    explorer.page.keyboard.press("Escape")
+    explorer.page.click("#calibration-taylor input")
+    explorer.page.get_by_label("Sequences").fill("16")
+    explorer.page.click("#score-button")
+    explorer.says("Scored")
+    before = removed(explorer, "heads-plot"), removed(explorer, "channels-plot")
+    explorer.choose("metric-select", "Taylor")
+    assert "taylor=True" in explorer.reads("code-view", 'metric="taylor"')
+    assert (removed(explorer, "heads-plot"), removed(explorer, "channels-plot")) != before

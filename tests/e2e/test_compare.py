@@ -24,8 +24,7 @@ def test_history_front_floor_side_by_side_and_back(explorer):
     page = explorer.page
     explorer.prune(1)
     explorer.after_change("savings", lambda: explorer.type_number("mlp-sparsity", 0.2))
-    explorer.choose("repair-select", "Refit the weights")
-    explorer.prune(2)
+    explorer.prune(2, repair="Refit the weights")
     explorer.choose("metric-select", "Random")
     explorer.reads("code-view", 'metric="random"')
     explorer.prune(3)

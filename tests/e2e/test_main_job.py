@@ -9,11 +9,12 @@ import pytest
 
 from tests.e2e.explorer import SLOW, Explorer
 
-# a process without this project: what stock transformers makes of the downloaded folder
+# a process without this project: what stock transformers makes of the downloaded folder, computing as the app does
 STOCK = """
 import sys
 from transformers import AutoModelForCausalLM, AutoTokenizer
-model, tokenizer = AutoModelForCausalLM.from_pretrained(sys.argv[1]), AutoTokenizer.from_pretrained(sys.argv[1])
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype="float32")
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
 ids = tokenizer("Once upon a time", return_tensors="pt").input_ids
 assert "transact" not in sys.modules
 print(sum(p.numel() for p in model.parameters()))
@@ -67,6 +68,9 @@ def test_the_main_job(browser, app_url, tmp_path, capsys):
     assert "On this machine" in explorer.text("result-table")
     assert page.input_value("#generation-dense textarea") != page.input_value("#generation-pruned textarea")
     assert "report = ta.evaluate" in explorer.text("code-view")
+    # the standard repair searched for what to remove, and what is marked now is what went
+    assert "ta.search_plan" in explorer.text("code-view") and 'compensation="best"' in explorer.text("code-view")
+    assert "what the search chose" in explorer.text("choice-note")
     assert explorer.drawn("pareto-plot", "plot._fullData.map(trace => trace.name).join()") == (
         "Pareto front,random (the floor),pruned,dense"
     )

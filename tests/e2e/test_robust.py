@@ -49,6 +49,7 @@ def prepared_text(explorer) -> None:
     [
         (prepared_text, "score-button", "Scoring"),
         (None, "try-button", "Perplexity"),
+        (None, "prune-button", "Searching"),
         (None, "prune-button", "Measuring"),
         (None, "map-button", "Mapping"),
     ],

@@ -25,6 +25,7 @@ UNTOUCHED = CalibrationForm(
     num_samples=128,
     seq_len=256,
     seed=0,
+    taylor=False,
 )
 
 

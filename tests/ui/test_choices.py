@@ -105,6 +105,23 @@ class TestUndo:
             changed = workbench.chosen(changed, replace(changed.choice, mlp=0.9 if step % 2 else 0.1))
         assert len(changed.timeline.past) == session.MAX_UNDO
 
+    def test_scores_that_lack_the_metric_fall_back(self, start):
+        with_gradients = workbench.chosen(start, replace(start.choice, metric="taylor"))
+        plain = scored(seed=1)
+        del plain.scores["taylor"]
+        again = workbench.rescored(with_gradients, plain)
+        assert again.choice.metric == again.plan.metric.replace("random", "transact") == "transact"
+        assert workbench.undone(again).choice.metric == "taylor"
+
+    def test_the_plan_that_was_cut_stays_in_view_until_a_control_moves(self, start):
+        searched = replace(start.plan, metric="search", layers=start.plan.layers[::-1])
+        result = session.Result(1, start.scored, start.choice, searched, "best")
+        after = start.with_result(result)
+        assert after.plan is searched
+        moved = workbench.chosen(after, replace(after.choice, mlp=0.25))
+        assert moved.plan.metric != "search"
+        assert moved.with_result(result).plan is moved.plan
+
     def test_locks_that_contradict_the_sliders_change_nothing(self, start):
         keep_all = ta.Locks(keep_head_groups=frozenset((0, group) for group in range(4)))
         with pytest.raises(ta.InvalidTarget, match="locked to stay"):
@@ -117,6 +134,7 @@ class TestLink:
         [
             Choice(metric="wanda", attention=0.5, mlp=0.37),
             Choice(budget=Budget("memory", 0.62)),
+            Choice(allocation="global"),
             Choice(keep_head_groups=(1, 2, 3, 4, 1), keep_channels=(172, 1, 3, 4, 5)),
             Choice(locks=ta.Locks(frozenset({(0, 1), (4, 3)}), frozenset(), frozenset({(2, 171)}))),
         ],
@@ -130,6 +148,15 @@ class TestLink:
         assert found.key == ModelKey("org/model", "abc", "bfloat16")
         assert (found.text, found.sampling) == ("stories", Sampling(64, 128, 7))
 
+    def test_gradients_are_taken_again(self, start):
+        from urllib.parse import parse_qsl
+
+        taken = replace(start.scored, sampling=Sampling(8, 16, 1, taylor=True))
+        query = link.query(replace(start, scored=taken, choice=Choice(metric="taylor")))
+        found = link.settings(dict(parse_qsl(query.removeprefix("?"))))
+        assert found.sampling == taken.sampling and found.choice.metric == "taylor"
+        assert link.settings({"model": "bundled", "metric": "taylor"}).sampling.taylor
+
     def test_a_text_of_ones_own_is_left_out(self, start):
         own = replace(start.scored, text=TextSource("secret.txt", ("x",), "file"))
         assert "secret" not in link.query(replace(start, scored=own))
@@ -141,8 +168,9 @@ class TestLink:
     @pytest.mark.parametrize(
         ("name", "value"),
         [
-            ("text", "nothing"), ("metric", "luck"), ("limit", "money:0.5"), ("limit", "memory:much"),
-            ("mlp", "half"), ("samples", "1.5"), ("groups", "1,2"), ("keep_channels", "1-2"), ("seed", ""),
+            ("text", "nothing"), ("metric", "luck"), ("allocation", "fair"), ("limit", "money:0.5"),
+            ("limit", "memory:much"), ("mlp", "half"), ("samples", "1.5"), ("groups", "1,2"),
+            ("keep_channels", "1-2"), ("seed", ""),
         ],
     )  # fmt: skip
     def test_a_damaged_link_is_told(self, name, value):

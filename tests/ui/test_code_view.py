@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import transact as ta
 from ui import code_view, texts, workbench
@@ -26,10 +27,12 @@ def registry() -> Registry:
     return Registry()
 
 
-def planned(registry: Registry, key: ModelKey, text: texts.TextSource, choice: Choice) -> Session:
+def planned(
+    registry: Registry, key: ModelKey, text: texts.TextSource, choice: Choice, sampling: Sampling = SAMPLING
+) -> Session:
     watch = Watch("test")
     loaded = registry.dense(key, watch)
-    scored = workbench.score(registry, key, text, SAMPLING, watch)
+    scored = workbench.score(registry, key, text, sampling, watch)
     return workbench.planned(Session("visitor", key, loaded.spec, scored, choice))
 
 
@@ -96,9 +99,36 @@ def test_a_document_is_cut_the_same_way(registry, tmp_path, monkeypatch):
 
 def test_every_metric_is_named_as_the_library_names_it(registry):
     session = planned(registry, BUNDLED, texts.sample("mixed"), Choice())
-    for metric in ta.METRICS:
+    for metric in session.scored.scores:
         choice = replace(session.choice, metric=metric)
         assert f'metric="{metric}"' in code(Recipe.of_plan(session.scored, choice, session.plan))
+
+
+@pytest.mark.parametrize(
+    ("choice", "repair"),
+    [
+        (Choice(), "best"),
+        (Choice(locks=ta.Locks(keep_channels=frozenset({(1, 2)}))), "best"),
+        (Choice(metric="wanda", allocation="global"), "least_squares"),
+        (Choice(allocation="global"), "best"),
+        (Choice(metric="taylor"), "bias"),
+    ],
+    ids=["search", "search with a lock", "global", "global and search", "gradients"],
+)
+def test_every_choice_and_repair_is_reproduced(registry, tmp_path, monkeypatch, request, choice, repair):
+    taken = replace(SAMPLING, taylor=choice.metric == "taylor")
+    session = planned(registry, BUNDLED, texts.sample("stories"), choice, taken)
+    watch = Watch("test")
+    result = workbench.cut(registry, replace(session, id=request.node.name), repair, watch, search=True)
+    assert (result.metric == "search") == (repair == "best")
+    lines = code(Recipe.of_result(result))
+    names = run(lines, tmp_path, monkeypatch)
+    assert names["plan"].layers == result.plan.layers
+    pruned = workbench.pruned_model(registry, request.node.name, result, watch)
+    mine, theirs = pruned.model.state_dict(), names["pruned"].model.state_dict()
+    assert all(torch.equal(theirs[name], value) for name, value in mine.items())
+    if choice.allocation == "global":
+        assert len({len(layer.kept_channels) for layer in result.plan.layers}) > 1
 
 
 @pytest.mark.parametrize("kind", ["parameters", "memory", "kv"])
@@ -116,9 +146,10 @@ def test_a_limit_and_locks_are_reproduced(registry, tmp_path, monkeypatch, kind)
     [
         Choice(metric="wanda", attention=0.25, mlp=0.5, locks=ta.Locks(keep_channels=frozenset({(1, 2)}))),
         Choice(budget=Budget("memory", 0.7)),
+        Choice(metric="fluctuation", allocation="global"),
         Choice(keep_head_groups=(4, 3, 2, 1, 4, 4), keep_channels=(512, 100, 64, 1, 90, 300)),
     ],
-    ids=["sliders and a lock", "memory", "by hand"],
+    ids=["sliders and a lock", "memory", "global", "by hand"],
 )
 def test_the_shell_lines_come_to_the_same_numbers(registry, tmp_path, request, choice):
     session = planned(registry, BUNDLED, texts.sample("stories"), choice)

@@ -91,9 +91,13 @@ def connect(desk: Desk, panels: Panels) -> None:
 
     def on_allocation(allocation, request: gr.Request):
         def act() -> dict:
-            by_hand = allocation == maps.BY_HAND
-            owner = desk.visitor(request)
-            return controls(choose(owner, lambda old: _as_counts(old) if by_hand else _freed(old.choice)))
+            def change(session: Session) -> Choice:
+                if allocation == maps.BY_HAND:
+                    return _as_counts(session)
+                shared = _freed(session.choice) if session.choice.by_hand else session.choice
+                return replace(shared, allocation=allocation)
+
+            return controls(choose(desk.visitor(request), change))
 
         return quick(panels, act)
 

@@ -29,7 +29,8 @@ def connect(desk: Desk, panels: Panels) -> None:
             def change(session: Session) -> Session:
                 if result.scored.key != session.key:
                     raise NotYet(f"Result {number} is of {result.scored.key.source}; load that model first.")
-                return workbench.moved_to(session, Moment(result.scored, result.choice))
+                back = workbench.moved_to(session, Moment(result.scored, result.choice))
+                return replace(back, plan=result.plan)  # what the search chose is not to be had from the controls
 
             session = desk.sessions.update(owner, change)
             note = f"The controls stand as for result {number}."

@@ -33,7 +33,7 @@ def connect(desk: Desk, panels: Panels) -> None:
             lambda tried: measure.paint_tried(panels.measure, tried),
         )  # fmt: skip
 
-    def on_prune(measure_on, pasted, repair, prompt, request: gr.Request):
+    def on_prune(measure_on, pasted, repair, search, prompt, request: gr.Request):
         owner = desk.visitor(request)
         try:
             session, text = plan_and_text(desk, owner, measure_on, pasted)
@@ -42,7 +42,7 @@ def connect(desk: Desk, panels: Panels) -> None:
             return
 
         def work(watch) -> Result:
-            result = workbench.cut(desk.registry, session, repair, watch)
+            result = workbench.cut(desk.registry, session, repair, watch, search=bool(search))
             return workbench.measure(
                 desk.registry, owner, result, text, watch,
                 prompt=prompt if (prompt or "").strip() else None, with_probes=session.key == BUNDLED,
@@ -51,7 +51,7 @@ def connect(desk: Desk, panels: Panels) -> None:
         def finish(result: Result) -> dict:
             after = desk.sessions.update(owner, lambda old: old.with_result(result))
             note = f"Result {result.number} is ready: cut and measured in {result.seconds:.0f} s."
-            return {**panels.repaint_results(after), **say(panels, note, "good")}
+            return {**panels.repaint_results(after), **panels.repaint_marks(after), **say(panels, note, "good")}
 
         yield from watched(desk, panels, owner, "Pruning", work, finish)
 
@@ -71,11 +71,15 @@ def connect(desk: Desk, panels: Panels) -> None:
     def on_measure_text(measure_on):
         return gr.update(visible=measure_on == measure.PASTE)
 
+    def on_repair(repair):
+        return gr.update(visible=repair == "best")
+
     panel = panels.measure
+    panel.repair.change(on_repair, panel.repair, panel.search, **LIGHT)
     chosen = [panel.measure_on, panel.pasted]
     panel.measure_on.change(on_measure_text, panel.measure_on, panel.pasted, **LIGHT)
     panels.status.try_button.click(on_try, [*chosen, panel.prompt], panels.all, **HEAVY).success(None, js=_SHOW_TRIED)
-    inputs = [*chosen, panel.repair, panel.prompt]
+    inputs = [*chosen, panel.repair, panel.search, panel.prompt]
     panels.status.prune.click(on_prune, inputs, panels.all, **HEAVY).success(None, js=_SHOW_RESULT)
     panel.generate.click(on_generate, panel.prompt, panels.all, **HEAVY)
 

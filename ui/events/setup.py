@@ -135,7 +135,7 @@ def connect(desk: Desk, panels: Panels) -> None:
     estimated = {"fn": on_form, "inputs": own.inputs, "outputs": panels.all, "trigger_mode": "always_last", **LIGHT}
     own.file.upload(on_upload, own.file, panels.all, **LIGHT).then(**estimated)
     own.file.clear(on_file_removed, None, panels.all, **LIGHT).then(**estimated)
-    for control in (own.source, own.column, own.num_samples, own.seq_len, own.seed):
+    for control in (own.source, own.column, own.num_samples, own.seq_len, own.seed, own.taylor):
         control.change(**estimated)
     own.score.click(on_score, own.inputs, panels.all, **HEAVY)
     panels.status.stop.click(on_stop, None, panels.status.stop, queue=False, **LIGHT)
@@ -150,6 +150,7 @@ def read_form(form: CalibrationForm) -> tuple[TextRequest, Sampling]:
         _whole(form.num_samples, "Sequences", 1, MAX_SAMPLES),
         _whole(form.seq_len, "Tokens each", 2, MAX_SEQ_LEN),
         _whole(form.seed, "Seed", 0, 2**31 - 1),
+        taylor=bool(form.taylor),
     )
     typed = _trimmed(form.text)
     if form.source == calibration.DATASET:

@@ -33,6 +33,7 @@ class CalibrationForm:
     num_samples: float | None
     seq_len: float | None
     seed: float | None
+    taylor: bool | None
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class CalibrationPanel:
     num_samples: gr.Number
     seq_len: gr.Number
     seed: gr.Number
+    taylor: gr.Checkbox
     estimate: gr.HTML
     score: gr.Button
 
@@ -102,11 +104,17 @@ def build(session: Session) -> CalibrationPanel:
         num_samples = gr.Number(sampling.num_samples, label="Sequences", min_width=80)
         seq_len = gr.Number(sampling.seq_len, label="Tokens each", min_width=80)
         seed = gr.Number(sampling.seed, label="Seed", min_width=60)
+    taylor = gr.Checkbox(
+        sampling.taylor,
+        label="Also gradients, for the Taylor metric",
+        info="Takes about four times as long",
+        elem_id="calibration-taylor",
+    )
     estimate = gr.HTML(scored_line(session), elem_id="estimate", js_on_load=None)
     score = gr.Button("Score", elem_id="score-button", variant="primary")
     return CalibrationPanel(
         source, text, file, column, dataset_fields, dataset, config, split, dataset_column, num_samples, seq_len, seed,
-        estimate, score,
+        taylor, estimate, score,
     )  # fmt: skip
 
 

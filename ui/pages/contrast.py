@@ -76,9 +76,9 @@ def _classes(name: str) -> str | None:
 
 
 def _comparison(session: Session) -> ta.CalibrationComparison | None:
-    if session.second is None or session.scored is None:
-        return None
     metric = session.choice.metric
+    if session.second is None or session.scored is None or metric not in session.second.scores:
+        return None
     return ta.compare_calibrations(session.scored.scores[metric], session.second.scores[metric])
 
 

@@ -8,11 +8,17 @@ import gradio as gr
 import numpy as np
 
 import transact as ta
+from transact.search import METRIC as SEARCH
 from ui import budgets, figures, legal
 from ui.session import Session
 from ui.theme import ASSETS
 
-UNIFORM, BY_HAND = "uniform", "manual"
+BY_HAND = "manual"
+_ALLOCATIONS = [
+    ("The same in every layer (uniform)", "uniform"),
+    ("More where less is lost (global)", "global"),
+    ("By hand, layer by layer (manual)", BY_HAND),
+]
 SLIDERS = "sliders"
 _KINDS = [("Both sliders", SLIDERS), *((kind.label, name) for name, kind in budgets.BUDGETS.items())]
 
@@ -46,7 +52,7 @@ def build(session: Session) -> MapsPanel:
     )
     with gr.Row():
         metric = gr.Dropdown(
-            [(f"{metric.label}: {metric.summary}", name) for name, metric in ta.METRICS.items()],
+            _metrics(session),
             value=session.choice.metric,
             label="Measured by (importance metric)",
             elem_id="metric-select",
@@ -98,9 +104,10 @@ def build(session: Session) -> MapsPanel:
             )  # fmt: skip
         with gr.Column(scale=5, min_width=330):
             allocation = gr.Radio(
-                [("The same in every layer (uniform)", UNIFORM), ("By hand, layer by layer (manual)", BY_HAND)],
-                value=UNIFORM,
+                _ALLOCATIONS,
+                value=_allocation(session),
                 label="How much each layer keeps (allocation)",
+                info="Only layers of one size are compact in every other program",
                 elem_id="allocation",
             )
     with gr.Row(elem_id="choice-row"):
@@ -132,7 +139,7 @@ def paint_controls(panel: MapsPanel, session: Session) -> dict:
     """The controls where the choice has them; sliders take the model's range."""
     choice = session.choice
     return {
-        panel.metric: choice.metric,
+        panel.metric: gr.update(choices=_metrics(session), value=choice.metric),
         panel.attention: gr.update(**_attention_range(session.spec), value=choice.attention),
         panel.mlp: gr.update(**_mlp_range(session.spec), value=choice.mlp),
         panel.kind: SLIDERS if choice.budget is None else choice.budget.kind,
@@ -145,10 +152,24 @@ def paint_marks(panel: MapsPanel, session: Session) -> dict:
     return {
         panel.link: marks(session),
         panel.note: note_line(session),
-        panel.allocation: BY_HAND if session.choice.by_hand else UNIFORM,
+        panel.allocation: _allocation(session),
         panel.undo: gr.update(interactive=bool(session.timeline.past)),
         panel.redo: gr.update(interactive=bool(session.timeline.future)),
     }
+
+
+def _metrics(session: Session) -> list[tuple[str, str]]:
+    """The metrics that the scores in view have; before there are any, those that a first run will give."""
+    scored = session.scored
+    return [
+        (f"{metric.label}: {metric.summary}", name)
+        for name, metric in ta.METRICS.items()
+        if (name in scored.scores if scored else not metric.needs_gradients)
+    ]
+
+
+def _allocation(session: Session) -> str:
+    return BY_HAND if session.choice.by_hand else session.choice.allocation
 
 
 def share_update(session: Session) -> dict:
@@ -203,8 +224,9 @@ def note_line(session: Session) -> str:
         if before.group_size > 1
         else f"Heads go whole, so attention moves in steps of 1 of {groups}."
     )
+    searched = "Marked is what the search chose at the last cut. " if session.plan.metric == SEARCH else ""
     return (
-        f'<p class="note-line">Each layer keeps <b>{kept_groups} of {groups}</b> head groups and '
+        f'<p class="note-line">{searched}Each layer keeps <b>{kept_groups} of {groups}</b> head groups and '
         f"<b>{kept_channels} of {channels:,}</b> channels. {limit}{why}</p>"
     )
 

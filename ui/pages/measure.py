@@ -5,7 +5,6 @@ from html import escape
 
 import gradio as gr
 
-import transact as ta
 from ui import figures, numbers, tables, texts
 from ui.session import Session
 from ui.workbench import WhatIf
@@ -14,8 +13,10 @@ PASTE = "paste"
 DEFAULT_PROMPT = "Once upon a time"
 _TEXTS = [*((f"Held-out: {label.lower()}", name) for name, label in texts.SAMPLES.items()), ("Paste your own", PASTE)]
 _REPAIRS = {
+    "best": "Best: refit layer by layer, then correct the whole (seconds to minutes)",
+    "least_squares": "Refit the weights that stay at once (least squares)",
+    "bias": "Add what is missing on average (bias)",
     "none": "None, plain cut",
-    "least_squares": "Refit the weights that stay (least squares)",
 }
 _NOTHING_YET = '<div class="empty">Nothing has been cut yet. Set the sliders above, then press <b>Prune</b>.</div>'
 
@@ -26,6 +27,7 @@ class MeasurePanel:
     pasted: gr.Textbox
     tried: gr.HTML
     repair: gr.Dropdown
+    search: gr.Checkbox
     table: gr.HTML
     probes: gr.Plot
     prompt: gr.Textbox
@@ -44,11 +46,17 @@ def build(session: Session) -> MeasurePanel:
     with gr.Row(elem_classes="bottom"):
         measure_on = gr.Dropdown(_TEXTS, value="mixed", label="Measure on (evaluation text)", elem_id="measure-on")
         repair = gr.Dropdown(
-            [(_REPAIRS.get(name, name), name) for name in ta.COMPENSATIONS],
-            value="none",
+            [(label, name) for name, label in _REPAIRS.items()],
+            value="best",
             label="Repair after the cut (compensation)",
             elem_id="repair-select",
             filterable=False,
+        )
+        search = gr.Checkbox(
+            True,
+            label="Search what goes at the cut",
+            info="As much as is marked, and locks hold, but what the repair can best do without",
+            elem_id="search-choice",
         )
     pasted = gr.Textbox(label="Evaluation text", lines=4, max_lines=10, visible=False, elem_id="evaluation-text")
     tried = gr.HTML("", elem_id="tried", js_on_load=None)
@@ -68,7 +76,7 @@ def build(session: Session) -> MeasurePanel:
             interactive=False,
             placeholder="Prune first",
         )
-    return MeasurePanel(measure_on, pasted, tried, repair, table, probes, prompt, generate, dense, pruned)
+    return MeasurePanel(measure_on, pasted, tried, repair, search, table, probes, prompt, generate, dense, pruned)
 
 
 def paint(panel: MeasurePanel, session: Session) -> dict:
