@@ -16,10 +16,11 @@ from transact.hooks import on_inputs
 from transact.loading import LoadedModel, free_bytes
 from transact.progress import NO_PROGRESS, Progress, part
 from transact.running import RealTokens, RunningMoments, RunningPeaks, channels, head_norms
-from transact.spec import ModelSpec
+from transact.spec import SITES, ModelSpec
 from transact.statistics import ActivationStatistics, CalibrationRecord, Moments, Peaks
 from transact.taylor import gradient_products
 
+_GRAM_SITES = {False: (), True: SITES, "attention": ("attention",)}
 TOKENS_IN_CACHE = 1024
 """Tokens of a batch on a CPU: more do not stay in the processor's cache, and take longer each (measured)."""
 
@@ -30,7 +31,7 @@ def observe(
     loaded: LoadedModel,
     calibration: CalibrationSet,
     *,
-    gram: bool = False,
+    gram: bool | str = False,
     taylor: bool = False,
     samples: bool = False,
     top_k: int = 0,
@@ -43,7 +44,8 @@ def observe(
     fewer where they are long. Progress is in tokens and may raise `Cancelled` at
     any layer. The model is unchanged afterwards, also when the pass fails.
 
-    - `gram=True` also sums X^T X of every site, which least-squares repair needs.
+    - `gram=True` also sums X^T X of every site, which least-squares repair needs; `gram="attention"` of the inputs of
+      `o_proj` alone, which is all that `search_plan` asks for.
     - `taylor=True` also takes the gradient of the loss, in a pass of its own, for the metric of that name: see
       `transact.taylor`. Every token then counts twice in the progress, and scores depend a little on `batch_size`.
     - `samples=True` also keeps the sums of every sample, for `ActivationStatistics.subset` and `stability`.
@@ -61,9 +63,12 @@ def observe(
         raise InvalidOption(f"top_k is {top_k!r}; give a whole number from 0.")
     calibration.check_vocabulary(loaded.spec.vocab_size)
     num_samples = calibration.num_samples if samples else 0
-    _check_fits(loaded, gram, num_samples)
+    if gram not in _GRAM_SITES:
+        raise InvalidOption(f'gram is {gram!r}; give True, False or "attention".')
+    gram_sites = _GRAM_SITES[gram]
+    _check_fits(loaded, gram_sites, num_samples)
     watch = part(progress, 0, 2) if taylor else progress
-    pass_ = _Pass(loaded, calibration.num_tokens, watch, gram=gram, num_samples=num_samples, top_k=top_k)
+    pass_ = _Pass(loaded, calibration.num_tokens, watch, gram_sites=gram_sites, num_samples=num_samples, top_k=top_k)
     max_tokens = TOKENS_IN_CACHE if loaded.device.type == "cpu" else None
     with torch.inference_mode(), on_inputs(pass_.functions()):
         for batch in calibration.batches(batch_size=batch_size, max_tokens=max_tokens):
@@ -88,11 +93,13 @@ def observe(
     )
 
 
-def gram_bytes(spec: ModelSpec) -> int:
+def gram_bytes(spec: ModelSpec, sites: tuple[str, ...] = SITES) -> int:
     """Bytes that the Gram matrices of all layers take in float64."""
-    return 8 * sum(
-        (layer.num_attention_heads * spec.head_dim) ** 2 + layer.intermediate_size**2 for layer in spec.layers
-    )
+    sizes = {
+        "attention": [layer.num_attention_heads * spec.head_dim for layer in spec.layers],
+        "mlp": [layer.intermediate_size for layer in spec.layers],
+    }
+    return 8 * sum(size**2 for site in sites for size in sizes[site])
 
 
 def sample_bytes(spec: ModelSpec, num_samples: int) -> int:
@@ -101,12 +108,12 @@ def sample_bytes(spec: ModelSpec, num_samples: int) -> int:
     return 2 * 4 * num_samples * num_channels
 
 
-def _check_fits(loaded: LoadedModel, gram: bool, num_samples: int) -> None:
+def _check_fits(loaded: LoadedModel, gram_sites: tuple[str, ...], num_samples: int) -> None:
     """Raise `NotEnoughMemory` unless the Gram matrices, where asked for, and that many samples' sums fit."""
     free = free_bytes(loaded.device)
     wanted = (
         (
-            gram_bytes(loaded.spec) if gram else 0,
+            gram_bytes(loaded.spec, gram_sites),
             "The Gram matrices of this model",
             "with gram=False and prune without least-squares repair",
         ),
@@ -133,7 +140,7 @@ class _Pass:
         num_tokens: int,
         progress: Progress,
         *,
-        gram: bool,
+        gram_sites: tuple[str, ...],
         num_samples: int,
         top_k: int,
     ):
@@ -143,11 +150,11 @@ class _Pass:
         self.done = 0
         layers, head_dim, device = loaded.spec.layers, loaded.spec.head_dim, loaded.device
 
-        def moments(num_channels: int) -> RunningMoments:
-            return RunningMoments(num_channels, device, gram=gram, num_samples=num_samples)
+        def moments(num_channels: int, site: str) -> RunningMoments:
+            return RunningMoments(num_channels, device, gram=site in gram_sites, num_samples=num_samples)
 
-        self.attention = [moments(layer.num_attention_heads * head_dim) for layer in layers]
-        self.mlp = [moments(layer.intermediate_size) for layer in layers]
+        self.attention = [moments(layer.num_attention_heads * head_dim, "attention") for layer in layers]
+        self.mlp = [moments(layer.intermediate_size, "mlp") for layer in layers]
         observed = layers if top_k else ()
         norms = head_norms(head_dim)
         self.head_peaks = [RunningPeaks(layer.num_attention_heads, top_k, norms, device) for layer in observed]

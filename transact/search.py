@@ -129,7 +129,7 @@ def group_losses(
 ) -> tuple[torch.Tensor, ...]:
     """By how much the loss (nats per prediction) rises for each group removed alone, float64 [group] per layer."""
     if statistics.attention[0].gram is None:
-        statistics = observe(loaded, tokens, gram=True)
+        statistics = observe(loaded, tokens, gram="attention")
     spec, layout = loaded.spec, loaded.layout
     width = spec.group_size * spec.head_dim
     modules, innovations = {}, {}

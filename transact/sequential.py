@@ -27,10 +27,9 @@ from transact.plan import LayerPlan
 from transact.progress import Progress
 from transact.slicing import Reading, kept_positions, reading_projection, reading_role, writing_projections
 from transact.solving import Normal
-from transact.spec import ModelSpec
+from transact.spec import SITES, ModelSpec
 from transact.walking import NoAttention, Stream, output_watched, streams
 
-SITES = ("attention", "mlp")
 _FEEDBACK = 0.5
 """How far the target is moved towards the dense residual stream."""
 

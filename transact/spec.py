@@ -12,6 +12,9 @@ from functools import cached_property
 from transact.errors import ModelUnsupported
 from transact.families import FAMILIES, ConfigFlag, Family, family_of
 
+SITES = ("attention", "mlp")
+"""The two places in a layer where units are cut."""
+
 
 @dataclass(frozen=True)
 class LayerShape:

@@ -12,10 +12,10 @@ from transact.loading import LoadedModel
 from transact.observe import ActivationStatistics
 from transact.plan import Cut, PruningPlan
 from transact.progress import NO_PROGRESS, Progress, part
-from transact.sequential import SITES, refit
+from transact.sequential import refit
 from transact.slicing import kept_positions, reading_projection, reading_role, writing_projections
 from transact.solving import Normal
-from transact.spec import ModelSpec
+from transact.spec import SITES, ModelSpec
 
 _BATCH = 8
 

@@ -161,9 +161,7 @@ def _locks(locks: ta.Locks) -> list[str]:
 
 def _observed(recipe: Recipe) -> str:
     gradients = not recipe.searched and ta.METRICS[recipe.choice.metric].needs_gradients
-    return (", gram=True" if recipe.searched or recipe.repair == "least_squares" else "") + (
-        ", taylor=True" if gradients else ""
-    )
+    return (", gram=True" if recipe.repair == "least_squares" else "") + (", taylor=True" if gradients else "")
 
 
 def _scores(metric: str, seed: int) -> str:

@@ -263,9 +263,10 @@ def cut(registry: Registry, session: Session, repair: str, watch: Watch, *, sear
     plan, scored = session.need_plan(), session.need_scored()
     if search and repair == "best":
         loaded = registry.dense(session.key, watch)
-        statistics = _statistics(registry, scored, loaded, watch, gram=True)
         watch.says("Searching for what the repair can do without")
-        plan = ta.search_plan(loaded, statistics, _same_amounts(session), locks=session.choice.locks, progress=watch)
+        plan = ta.search_plan(
+            loaded, scored.statistics, _same_amounts(session), locks=session.choice.locks, progress=watch
+        )
     result = Result(number=session.counted + 1, scored=scored, choice=session.choice, plan=plan, repair=repair)
     pruned_model(registry, session.id, result, watch)
     return result
@@ -293,20 +294,19 @@ def pruned_model(registry: Registry, owner: str, result: Result, watch: Watch) -
     if held is not None:
         return held
     loaded = registry.dense(result.scored.key, watch)
-    gram = result.repair == "least_squares"
-    statistics = _statistics(registry, result.scored, loaded, watch, gram=gram)
+    statistics = result.scored.statistics
+    if result.repair == "least_squares":
+        statistics = _gram_statistics(registry, result.scored, loaded, watch)
     watch.says("Cutting and repairing" if result.repair != "none" else "Cutting")
     pruned = ta.prune(loaded, result.plan, compensation=result.repair, statistics=statistics, progress=watch)
     registry.keep_pruned(owner, result.number, pruned)
     return pruned
 
 
-def _statistics(
-    registry: Registry, scored: Scored, loaded: ta.LoadedModel, watch: Watch, *, gram: bool
+def _gram_statistics(
+    registry: Registry, scored: Scored, loaded: ta.LoadedModel, watch: Watch
 ) -> ta.ActivationStatistics:
-    """What the text that was scored says; Gram matrices take a second pass, made only where they are needed."""
-    if not gram:
-        return scored.statistics
+    """Statistics with Gram matrices, over the text that was scored: a second pass, made only for that repair."""
 
     def observe() -> ta.ActivationStatistics:
         watch.says("Reading the text again for the repair")

@@ -210,3 +210,17 @@ def test_bias_repair_needs_statistics():
     plan = ta.make_plan(ta.ImportanceScores.random(dense.spec), dense.spec, ta.PruningTarget(2, 20))
     with pytest.raises(ta.InvalidOption, match="Pass statistics"):
         ta.prune(dense, plan, compensation="bias")
+
+
+def test_grams_of_one_site_alone():
+    dense = build("llama")
+    calibration = ta.CalibrationSet.from_token_ids(token_ids(dense))
+    both, one = ta.observe(dense, calibration, gram=True), ta.observe(dense, calibration, gram="attention")
+    for whole, part in zip((*both.attention, *both.mlp), (*one.attention, *one.mlp), strict=True):
+        assert torch.equal(whole.sums, part.sums)
+    assert all(torch.equal(a.gram, b.gram) for a, b in zip(both.attention, one.attention, strict=True))
+    assert all(moments.gram is None for moments in one.mlp)
+    target = ta.PruningTarget(2, 20)
+    assert ta.search_plan(dense, one, target).layers == ta.search_plan(dense, both, target).layers
+    with pytest.raises(ta.InvalidOption, match="gram"):
+        ta.observe(dense, calibration, gram="mlp")

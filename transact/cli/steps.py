@@ -82,9 +82,9 @@ def choose(
         locks=sources.locks,
     )
     make_plan(ta.ImportanceScores.random(loaded.spec))  # a target that no scores could meet is refused here
-    gram = searched or _needs_grams(compensation)
+    gram = _needs_grams(compensation)
     if searched:
-        statistics = observe(loaded, calibration, meter, gram=gram)
+        statistics = observe(loaded, calibration, meter, gram="attention")
         plan = ta.search_plan(loaded, statistics, target, locks=sources.locks, progress=meter("Searching"))
         return Chosen(plan, calibration, statistics)
     statistics = observe(loaded, calibration, meter, gram=gram, metric=metric(given))
@@ -96,7 +96,7 @@ def observe(
     calibration: ta.CalibrationSet,
     meter: Meter,
     *,
-    gram: bool = False,
+    gram: bool | str = False,
     metric: str = options.METRIC,
 ) -> ta.ActivationStatistics:
     """What that metric and, with `gram`, a repair can work from."""
@@ -105,7 +105,7 @@ def observe(
 
 
 def _needs_grams(compensation: str) -> bool:
-    return compensation in ("least_squares", "best")
+    return compensation == "least_squares"
 
 
 def metric(given: Namespace) -> str:
