@@ -168,7 +168,6 @@ class Result:
     probes: tuple[tuple[str, float, float], ...] = ()
     floor: float | None = None
     overlap: float = 0.0
-    seconds: float = 0.0
 
     @property
     def metric(self) -> str:

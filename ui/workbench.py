@@ -326,7 +326,6 @@ def measure(
     with_probes: bool = False,
 ) -> Result:
     """The result with its report: against the dense model, on `text`; probes where the model is ours."""
-    began = time.monotonic()
     loaded = registry.dense(result.scored.key, watch)
     pruned = pruned_model(registry, owner, result, watch)
     evaluation = texts.evaluation_set(text, loaded, seq_len=min(EVALUATION_TOKENS, loaded.context_length))
@@ -347,7 +346,6 @@ def measure(
         probes=probes,
         floor=floor,
         overlap=evaluation.overlap(result.scored.calibration),
-        seconds=time.monotonic() - began,
     )
 
 

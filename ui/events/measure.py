@@ -1,5 +1,7 @@
 """Steps 5 and 6: try behind masks, prune and measure, generate."""
 
+import time
+
 import gradio as gr
 
 from ui import texts, workbench
@@ -41,6 +43,8 @@ def connect(desk: Desk, panels: Panels) -> None:
             yield explained(panels, error)
             return
 
+        began = time.monotonic()
+
         def work(watch) -> Result:
             result = workbench.cut(desk.registry, session, repair, watch, search=bool(search))
             return workbench.measure(
@@ -50,7 +54,7 @@ def connect(desk: Desk, panels: Panels) -> None:
 
         def finish(result: Result) -> dict:
             after = desk.sessions.update(owner, lambda old: old.with_result(result))
-            note = f"Result {result.number} is ready: cut and measured in {result.seconds:.0f} s."
+            note = f"Result {result.number} is ready: cut and measured in {time.monotonic() - began:.0f} s."
             return {**panels.repaint_results(after), **panels.repaint_marks(after), **say(panels, note, "good")}
 
         yield from watched(desk, panels, owner, "Pruning", work, finish)

@@ -106,7 +106,7 @@ def build(session: Session) -> CalibrationPanel:
         seed = gr.Number(sampling.seed, label="Seed", min_width=60)
     taylor = gr.Checkbox(
         sampling.taylor,
-        label="Also gradients (Taylor metric, four times as long)",
+        label="Also gradients (Taylor metric)",
         elem_id="calibration-taylor",
     )
     estimate = gr.HTML(scored_line(session), elem_id="estimate", js_on_load=None)

@@ -13,8 +13,8 @@ PASTE = "paste"
 DEFAULT_PROMPT = "Once upon a time"
 _TEXTS = [*((f"Held-out: {label.lower()}", name) for name, label in texts.SAMPLES.items()), ("Paste your own", PASTE)]
 _REPAIRS = {
-    "best": "Best: refit layer by layer, then correct the whole (seconds to minutes)",
-    "least_squares": "Refit the weights that stay at once (least squares)",
+    "best": "Best: layer by layer, then the whole",
+    "least_squares": "Refit the weights that stay (least squares)",
     "bias": "Add what is missing on average (bias)",
     "none": "None, plain cut",
 }
