@@ -180,6 +180,13 @@ def test_our_best_choice_and_repair_in_one_line(run, calibrated, measured, loade
     assert values["compensation"] == "best" and values["plan"]["metric"] == "search"
 
 
+def test_the_search_goes_with_every_repair(run, calibrated, measured, loaded, statistics, evaluation):
+    values = run("prune", *calibrated, *SHARES, "--metric", "search", "--compensation", "least_squares", *measured)
+    plan = ta.search_plan(loaded, statistics, ta.PruningTarget.from_sparsity(loaded.spec, attention=0.25, mlp=0.5))
+    pruned = ta.prune(loaded, plan, compensation="least_squares", statistics=statistics)
+    assert values["report"]["perplexity"] == ta.perplexity(pruned, evaluation)
+
+
 def test_a_saved_row_is_measured_again(capsys, measured, row, tmp_path):
     _, pruned, report = row
     ta.save(pruned, tmp_path / "pruned", dtype=pruned.file_dtype)

@@ -84,7 +84,7 @@ def choose(
     make_plan(ta.ImportanceScores.random(loaded.spec))  # a target that no scores could meet is refused here
     gram = _needs_grams(compensation)
     if searched:
-        statistics = observe(loaded, calibration, meter, gram="attention")
+        statistics = observe(loaded, calibration, meter, gram=gram or "attention")
         plan = ta.search_plan(loaded, statistics, target, locks=sources.locks, progress=meter("Searching"))
         return Chosen(plan, calibration, statistics)
     statistics = observe(loaded, calibration, meter, gram=gram, metric=metric(given))
