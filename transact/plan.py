@@ -230,7 +230,6 @@ def make_plan(
         locks.remove_channels,
         "channels",
     )
-    by_layer = isinstance(target.keep_head_groups, tuple) or isinstance(target.keep_channels, tuple)
     return PruningPlan(
         layers=tuple(
             LayerPlan(kept_groups, kept_channels, spec.group_size)
@@ -240,7 +239,7 @@ def make_plan(
         fingerprint=scores.fingerprint,
         metric=scores.metric,
         calibration=scores.calibration,
-        allocation="manual" if by_layer and allocation == "uniform" else allocation,
+        allocation="manual" if target.is_by_layer and allocation == "uniform" else allocation,
         requested=target.requested,
     )
 

@@ -82,14 +82,13 @@ def search_plan(
             LayerPlan(kept_groups, kept_channels, loaded.spec.group_size)
             for kept_groups, kept_channels in zip(groups, channels, strict=True)
         )
-    manual = isinstance(target.keep_head_groups, tuple) or isinstance(target.keep_channels, tuple)
     return PruningPlan(
         layers=layers,
         dense_spec=loaded.spec,
         fingerprint=loaded.fingerprint,
         metric=METRIC,
         calibration=statistics.calibration.name,
-        allocation="manual" if manual else "uniform",
+        allocation="manual" if target.is_by_layer else "uniform",
         requested=target.requested,
     )
 

@@ -8,7 +8,7 @@ weights W' for the kept channels S minimise ‖Y − X'_S W'^T‖² + λ‖W' �
 
 what the module would have added, moved half-way towards what makes good the error that the prefix accumulated.
 All of it overshoots, as that error follows from the text at hand more closely than from new text; none of it
-lets errors grow (measured; see the note of issue 4). The sums are taken in the activations' precision, solved
+lets errors grow (measured). The sums are taken in the activations' precision, solved
 in float64, and the next module sees the weights as they were rounded. So is a module refitted that loses
 nothing itself.
 """

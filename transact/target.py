@@ -35,6 +35,11 @@ class PruningTarget:
             plain = tuple(map(int, counts))  # JSON knows no numpy integers
             object.__setattr__(self, name, plain if isinstance(value, tuple) else plain[0])
 
+    @property
+    def is_by_layer(self) -> bool:
+        """Whether it gives layers numbers of their own: manual allocation."""
+        return isinstance(self.keep_head_groups, tuple) or isinstance(self.keep_channels, tuple)
+
     @classmethod
     def from_sparsity(
         cls, spec: ModelSpec, *, attention: float = 0.0, mlp: float = 0.0, multiple_of: int = 1

@@ -6,7 +6,7 @@ import transact as ta
 from transact.search import METRIC as SEARCH
 from ui.session import Choice, ModelKey, Result, Sampling, Scored
 from ui.texts import TextSource
-from ui.workbench import EVALUATION_TOKENS
+from ui.workbench import EVALUATION_TOKENS, counts_of
 
 MAX_LITERAL_CHARACTERS = 2_000
 CALIBRATION_FILE, EVALUATION_FILE = "calibration.jsonl", "evaluation.jsonl"
@@ -147,9 +147,11 @@ def _target(plan: ta.PruningPlan) -> list[str]:
         if name in requested:
             limits = ", ".join(f"{limit}={int(value)}" for limit, value in requested.items())
             return [f"target = ta.PruningTarget.{function}(loaded.spec, {limits})"]
-    groups = tuple(layer.num_key_value_heads for layer in plan.spec.layers)
-    channels = tuple(layer.intermediate_size for layer in plan.spec.layers)
-    return [f"target = ta.PruningTarget(\n    keep_head_groups={groups},\n    keep_channels={channels},\n)"]
+    counts = counts_of(plan)
+    return [
+        f"target = ta.PruningTarget(\n    keep_head_groups={counts.keep_head_groups},\n"
+        f"    keep_channels={counts.keep_channels},\n)"
+    ]
 
 
 def _locks(locks: ta.Locks) -> list[str]:

@@ -5,6 +5,7 @@ import shlex
 
 from ui.code_view import CALIBRATION_FILE, EVALUATION_FILE, NO_LOCKS, OUTPUT_FOLDER, Recipe
 from ui.texts import TextSource
+from ui.workbench import counts_of
 
 LOCKS_FILE = "locks.json"
 _BUNDLED = {"sample": "", "evaluation": "evaluation_"}
@@ -55,11 +56,9 @@ def _target(recipe: Recipe) -> str:
         )
     if "parameters" in requested:
         return f"--parameters {int(requested['parameters'])}"
-    shapes = recipe.plan.spec.layers
-    groups = _counts([shape.num_key_value_heads for shape in shapes])
-    channels = _counts([shape.intermediate_size for shape in shapes])
-    return f"--keep-head-groups {groups} --keep-channels {channels}"
+    counts = counts_of(recipe.plan)
+    return f"--keep-head-groups {_counts(counts.keep_head_groups)} --keep-channels {_counts(counts.keep_channels)}"
 
 
-def _counts(counts: list[int]) -> str:
+def _counts(counts: tuple[int, ...]) -> str:
     return str(counts[0]) if len(set(counts)) == 1 else ",".join(map(str, counts))

@@ -11,10 +11,9 @@ from transact.allocation import ALLOCATIONS
 from transact.compensation import COMPENSATIONS
 from transact.importance import METRICS
 from transact.loading import DTYPES
+from transact.search import METRIC as SEARCH
 
 METRIC, ALLOCATION = "transact", "uniform"
-SEARCH = "search"
-"""Among the metrics of a plan: no metric, but the search for what the best repair can do without."""
 SEQ_LEN = 512
 """Longest sequence unless told otherwise; the model's context where that is shorter."""
 

@@ -286,12 +286,8 @@ def _as_counts(session: Session) -> Choice:
     """Begin setting by hand from what the sliders gave."""
     if session.plan is None:
         return session.choice
-    layers = session.plan.spec.layers
-    return replace(
-        _freed(session.choice),
-        keep_head_groups=tuple(shape.num_key_value_heads for shape in layers),
-        keep_channels=tuple(shape.intermediate_size for shape in layers),
-    )
+    kept = workbench.counts_of(session.plan)
+    return replace(_freed(session.choice), keep_head_groups=kept.keep_head_groups, keep_channels=kept.keep_channels)
 
 
 def _freed(choice: Choice) -> Choice:
