@@ -5,7 +5,7 @@ from dataclasses import replace
 import gradio as gr
 
 from ui import link, texts, workbench
-from ui.events.desk import HEAVY, Desk, Panels, explained, say, watched
+from ui.events.desk import Desk, Panels, explained, say, watched
 from ui.pages import calibration
 from ui.session import BUNDLED, Sampling, Session
 from ui.texts import TextSource
@@ -99,4 +99,4 @@ def connect(desk: Desk, panels: Panels, page: gr.Blocks) -> None:
         return {**panels.repaint(session), **say(panels, f"The settings are those of the link.{missing}", "good")}
 
     tab = gr.Textbox(visible=False)
-    page.load(on_arrival, tab, panels.all, js=TAB, **HEAVY)
+    page.load(on_arrival, tab, panels.all, js=TAB, **panels.heavy)

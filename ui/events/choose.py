@@ -7,7 +7,7 @@ import gradio as gr
 
 from ui import budgets, figures, legal, pointing, workbench
 from ui.errors import WrongInput
-from ui.events.desk import LIGHT, Desk, Panels, explained, quick, say
+from ui.events.desk import Desk, Panels, explained, quick, say
 from ui.pages import layer, maps
 from ui.session import Budget, Choice, Selection, Session
 
@@ -222,31 +222,31 @@ def connect(desk: Desk, panels: Panels) -> None:
     counts_of_layer = [panels.layer.groups, panels.layer.kept_channels]
     # One event for both, so that two moves in a row are never answered in the wrong order. Raw values, so that a
     # number typed out of range gets a sentence of ours.
-    raw = {"trigger_mode": "always_last", "preprocess": False, "queue": False, **LIGHT}
+    raw = {"trigger_mode": "always_last", "preprocess": False, "queue": False, **panels.light}
     moved = gr.on([slider.input for slider in sliders], on_sliders, sliders, panels.marked, **raw)
-    moved.then(on_moved, None, panels.followers, trigger_mode="always_last", **LIGHT)
+    moved.then(on_moved, None, panels.followers, trigger_mode="always_last", **panels.light)
     limited_by = panels.maps.share.input(on_share, limits, panels.marked, **raw)
-    limited_by.then(on_moved, None, panels.followers, trigger_mode="always_last", **LIGHT)
-    kind_chosen = panels.maps.kind.input(on_kind, panels.maps.kind, panels.marked, **LIGHT)
-    kind_chosen.then(on_moved, None, panels.followers, **LIGHT)
-    panels.maps.metric.input(on_metric, panels.maps.metric, panels.all, **LIGHT)
-    panels.maps.normalisation.input(on_normalisation, panels.maps.normalisation, panels.all, **LIGHT)
-    allotted = panels.maps.allocation.input(on_allocation, panels.maps.allocation, panels.marked, **LIGHT)
-    allotted.then(on_moved, None, panels.followers, **LIGHT)
-    panels.maps.link.select(on_pointed, None, panels.all, queue=False, trigger_mode="multiple", **LIGHT)
-    panels.maps.undo.click(on_undo, None, panels.all, **LIGHT)
-    panels.maps.redo.click(on_redo, None, panels.all, **LIGHT)
-    panels.maps.reset.click(on_reset, None, panels.all, **LIGHT)
-    panels.layer.select.input(on_layer, panels.layer.select, panels.all, **LIGHT)
-    panels.layer.table.input(on_table, panels.layer.table, panels.all, trigger_mode="always_last", **LIGHT)
+    limited_by.then(on_moved, None, panels.followers, trigger_mode="always_last", **panels.light)
+    kind_chosen = panels.maps.kind.input(on_kind, panels.maps.kind, panels.marked, **panels.light)
+    kind_chosen.then(on_moved, None, panels.followers, **panels.light)
+    panels.maps.metric.input(on_metric, panels.maps.metric, panels.all, **panels.light)
+    panels.maps.normalisation.input(on_normalisation, panels.maps.normalisation, panels.all, **panels.light)
+    allotted = panels.maps.allocation.input(on_allocation, panels.maps.allocation, panels.marked, **panels.light)
+    allotted.then(on_moved, None, panels.followers, **panels.light)
+    panels.maps.link.select(on_pointed, None, panels.all, queue=False, trigger_mode="multiple", **panels.light)
+    panels.maps.undo.click(on_undo, None, panels.all, **panels.light)
+    panels.maps.redo.click(on_redo, None, panels.all, **panels.light)
+    panels.maps.reset.click(on_reset, None, panels.all, **panels.light)
+    panels.layer.select.input(on_layer, panels.layer.select, panels.all, **panels.light)
+    panels.layer.table.input(on_table, panels.layer.table, panels.all, trigger_mode="always_last", **panels.light)
     gr.on([slider.input for slider in counts_of_layer], on_layer_counts, counts_of_layer, panels.all, **raw)
     for button, how in (
         (panels.layer.keep, pointing.KEEP),
         (panels.layer.remove, pointing.REMOVE),
         (panels.layer.free, pointing.FREE),
     ):
-        button.click(on_lock(how), None, panels.all, **LIGHT)
-    panels.layer.unlock.click(on_unlock_all, None, panels.all, **LIGHT)
+        button.click(on_lock(how), None, panels.all, **panels.light)
+    panels.layer.unlock.click(on_unlock_all, None, panels.all, **panels.light)
 
 
 def checked(value, name: str) -> float:

@@ -6,7 +6,7 @@ import gradio as gr
 
 from ui import workbench
 from ui.errors import NotYet
-from ui.events.desk import HEAVY, LIGHT, Desk, Panels, explained, quick, say, watched
+from ui.events.desk import Desk, Panels, explained, quick, say, watched
 from ui.events.measure import plan_and_text
 from ui.pages import compare, redundancy
 from ui.session import Moment, Redundancy, Session
@@ -60,7 +60,7 @@ def connect(desk: Desk, panels: Panels) -> None:
 
     pair = [panels.compare.first, panels.compare.second]
     for chosen in pair:
-        chosen.input(on_pair, pair, panels.all, **LIGHT)
-    panels.compare.restore.click(on_restore, panels.compare.first, panels.all, **LIGHT)
+        chosen.input(on_pair, pair, panels.all, **panels.light)
+    panels.compare.restore.click(on_restore, panels.compare.first, panels.all, **panels.light)
     text = [panels.measure.measure_on, panels.measure.pasted]
-    panels.redundancy.draw.click(on_map, text, panels.all, **HEAVY)
+    panels.redundancy.draw.click(on_map, text, panels.all, **panels.heavy)

@@ -47,12 +47,6 @@ _PAGES = {
     "takeaway": takeaway,
 }
 
-# A visitor who waits for the model must see it and be able to leave, so waiting happens in the job, which
-# holds the model lock, and not in gradio's queue, where Stop could not reach it.
-HEAVY = {"concurrency_id": "model", "concurrency_limit": 24, "show_progress": "hidden", "api_visibility": "private"}
-LIGHT = {"concurrency_id": "light", "concurrency_limit": 24, "show_progress": "hidden", "api_visibility": "private"}
-
-
 @dataclass(frozen=True)
 class Desk:
     """The app's collaborators; one set for all visitors."""
@@ -84,6 +78,30 @@ class Panels:
     compare: compare.ComparePanel
     redundancy: redundancy.RedundancyPanel
     takeaway: takeaway.TakeawayPanel
+
+    @property
+    def light(self) -> dict:
+        """How an event is wired that takes milliseconds."""
+        return self._wiring("light")
+
+    @property
+    def heavy(self) -> dict:
+        """How an event is wired that needs the model.
+
+        A visitor who waits for the model must see it and be able to leave, so waiting happens in the job, which
+        holds the model lock, and not in gradio's queue, where Stop could not reach it.
+        """
+        return self._wiring("model")
+
+    def _wiring(self, concurrency_id: str) -> dict:
+        """Gradio copies the whole state of all that ever showed progress at every event; one small part shows it."""
+        return {
+            "concurrency_id": concurrency_id,
+            "concurrency_limit": 24,
+            "show_progress": "hidden",
+            "show_progress_on": self.status.progress,
+            "api_visibility": "private",
+        }
 
     def repaint(self, session: Session) -> dict:
         """Every part, from the session."""

@@ -5,7 +5,7 @@ from dataclasses import replace
 import gradio as gr
 
 from ui import texts, workbench
-from ui.events.desk import HEAVY, Desk, Panels, explained, say, watched
+from ui.events.desk import Desk, Panels, explained, say, watched
 from ui.pages import contrast, trust
 from ui.session import Scored, Session, Steadiness
 
@@ -53,5 +53,5 @@ def connect(desk: Desk, panels: Panels) -> None:
             lambda watch: workbench.steadiness(desk.registry, session, watch), finish,
         )  # fmt: skip
 
-    panels.contrast.score.click(on_second, panels.contrast.source, panels.all, **HEAVY)
-    panels.trust.check.click(on_check, None, panels.all, **HEAVY)
+    panels.contrast.score.click(on_second, panels.contrast.source, panels.all, **panels.heavy)
+    panels.trust.check.click(on_check, None, panels.all, **panels.heavy)

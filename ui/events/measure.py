@@ -5,7 +5,7 @@ import time
 import gradio as gr
 
 from ui import texts, workbench
-from ui.events.desk import HEAVY, LIGHT, Desk, Panels, explained, say, watched
+from ui.events.desk import Desk, Panels, explained, say, watched
 from ui.pages import measure
 from ui.session import BUNDLED, Result, Session
 from ui.texts import TextSource
@@ -79,13 +79,14 @@ def connect(desk: Desk, panels: Panels) -> None:
         return gr.update(visible=repair == "best")
 
     panel = panels.measure
-    panel.repair.change(on_repair, panel.repair, panel.search, **LIGHT)
+    panel.repair.change(on_repair, panel.repair, panel.search, **panels.light)
     chosen = [panel.measure_on, panel.pasted]
-    panel.measure_on.change(on_measure_text, panel.measure_on, panel.pasted, **LIGHT)
-    panels.status.try_button.click(on_try, [*chosen, panel.prompt], panels.all, **HEAVY).success(None, js=_SHOW_TRIED)
+    panel.measure_on.change(on_measure_text, panel.measure_on, panel.pasted, **panels.light)
+    tried = panels.status.try_button.click(on_try, [*chosen, panel.prompt], panels.all, **panels.heavy)
+    tried.success(None, js=_SHOW_TRIED)
     inputs = [*chosen, panel.repair, panel.search, panel.prompt]
-    panels.status.prune.click(on_prune, inputs, panels.all, **HEAVY).success(None, js=_SHOW_RESULT)
-    panel.generate.click(on_generate, panel.prompt, panels.all, **HEAVY)
+    panels.status.prune.click(on_prune, inputs, panels.all, **panels.heavy).success(None, js=_SHOW_RESULT)
+    panel.generate.click(on_generate, panel.prompt, panels.all, **panels.heavy)
 
 
 def plan_and_text(desk: Desk, owner: str, measure_on: str, pasted: str) -> tuple[Session, TextSource]:

@@ -4,7 +4,7 @@ import gradio as gr
 
 from ui import texts, uploads, workbench
 from ui.errors import WrongInput
-from ui.events.desk import HEAVY, LIGHT, Desk, Panels, explained, quick, say, watched
+from ui.events.desk import Desk, Panels, explained, quick, say, watched
 from ui.hub_texts import DatasetRequest
 from ui.pages import calibration, model
 from ui.pages.calibration import CalibrationForm
@@ -127,18 +127,19 @@ def connect(desk: Desk, panels: Panels) -> None:
 
     named = [panels.model.select, panels.model.revision, panels.model.dtype]
     for control in named:
-        control.change(on_model_named, named, panels.all, trigger_mode="always_last", **LIGHT)
-    panels.model.load.click(on_load, named, panels.all, **HEAVY)
+        control.change(on_model_named, named, panels.all, trigger_mode="always_last", **panels.light)
+    panels.model.load.click(on_load, named, panels.all, **panels.heavy)
     shown = [own.text, own.file, own.column, own.dataset_fields]
-    own.source.input(on_source, [own.source, own.text, own.file], shown, **LIGHT)
-    own.text.input(on_typed, own.source, own.source, trigger_mode="always_last", **LIGHT)
-    estimated = {"fn": on_form, "inputs": own.inputs, "outputs": panels.all, "trigger_mode": "always_last", **LIGHT}
-    own.file.upload(on_upload, own.file, panels.all, **LIGHT).then(**estimated)
-    own.file.clear(on_file_removed, None, panels.all, **LIGHT).then(**estimated)
+    own.source.input(on_source, [own.source, own.text, own.file], shown, **panels.light)
+    own.text.input(on_typed, own.source, own.source, trigger_mode="always_last", **panels.light)
+    newest = {"trigger_mode": "always_last", **panels.light}
+    estimated = {"fn": on_form, "inputs": own.inputs, "outputs": panels.all, **newest}
+    own.file.upload(on_upload, own.file, panels.all, **panels.light).then(**estimated)
+    own.file.clear(on_file_removed, None, panels.all, **panels.light).then(**estimated)
     for control in (own.source, own.column, own.num_samples, own.seq_len, own.seed, own.taylor):
         control.change(**estimated)
-    own.score.click(on_score, own.inputs, panels.all, **HEAVY)
-    panels.status.stop.click(on_stop, None, panels.status.stop, queue=False, **LIGHT)
+    own.score.click(on_score, own.inputs, panels.all, **panels.heavy)
+    panels.status.stop.click(on_stop, None, panels.status.stop, queue=False, **panels.light)
 
 
 def read_form(form: CalibrationForm) -> tuple[TextRequest, Sampling]:

@@ -7,7 +7,7 @@ import gradio as gr
 
 from ui import history, workbench
 from ui.errors import NotYet
-from ui.events.desk import HEAVY, LIGHT, Desk, Panels, explained, say, watched
+from ui.events.desk import Desk, Panels, explained, say, watched
 from ui.export import file_stem, model_stem
 
 SAVE_FILE = "() => setTimeout(() => document.querySelector('#export-file').click(), 250)"
@@ -82,7 +82,7 @@ def connect(desk: Desk, panels: Panels) -> None:
 
     outputs = panels.all
     panel = panels.takeaway
-    panel.checkpoint.click(on_checkpoint, None, outputs, **HEAVY).success(None, js=SAVE_FILE)
-    panel.plan.click(on_plan, None, outputs, **LIGHT).success(None, js=SAVE_FILE)
-    panel.texts.click(on_texts, None, outputs, **LIGHT).success(None, js=SAVE_FILE)
-    panels.compare.csv.click(on_csv, None, outputs, **LIGHT).success(None, js=SAVE_FILE)
+    panel.checkpoint.click(on_checkpoint, None, outputs, **panels.heavy).success(None, js=SAVE_FILE)
+    panel.plan.click(on_plan, None, outputs, **panels.light).success(None, js=SAVE_FILE)
+    panel.texts.click(on_texts, None, outputs, **panels.light).success(None, js=SAVE_FILE)
+    panels.compare.csv.click(on_csv, None, outputs, **panels.light).success(None, js=SAVE_FILE)
