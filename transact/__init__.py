@@ -30,7 +30,7 @@ from transact.importance import METRICS, ImportanceScores, Metric, available_met
 from transact.loading import LoadedModel, Preflight, load, preflight
 from transact.locks import Locks
 from transact.masking import masked
-from transact.observe import observe, sample_bytes
+from transact.observe import grams_for_repair, observe, sample_bytes
 from transact.plan import LayerPlan, PruningPlan, make_plan
 from transact.probes import Probe, ProbeResult, load_probes, run_probe
 from transact.progress import NO_PROGRESS, Cancelled, Progress
@@ -97,6 +97,7 @@ __all__ = [
     "compare_calibrations",
     "evaluate",
     "generate",
+    "grams_for_repair",
     "load",
     "load_probes",
     "make_plan",

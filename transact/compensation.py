@@ -11,7 +11,8 @@
 - best: least squares module by module on the already cut prefix (`transact.sequential`), then two closed-form
   steps over the whole network (`transact.correction`). Runs the model on the calibration tokens.
 
-The first two follow from the statistics alone, with no forward pass. Solved in float64.
+The first two follow from the statistics alone, with no forward pass, unless these say that Gram matrices are to be
+gathered one layer at a time. Solved in float64.
 """
 
 from typing import Protocol
@@ -21,8 +22,10 @@ import torch
 from transact.calibration import CalibrationSet
 from transact.errors import InvalidOption, InvalidPlan
 from transact.families import Family
+from transact.layerwise import GramWalk
 from transact.loading import DTYPES, LoadedModel
 from transact.plan import PruningPlan
+from transact.progress import NO_PROGRESS, Progress
 from transact.slicing import Reading, Site
 from transact.solving import least_squares
 from transact.statistics import ActivationStatistics
@@ -38,14 +41,19 @@ class Refit(Protocol):
         """What takes the place of `old` where of its input the channels `kept` are left."""
 
 
-def refit_for(compensation: str, loaded: LoadedModel, statistics: ActivationStatistics | None) -> Refit:
-    """The refit of that name, one of those that need no forward pass.
+def refit_for(
+    compensation: str, loaded: LoadedModel, statistics: ActivationStatistics | None, progress: Progress = NO_PROGRESS
+) -> Refit:
+    """The refit of that name, to be asked for layer after layer; all but "best".
 
-    Raises `InvalidOption` or `InvalidPlan` for statistics it cannot work from.
+    Raises `InvalidOption` or `InvalidPlan` for statistics it cannot work from, and as `GramWalk` does for those that
+    were observed with `gram="by_layer"`.
     """
     if compensation == "none":
         return lambda site, layer, old, kept: Reading(old.weight[:, kept], old.bias)
-    if statistics is None or (compensation == "least_squares" and statistics.mlp[0].gram is None):
+    by_layer = statistics is not None and statistics.gram_by_layer and statistics.tokens is not None
+    lacks_grams = statistics is None or (statistics.mlp[0].gram is None and not by_layer)
+    if statistics is None or (compensation == "least_squares" and lacks_grams):
         if compensation == "bias":
             raise InvalidOption("Bias repair works from means. Pass statistics=observe(loaded, calibration).")
         raise InvalidOption(
@@ -56,9 +64,15 @@ def refit_for(compensation: str, loaded: LoadedModel, statistics: ActivationStat
     # small as its base, with exactly the weights that were measured
     rounding = DTYPES[loaded.stored_dtype]
 
+    def recorded(site: Site, layer: int) -> torch.Tensor:
+        return getattr(statistics, site)[layer].gram.to(loaded.device)
+
+    gram_of = recorded
+    if compensation == "least_squares" and statistics.mlp[0].gram is None:
+        gram_of = GramWalk(loaded, statistics.tokens, progress).gram
+
     def least_squares_refit(site: Site, layer: int, old: torch.nn.Linear, kept: torch.Tensor) -> Reading:
-        gram = getattr(statistics, site)[layer].gram
-        new = least_squares(old.weight, gram.to(old.weight.device), kept)
+        new = least_squares(old.weight, gram_of(site, layer), kept)
         return Reading(new.to(rounding).to(old.weight.dtype), old.bias)
 
     def bias_refit(site: Site, layer: int, old: torch.nn.Linear, kept: torch.Tensor) -> Reading:

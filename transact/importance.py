@@ -22,8 +22,8 @@ import torch
 
 from transact.errors import InvalidOption, InvalidPlan, choice
 from transact.loading import LoadedModel
-from transact.observe import ActivationStatistics, Moments
 from transact.spec import ModelSpec
+from transact.statistics import ActivationStatistics, Moments
 
 _MAX_SHARE = 10.0
 """Weight of a head's largest channel beside its mean, divided by head_dim (the authors' `pruning/prune.py`)."""

@@ -17,14 +17,14 @@ from transact.loading import LoadedModel, free_bytes
 from transact.progress import NO_PROGRESS, Progress, part
 from transact.running import RealTokens, RunningMoments, RunningPeaks, channels, head_norms
 from transact.spec import SITES, ModelSpec
-from transact.statistics import ActivationStatistics, CalibrationRecord, Moments, Peaks
+from transact.statistics import ActivationStatistics, CalibrationRecord
 from transact.taylor import gradient_products
 
-_GRAM_SITES = {False: (), True: SITES, "attention": ("attention",)}
+BY_LAYER = "by_layer"
+_GRAM_SITES = {False: (), True: SITES, "attention": ("attention",), BY_LAYER: ()}
+_MAX_GRAM_BYTES = 2_000_000_000
 TOKENS_IN_CACHE = 1024
 """Tokens of a batch on a CPU: more do not stay in the processor's cache, and take longer each (measured)."""
-
-__all__ = ["ActivationStatistics", "CalibrationRecord", "Moments", "Peaks", "gram_bytes", "observe", "sample_bytes"]
 
 
 def observe(
@@ -45,7 +45,8 @@ def observe(
     any layer. The model is unchanged afterwards, also when the pass fails.
 
     - `gram=True` also sums X^T X of every site, which least-squares repair needs; `gram="attention"` of the inputs of
-      `o_proj` alone, which is all that `search_plan` asks for.
+      `o_proj` alone, which is all that `search_plan` asks for. `gram="by_layer"` gathers none now: least-squares
+      repair will, with a forward pass of its own that holds one layer's matrices at a time.
     - `taylor=True` also takes the gradient of the loss, in a pass of its own, for the metric of that name: see
       `transact.taylor`. Every token then counts twice in the progress, and scores depend a little on `batch_size`.
     - `samples=True` also keeps the sums of every sample, for `ActivationStatistics.subset` and `stability`.
@@ -64,7 +65,7 @@ def observe(
     calibration.check_vocabulary(loaded.spec.vocab_size)
     num_samples = calibration.num_samples if samples else 0
     if gram not in _GRAM_SITES:
-        raise InvalidOption(f'gram is {gram!r}; give True, False or "attention".')
+        raise InvalidOption(f'gram is {gram!r}; give True, False, "attention" or "by_layer".')
     gram_sites = _GRAM_SITES[gram]
     _check_fits(loaded, gram_sites, num_samples)
     watch = part(progress, 0, 2) if taylor else progress
@@ -90,6 +91,7 @@ def observe(
         tokens=calibration,
         head_peaks=tuple(peaks.result() for peaks in pass_.head_peaks),
         channel_peaks=tuple(peaks.result() for peaks in pass_.channel_peaks),
+        gram_by_layer=gram == BY_LAYER,
     )
 
 
@@ -100,6 +102,11 @@ def gram_bytes(spec: ModelSpec, sites: tuple[str, ...] = SITES) -> int:
         "mlp": [layer.intermediate_size for layer in spec.layers],
     }
     return 8 * sum(size**2 for site in sites for size in sizes[site])
+
+
+def grams_for_repair(spec: ModelSpec) -> bool | str:
+    """What `observe(gram=…)` is best told for least squares: all matrices while they take no more than 2 GB."""
+    return True if gram_bytes(spec) <= _MAX_GRAM_BYTES else BY_LAYER
 
 
 def sample_bytes(spec: ModelSpec, num_samples: int) -> int:
@@ -115,7 +122,9 @@ def _check_fits(loaded: LoadedModel, gram_sites: tuple[str, ...], num_samples: i
         (
             gram_bytes(loaded.spec, gram_sites),
             "The Gram matrices of this model",
-            "with gram=False and prune without least-squares repair",
+            'with gram="by_layer", which repairs one layer at a time'
+            if gram_sites == SITES
+            else "with gram=False and plan by a metric",
         ),
         (
             sample_bytes(loaded.spec, num_samples),

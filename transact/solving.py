@@ -15,6 +15,9 @@ RIDGE = 1e-3
 """λ as a share of the Gram matrix's mean diagonal."""
 _ROUNDS = 64
 """In how many rounds all channels would go; within a round they are judged alone."""
+_SHRINK_AT = 0.875
+"""What is gone leaves the matrices once less than this share is left: it costs work, and moving costs time too."""
+_ROWS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,24 +62,28 @@ class Normal:
         outputs at once). Both W* and P follow by one downdate. Channels go in small rounds; those of `going` go
         first, those of `staying` never.
         """
-        count = len(self.inner)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(self.inner))
         solution = self.outer @ inverse
-        left = torch.ones(count, dtype=torch.bool, device=inverse.device)
-        may_go = left.clone()
+        ids = torch.arange(len(inverse), device=inverse.device)  # whose row each is; shrinks with the matrices
+        may_go = torch.ones(len(ids), dtype=torch.bool, device=inverse.device)
         may_go[list(staying)] = False
-        at_once = max(1, count // _ROUNDS)
+        left = torch.ones_like(may_go)
+        at_once = max(1, len(ids) // _ROUNDS)
 
-        def remove(channels: torch.Tensor) -> None:
-            left[channels] = may_go[channels] = False
-            _downdate(inverse, solution, channels.sort().values)
+        def remove(rows: torch.Tensor) -> None:
+            left[rows] = may_go[rows] = False
+            _downdate(inverse, solution, rows.sort().values)
 
         if len(going):
             remove(torch.tensor(list(going), device=inverse.device))
         while (excess := int(left.sum()) - keep) > 0:
+            if int(left.sum()) < _SHRINK_AT * len(left):
+                rows = left.nonzero()[:, 0]
+                inverse, solution = _shrunk(inverse, rows), solution[:, rows]
+                ids, may_go, left = ids[rows], may_go[rows], left[rows]
             missed = solution.square().sum(dim=0) / inverse.diagonal()
             remove(missed.masked_fill(~may_go, torch.inf).argsort(stable=True)[: min(at_once, excess)])
-        return tuple(left.nonzero()[:, 0].tolist())
+        return tuple(ids[left].tolist())
 
 
 def _downdate(inverse: torch.Tensor, solution: torch.Tensor, gone: torch.Tensor) -> None:
@@ -89,6 +96,18 @@ def _downdate(inverse: torch.Tensor, solution: torch.Tensor, gone: torch.Tensor)
     inverse[gone] = 0
     inverse[:, gone] = 0
     inverse[gone, gone] = 1
+
+
+def _shrunk(matrix: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Rows and columns `rows` (sorted) of a square matrix, moved together in its own memory: a view of it.
+
+    A row moves up or stays, so those still to be read are never overwritten.
+    """
+    shrunk = matrix[: len(rows), : len(rows)]
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        some = rows[start : start + _ROWS_AT_ONCE]
+        shrunk[start : start + len(some)] = matrix[some][:, rows]
+    return shrunk
 
 
 def least_squares(weight: torch.Tensor, gram: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:

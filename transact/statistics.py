@@ -118,6 +118,8 @@ class ActivationStatistics:
 
     `tokens`: the calibration set itself (8 bytes a token), so that `search_plan` and the best repair can run the
     model on it again. It is never saved: statistics that were read from a file have None.
+
+    `gram_by_layer`: least-squares repair is to gather the Gram matrices from the tokens itself, a layer at a time.
     """
 
     attention: tuple[Moments, ...]
@@ -130,6 +132,7 @@ class ActivationStatistics:
     head_peaks: tuple[Peaks, ...] = ()
     channel_peaks: tuple[Peaks, ...] = ()
     tokens: CalibrationSet | None = None
+    gram_by_layer: bool = False
 
     def check_samples(self) -> None:
         """Raise `InvalidOption` unless the sums of every sample are there."""

@@ -9,13 +9,13 @@ from transact.compensation import COMPENSATIONS, calibration_tokens, needs_bias,
 from transact.correction import correct
 from transact.errors import choice
 from transact.loading import LoadedModel
-from transact.observe import ActivationStatistics
 from transact.plan import Cut, PruningPlan
 from transact.progress import NO_PROGRESS, Progress, part
 from transact.sequential import refit
 from transact.slicing import kept_positions, reading_projection, reading_role, writing_projections
 from transact.solving import Normal
 from transact.spec import SITES, ModelSpec
+from transact.statistics import ActivationStatistics
 
 _BATCH = 8
 
@@ -35,13 +35,14 @@ def prune(
     down. `compensation` makes up for it, without training (see `transact.compensation`):
 
     - `"bias"`: from `statistics`; where the stock class has an output bias or, as Llama, can be told to.
-    - `"least_squares"`: from `statistics` observed with `gram=True`.
+    - `"least_squares"`: from `statistics` observed with `gram=True`, or `gram="by_layer"` where the Gram matrices of
+      all layers would not fit; that one runs the model on the calibration tokens once more.
     - `"best"`: runs the model on the calibration tokens that `statistics` keep in memory; `progress` tells how
       far it is and may stop it.
 
     Raises `InvalidPlan` for the plan or statistics of another model, `InvalidOption` for an unknown compensation,
-    one that the model cannot hold, or statistics that it cannot work from; with `"best"` also `NotEnoughMemory`
-    and `NonFiniteActivations`.
+    one that the model cannot hold, or statistics that it cannot work from; where it runs the model, also
+    `NotEnoughMemory` and `NonFiniteActivations`.
     """
     choice(compensation, COMPENSATIONS, "compensation")
     plan.check_fits(loaded.fingerprint)
@@ -51,7 +52,7 @@ def prune(
     if compensation == "bias":
         attention, mlp = needs_bias(plan, loaded.layout)
         spec = _with_biases(spec, attention, mlp)
-    refit_one = refit_for(compensation, loaded, statistics)
+    refit_one = refit_for(compensation, loaded, statistics, progress)
     new: dict[int, torch.nn.Linear] = {}
     with torch.no_grad():
         for index, (layer, kept) in enumerate(zip(loaded.decoder_layers, plan.layers, strict=True)):

@@ -163,7 +163,9 @@ def _locks(locks: ta.Locks) -> list[str]:
 
 def _observed(recipe: Recipe) -> str:
     gradients = not recipe.searched and ta.METRICS[recipe.choice.metric].needs_gradients
-    return (", gram=True" if recipe.repair == "least_squares" else "") + (", taylor=True" if gradients else "")
+    grams = {False: "", True: ", gram=True", "by_layer": ', gram="by_layer"'}
+    needed = recipe.repair == "least_squares" and ta.grams_for_repair(recipe.plan.dense_spec)
+    return grams[needed] + (", taylor=True" if gradients else "")
 
 
 def _scores(metric: str, seed: int) -> str:

@@ -306,7 +306,9 @@ def pruned_model(registry: Registry, owner: str, result: Result, watch: Watch) -
 def _gram_statistics(
     registry: Registry, scored: Scored, loaded: ta.LoadedModel, watch: Watch
 ) -> ta.ActivationStatistics:
-    """Statistics with Gram matrices, over the text that was scored: a second pass, made only for that repair."""
+    """Statistics for least squares, over the text that was scored: a second pass, made only for that repair."""
+    if ta.grams_for_repair(loaded.spec) == "by_layer":
+        return replace(scored.statistics, gram_by_layer=True)
 
     def observe() -> ta.ActivationStatistics:
         watch.says("Reading the text again for the repair")

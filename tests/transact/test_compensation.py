@@ -121,6 +121,40 @@ def test_gram_matrices_count_real_tokens_alone_and_round_trip(tmp_path):
     assert torch.equal(again.mlp[0].gram, padded.mlp[0].gram)
 
 
+@pytest.mark.parametrize("name", ["llama", "qwen2", "granite"])
+def test_a_layer_at_a_time_gives_what_all_at_once_gives(name, tmp_path):
+    dense = build(name)
+    ids = token_ids(dense, samples=11)
+    mask = torch.ones_like(ids)
+    mask[3, 5:] = 0
+    calibration = ta.CalibrationSet.from_token_ids(ids, mask)
+    whole = ta.observe(dense, calibration, gram=True)
+    by_layer = ta.observe(dense, calibration, gram="by_layer")
+    assert all(moments.gram is None for moments in (*by_layer.attention, *by_layer.mlp))
+    plan = ta.make_plan(ta.score(dense, whole), dense.spec, ta.PruningTarget(2, 20))
+    steps = []
+    pruned = [
+        ta.prune(dense, plan, compensation="least_squares", statistics=each, progress=lambda *at: steps.append(at))
+        for each in (whole, by_layer)
+    ]
+    assert steps == [(index, dense.spec.num_hidden_layers, "layers") for index in range(dense.spec.num_hidden_layers)]
+    for one, other in zip(*(model.model.parameters() for model in pruned), strict=True):
+        torch.testing.assert_close(one, other)
+    by_layer.save(tmp_path / "statistics.safetensors")  # without the text, there is nothing to gather from
+    with pytest.raises(ta.InvalidOption, match="gram=True"):
+        again = ta.ActivationStatistics.load(tmp_path / "statistics.safetensors")
+        ta.prune(dense, plan, compensation="least_squares", statistics=again)
+
+
+def test_a_layer_at_a_time_says_what_it_needs(monkeypatch):
+    dense = build("llama")
+    statistics = ta.observe(dense, ta.CalibrationSet.from_token_ids(token_ids(dense)), gram="by_layer")
+    plan = ta.make_plan(ta.score(dense, statistics), dense.spec, ta.PruningTarget(2, 20))
+    monkeypatch.setattr(importlib.import_module("transact.layerwise"), "free_bytes", lambda device: 100)
+    with pytest.raises(ta.NotEnoughMemory, match="widest layer"):
+        ta.prune(dense, plan, compensation="least_squares", statistics=statistics)
+
+
 def test_statistics_that_it_cannot_work_from_are_refused(monkeypatch):
     dense = build("llama")
     calibration = ta.CalibrationSet.from_token_ids(token_ids(dense))
@@ -136,7 +170,7 @@ def test_statistics_that_it_cannot_work_from_are_refused(monkeypatch):
         ta.prune(dense, plan, compensation="hope")
     # by its full name, as the package's attribute `observe` is the function
     monkeypatch.setattr(importlib.import_module("transact.observe"), "free_bytes", lambda device: 100)
-    with pytest.raises(ta.NotEnoughMemory, match="Gram matrices"):
+    with pytest.raises(ta.NotEnoughMemory, match='Gram matrices.*gram="by_layer"'):
         ta.observe(dense, calibration, gram=True)
 
 

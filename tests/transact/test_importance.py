@@ -9,7 +9,7 @@ import torch
 import transact as ta
 from tests.tiny_models import build, token_ids
 from transact.importance import METRICS, ImportanceScores, Site
-from transact.observe import Moments
+from transact.statistics import Moments
 
 
 def test_channel_scores_by_hand():

@@ -1,5 +1,6 @@
 """The emitted Python and shell lines are run, and must come to the plan and the numbers that the page has."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -69,6 +70,19 @@ def test_a_repaired_result_is_reproduced(registry, tmp_path, monkeypatch):
     plain = workbench.cut(registry, replace(session, id="plain"), "none", watch)
     unrepaired = registry.pruned("plain", plain.number).model.state_dict()
     assert any((here[name] - unrepaired[name]).abs().max() > 1e-2 for name in here)
+
+
+def test_a_repair_layer_by_layer_is_reproduced(registry, tmp_path, monkeypatch):
+    """What a model with larger Gram matrices gets."""
+    monkeypatch.setattr(importlib.import_module("transact.observe"), "_MAX_GRAM_BYTES", 0)
+    session = planned(registry, BUNDLED, texts.sample("stories"), Choice(attention=0.25, mlp=0.5))
+    session = replace(session, id="layer by layer")
+    result = workbench.cut(registry, session, "least_squares", Watch("test"))
+    lines = code(Recipe.of_result(result))
+    assert 'gram="by_layer"' in lines
+    names = run(lines, tmp_path, monkeypatch)
+    here = registry.pruned(session.id, result.number).model.state_dict()
+    assert all(torch.equal(names["pruned"].model.state_dict()[name], value) for name, value in here.items())
 
 
 def test_counts_by_hand_and_a_local_folder_are_reproduced(registry, data, tmp_path, monkeypatch):

@@ -71,7 +71,7 @@ def choose(
     if sources.plan is not None:
         sources.plan.check_fits(loaded.fingerprint)
         repaired = compensation != "none"
-        statistics = observe(loaded, calibration, meter, gram=_needs_grams(compensation)) if repaired else None
+        statistics = observe(loaded, calibration, meter, gram=_grams(compensation, loaded)) if repaired else None
         return Chosen(sources.plan, calibration, statistics)
     target, searched = _target(given, loaded.spec), given.metric == options.SEARCH
     make_plan = partial(
@@ -82,7 +82,7 @@ def choose(
         locks=sources.locks,
     )
     make_plan(ta.ImportanceScores.random(loaded.spec))  # a target that no scores could meet is refused here
-    gram = _needs_grams(compensation)
+    gram = _grams(compensation, loaded)
     if searched:
         statistics = observe(loaded, calibration, meter, gram=gram or "attention")
         plan = ta.search_plan(loaded, statistics, target, locks=sources.locks, progress=meter("Searching"))
@@ -104,8 +104,8 @@ def observe(
     return ta.observe(loaded, calibration, gram=gram, taylor=taylor, progress=meter("Scoring"))
 
 
-def _needs_grams(compensation: str) -> bool:
-    return compensation == "least_squares"
+def _grams(compensation: str, loaded: ta.LoadedModel) -> bool | str:
+    return ta.grams_for_repair(loaded.spec) if compensation == "least_squares" else False
 
 
 def metric(given: Namespace) -> str:
