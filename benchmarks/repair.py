@@ -16,9 +16,10 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -98,31 +99,31 @@ def gram_of(channels: int, generator: torch.Generator) -> torch.Tensor:
     return gram
 
 
-def solved_once(generator: torch.Generator) -> list[torch.Tensor]:
-    solutions = []
+def least_squares_of_both(generator: torch.Generator) -> Iterator[Callable[[], torch.Tensor]]:
     for channels in (HIDDEN, CHANNELS):
         weight, gram = torch.randn(HIDDEN, channels, generator=generator), gram_of(channels, generator)
         kept = torch.randperm(channels, generator=generator)[: channels // 2].sort().values
-        solutions.append(least_squares(weight, gram, kept))
-    return solutions
+        yield partial(least_squares, weight, gram, kept)
 
 
-def searched(generator: torch.Generator) -> list[torch.Tensor]:
+def search_and_solution(generator: torch.Generator) -> Iterator[Callable[[], torch.Tensor]]:
     weight, gram = torch.randn(HIDDEN, CHANNELS, generator=generator), gram_of(CHANNELS, generator)
     normal = Normal.of(gram, weight.double() @ gram, weight)
-    return [normal.solved(torch.tensor(normal.least_missed(CHANNELS // 2)))]
+    yield lambda: normal.solved(torch.tensor(normal.least_missed(CHANNELS // 2)))
 
 
-LAYER = {"least squares": solved_once, "search and solution, MLP": searched}
+LAYER = {"least squares": least_squares_of_both, "search and solution, MLP": search_and_solution}
 
 
 def single_layer(work: str) -> dict:
-    """In this process: time, and the most memory that the process ever held, making up the numbers included."""
-    started = time.perf_counter()
-    solutions = LAYER[work](torch.Generator().manual_seed(0))
-    seconds = time.perf_counter() - started
-    if not all(bool(solution.isfinite().all()) for solution in solutions):
-        raise SystemExit("The solution holds NaN or infinity.")
+    """In this process: time of the work, and the most memory that the process ever held."""
+    seconds = 0.0
+    for solve in LAYER[work](torch.Generator().manual_seed(0)):
+        started = time.perf_counter()
+        solution = solve()
+        seconds += time.perf_counter() - started
+        if not bool(solution.isfinite().all()):
+            raise SystemExit("The solution holds NaN or infinity.")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
     return {"work": work, "seconds": seconds, "peak_bytes": peak, "threads": torch.get_num_threads()}
 
