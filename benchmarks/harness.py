@@ -46,7 +46,7 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def publish(name: str, title: str, text: str, figures: dict) -> None:
-    """Print the table and write `results/<name>.json`."""
+    """Print the table and write `results/<name>.json`; figures of parts that were not run stay there."""
     machine = {
         "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
@@ -56,4 +56,6 @@ def publish(name: str, title: str, text: str, figures: dict) -> None:
     }
     sys.stdout.write(f"\n{title}\n\n{text}\n")
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps({"machine": machine, **figures}, indent=1) + "\n")
+    file = RESULTS / f"{name}.json"
+    before = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps({**before, "machine": machine, **figures}, indent=1) + "\n")

@@ -22,6 +22,7 @@ from transact.errors import (
     NonFiniteActivations,
     NotEnoughMemory,
     SaveRefused,
+    TrainingFailed,
     TransactError,
 )
 from transact.evaluation import EvalReport, evaluate, perplexity
@@ -35,6 +36,9 @@ from transact.plan import LayerPlan, PruningPlan, make_plan
 from transact.probes import Probe, ProbeResult, load_probes, run_probe
 from transact.progress import NO_PROGRESS, Cancelled, Progress
 from transact.reading import Reading, reads
+from transact.recovery import Recovered, RecoveryPoint, recover
+from transact.savepoints import Savepoints
+from transact.schedule import Phase, RecoveryCost, RecoverySettings, phases, recovery_cost
 from transact.search import search_plan
 from transact.sources import BUNDLED
 from transact.spec import LayerShape, ModelSpec
@@ -44,6 +48,7 @@ from transact.statistics import ActivationStatistics, Moments, Peaks
 from transact.surgery import prune
 from transact.sweep import SweepPoint, search_split, sparsity_grid, sweep
 from transact.target import PruningTarget
+from transact.training_text import StreamedText
 
 __all__ = [
     "ALLOCATIONS",
@@ -78,6 +83,7 @@ __all__ = [
     "NotEnoughMemory",
     "OverlapCurve",
     "Peaks",
+    "Phase",
     "Preflight",
     "Probe",
     "ProbeResult",
@@ -85,12 +91,19 @@ __all__ = [
     "PruningPlan",
     "PruningTarget",
     "Reading",
+    "Recovered",
+    "RecoveryPoint",
+    "RecoveryCost",
+    "RecoverySettings",
     "SaveRefused",
     "SaveReport",
+    "Savepoints",
     "Speed",
     "Spread",
     "Stability",
+    "StreamedText",
     "SweepPoint",
+    "TrainingFailed",
     "TransactError",
     "agreement",
     "available_metrics",
@@ -105,9 +118,12 @@ __all__ = [
     "measure_speed",
     "observe",
     "perplexity",
+    "phases",
     "preflight",
     "prune",
     "reads",
+    "recover",
+    "recovery_cost",
     "run_probe",
     "sample_bytes",
     "save",

@@ -8,13 +8,17 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from transact.errors import InvalidText
+from transact.progress import NO_PROGRESS, Progress
 from transact.spec import digest
+
+if TYPE_CHECKING:
+    from transact.loading import LoadedModel
 
 
 @dataclass(frozen=True)
@@ -210,6 +214,30 @@ class CalibrationSet(TokenSet):
         `num_samples` that many are sampled with `seed`. Raises `InvalidText` if nothing is left.
         """
         return cls._from_texts(texts, tokenizer, num_samples, seq_len, seed, min_tokens, name)
+
+    @classmethod
+    def from_model(
+        cls,
+        loaded: "LoadedModel",
+        *,
+        num_samples: int = 128,
+        seq_len: int = 512,
+        temperature: float = 1.0,
+        seed: int = 0,
+        name: str | None = None,
+        progress: Progress = NO_PROGRESS,
+    ) -> Self:
+        """The model's own text, drawn from it with `seed`, for when there is no data at all.
+
+        Raises `InvalidOption` for a number out of range, `NonFiniteActivations`, and whatever `progress` raises.
+        """
+        from transact.generation import sample_rows  # which itself encodes prompts by this module
+
+        rows = sample_rows(
+            loaded, num_samples=num_samples, seq_len=seq_len, temperature=temperature, seed=seed, progress=progress
+        )
+        protocol = f"drawn from the model at temperature {temperature:g}, cut at {seq_len}"
+        return cls.from_sequences(rows, name=name or f"{loaded.source}'s own text", seed=seed, protocol=protocol)
 
 
 class EvaluationSet(TokenSet):

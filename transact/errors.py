@@ -48,6 +48,10 @@ class NonFiniteActivations(TransactError):
     """NaN or infinity met in the forward pass."""
 
 
+class TrainingFailed(TransactError):
+    """Training cannot go on: a loss that is NaN or infinite, or a process that was lost."""
+
+
 class SaveRefused(TransactError):
     """The destination cannot take the checkpoint."""
 

@@ -10,6 +10,8 @@ from transact.errors import InvalidOption, InvalidPrompt, InvalidText, NonFinite
 from transact.loading import LoadedModel
 from transact.progress import NO_PROGRESS, Progress
 
+_SAMPLES_AT_ONCE = 64
+
 
 def generate(
     loaded: LoadedModel,
@@ -46,13 +48,75 @@ def generate(
         except RuntimeError as error:
             if "probability tensor" not in str(error):
                 raise
-            raise NonFiniteActivations(
-                "The model's predictions are NaN or infinite, so none can be drawn. The weights may be damaged; if "
-                'not, load the model with dtype="float32".'
-            ) from error
+            raise _not_finite() from error
     # decoded together and cut, as some tokenizers drop the space in front of a text's first word
     given = loaded.tokenizer.decode(prompt_ids, skip_special_tokens=True)
     return loaded.tokenizer.decode(output[0], skip_special_tokens=True).removeprefix(given)
+
+
+def sample_rows(
+    loaded: LoadedModel,
+    *,
+    num_samples: int,
+    seq_len: int,
+    temperature: float = 1.0,
+    seed: int = 0,
+    progress: Progress = NO_PROGRESS,
+) -> list[list[int]]:
+    """Token ids that the model draws by itself from its first token on, one list a sample, at most `seq_len` long.
+
+    A sample ends where the model ends it (EOS, or BOS where texts follow one another). The first token is BOS, or EOS
+    where there is no BOS, or one drawn from the whole vocabulary. Raises `InvalidOption` for a number out of range and
+    `NonFiniteActivations`.
+    """
+    seq_len = min(seq_len, loaded.context_length)
+    if num_samples < 1 or seq_len < 2 or not 0 < temperature < float("inf"):
+        raise InvalidOption(
+            f"{num_samples} samples of {seq_len} tokens at temperature {temperature} were asked for; at least 1 sample "
+            "of 2 tokens and a temperature above 0 are allowed."
+        )
+    names = loaded.model.generation_config if loaded.tokenizer is None else loaded.tokenizer
+    marks = [mark for mark in (names.bos_token_id, names.eos_token_id) if isinstance(mark, int)]
+    rows: list[list[int]] = []
+    devices = [loaded.device] if loaded.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), torch.inference_mode():
+        torch.manual_seed(seed)
+        while len(rows) < num_samples:
+            size = min(_SAMPLES_AT_ONCE, num_samples - len(rows))
+            start = torch.full((size, 1), marks[0]) if marks else torch.randint(loaded.spec.vocab_size, (size, 1))
+            done = _Progressing(progress, len(rows) * seq_len, size, num_samples * seq_len)
+            drawn = _drawn(loaded, start.to(loaded.device), seq_len - 1, temperature, done)
+            rows += [_up_to_mark(row, marks) for row in drawn.tolist()]
+    return rows
+
+
+def _up_to_mark(row: list[int], marks: list[int]) -> list[int]:
+    """The row up to the first mark after its first token, that one left out; never a single token."""
+    end = next((index for index, token in enumerate(row) if index > 1 and token in marks), len(row))
+    return row[:end]
+
+
+def _drawn(
+    loaded: LoadedModel, start: torch.Tensor, new_tokens: int, temperature: float, watch: StoppingCriteria
+) -> torch.Tensor:
+    """[sample, 1] -> [sample, 1 + new_tokens]."""
+    model = _with_plain_decoding(loaded, new_tokens, temperature)
+    model.generation_config.eos_token_id = None  # a row that ended goes on, and is cut afterwards
+    try:
+        return model.generate(
+            start, attention_mask=torch.ones_like(start), stopping_criteria=StoppingCriteriaList([watch])
+        )
+    except RuntimeError as error:
+        if "probability tensor" not in str(error):
+            raise
+        raise _not_finite() from error
+
+
+def _not_finite() -> NonFiniteActivations:
+    return NonFiniteActivations(
+        "The model's predictions are NaN or infinite, so none can be drawn. The weights may be damaged; if not, load "
+        'the model with dtype="float32".'
+    )
 
 
 def encode_prompt(loaded: LoadedModel, prompt: str) -> list[int]:
@@ -103,4 +167,18 @@ class _Watch(StoppingCriteria):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs) -> torch.Tensor:
         self.progress(input_ids.shape[1] - self.prompt_tokens, self.new_tokens, "tokens")
+        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
+
+
+class _Progressing(StoppingCriteria):
+    """The same for many samples at once, told as tokens of all of them."""
+
+    def __init__(self, progress: Progress, before: int, samples: int, total: int):
+        self.progress = progress
+        self.before = before
+        self.samples = samples
+        self.total = total
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs) -> torch.Tensor:
+        self.progress(self.before + self.samples * input_ids.shape[1], self.total, "tokens")
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)

@@ -11,6 +11,7 @@ import torch
 from transact.calibration import Batch, TokenSet
 from transact.hooks import on_calls
 from transact.loading import LoadedModel
+from transact.processes import share
 from transact.progress import Progress
 from transact.spec import ModelSpec
 
@@ -34,8 +35,11 @@ def output_gradients(
     progress: Progress,
     *,
     batch_size: int = _MAX_BATCH,
+    shared: bool = False,
 ) -> None:
     """One forward pass over the text and one backward pass per loss. Progress is in tokens, told at every module.
+
+    `shared`: of several processes each takes its share of the batches alone.
 
     `losses(log_probabilities, input_ids, rows)` [prediction, vocabulary], [sample, seq], bool [sample, seq] (the
     positions that predict) gives scalars. For each of them, counted from 0, and each module
@@ -59,7 +63,8 @@ def output_gradients(
     done, total = 0, tokens.num_tokens
     functions = [(module, watcher(key)) for key, module in modules.items()]
     with torch.inference_mode(False), torch.enable_grad(), on_calls(functions):
-        for batch, rows in predictions(loaded, tokens, batch_size=batch_size):
+        batches = predictions(loaded, tokens, batch_size=batch_size)
+        for batch, rows in share(batches) if shared else batches:
             ids = batch.input_ids.to(device)
             under_way["tokens"] = int(batch.mask.sum())
             under_way["real"] = batch.mask.to(device)

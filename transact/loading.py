@@ -122,7 +122,8 @@ class LoadedModel:
         The revision (a commit, or a digest of local files) names the weights wherever they lie; models made
         in memory have only their source.
         """
-        weights = [self.revision or self.source, *(f"{cut.plan.digest} {cut.compensation}" for cut in self.cuts)]
+        cuts = (f"{cut.plan.digest} {cut.compensation} {cut.trained}".strip() for cut in self.cuts)
+        weights = [self.revision or self.source, *cuts]
         return f"{self.spec.fingerprint}/{digest(json.dumps(weights))}"
 
 

@@ -1,8 +1,13 @@
 """Units that a person has decided about, whatever any score says."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from transact.errors import InvalidTarget
+
+if TYPE_CHECKING:
+    from transact.plan import LayerPlan
 
 
 @dataclass(frozen=True)
@@ -13,6 +18,27 @@ class Locks:
     remove_head_groups: frozenset[tuple[int, int]] = frozenset()
     keep_channels: frozenset[tuple[int, int]] = frozenset()
     remove_channels: frozenset[tuple[int, int]] = frozenset()
+
+    def renumbered(self, layers: Sequence["LayerPlan"]) -> "Locks":
+        """The locks of those units that `layers` kept, by their numbers in the model after that cut."""
+        places = {
+            kind: [{unit: place for place, unit in enumerate(units(layer))} for layer in layers]
+            for kind, units in (
+                ("head_groups", lambda layer: layer.kept_head_groups),
+                ("channels", lambda layer: layer.kept_channels),
+            )
+        }
+
+        def kept(name: str) -> frozenset[tuple[int, int]]:
+            here = places[name.partition("_")[2]]
+            return frozenset((layer, here[layer][unit]) for layer, unit in getattr(self, name) if unit in here[layer])
+
+        return Locks(**{name: kept(name) for name in self.__dataclass_fields__})
+
+    @property
+    def only_keeping(self) -> "Locks":
+        """The locks of what is to stay alone."""
+        return replace(self, remove_head_groups=frozenset(), remove_channels=frozenset())
 
     def to_dict(self) -> dict[str, list[list[int]]]:
         """JSON-able: for each of the four names its [layer, index] pairs, sorted."""

@@ -58,6 +58,8 @@ def _body(loaded: LoadedModel, report: "SaveReport") -> str:
             f"{repairs}. The kept indices are in `plan.json`.",
             "",
         ]
+        trainings = [cut.trained for cut in loaded.cuts if cut.trained]
+        lines += ["Trained after the cuts:", "", *(f"- {training}" for training in trainings), ""] if trainings else []
     lines += [*report.notes, ""] if report.notes else []
     lines += [
         "```python",

@@ -14,6 +14,7 @@ from transact.calibration import Batch, CalibrationSet
 from transact.errors import InvalidOption, NonFiniteActivations, NotEnoughMemory
 from transact.hooks import on_inputs
 from transact.loading import LoadedModel, free_bytes
+from transact.processes import rank_and_count, share
 from transact.progress import NO_PROGRESS, Progress, part
 from transact.running import RealTokens, RunningMoments, RunningPeaks, channels, head_norms
 from transact.spec import SITES, ModelSpec
@@ -44,6 +45,9 @@ def observe(
     fewer where they are long. Progress is in tokens and may raise `Cancelled` at
     any layer. The model is unchanged afterwards, also when the pass fails.
 
+    Where `accelerate launch` started several processes, all of them call this; each takes its share of the batches,
+    and all get the statistics of the whole text.
+
     - `gram=True` also sums X^T X of every site, which least-squares repair needs; `gram="attention"` of the inputs of
       `o_proj` alone, which is all that `search_plan` asks for. `gram="by_layer"` gathers none now: least-squares
       repair will, with a forward pass of its own that holds one layer's matrices at a time.
@@ -72,8 +76,9 @@ def observe(
     pass_ = _Pass(loaded, calibration.num_tokens, watch, gram_sites=gram_sites, num_samples=num_samples, top_k=top_k)
     max_tokens = TOKENS_IN_CACHE if loaded.device.type == "cpu" else None
     with torch.inference_mode(), on_inputs(pass_.functions()):
-        for batch in calibration.batches(batch_size=batch_size, max_tokens=max_tokens):
+        for batch in share(calibration.batches(batch_size=batch_size, max_tokens=max_tokens)):
             pass_.run(batch)
+        pass_.combine()
     attention = tuple(sums.result() for sums in pass_.attention)
     mlp = tuple(sums.result() for sums in pass_.mlp)
     if taylor:
@@ -157,6 +162,7 @@ class _Pass:
         self.progress = progress
         self.total = num_tokens
         self.done = 0
+        self.processes = rank_and_count()[1]
         layers, head_dim, device = loaded.spec.layers, loaded.spec.head_dim, loaded.device
 
         def moments(num_channels: int, site: str) -> RunningMoments:
@@ -185,7 +191,7 @@ class _Pass:
         def record(activations: torch.Tensor) -> None:
             for each in running:
                 each.add(activations, self.tokens)
-            self.progress(self.done + sum(self.tokens.lengths) * index // len(self.mlp), self.total, "tokens")
+            self._tell(self.done + self._counted() * index // len(self.mlp))
 
         return record
 
@@ -194,9 +200,25 @@ class _Pass:
         lengths = tuple(batch.mask.sum(dim=1).tolist())
         self.tokens = RealTokens(batch.mask.to(device), lengths, batch.indices)
         self.loaded.model.base_model(input_ids=batch.input_ids.to(device), use_cache=False)
-        self.done += sum(lengths)
-        self._check_finite()
-        self.progress(self.done, self.total, "tokens")
+        self.done += self._counted()
+        if self.processes == 1:  # one of several that stopped here would leave the others waiting
+            self._check_finite()
+        self._tell(self.done)
+
+    def _counted(self) -> int:
+        """Tokens that this batch stands for: the other processes have as many under way."""
+        return sum(self.tokens.lengths) * self.processes
+
+    def _tell(self, done: int) -> None:
+        self.progress(min(done, self.total), self.total, "tokens")
+
+    def combine(self) -> None:
+        """The sums of all processes, where there are several."""
+        for running in (*self.attention, *self.mlp, *self.head_peaks, *self.channel_peaks):
+            running.combine()
+        if self.processes > 1:
+            self._check_finite()
+            self._tell(self.total)
 
     def _check_finite(self) -> None:
         if bool(torch.cat([sums.totals.flatten() for sums in (*self.attention, *self.mlp)]).isfinite().all()):

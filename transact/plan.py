@@ -168,10 +168,11 @@ class PruningPlan:
 
 @dataclass(frozen=True)
 class Cut:
-    """A plan that was cut into a model, and how the cut was made up for."""
+    """A plan that was cut into a model, how the cut was made up for, and, in words, what it was trained on since."""
 
     plan: PruningPlan
     compensation: str
+    trained: str = ""
 
 
 def composed(cuts: tuple[Cut, ...]) -> PruningPlan:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from transact.processes import add_up, gathered
 from transact.statistics import Moments, Peaks
 
 _ROWS = 128
@@ -54,6 +55,10 @@ class RunningMoments:
         self.totals += sums.sum(dim=0)
         for kind, kept in enumerate(self.samples):
             kept[list(tokens.samples)] = sums[:, kind].float()
+
+    def combine(self) -> None:
+        """The totals of all processes."""
+        add_up(self.totals, self.gram, *self.samples)
 
     def result(self) -> Moments:
         totals = self.totals.cpu()
@@ -142,6 +147,13 @@ class RunningPeaks:
         self.activations = activations.gather(1, chosen)
         self.samples = samples.gather(1, chosen)
         self.positions = positions.gather(1, chosen)
+
+    def combine(self) -> None:
+        """The strongest of all processes."""
+        everyone = gathered(tuple(kept.cpu() for kept in (self.activations, self.samples, self.positions)))
+        if len(everyone) > 1:
+            device = self.activations.device
+            self._keep_strongest(*(torch.cat(parts, dim=1).to(device) for parts in zip(*everyone, strict=True)))
 
     def result(self) -> Peaks:
         # cloned, as tensors made in inference mode are not quite like others

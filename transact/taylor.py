@@ -27,6 +27,7 @@ from transact.calibration import CalibrationSet
 from transact.errors import InvalidText, NonFiniteActivations, NotEnoughMemory
 from transact.gradients import Key, backward_bytes, largest_batch, output_gradients
 from transact.loading import LoadedModel, free_bytes
+from transact.processes import add_up
 from transact.progress import Progress
 from transact.spec import ModelSpec
 
@@ -70,7 +71,9 @@ def gradient_products(
         return (-own.gather(1, targets[:, None]).mean(),)
 
     add = _adder(loaded.spec, modules, found)
-    output_gradients(loaded, modules, calibration, losses, add, progress, batch_size=batch_size)
+    output_gradients(loaded, modules, calibration, losses, add, progress, batch_size=batch_size, shared=True)
+    for layer in found:
+        add_up(layer.attention, layer.mlp)
     progress(calibration.num_tokens, calibration.num_tokens, "tokens")  # samples of a single token were left out
     _check_finite(loaded, found)
     return tuple(LayerProducts(layer.attention.cpu(), layer.mlp.cpu()) for layer in found)

@@ -10,6 +10,7 @@ from ui import endpoints, legal, texts, workbench
 from ui.events import arrival, choose, look, setup
 from ui.events import compare as comparing
 from ui.events import measure as measuring
+from ui.events import recover as recovering
 from ui.events import takeaway as taking
 from ui.events.desk import Desk, Panels
 from ui.export import Exports
@@ -24,6 +25,7 @@ from ui.pages import (
     measure,
     model,
     reading,
+    recover,
     redundancy,
     status,
     takeaway,
@@ -92,6 +94,7 @@ def build(opening: Scored | None = None) -> gr.Blocks:
         choose.connect(desk, panels)
         look.connect(desk, panels)
         measuring.connect(desk, panels)
+        recovering.connect(desk, panels)
         comparing.connect(desk, panels)
         taking.connect(desk, panels)
         arrival.connect(desk, panels, page)
@@ -120,6 +123,7 @@ def _lay_out(session: Session) -> Panels:
                 with gr.Tab("Can I trust it?", elem_id="closer-trust"):
                     trust_panel = trust.build(session)
             measure_panel = measure.build(session)
+            recover_panel = recover.build(session)
             compare_panel = compare.build(session)
             redundancy_panel = redundancy.build(session)
             takeaway_panel = takeaway.build(session)
@@ -133,6 +137,7 @@ def _lay_out(session: Session) -> Panels:
         contrast=contrast_panel,
         trust=trust_panel,
         measure=measure_panel,
+        recover=recover_panel,
         compare=compare_panel,
         redundancy=redundancy_panel,
         takeaway=takeaway_panel,

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import transact as ta
 from transact.search import METRIC as SEARCH
-from ui.session import Choice, ModelKey, Result, Sampling, Scored
+from ui.session import Choice, ModelKey, Result, Sampling, Scored, Training
 from ui.texts import TextSource
+from ui.training import SEQUENCES
 from ui.workbench import EVALUATION_TOKENS, counts_of
 
 MAX_LITERAL_CHARACTERS = 2_000
@@ -25,6 +26,7 @@ class Recipe:
     plan: ta.PruningPlan
     repair: str = "none"
     measured_on: TextSource | None = None
+    training: Training | None = None
 
     @property
     def searched(self) -> bool:
@@ -33,7 +35,10 @@ class Recipe:
     @classmethod
     def of_result(cls, result: Result) -> "Recipe":
         scored = result.scored
-        return cls(scored.key, scored.text, scored.sampling, result.choice, result.plan, result.repair, result.text)
+        return cls(
+            scored.key, scored.text, scored.sampling, result.choice, result.plan, result.repair, result.text,
+            None if result.recovery is None else result.recovery.training,
+        )  # fmt: skip
 
     @classmethod
     def of_plan(cls, scored: Scored, choice: Choice, plan: ta.PruningPlan) -> "Recipe":
@@ -49,25 +54,50 @@ def code(recipe: Recipe) -> str:
             recipe.text, "calibration", "CalibrationSet", CALIBRATION_FILE,
             f"num_samples={sampling.num_samples}, seq_len={sampling.seq_len}, seed={sampling.seed}",
         ),
-        f"statistics = ta.observe(loaded, calibration{_observed(recipe)})",
-        *([] if recipe.searched else [_scores(recipe.choice.metric, sampling.seed)]),
+        *([] if recipe.training else [f"statistics = ta.observe(loaded, calibration{_observed(recipe)})"]),
+        *([] if recipe.searched or recipe.training else [_scores(recipe.choice.metric, sampling.seed)]),
         "",
         *_target(recipe.plan),
         *_locks(recipe.choice.locks),
-        f"plan = {_plan(recipe)}",
-        f"pruned = ta.prune(loaded, plan{_repair(recipe.repair)})",
     ]  # fmt: skip
+    evaluation = _evaluation(recipe)
+    if recipe.training is not None:
+        lines += [*evaluation, *_recovered(recipe)]
+    else:
+        lines += [f"plan = {_plan(recipe)}", f"pruned = ta.prune(loaded, plan{_repair(recipe.repair)})", *evaluation]
     if recipe.measured_on is not None:
         lines += [
-            "",
-            *_tokens(
-                recipe.measured_on, "evaluation", "EvaluationSet", EVALUATION_FILE,
-                f"seq_len=min({EVALUATION_TOKENS}, loaded.context_length)",
-            ),
             "report = ta.evaluate(pruned, evaluation, reference=loaded)",
         ]  # fmt: skip
     lines += ["", f'ta.save(pruned, "{OUTPUT_FOLDER}", dtype=pruned.file_dtype)']
     return "\n".join(lines) + "\n"
+
+
+def _evaluation(recipe: Recipe) -> list[str]:
+    if recipe.measured_on is None:
+        return []
+    length = f"seq_len=min({EVALUATION_TOKENS}, loaded.context_length)"
+    return ["", *_tokens(recipe.measured_on, "evaluation", "EvaluationSet", EVALUATION_FILE, length)]
+
+
+def _recovered(recipe: Recipe) -> list[str]:
+    """Cutting and training, with the evaluation text of which the first sequences tell which weights are best."""
+    defaults = ta.RecoverySettings().to_dict()
+    changed = {name: value for name, value in recipe.training.settings.to_dict().items() if value != defaults[name]}
+    options = ["loaded", "calibration", "target", "settings", "evaluation=few"]
+    lines = ["settings = ta.RecoverySettings(", *(f"    {name}={value!r}," for name, value in changed.items()), ")"]
+    lines += [f'few = ta.EvaluationSet.from_sequences(list(evaluation.rows())[:{SEQUENCES}], name="few")']
+    if recipe.training.own_samples:
+        lines += [
+            "training = ta.CalibrationSet.from_model(",
+            f"    loaded, num_samples={recipe.training.own_samples}, seq_len={recipe.sampling.seq_len}, "
+            f"seed={recipe.sampling.seed}",
+            ")",
+        ]
+        options.append("training=training")
+    if recipe.choice.locks != NO_LOCKS:
+        options.append("locks=locks")
+    return ["", *lines, f"pruned = ta.recover({', '.join(options)}).pruned"]
 
 
 def is_own(source: TextSource) -> bool:

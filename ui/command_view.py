@@ -3,8 +3,11 @@
 import json
 import shlex
 
+import transact as ta
 from ui.code_view import CALIBRATION_FILE, EVALUATION_FILE, NO_LOCKS, OUTPUT_FOLDER, Recipe
+from ui.session import Training
 from ui.texts import TextSource
+from ui.training import SEQUENCES
 from ui.workbench import counts_of
 
 LOCKS_FILE = "locks.json"
@@ -13,7 +16,7 @@ _BUNDLED = {"sample": "", "evaluation": "evaluation_"}
 
 def commands(recipe: Recipe) -> str:
     """One command from loading to saving, before it what it reads."""
-    sampling, choice = recipe.sampling, recipe.choice
+    sampling, choice, training = recipe.sampling, recipe.choice, recipe.training
     options = [
         f"--model {shlex.quote(recipe.key.source)}",
         *([f"--revision {shlex.quote(recipe.key.revision)}"] if recipe.key.revision else []),
@@ -21,14 +24,28 @@ def commands(recipe: Recipe) -> str:
         f"--calibration {_file(recipe.text, CALIBRATION_FILE)}",
         f"--num-samples {sampling.num_samples} --seq-len {sampling.seq_len} --seed {sampling.seed}",
         f"--metric {recipe.plan.metric} {_target(recipe)}",
-        *(["--allocation global"] if recipe.plan.allocation == "global" else []),
+        *(["--allocation global"] if recipe.plan.allocation == "global" and not training else []),
         *([f"--locks {LOCKS_FILE}"] if choice.locks != NO_LOCKS else []),
         *([f"--compensation {recipe.repair}"] if recipe.repair != "none" else []),
         *([f"--evaluation {_file(recipe.measured_on, EVALUATION_FILE)}"] if recipe.measured_on else []),
+        *(_training(training) if training else []),
         f"--output {OUTPUT_FOLDER}",
     ]
     joined = " \\\n    ".join(options)
-    return f"{_preparation(recipe)}python -m transact prune \\\n    {joined}\n"
+    command = "recover" if training else "prune"
+    return f"{_preparation(recipe)}python -m transact {command} \\\n    {joined}\n"
+
+
+def _training(training: Training) -> list[str]:
+    """What is not the default; metric, repair and seed stand elsewhere."""
+    defaults, said = ta.RecoverySettings().to_dict(), ("metric", "compensation", "seed")
+    changed = [
+        f"--{name.replace('_', '-')} {value}"
+        for name, value in training.settings.to_dict().items()
+        if value != defaults[name] and name not in said
+    ]
+    own = [f"--own-text {training.own_samples}"] if training.own_samples else []
+    return [" ".join(changed), " ".join([f"--evaluation-samples {SEQUENCES}", *own])]
 
 
 def _preparation(recipe: Recipe) -> str:

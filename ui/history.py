@@ -31,7 +31,7 @@ def side_by_side(first: Result | None, second: Result | None) -> str:
     rows = [
         row("Chosen by", "metric", escape(first.metric), escape(second.metric), ""),
         row("Scored on", "calibration text", escape(first.scored.text.name), escape(second.scored.text.name), ""),
-        row("Repair", "compensation", escape(first.repair), escape(second.repair), ""),
+        row("Repair", "compensation", escape(first.repaired), escape(second.repaired), ""),
         row("Measured on", "evaluation text", escape(first.text.name), escape(second.text.name), ""),
     ]
     rows += [_kept_row(first, second, *part) for part in _kept_parts(first, second)]
@@ -90,7 +90,7 @@ def history_csv(results: tuple[Result, ...]) -> str:
         achieved, report = result.plan.summary()["achieved"], result.report
         probes = {kind: after for kind, _, after in result.probes}
         writer.writerow(
-            (result.number, result.scored.key.source, result.scored.text.name, result.metric, result.repair,
+            (result.number, result.scored.key.source, result.scored.text.name, result.metric, result.repaired,
              achieved["attention_sparsity"], achieved["mlp_sparsity"], report.parameters, report.perplexity,
              report.perplexity_standard_error, report.reference_perplexity, result.floor, report.top1_agreement,
              report.kl_divergence, result.text.name, *(probes.get(kind, "") for kind in kinds))
@@ -111,7 +111,7 @@ def _history_row(result: Result) -> tuple:
         numbers.percent(achieved["attention_sparsity"]),
         numbers.percent(achieved["mlp_sparsity"]),
         result.metric,
-        result.repair,
+        result.repaired,
         result.scored.text.name,
         result.text.name,
         result.scored.key.source,

@@ -53,6 +53,7 @@ class Watch:
     def __init__(self, title: str):
         self.title = title
         self.stop = threading.Event()
+        self.grace_seconds = _GRACE_SECONDS
         self.found: Partial | None = None
         self._began = time.monotonic()
         self._latest = Tick(title)
@@ -64,6 +65,10 @@ class Watch:
 
     def __call__(self, done: int, total: int, unit: str) -> None:
         self.heed()
+        self.shows(done, total, unit)
+
+    def shows(self, done: int, total: int, unit: str) -> None:
+        """A `Progress` that never stops the work; who uses it looks at `stop` by itself, and sets `grace_seconds`."""
         now = time.monotonic()
         if unit != self._latest.unit or done < self._latest.done or done == 0:
             self._began = now
@@ -170,7 +175,7 @@ class Jobs:
                 if stopped_at is None:
                     stopped_at = time.monotonic()
                     yield Tick("Stopping", stopping=True)
-                if time.monotonic() - stopped_at > _GRACE_SECONDS:
+                if time.monotonic() - stopped_at > watch.grace_seconds:
                     return
             elif watch.latest != shown:
                 shown = watch.latest

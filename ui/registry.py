@@ -1,13 +1,17 @@
 """Models in memory: dense ones shared by all visitors and never changed, pruned ones per visitor.
 
 Both shelves are bounded in bytes and number and drop what was used longest ago. Nothing is lost by that:
-a dense model is loaded again from its source, a pruned one is cut again from its plan.
+a dense model is loaded again from its source, a pruned one is cut again from its plan, and one that was trained is
+read again from its folder.
 """
 
+import shutil
+import tempfile
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from pathlib import Path
 
 import psutil
 
@@ -86,6 +90,7 @@ class Registry:
         self._scored = Shelf(max_items=_MAX_SCORED)
         self._probed = Shelf(max_items=_MAX_PROBED)
         self._gram = Shelf(max_items=_MAX_GRAM, max_bytes=_GRAM_SHARE * memory)
+        self._trainings = tempfile.TemporaryDirectory(prefix="transact-trainings-")
 
     def dense(self, key: ModelKey, progress: ta.Progress = ta.NO_PROGRESS) -> ta.LoadedModel:
         """The model as published, loaded if it is not in memory; the bundled one stays for good.
@@ -149,9 +154,19 @@ class Registry:
         """How long that much work should take; None before anything was timed."""
         return None if self._flops_per_second is None else flops / self._flops_per_second
 
+    def training_folder(self, owner: str) -> Path:
+        """A new folder for a trained model: unlike one that was only cut, it can't be made again in a moment."""
+        own = self._trainings_of(owner)
+        own.mkdir(exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=own))
+
+    def _trainings_of(self, owner: str) -> Path:
+        return Path(self._trainings.name) / "".join(letter for letter in owner if letter.isalnum())
+
     def forget(self, owner: str) -> None:
         """Drop what belongs to a visitor who left."""
         self._pruned.drop(lambda key: key[0] == owner)
+        shutil.rmtree(self._trainings_of(owner), ignore_errors=True)
 
 
 def _bytes(loaded: ta.LoadedModel) -> int:

@@ -9,6 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import transact as ta
@@ -150,10 +151,33 @@ class Timeline:
         return Timeline((*self.past, moment)[-MAX_UNDO:], (), control, now)
 
 
+@dataclass(frozen=True)
+class Training:
+    """What was trained on and how: the settings, and how many sequences of its own the dense model wrote.
+
+    `own_samples` is 0 where the calibration text was trained on.
+    """
+
+    settings: ta.RecoverySettings
+    own_samples: int
+
+
+@dataclass(frozen=True, eq=False)
+class Recovery:
+    """A recovery as far as it has come: the text that its perplexities are measured on, and all figures."""
+
+    scored: Scored
+    training: Training
+    text: TextSource
+    points: tuple[ta.RecoveryPoint, ...] = ()
+    stopped: bool = False
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """A pruned model that was measured (or not yet); the model itself is in the registry under `number`.
 
+    `recovery`: how it was trained, None where it was only cut; `folder` then keeps its weights.
     `probes`: kind, dense and pruned accuracy; `floor`: perplexity of a random plan of the same sizes, on the
     same text; `overlap`: share of the measured sequences that also scored.
     """
@@ -168,6 +192,15 @@ class Result:
     probes: tuple[tuple[str, float, float], ...] = ()
     floor: float | None = None
     overlap: float = 0.0
+    recovery: Recovery | None = None
+    folder: Path | None = None
+
+    @property
+    def repaired(self) -> str:
+        """How the cut was made up for, in a word or two."""
+        if self.recovery is None:
+            return self.repair
+        return "training" if self.repair == "none" else f"{self.repair}, training"
 
     @property
     def metric(self) -> str:
@@ -209,6 +242,7 @@ class Session:
     second: Scored | None = None
     steadiness: "Steadiness | None" = None
     redundancy: "Redundancy | None" = None
+    recovery: "Recovery | None" = None
     pending: "Settings | None" = None
     timeline: Timeline = field(default_factory=Timeline)
     results: tuple[Result, ...] = ()

@@ -73,7 +73,7 @@ def opened(session: Session, key: ModelKey, loaded: ta.LoadedModel, scored: Scor
     return planned(
         replace(
             session, key=key, spec=loaded.spec, scored=scored, choice=choice, plan=None, view=View(), second=None,
-            steadiness=None, redundancy=None, pending=pending, timeline=Timeline(),
+            steadiness=None, redundancy=None, recovery=None, pending=pending, timeline=Timeline(),
         )
     )  # fmt: skip
 
@@ -265,14 +265,14 @@ def cut(registry: Registry, session: Session, repair: str, watch: Watch, *, sear
         loaded = registry.dense(session.key, watch)
         watch.says("Searching for what the repair can do without")
         plan = ta.search_plan(
-            loaded, scored.statistics, _same_amounts(session), locks=session.choice.locks, progress=watch
+            loaded, scored.statistics, same_amounts(session), locks=session.choice.locks, progress=watch
         )
     result = Result(number=session.counted + 1, scored=scored, choice=session.choice, plan=plan, repair=repair)
     pruned_model(registry, session.id, result, watch)
     return result
 
 
-def _same_amounts(session: Session) -> ta.PruningTarget:
+def same_amounts(session: Session) -> ta.PruningTarget:
     """The target of the plan in view; where layers differ, its counts."""
     if allocation(session.choice) == "uniform":
         return target(session.spec, session.choice)
@@ -294,6 +294,10 @@ def pruned_model(registry: Registry, owner: str, result: Result, watch: Watch) -
     if held is not None:
         return held
     loaded = registry.dense(result.scored.key, watch)
+    if result.folder is not None:
+        _, trained = ta.Savepoints(result.folder).last(loaded)
+        registry.keep_pruned(owner, result.number, trained)
+        return trained
     statistics = result.scored.statistics
     if result.repair == "least_squares":
         statistics = _gram_statistics(registry, result.scored, loaded, watch)

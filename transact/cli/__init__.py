@@ -13,19 +13,22 @@ sentence (a `TransactError`), 2 wrong usage, 130 stopped with Ctrl-C.
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 
 from transact.cli.bars import progress_bars
 from transact.cli.catalogue import COMMANDS, Command
 from transact.errors import TransactError
+from transact.processes import is_main
 
 _PROGRAM = "python -m transact"
 _DESCRIPTION = """\
 Look into a language model's redundancy and cut it away.
 
-plan decides what goes, prune cuts and measures it, evaluate measures any model, score shows what a plan is
-made from, export writes a planned model for other software. Each --help shows an example."""
+plan decides what goes, prune cuts and measures it, recover cuts in shots and trains in between, evaluate
+measures any model, score shows what a plan is made from, export writes a planned model for other software.
+Each --help shows an example."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,13 +40,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if problem is not None:
         parsers[command.name].error(problem)
     try:
-        with progress_bars(quiet=given.quiet) as meter:
+        # of several processes the first one speaks
+        with progress_bars(quiet=given.quiet or os.environ.get("RANK", "0") != "0") as meter:
             answer = command.run(given, meter)
     except TransactError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     except KeyboardInterrupt:
         return 130
+    if not is_main():
+        return 0
     sys.stdout.write((json.dumps(answer.values, indent=2) if given.json else "\n\n".join(answer.parts)) + "\n")
     return 0
 

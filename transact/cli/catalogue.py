@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from transact.cli import commands, options
+from transact.cli import commands, options, recovery_options
 from transact.cli.bars import Meter
 from transact.cli.commands import Answer
 from transact.cli.options import Group, Option
@@ -83,6 +83,29 @@ COMMANDS = (
         ),
         commands.prune,
         options.prune_problem,
+    ),
+    Command(
+        "recover",
+        "prune in shots with training in between",
+        "Cut a little, train, score again, down to the target; then train on. In one process, or in as many as\n"
+        "`accelerate launch --num_processes N -m transact recover ...` starts, on CPUs or GPUs.",
+        """\
+  python -m transact recover --model bundled --calibration assets/samples/stories.jsonl \\
+      --attention-sparsity 0.5 --mlp-sparsity 0.5 --shots 4 --shot-tokens 4e5 --recovery-tokens 4e5 \\
+      --learning-rate 1e-3 --batch-size 16 --loss distillation --own-text 256 \\
+      --checkpoints recovery --output recovered-model""",
+        (
+            options.MODEL,
+            options.CALIBRATION,
+            recovery_options.TARGET,
+            recovery_options.SETTINGS,
+            recovery_options.TEXT,
+            options.EVALUATION_ON_THE_WAY,
+            recovery_options.SAVING,
+            _output("save the result, as prune does, in this new folder", metavar="DIR", required=True),
+        ),
+        commands.recover,
+        recovery_options.recovery_problem,
     ),
     Command(
         "evaluate",

@@ -9,8 +9,10 @@ from transact.calibration import TokenSet
 from transact.cli import steps, summaries
 from transact.cli.bars import Meter
 from transact.cli.files import check_free, write_new
+from transact.cli.recovery_options import settings_of
 from transact.cli.steps import Chosen
-from transact.observe import CalibrationRecord
+from transact.processes import is_main
+from transact.statistics import CalibrationRecord
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,42 @@ def prune(given: Namespace, meter: Meter) -> Answer:
     measured = {"evaluation": {**_record(evaluation), "overlap": overlap}, "report": report.to_dict()}
     warning = (summaries.overlap(overlap),) if overlap else ()
     return Answer(answer.values | measured, (*answer.parts, *summaries.measured(report, evaluation), *warning))
+
+
+def recover(given: Namespace, meter: Meter) -> Answer:
+    """Shots with training in between, in one process or in all that `accelerate launch` started."""
+    settings = settings_of(given)
+    sources = steps.read_sources(given)
+    check_free(given.output, folder=True)
+    steps.join_processes(given.device)
+    loaded = steps.load(given, meter, given.model, given.revision)
+    evaluation = None if sources.evaluation is None else steps.evaluation_set(given, loaded, sources.evaluation)
+    if evaluation is not None and given.evaluation_samples is not None:
+        rows = list(evaluation.rows())[: max(given.evaluation_samples, 1)]
+        evaluation = ta.EvaluationSet.from_sequences(rows, name=evaluation.name)
+    calibration = steps.calibration_set(given, loaded, sources.calibration)
+    recovered = ta.recover(
+        loaded,
+        calibration,
+        steps.target_of(given, loaded.spec),
+        settings,
+        training=steps.training_text(given, loaded, sources.training, meter),
+        evaluation=evaluation,
+        locks=sources.locks,
+        directory=given.checkpoints,
+        progress=meter("Recovering"),
+    )
+    saved = ta.save(recovered.pruned, given.output, dtype=recovered.pruned.file_dtype) if is_main() else None
+    values = {
+        "model": _model(loaded),
+        "calibration": _record(calibration),
+        "settings": settings.to_dict(),
+        "plan": recovered.plan.summary(),
+        "points": [asdict(point) for point in recovered.points],
+        "saved": None if saved is None else asdict(saved),
+    }
+    parts = (*summaries.plan(loaded.source, recovered.plan), summaries.recovery(recovered.points))
+    return Answer(values, parts if saved is None else (*parts, summaries.saved(saved)))
 
 
 def evaluate(given: Namespace, meter: Meter) -> Answer:

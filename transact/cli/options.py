@@ -70,16 +70,22 @@ def _calibration(*, required: bool) -> Group:
     )  # fmt: skip
 
 
+def _evaluation_text(*, required: bool) -> tuple[Option, ...]:
+    return (
+        _option("--evaluation", "a .jsonl or .txt file, read as calibration text is",
+                type=Path, metavar="FILE", required=required),
+        _option("--evaluation-seq-len",
+                f"most tokens of a sequence (default: {SEQ_LEN}, or the model's context if shorter)",
+                type=int, metavar="TOKENS"),
+    )  # fmt: skip
+
+
 def _evaluation(*, required: bool, column: bool) -> Group:
     return Group(
         "evaluation text",
         "The text that measures; all of it is used.",
         (
-            _option("--evaluation", "a .jsonl or .txt file, read as calibration text is",
-                    type=Path, metavar="FILE", required=required),
-            _option("--evaluation-seq-len",
-                    f"most tokens of a sequence (default: {SEQ_LEN}, or the model's context if shorter)",
-                    type=int, metavar="TOKENS"),
+            *_evaluation_text(required=required),
             _option("--prompt", "also continue this text, greedily", metavar="TEXT"),
             _option("--no-speed", "do not time the models", action="store_true"),
             *((COLUMN,) if column else ()),
@@ -103,6 +109,14 @@ CALIBRATION = _calibration(required=True)
 CALIBRATION_UNLESS_PLANNED = _calibration(required=False)
 EVALUATION = _evaluation(required=True, column=True)
 EVALUATION_OR_NOT = _evaluation(required=False, column=False)
+EVALUATION_ON_THE_WAY = Group(
+    "evaluation text",
+    "Gives the perplexities on the way, the lowest of which tells which weights are kept.",
+    (
+        *_evaluation_text(required=False),
+        _option("--evaluation-samples", "sequences of it that are used (default: all)", type=int, metavar="N"),
+    ),
+)
 
 _METRICS = "; ".join(f"{name}: {metric.summary}" for name, metric in METRICS.items())
 METRIC_OPTION = _option(
@@ -193,7 +207,7 @@ def target_problem(given: Namespace) -> str | None:
         )
     if ways[0] is kept and None in kept:
         return "--keep-head-groups and --keep-channels are given together"
-    if given.metric == SEARCH and given.allocation is not None:
+    if given.metric == SEARCH and vars(given).get("allocation") is not None:
         return f"--metric {SEARCH} does not know --allocation; leave it out or choose another metric"
     return None
 

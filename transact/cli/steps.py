@@ -3,10 +3,13 @@
 Everything that can be refused is refused before the text is run through the model.
 """
 
+import os
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+
+import torch
 
 import transact as ta
 from transact.cli import options
@@ -20,6 +23,7 @@ class Sources:
 
     calibration: Text | None
     evaluation: Text | None
+    training: Text | None
     plan: ta.PruningPlan | None
     locks: ta.Locks | None
 
@@ -44,9 +48,18 @@ def read_sources(given: Namespace) -> Sources:
     return Sources(
         calibration=read("calibration", text),
         evaluation=read("evaluation", text),
+        training=read("training", text),
         plan=read("plan", read_plan),
         locks=read("locks", read_locks),
     )
+
+
+def join_processes(device: str) -> None:
+    """Become one of several processes where `accelerate launch` (or `torchrun`) started this one as such."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from accelerate import PartialState  # a second to import
+
+        PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
 
 
 def load(given: Namespace, meter: Meter, source: str, revision: str | None) -> ta.LoadedModel:
@@ -63,6 +76,32 @@ def evaluation_set(given: Namespace, loaded: ta.LoadedModel, text: Text) -> ta.E
     return text.tokens(ta.EvaluationSet, loaded, seq_len=_length(given.evaluation_seq_len, loaded))
 
 
+def training_text(
+    given: Namespace, loaded: ta.LoadedModel, text: Text | None, meter: Meter
+) -> ta.CalibrationSet | ta.StreamedText | None:
+    """What the options name to train on; None for the calibration text."""
+    length = _length(given.seq_len, loaded)
+    if given.dataset is not None:
+        return ta.StreamedText.from_hub(
+            given.dataset, loaded.tokenizer, config=given.dataset_config, split=given.dataset_split,
+            column=given.column, seq_len=length,
+        )  # fmt: skip
+    sets = []
+    if text is not None:
+        sets.append(text.tokens(ta.CalibrationSet, loaded, num_samples=None, seq_len=length))
+    if given.own_text is not None:
+        progress = meter("Writing")
+        sets.append(
+            ta.CalibrationSet.from_model(
+                loaded, num_samples=given.own_text, seq_len=length, seed=given.seed, progress=progress
+            )
+        )
+    if len(sets) < 2:
+        return sets[0] if sets else None
+    rows = [row for each in sets for row in each.rows()]
+    return ta.CalibrationSet.from_sequences(rows, name=" and ".join(each.name for each in sets), seed=given.seed)
+
+
 def choose(
     given: Namespace, loaded: ta.LoadedModel, sources: Sources, meter: Meter, *, compensation: str = "none"
 ) -> Chosen:
@@ -73,7 +112,7 @@ def choose(
         repaired = compensation != "none"
         statistics = observe(loaded, calibration, meter, gram=_grams(compensation, loaded)) if repaired else None
         return Chosen(sources.plan, calibration, statistics)
-    target, searched = _target(given, loaded.spec), given.metric == options.SEARCH
+    target, searched = target_of(given, loaded.spec), given.metric == options.SEARCH
     make_plan = partial(
         ta.make_plan,
         spec=loaded.spec,
@@ -131,7 +170,7 @@ def _length(asked: int | None, loaded: ta.LoadedModel) -> int:
     return min(options.SEQ_LEN, loaded.context_length) if asked is None else asked
 
 
-def _target(given: Namespace, spec: ta.ModelSpec) -> ta.PruningTarget:
+def target_of(given: Namespace, spec: ta.ModelSpec) -> ta.PruningTarget:
     if given.parameters is not None:
         return ta.PruningTarget.from_parameters(spec, given.parameters)
     if given.keep_channels is not None:

@@ -7,6 +7,7 @@ from transact.checkpoint import SaveReport
 from transact.evaluation import EvalReport
 from transact.importance import ImportanceScores
 from transact.plan import PruningPlan
+from transact.recovery import RecoveryPoint
 from transact.spec import ModelSpec
 
 _COSTS = (
@@ -41,6 +42,21 @@ def plan(source: str, made: PruningPlan, compensation: str = "none") -> tuple[st
     for label, name in (("head groups per layer", "num_key_value_heads"), ("channels per layer", "intermediate_size")):
         rows.append([label, _counts(made.dense_spec, name), _counts(made.spec, name), ""])
     return heading, _table(rows)
+
+
+def recovery(points: Sequence[RecoveryPoint]) -> str:
+    """The last figures of every phase."""
+    rows = [["phase", "parameters", "steps", "tokens", "loss", "perplexity"]]
+    for phase in dict.fromkeys(point.phase for point in points):
+        own = [point for point in points if point.phase == phase]
+        loss, perplexity = (
+            next((getattr(point, name) for point in reversed(own) if getattr(point, name) is not None), None)
+            for name in ("loss", "perplexity")
+        )
+        last = own[-1]
+        figures = ["" if value is None else f"{value:.4f}" for value in (loss, perplexity)]
+        rows.append([phase, f"{last.parameters:,}", f"{last.step:,}", f"{last.tokens:,}", *figures])
+    return _table(rows)
 
 
 def saved(report: SaveReport) -> str:

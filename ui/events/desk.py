@@ -22,6 +22,7 @@ from ui.pages import (
     measure,
     model,
     reading,
+    recover,
     redundancy,
     status,
     takeaway,
@@ -42,6 +43,7 @@ _PAGES = {
     "contrast": contrast,
     "trust": trust,
     "measure": measure,
+    "recover": recover,
     "compare": compare,
     "redundancy": redundancy,
     "takeaway": takeaway,
@@ -75,6 +77,7 @@ class Panels:
     contrast: contrast.ContrastPanel
     trust: trust.TrustPanel
     measure: measure.MeasurePanel
+    recover: recover.RecoverPanel
     compare: compare.ComparePanel
     redundancy: redundancy.RedundancyPanel
     takeaway: takeaway.TakeawayPanel
@@ -158,6 +161,7 @@ class Panels:
         """The figures that wait until both maps are drawn, so that a visitor sees these first."""
         return {
             **layer.paint_choice(self.layer, session),
+            **recover.paint(self.recover, session),
             **compare.paint(self.compare, session),
             **redundancy.paint(self.redundancy, session),
         }
@@ -166,6 +170,7 @@ class Panels:
         """The parts that follow a new result."""
         return {
             **measure.paint(self.measure, session),
+            **recover.paint(self.recover, session),
             **compare.paint(self.compare, session),
             **redundancy.paint(self.redundancy, session),
             **takeaway.paint(self.takeaway, session),

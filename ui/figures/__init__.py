@@ -22,6 +22,7 @@ from ui.figures.maps import NORMALISATIONS, channels_figure, heads_figure
 from ui.figures.overlay import Overlay, channels_overlay, heads_overlay, removed_runs
 from ui.figures.pareto import Point, pareto_figure, pareto_front
 from ui.figures.probes import probes_figure
+from ui.figures.recovery import recovery_figure
 from ui.figures.redundancy import redundancy_cell, redundancy_figure
 from ui.figures.trust import agreement_figure, stability_figure
 
@@ -48,6 +49,7 @@ __all__ = [
     "pareto_figure",
     "pareto_front",
     "probes_figure",
+    "recovery_figure",
     "redundancy_cell",
     "redundancy_figure",
     "removed_runs",

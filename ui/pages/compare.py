@@ -72,7 +72,7 @@ def paint_pair(panel: ComparePanel, session: Session, first: int | None, second:
 
 
 def _name(result: Result) -> str:
-    return f"#{result.number}: {result.metric}, {result.repair}, on {result.scored.text.name}"
+    return f"#{result.number}: {result.metric}, {result.repaired}, on {result.scored.text.name}"
 
 
 def _pareto(session: Session):

@@ -1,0 +1,273 @@
+"""Iterative pruning: cut a little, train a little, score again, and so on to the target; then train on.
+
+TransAct, §3.3 and the authors' `run_trainer.sh`: what redundancy there is shows better on a model that has got over
+the last cut. `transact.schedule` has the numbers, `transact.training` one phase of training, `transact.savepoints`
+what an interrupted run goes on from.
+"""
+
+import copy
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import torch
+
+from transact.calibration import CalibrationSet, TokenSet
+from transact.errors import InvalidText
+from transact.evaluation import perplexity
+from transact.importance import METRICS, score
+from transact.loading import LoadedModel
+from transact.locks import NO_LOCKS, Locks
+from transact.observe import grams_for_repair, observe
+from transact.plan import PruningPlan, composed, make_plan
+from transact.processes import agreed
+from transact.progress import NO_PROGRESS, Progress
+from transact.savepoints import Savepoints, last_checkpoint
+from transact.schedule import Phase, RecoverySettings, phases
+from transact.search import METRIC as SEARCH
+from transact.search import search_plan
+from transact.surgery import prune
+from transact.target import PruningTarget
+from transact.training_text import StreamedText, TrainingText, num_steps, step_tokens
+
+
+@dataclass(frozen=True)
+class RecoveryPoint:
+    """One figure on the way.
+
+    `phase`: "dense", "shot i of K" or "recovery"; `step` and `tokens` within the phase, 0 before its training;
+    `loss` (nats per prediction, a mean since the last such point) with `learning_rate` and `tokens_per_second`, or
+    `perplexity` on the evaluation text; `parameters` of the model then.
+    """
+
+    phase: str
+    step: int
+    tokens: int
+    parameters: int
+    loss: float | None = None
+    learning_rate: float | None = None
+    perplexity: float | None = None
+    tokens_per_second: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Recovered:
+    """`pruned`: the result; `points`: all figures, in order; `stopped`: ended early, so it is the best so far."""
+
+    pruned: LoadedModel
+    points: tuple[RecoveryPoint, ...]
+    stopped: bool
+
+    @property
+    def plan(self) -> PruningPlan:
+        """One plan for all cuts."""
+        return composed(self.pruned.cuts)
+
+
+def recover(
+    loaded: LoadedModel,
+    calibration: CalibrationSet,
+    target: PruningTarget,
+    settings: RecoverySettings | None = None,
+    *,
+    training: TrainingText | None = None,
+    evaluation: TokenSet | None = None,
+    locks: Locks | None = None,
+    directory: str | Path | None = None,
+    report: Callable[[RecoveryPoint], None] = lambda point: None,
+    stop: Callable[[], bool] = lambda: False,
+    progress: Progress = NO_PROGRESS,
+) -> Recovered:
+    """Prune to `target` in shots with training in between; `loaded` is untouched.
+
+    - `calibration` scores before every shot; `training` is what is trained on, by default the calibration text;
+      `evaluation` gives the perplexities on the way, and of the last phase the weights of the lowest one are kept.
+    - `locks`: units of `loaded` that stay in every shot, or are gone after the last one.
+    - `directory`: a folder to go on from after an interruption, given the same arguments; None keeps nothing.
+    - `report` is told every figure as it comes; `stop` may end the work early, with the best so far as the result.
+    - `progress` is in steps of all phases together, and may raise `Cancelled`: then there is no result, but what is
+      in `directory` stays.
+
+    Started by `accelerate launch` in several processes, each scores its share of the text and trains on its share
+    of every batch. All results are equal in all processes.
+
+    Raises `InvalidTarget`, `InvalidText`, `InvalidOption`, `TrainingFailed`, `SaveRefused`, `CheckpointBroken`, and
+    as `observe`, `search_plan` and `prune` do.
+    """
+    settings = settings or RecoverySettings()
+    training = calibration if training is None else training
+    if isinstance(training, TokenSet):
+        training.check_vocabulary(loaded.spec.vocab_size)
+        if not training.num_predictions:
+            raise InvalidText("The training text has no two tokens in a row, so there is nothing to predict.")
+    stages, locks = phases(loaded.spec, target, settings), locks or NO_LOCKS
+    identity = {
+        "model": loaded.fingerprint,
+        "calibration": calibration.fingerprint,
+        "training": _identity(training),
+        "evaluation": None if evaluation is None else evaluation.fingerprint,
+        "target": [[shape.num_key_value_heads, shape.intermediate_size] for shape in target.per_layer(loaded.spec)],
+        "locks": locks.to_dict(),
+        "settings": settings.to_dict(),
+    }
+    with tempfile.TemporaryDirectory() as nowhere:
+        saved = None if directory is None else Savepoints.opened(directory, identity)
+        work = _Work(loaded, calibration, training, evaluation, settings, stages, locks, saved, Path(nowhere))
+        return work.run(report, stop, progress)
+
+
+def _identity(training: TrainingText) -> str:
+    if isinstance(training, StreamedText):
+        return f"{training.name}, windows of {training.seq_len}"
+    return training.fingerprint
+
+
+class _Work:
+    """A recovery under way. Stages are numbered from 1: the cut and the training of a phase are one each."""
+
+    def __init__(
+        self,
+        dense: LoadedModel,
+        calibration: CalibrationSet,
+        training: TrainingText,
+        evaluation: TokenSet | None,
+        settings: RecoverySettings,
+        phases: tuple[Phase, ...],
+        locks: Locks,
+        saved: Savepoints | None,
+        nowhere: Path,
+    ):
+        self.dense = dense
+        self.calibration = calibration
+        self.training = training
+        self.evaluation = evaluation
+        self.settings = settings
+        self.phases = phases
+        self.locks = locks
+        self.saved = saved
+        self.nowhere = nowhere
+        self.steps = [num_steps(phase.tokens, training, settings) for phase in phases]
+        self.points: list[RecoveryPoint] = []
+        self.steps_done = 0
+
+    def run(self, report: Callable[[RecoveryPoint], None], stop: Callable[[], bool], progress: Progress) -> Recovered:
+        self.report, self.stop, self.progress = report, stop, progress
+        finished, now = (0, self._workable()) if self.saved is None else self.saved.last(self._workable())
+        self._take_up_points(finished)
+        if not self.points:
+            self._measured("dense", now)
+        stopped = False
+        for index, phase in enumerate(self.phases):
+            cut, trained = 2 * index + 1, 2 * index + 2
+            if phase.target is not None and finished < cut and not stopped:
+                now = self._cut(now, phase.target, is_last=index == len(self.phases) - 2)
+                self._measured(phase.name, now)
+                self._keep(cut, now)
+            if self.steps[index] and finished < trained and not stopped:
+                now, stopped = self._trained(now, index)
+                if not stopped:
+                    self._keep(trained, now)
+            stopped = stopped or stop()
+        now.model.to(self.dense.dtype)
+        return Recovered(now, tuple(self.points), stopped)
+
+    def _workable(self) -> LoadedModel:
+        """The dense model in float32 at least: small updates are lost on half-precision weights."""
+        if self.dense.dtype.itemsize >= torch.float32.itemsize:
+            return self.dense
+        return replace(self.dense, model=copy.deepcopy(self.dense.model).float())
+
+    def _cut(self, now: LoadedModel, target: PruningTarget, *, is_last: bool) -> LoadedModel:
+        shots = now.cuts[len(self.dense.cuts) :]
+        locks = self.locks.renumbered(composed(shots).layers) if shots else self.locks
+        locks = locks if is_last else locks.only_keeping
+        settings, repair = self.settings, self.settings.compensation
+        searched = settings.metric == SEARCH
+        gram = grams_for_repair(now.spec) if repair == "least_squares" else "attention" if searched else False
+        taylor = not searched and METRICS[settings.metric].needs_gradients
+        statistics = observe(now, self.calibration, gram=gram, taylor=taylor, progress=self._watch)
+        if searched:
+            plan = search_plan(now, statistics, target, locks=locks, progress=self._watch)
+        else:
+            scores = score(now, statistics, metric=settings.metric, seed=settings.seed)
+            plan = make_plan(scores, now.spec, target, locks=locks)
+        plan = agreed(plan)
+        return prune(now, plan, compensation=repair, statistics=statistics, progress=self._watch)
+
+    def _watch(self, done: int, total: int, unit: str) -> None:
+        """Between steps nothing counts, but stopping is heard."""
+        self.progress(self.steps_done, max(sum(self.steps), 1), "steps")
+
+    def _trained(self, now: LoadedModel, index: int) -> tuple[LoadedModel, bool]:
+        from transact.training import Step, Watchers, train  # the Trainer takes a second to import
+
+        phase, steps = self.phases[index], self.steps[index]
+        before, total = sum(self.steps[:index]), sum(self.steps)
+
+        def progress(done: int, of: int, unit: str) -> None:
+            self.steps_done = before + done
+            self.progress(before + done, total, "steps")
+
+        def tell(step: Step) -> None:
+            parts = {field.name: getattr(step, field.name) for field in fields(Step) if field.name != "number"}
+            self._add(RecoveryPoint(phase=phase.name, step=step.number, parameters=now.spec.num_parameters, **parts))
+
+        done = train(
+            now,
+            self.training,
+            self.settings,
+            steps=steps,
+            learning_rate=phase.learning_rate,
+            dense=self.dense,
+            directory=self.nowhere if self.saved is None else self.saved.training,
+            resumable=self.saved is not None,
+            keep_best=phase.target is None,
+            watchers=Watchers(
+                progress,
+                tell,
+                None if self.evaluation is None else lambda: self._perplexity(now),
+                self.stop,
+            ),
+        )
+        words = (
+            f"{phase.name}: {step_tokens(done, self.training, self.settings):,} tokens of {self.training.name}, loss "
+            f"{self.settings.loss}, learning rate {phase.learning_rate:g}, seed {self.settings.seed}"
+        )
+        last = now.cuts[-1]
+        trained = replace(last, trained="; ".join(filter(None, (last.trained, words))))
+        return replace(now, cuts=(*now.cuts[:-1], trained)), done < steps
+
+    def _perplexity(self, now: LoadedModel) -> float:
+        return perplexity(now, self.evaluation, progress=self._watch)
+
+    def _measured(self, phase: str, now: LoadedModel) -> None:
+        measured = None if self.evaluation is None else self._perplexity(now)
+        self._add(RecoveryPoint(phase, 0, 0, now.spec.num_parameters, perplexity=measured))
+
+    def _add(self, point: RecoveryPoint) -> None:
+        self.points.append(point)
+        if self.saved is not None:
+            self.saved.add_point(point)
+        self.report(point)
+
+    def _keep(self, stage: int, now: LoadedModel) -> None:
+        if self.saved is not None:
+            self.saved.keep(stage, now)
+
+    def _take_up_points(self, finished: int) -> None:
+        """The figures of what is done and need not be done again."""
+        if self.saved is None:
+            return
+        checkpoint = last_checkpoint(self.saved.training)
+        reached = 0 if checkpoint is None else int(Path(checkpoint).name.rpartition("-")[2])
+        last_steps = {"dense": 0}
+        for index, phase in enumerate(self.phases):
+            if finished >= 2 * index + 2:
+                last_steps[phase.name] = self.steps[index]
+            elif phase.target is None or finished == 2 * index + 1:
+                last_steps[phase.name] = reached  # the checkpoints are of the phase under way
+        points = (RecoveryPoint(**point) for point in self.saved.points())
+        self.points = [point for point in points if point.step <= last_steps.get(point.phase, -1)]
+        self.saved.rewrite_points(self.points)
+

@@ -1,0 +1,173 @@
+"""Iterative pruning as numbers: how much each shot removes, and how long and at what rate training follows.
+
+The defaults are those of the authors' code (XiaoMi/transact-pruning, `run_trainer.sh`, for LLaMA-2-7B): 8 shots on
+10⁹ tokens together, then 5 · 10¹⁰ tokens of recovery, sequences in batches of 64, AdamW with β = 0.9, 0.95.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+
+from transact.compensation import COMPENSATIONS
+from transact.errors import InvalidOption, choice
+from transact.gradients import backward_bytes
+from transact.importance import METRICS
+from transact.search import METRIC as SEARCH
+from transact.spec import ModelSpec
+from transact.target import PruningTarget
+
+_STATE_BYTES = 4 * (1 + 1 + 2 + 1)
+"""A trained parameter's weight, gradient and two moments, and the best weight so far."""
+LOSSES = ("language_model", "distillation")
+PRECISIONS = ("auto", "float32", "bfloat16")
+SCHEDULERS = ("linear", "cosine", "constant_with_warmup")
+COMPENSATIONS_BEFORE_TRAINING = tuple(name for name in COMPENSATIONS if name != "bias")
+"""Bias repair adds tensors, which later shots could not take up again."""
+
+
+@dataclass(frozen=True)
+class RecoverySettings:
+    """Everything about iterative pruning but the model, the text and the target.
+
+    With K = `shots`, shot i removes (what is left to remove) // (shots left) of every layer's head groups and
+    channels, scored on the model as it is then, and trains on
+
+        tokens_i = shot_tokens / K · (f + 2 (1 − f) (i − 1) / (K − 1)),   f = first_shot_share,
+        rate_i   = learning_rate · shot_rate_rise · i / K    (its peak, after the warm-up);
+
+    then `recovery_tokens` follow at `learning_rate`. One shot with no tokens is one-shot pruning.
+
+    - `batch_size`: sequences of one step, all processes together; `micro_batch_size`: of one forward pass in one
+      process, None for as many as the step has for it. `warmup`: the share of a phase's steps over which the rate
+      rises; `scheduler`: how it falls afterwards, "linear" and "cosine" to zero.
+    - `loss`: "language_model", the mean negative log-likelihood of the text; "distillation", the mean over its
+      positions of KL(dense ‖ pruned) at `temperature` T, times T² (Hinton et al. 2015).
+    - `lora_rank` > 0 trains adapters of that rank in every projection (LoRA, Hu et al. 2021, with `peft`), merged
+      before the next shot; `lora_alpha` is its scale, in the usual units.
+    - `metric` and `compensation`: how each shot chooses and repairs; "search" with "best" is our strongest.
+    - `precision`: "auto" computes in bfloat16 where the hardware is made for it. Weights are trained in float32.
+    - `save_every`, `evaluate_every`, `log_every` in steps; `seed` decides the order of the text.
+    """
+
+    shots: int = 8
+    shot_tokens: int = 1_000_000_000
+    first_shot_share: float = 0.5
+    shot_rate_rise: float = 2.0
+    recovery_tokens: int = 50_000_000_000
+    learning_rate: float = 5e-5
+    warmup: float = 0.1
+    scheduler: str = "linear"
+    batch_size: int = 64
+    micro_batch_size: int | None = None
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.95
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    loss: str = "language_model"
+    temperature: float = 1.0
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
+    metric: str = "transact"
+    compensation: str = "none"
+    precision: str = "auto"
+    save_every: int = 500
+    evaluate_every: int = 100
+    log_every: int = 10
+    seed: int = 0
+
+    def __post_init__(self):
+        """Raise `InvalidOption` for a name that does not exist or a number out of range."""
+        choice(self.loss, LOSSES, "loss")
+        choice(self.scheduler, SCHEDULERS, "scheduler")
+        choice(self.precision, PRECISIONS, "precision")
+        choice(self.metric, (*METRICS, SEARCH), "metric")
+        choice(self.compensation, COMPENSATIONS_BEFORE_TRAINING, "compensation before training")
+        self._check_range("from 1", 1, math.inf, "shots", "batch_size", "save_every", "evaluate_every", "log_every")
+        self._check_range("from 0", 0, math.inf, "shot_tokens", "recovery_tokens", "lora_rank", "weight_decay")
+        self._check_range("from 0 to 1", 0, 1, "first_shot_share", "warmup", "adam_beta1", "adam_beta2")
+        for name in ("learning_rate", "shot_rate_rise", "temperature", "lora_alpha", "max_grad_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InvalidOption(f"{name} is {getattr(self, name)}; give a number above 0.")
+        if self.micro_batch_size is not None and not 1 <= self.micro_batch_size <= self.batch_size:
+            raise InvalidOption(
+                f"micro_batch_size is {self.micro_batch_size}; give a number from 1 to batch_size, {self.batch_size}."
+            )
+
+    def _check_range(self, words: str, least: float, most: float, *names: str) -> None:
+        for name in names:
+            if not least <= getattr(self, name) <= most:
+                raise InvalidOption(f"{name} is {getattr(self, name)}; give a number {words}.")
+
+    def to_dict(self) -> dict:
+        """JSON-able."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A shot, or the recovery after the last one.
+
+    `target`: what every layer keeps after the shot's cut, None for the recovery; `tokens` and `learning_rate` (the
+    peak) of the training that follows.
+    """
+
+    name: str
+    target: PruningTarget | None
+    tokens: int
+    learning_rate: float
+
+
+def phases(spec: ModelSpec, target: PruningTarget, settings: RecoverySettings) -> tuple[Phase, ...]:
+    """All shots and the recovery, for a dense model of that spec. Raises `InvalidTarget`."""
+    dense, wanted = spec.layers, target.per_layer(spec)
+    pairs = list(zip(dense, wanted, strict=True))
+    groups = [(before.num_key_value_heads, after.num_key_value_heads) for before, after in pairs]
+    channels = [(before.intermediate_size, after.intermediate_size) for before, after in pairs]
+    found = []
+    for shot in range(1, settings.shots + 1):
+        left = settings.shots - shot + 1
+        groups = [(now - (now - end) // left, end) for now, end in groups]
+        channels = [(now - (now - end) // left, end) for now, end in channels]
+        kept = PruningTarget(_counts(groups), _counts(channels))
+        rate = settings.learning_rate * settings.shot_rate_rise * shot / settings.shots
+        found.append(Phase(f"shot {shot} of {settings.shots}", kept, shot_tokens(shot, settings), rate))
+    return (*found, Phase("recovery", None, settings.recovery_tokens, settings.learning_rate))
+
+
+def shot_tokens(shot: int, settings: RecoverySettings) -> int:
+    """Tokens that shot number `shot` (from 1) trains on."""
+    if settings.shots == 1:
+        return settings.shot_tokens
+    first = settings.first_shot_share
+    share = first + 2 * (1 - first) * (shot - 1) / (settings.shots - 1)
+    return round(settings.shot_tokens / settings.shots * share)
+
+
+def _counts(pairs: list[tuple[int, int]]) -> int | tuple[int, ...]:
+    counts = tuple(now for now, _ in pairs)
+    return counts[0] if len(set(counts)) == 1 else counts
+
+
+@dataclass(frozen=True)
+class RecoveryCost:
+    """What a recovery takes beside the dense model: `flops`, `bytes` at its peak, and `tokens` of all phases."""
+
+    flops: float
+    bytes: int
+    tokens: int
+
+
+def recovery_cost(
+    spec: ModelSpec, target: PruningTarget, settings: RecoverySettings, *, seq_len: int
+) -> RecoveryCost:
+    """From shapes alone. A backward pass counts twice its forward pass; the dense model's forward pass once where it
+    is distilled from. Weights, gradients and AdamW's two moments are float32. Raises `InvalidTarget`."""
+    flops, tokens, now = 0.0, 0, spec
+    teacher = spec.flops_per_token(context=seq_len) if settings.loss == "distillation" else 0
+    for phase in phases(spec, target, settings):
+        now = now if phase.target is None else spec.with_layers(phase.target.per_layer(spec))
+        flops += phase.tokens * (3 * now.flops_per_token(context=seq_len) + teacher)
+        tokens += phase.tokens
+    first = spec.with_layers(phases(spec, target, settings)[0].target.per_layer(spec))
+    trained = _STATE_BYTES * first.num_parameters if tokens else 4 * first.num_parameters
+    micro = settings.micro_batch_size or settings.batch_size
+    return RecoveryCost(flops, trained + micro * seq_len * backward_bytes(first, 4), tokens)

@@ -1,0 +1,306 @@
+"""One phase of training by `transformers.Trainer`, on whatever `accelerate` was launched on.
+
+The Trainer sees a module that returns the loss; everything else (optimiser, schedule, several processes, saving and
+going on) is the Trainer's. What is added here: distillation, LoRA, progress that can stop it, live figures, and
+errors that say which checkpoint is the last good one.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch.nn import functional
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from transact.errors import InvalidOption, SaveRefused, TrainingFailed
+from transact.loading import LoadedModel
+from transact.processes import rank_and_count
+from transact.progress import Progress
+from transact.savepoints import last_checkpoint
+from transact.schedule import RecoverySettings
+from transact.training_text import IGNORED, TrainingText, collate, dataset_of, step_tokens
+
+_KEPT_CHECKPOINTS = 2
+
+
+@dataclass(frozen=True)
+class Step:
+    """After a step: the mean loss since the last report, the rate, or the perplexity where that was measured."""
+
+    number: int
+    tokens: int
+    loss: float | None = None
+    learning_rate: float | None = None
+    perplexity: float | None = None
+    tokens_per_second: float | None = None
+
+
+@dataclass(frozen=True)
+class Watchers:
+    """Who looks on. `measure` gives the perplexity of the model as it is; `stop` says whether to end early."""
+
+    progress: Progress
+    report: Callable[[Step], None]
+    measure: Callable[[], float] | None
+    stop: Callable[[], bool]
+
+
+def train(
+    loaded: LoadedModel,
+    text: TrainingText,
+    settings: RecoverySettings,
+    *,
+    steps: int,
+    learning_rate: float,
+    dense: LoadedModel,
+    directory: Path,
+    resumable: bool,
+    keep_best: bool,
+    watchers: Watchers,
+) -> int:
+    """Train `loaded` in place for so many steps, or until `watchers.stop` says so; returns the steps done.
+
+    `directory` takes the Trainer's checkpoints where it is `resumable`, and one found there is gone on from.
+    `keep_best`: the weights of the lowest measured perplexity are those that stay.
+
+    Raises `TrainingFailed` for a loss that is NaN or infinite and for a lost process, `SaveRefused` for a disk that
+    refuses, and whatever the progress raises.
+    """
+    model = loaded.model.requires_grad_(True)
+    adapted = _with_adapters(model, loaded, settings)
+    student = _Student(adapted, dense.model if settings.loss == "distillation" else None, settings.temperature)
+    watch = _Watch(student, settings, steps, watchers, keep_best, partial(step_tokens, text=text, settings=settings))
+    trainer = Trainer(
+        model=student,
+        args=_arguments(settings, steps, learning_rate, directory, resumable, on_cpu=loaded.device.type == "cpu"),
+        train_dataset=dataset_of(text),
+        data_collator=collate,
+        callbacks=[watch],
+    )
+    trainer.remove_callback(PrinterCallback)
+    with _told_plainly(directory):
+        trainer.train(resume_from_checkpoint=last_checkpoint(directory) if resumable else None)
+    watch.take_best()
+    if settings.lora_rank:
+        adapted.merge_and_unload()
+    model.eval().requires_grad_(True)
+    return trainer.state.global_step
+
+
+def _arguments(
+    settings: RecoverySettings, steps: int, learning_rate: float, directory: Path, resumable: bool, *, on_cpu: bool
+) -> TrainingArguments:
+    processes = rank_and_count()[1]
+    micro = settings.micro_batch_size or max(1, settings.batch_size // processes)
+    if settings.batch_size % (micro * processes):
+        raise InvalidOption(
+            f"A batch of {settings.batch_size} sequences is no whole number of {micro} sequences in each of "
+            f"{processes} processes. Change batch_size or micro_batch_size."
+        )
+    return TrainingArguments(
+        output_dir=str(directory),
+        max_steps=steps,
+        learning_rate=learning_rate,
+        warmup_steps=math.ceil(steps * settings.warmup),
+        lr_scheduler_type=settings.scheduler,
+        per_device_train_batch_size=micro,
+        gradient_accumulation_steps=settings.batch_size // (micro * processes),
+        adam_beta1=settings.adam_beta1,
+        adam_beta2=settings.adam_beta2,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        bf16=_in_bfloat16(settings.precision, on_cpu),
+        use_cpu=on_cpu,
+        logging_steps=settings.log_every,
+        logging_nan_inf_filter=False,
+        save_strategy="steps" if resumable else "no",
+        save_steps=settings.save_every,
+        save_total_limit=_KEPT_CHECKPOINTS,
+        seed=settings.seed,
+        remove_unused_columns=False,
+        dataloader_pin_memory=not on_cpu,
+        report_to=[],
+        disable_tqdm=True,
+    )
+
+
+def _in_bfloat16(precision: str, on_cpu: bool) -> bool:
+    if precision != "auto":
+        return precision == "bfloat16"
+    return not on_cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+
+
+def _with_adapters(model: torch.nn.Module, loaded: LoadedModel, settings: RecoverySettings) -> torch.nn.Module:
+    """The model, or where LoRA is asked for the model with adapters in its projections, which alone are trained."""
+    if not settings.lora_rank:
+        return model
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise InvalidOption("LoRA needs the package peft. Install it (pip install peft), or set lora_rank=0.") from None
+    layout = loaded.layout
+    roles = (layout.query, layout.key, layout.value, layout.output, layout.gate, layout.up, layout.down)
+    names = sorted({role.rpartition(".")[2] for role in roles})
+    config = LoraConfig(r=settings.lora_rank, lora_alpha=settings.lora_alpha, target_modules=names)
+    return get_peft_model(model, config)
+
+
+class _Student(torch.nn.Module):
+    """The model as the Trainer takes it: token ids and labels in, the loss out."""
+
+    accepts_loss_kwargs = True
+
+    def __init__(self, model: torch.nn.Module, teacher: torch.nn.Module | None, temperature: float):
+        super().__init__()
+        self.model = model
+        object.__setattr__(self, "teacher", teacher)  # no part of this module: neither trained nor saved
+        self.temperature = temperature
+        self._no_split_modules = getattr(model, "_no_split_modules", None)  # what FSDP shards by
+
+    def forward(
+        self, input_ids: torch.Tensor, labels: torch.Tensor, num_items_in_batch: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """The loss over all predictions; divided by their number in the whole step where that is given."""
+        counted = (labels != IGNORED)[:, 1:]
+        logits = self._logits(self.model, input_ids, counted)
+        if self.teacher is None:
+            total = functional.cross_entropy(logits, labels[:, 1:][counted], reduction="sum")
+        else:
+            with torch.no_grad():
+                wanted = self._logits(self.teacher.to(input_ids.device), input_ids, counted)
+            total = self.temperature**2 * functional.kl_div(
+                functional.log_softmax(logits / self.temperature, dim=-1),
+                functional.log_softmax(wanted / self.temperature, dim=-1),
+                reduction="sum",
+                log_target=True,
+            )
+        return {"loss": total / (counted.sum() if num_items_in_batch is None else num_items_in_batch)}
+
+    def _logits(self, model: torch.nn.Module, input_ids: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+        """[prediction, vocabulary]; padding stands to the right, where no real token sees it."""
+        return model(input_ids=input_ids, use_cache=False).logits[:, :-1][counted].float()
+
+    def state_dict(self, *arguments, **options) -> dict[str, torch.Tensor]:
+        """Every tensor once: the files that it is saved in know no ties."""
+        state, seen = super().state_dict(*arguments, **options), set()
+        for name, tensor in list(state.items()):
+            place = (tensor.data_ptr(), tensor.shape)
+            if tensor.numel() and place in seen:
+                del state[name]
+            seen.add(place)
+        return state
+
+
+class _Watch(TrainerCallback):
+    """Reports, measures and stops, between steps."""
+
+    def __init__(
+        self,
+        student: _Student,
+        settings: RecoverySettings,
+        steps: int,
+        watchers: Watchers,
+        keep_best: bool,
+        tokens: Callable[[int], int],
+    ):
+        self.student = student
+        self.settings = settings
+        self.steps = steps
+        self.watchers = watchers
+        self.keep_best = keep_best
+        self.tokens = tokens
+        self.stopped = False
+        self.best: tuple[float, dict[str, torch.Tensor]] | None = None
+        self.last_perplexity: float | None = None
+        self.began: tuple[float, int] | None = None
+
+    def on_step_begin(self, args, state, control, **others):
+        if self.began is None:
+            self.began = (time.perf_counter(), state.global_step)
+
+    def on_step_end(self, args, state, control, **others):
+        step = state.global_step
+        self.watchers.progress(step, self.steps, "steps")
+        self.stopped = self.stopped or self.watchers.stop()
+        control.should_training_stop |= self.stopped
+        control.should_save |= self.stopped and args.save_strategy != "no"
+        ends = step == self.steps or self.stopped
+        if self.watchers.measure is not None and (ends or step % self.settings.evaluate_every == 0):
+            self._measure(step)
+
+    def on_log(self, args, state, control, logs=None, **others):
+        if "loss" not in (logs or {}):
+            return
+        if not math.isfinite(logs["loss"]):
+            raise TrainingFailed(
+                f"The loss became {logs['loss']} at step {state.global_step}, learning rate "
+                f"{logs['learning_rate']:g}. Lower the learning rate; if the loss was NaN from the first step, the "
+                "weights or the text may be damaged."
+            )
+        began, first = self.began
+        step = state.global_step
+        self.watchers.report(
+            Step(
+                step,
+                self.tokens(step),
+                loss=logs["loss"],
+                learning_rate=logs["learning_rate"],
+                tokens_per_second=self.tokens(step - first) / max(time.perf_counter() - began, 1e-9),
+            )
+        )
+
+    def take_best(self) -> None:
+        """Bring back the weights of the lowest perplexity, where the last ones are not those."""
+        if self.best is not None and self.last_perplexity is not None and self.best[0] < self.last_perplexity:
+            self.student.load_state_dict(self.best[1], strict=False)
+
+    def _measure(self, step: int) -> None:
+        self.student.eval()
+        perplexity = self.last_perplexity = self.watchers.measure()
+        self.watchers.report(Step(step, self.tokens(step), perplexity=perplexity))
+        if self.keep_best and (self.best is None or perplexity < self.best[0]):
+            self.best = (perplexity, {name: value.cpu().clone() for name, value in self.student.state_dict().items()})
+
+
+@contextmanager
+def _told_plainly(directory: Path):
+    """What can go wrong outside as sentences that name the last good checkpoint."""
+    try:
+        yield
+    except TrainingFailed as error:
+        raise TrainingFailed(f"{error} {_last_good(directory)}") from None
+    except (OSError, SafetensorError) as error:
+        raise SaveRefused(
+            f"A checkpoint could not be written ({error}). Free some space or choose another place. "
+            f"{_last_good(directory)}"
+        ) from error
+    except RuntimeError as error:
+        text = str(error)
+        if any(sign in text for sign in _DISK_SIGNS):
+            raise SaveRefused(
+                f"A checkpoint could not be written ({text.splitlines()[0]}). Free some space or choose another "
+                f"place. {_last_good(directory)}"
+            ) from error
+        if any(sign in text for sign in _PROCESS_SIGNS):
+            raise TrainingFailed(
+                f"Another process of this training was lost ({text.splitlines()[0]}). Start the same command again. "
+                f"{_last_good(directory)}"
+            ) from error
+        raise
+
+
+_DISK_SIGNS = ("PytorchStreamWriter", "inline_container", "file write failed", "No space left")
+_PROCESS_SIGNS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer", "ProcessGroup")
+
+
+def _last_good(directory: Path) -> str:
+    found = last_checkpoint(directory)
+    if found is None:
+        return "This phase has no checkpoint yet; what was there before it is untouched."
+    return f"The last good checkpoint is {found}; the same call goes on from there."

@@ -1,0 +1,119 @@
+"""What is trained on: token sequences in memory, or a dataset that is read as it is needed."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from transact.calibration import TokenSet, encode
+from transact.errors import InvalidText
+from transact.schedule import RecoverySettings
+
+IGNORED = -100
+"""The label of a position that no loss counts, as everywhere in `transformers`."""
+
+
+@dataclass(frozen=True, eq=False)
+class StreamedText:
+    """Texts that are read while training goes on, one after another, cut into windows of `seq_len` tokens.
+
+    `texts` is iterated anew for every pass, so it may be a streamed dataset's column but not a generator; each text
+    begins with BOS where the tokenizer has one. An interrupted training reads again up to where it was.
+    """
+
+    texts: Iterable[str]
+    tokenizer: PreTrainedTokenizerBase
+    seq_len: int
+    name: str
+
+    @classmethod
+    def from_hub(
+        cls,
+        dataset: str,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        config: str | None = None,
+        split: str = "train",
+        column: str = "text",
+        revision: str | None = None,
+        seq_len: int = 4096,
+    ) -> "StreamedText":
+        """A Hugging Face dataset, streamed: nothing is stored. Raises `InvalidText` where it has no such column."""
+        from datasets import load_dataset  # half a second, which only this needs
+
+        rows = load_dataset(dataset, config, split=split, revision=revision, streaming=True)
+        if rows.column_names is not None and column not in rows.column_names:
+            raise InvalidText(f"{dataset} has no column {column!r}; it has {', '.join(rows.column_names)}.")
+        return cls(_Column(rows, column), tokenizer, seq_len, f"{dataset} ({split})")
+
+    def windows(self) -> Iterator[list[int]]:
+        held: list[int] = []
+        for text in self.texts:
+            if text.strip():
+                held += encode([text], self.tokenizer)[0]
+            while len(held) >= self.seq_len:
+                yield held[: self.seq_len]
+                del held[: self.seq_len]
+
+
+TrainingText = TokenSet | StreamedText
+
+
+@dataclass(frozen=True, eq=False)
+class _Column:
+    rows: Iterable[dict]
+    name: str
+
+    def __iter__(self) -> Iterator[str]:
+        return (str(row[self.name]) for row in self.rows)
+
+
+def tokens_per_sequence(text: TrainingText) -> float:
+    """Real tokens of a sequence, on average."""
+    return float(text.seq_len) if isinstance(text, StreamedText) else text.num_tokens / text.num_samples
+
+
+def num_steps(tokens: int, text: TrainingText, settings: RecoverySettings) -> int:
+    """Steps that so many tokens take, rounded up."""
+    return math.ceil(tokens / (tokens_per_sequence(text) * settings.batch_size))
+
+
+def step_tokens(steps: int, text: TrainingText, settings: RecoverySettings) -> int:
+    """Tokens that so many steps take, as the text is on average."""
+    return round(steps * tokens_per_sequence(text) * settings.batch_size)
+
+
+def dataset_of(text: TrainingText) -> torch.utils.data.Dataset:
+    """Token ids, a sequence an item."""
+    return _Streamed(text) if isinstance(text, StreamedText) else _InMemory(text)
+
+
+def collate(rows: list[list[int]]) -> dict[str, torch.Tensor]:
+    """`input_ids` and `labels` [sequence, position], right-padded; what is padding, or first, is not predicted."""
+    width = max(map(len, rows))
+    ids = torch.tensor([[*row, *[row[-1]] * (width - len(row))] for row in rows])
+    lengths = torch.tensor([len(row) for row in rows])
+    positions = torch.arange(width)
+    predicted = (positions >= 1) & (positions < lengths[:, None])
+    return {"input_ids": ids, "labels": ids.masked_fill(~predicted, IGNORED)}
+
+
+class _InMemory(torch.utils.data.Dataset):
+    def __init__(self, tokens: TokenSet):
+        self.rows = [list(row) for row in tokens.rows()]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> list[int]:
+        return self.rows[index]
+
+
+class _Streamed(torch.utils.data.IterableDataset):
+    def __init__(self, text: StreamedText):
+        self.text = text
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return self.text.windows()

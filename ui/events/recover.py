@@ -1,0 +1,69 @@
+"""Step 6, continued: recovery training."""
+
+import time
+from dataclasses import replace
+
+import gradio as gr
+
+from ui import training, workbench
+from ui.events.desk import Desk, Panels, explained, say, watched
+from ui.events.measure import plan_and_text
+from ui.pages import recover
+from ui.session import BUNDLED, Recovery, Result, Session
+from ui.training import Form
+
+
+def connect(desk: Desk, panels: Panels) -> None:
+    """Wire the form's estimate, and the training."""
+
+    def on_form(shots, between, after, rate, loss, own, repair, search, request: gr.Request):
+        try:
+            session = desk.sessions.get(desk.visitor(request))
+            if session.plan is None:
+                return {panels.recover.estimate: ""}
+            chosen = training.training(session, Form(shots, between, after, rate, loss, own, repair, search))
+            found = training.estimate(desk.registry, session, chosen)
+        except Exception as error:
+            return {panels.recover.estimate: "", **explained(panels, error)}
+        return {panels.recover.estimate: recover.estimate_line(found), **say(panels, "")}
+
+    def on_start(measure_on, pasted, prompt, shots, between, after, rate, loss, own, repair, search,
+                 request: gr.Request):  # fmt: skip
+        owner = desk.visitor(request)
+        try:
+            session, text = plan_and_text(desk, owner, measure_on, pasted)
+            chosen = training.training(session, Form(shots, between, after, rate, loss, own, repair, search))
+        except Exception as error:
+            yield explained(panels, error)
+            return
+        began = time.monotonic()
+
+        def work(watch) -> Result:
+            result = training.recover(desk.registry, session, chosen, text, watch)
+            return workbench.measure(
+                desk.registry, owner, result, text, training.unstoppable(watch),
+                prompt=prompt if (prompt or "").strip() else None, with_probes=session.key == BUNDLED,
+            )  # fmt: skip
+
+        def show(found: Recovery) -> dict:
+            def change(old: Session) -> Session:
+                return replace(old, recovery=found) if old.key == found.scored.key else old
+
+            return recover.paint(panels.recover, desk.sessions.update(owner, change))
+
+        def finish(result: Result) -> dict:
+            show(result.recovery)
+            after = desk.sessions.update(owner, lambda old: old.with_result(result))
+            how = "stopped, with the best so far" if result.recovery.stopped else "cut, trained and measured"
+            note = f"Result {result.number} is ready: {how}, in {time.monotonic() - began:.0f} s."
+            return {**panels.repaint_results(after), **panels.repaint_marks(after), **say(panels, note, "good")}
+
+        yield from watched(desk, panels, owner, "Recovery", work, finish, partly=show)
+
+    form = [*panels.recover.inputs, panels.measure.repair, panels.measure.search]
+    newest = {"trigger_mode": "always_last", "preprocess": False, **panels.light}
+    touched = [panels.recover.estimate, panels.status.message]
+    for control in form:
+        control.change(on_form, form, touched, **newest)
+    given = [panels.measure.measure_on, panels.measure.pasted, panels.measure.prompt, *form]
+    panels.recover.start.click(on_start, given, panels.all, preprocess=False, **panels.heavy)

@@ -1,0 +1,70 @@
+"""Loss and perplexity while a pruned model is trained, shot by shot."""
+
+import plotly.graph_objects as go
+
+import transact as ta
+from ui.figures.frame import ACCENT, GREY, GRID, SECOND, laid_out
+
+
+def recovery_figure(points: tuple[ta.RecoveryPoint, ...]) -> go.Figure:
+    """Perplexity (left) and training loss (right) against trained tokens; dense model and first cut as lines."""
+    along, shots = _tokens_so_far(points)
+    measured = [(x, point.perplexity) for x, point in zip(along, points, strict=True) if point.phase != "dense"]
+    measured = [(x, value) for x, value in measured if value is not None]
+    losses = [(x, point.loss) for x, point in zip(along, points, strict=True) if point.loss is not None]
+    figure = go.Figure()
+    figure.add_trace(
+        go.Scatter(
+            x=[x for x, _ in losses],
+            y=[value for _, value in losses],
+            mode="lines",
+            name="training loss (right)",
+            yaxis="y2",
+            line={"color": GREY, "width": 1},
+            hovertemplate="%{x:.3s} tokens<br>loss %{y:.4g}<extra></extra>",
+        )
+    )
+    figure.add_trace(
+        go.Scatter(
+            x=[x for x, _ in measured],
+            y=[value for _, value in measured],
+            mode="lines+markers",
+            name="perplexity",
+            line={"color": ACCENT, "width": 2},
+            hovertemplate="%{x:.3s} tokens<br>perplexity %{y:.4g}<extra></extra>",
+        )
+    )
+    dense = next((point.perplexity for point in points if point.phase == "dense"), None)
+    if dense is not None:
+        _level(figure, dense, f"dense {dense:.4g}", SECOND, "dash")
+    if measured:
+        _level(figure, measured[0][1], f"after the first cut {measured[0][1]:.4g}", GREY, "dot")
+    for x, name in shots:
+        figure.add_vline(x=x, line={"color": GREY, "width": 1}, annotation_text=name, annotation_textangle=-90)
+    figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.14, "x": 0})
+    figure.update_layout(yaxis2={"title": "loss", "overlaying": "y", "side": "right", "showgrid": False})
+    framed = laid_out(
+        figure,
+        height=320,
+        revision="recovery",
+        xaxis={"title": "tokens trained on", "tickformat": ".3s", **GRID},
+        yaxis={"title": "perplexity (log scale)", "type": "log", **GRID},
+    )
+    return framed.update_layout(margin={"l": 62, "t": 34, "r": 62})
+
+
+def _level(figure: go.Figure, value: float, words: str, colour: str, dash: str) -> None:
+    figure.add_hline(y=value, line={"color": colour, "width": 1.5, "dash": dash}, annotation_text=words)
+
+
+def _tokens_so_far(points: tuple[ta.RecoveryPoint, ...]) -> tuple[list[int], list[tuple[int, str]]]:
+    """Tokens before each point, all phases together; and where each shot's cut stands."""
+    along, shots, before, phase, reached = [], [], 0, "", 0
+    for point in points:
+        if point.phase != phase:
+            before, phase, reached = before + reached, point.phase, 0
+            if point.phase.startswith("shot"):
+                shots.append((before, point.phase.rpartition(" of ")[0]))
+        reached = max(reached, point.tokens)
+        along.append(before + point.tokens)
+    return along, shots

@@ -1,0 +1,190 @@
+"""Recovery in the app: what it will cost, and the work itself, from typed values."""
+
+from dataclasses import dataclass, replace
+
+import transact as ta
+from transact.search import METRIC as SEARCH
+from ui import texts, workbench
+from ui.errors import WrongInput
+from ui.jobs import Watch
+from ui.registry import Registry
+from ui.session import Recovery, Result, Session, Training
+from ui.texts import TextSource
+
+MAX_TOKENS = 20_000_000
+"""Training of one run; who wants more uses the command line, which goes on after an interruption."""
+SEQUENCES = 32
+"""Evaluation sequences that the perplexities on the way are measured on; the result is measured on all."""
+_BATCH = 8
+_MINUTES_TO_STOP = 10
+
+
+@dataclass(frozen=True)
+class Form:
+    """The page's fields as they stand."""
+
+    shots: float
+    shot_tokens: float
+    recovery_tokens: float
+    learning_rate: float
+    loss: str
+    own_text: bool
+    repair: str
+    search: bool
+
+
+@dataclass(frozen=True)
+class Estimate:
+    tokens: int
+    bytes: int
+    seconds: float | None
+
+
+def training(session: Session, form: Form) -> Training:
+    """The form as settings. Raises `WrongInput` or `InvalidOption` for what cannot be."""
+    shots, between, after = (
+        _whole(value, name)
+        for value, name in (
+            (form.shots, "Shots"),
+            (form.shot_tokens, "Tokens between the shots"),
+            (form.recovery_tokens, "Tokens after the last shot"),
+        )
+    )
+    if between + after > MAX_TOKENS:
+        raise WrongInput(
+            f"{between + after:,} tokens are to be trained on; here it is {MAX_TOKENS:,} at most. The command line "
+            "takes any number, and goes on after an interruption."
+        )
+    if not isinstance(form.learning_rate, int | float) or not 0 < form.learning_rate <= 1:
+        raise WrongInput(f"The learning rate is {form.learning_rate}; give a number above 0 and up to 1, as 0.001.")
+    if form.repair == "bias":
+        raise WrongInput("Bias repair cannot be trained on afterwards. Choose another repair after the cut.")
+    searched = form.repair == "best" and form.search
+    seed = session.need_scored().sampling.seed
+    settings = ta.RecoverySettings(
+        shots=shots,
+        shot_tokens=between,
+        recovery_tokens=after,
+        learning_rate=form.learning_rate,
+        shot_rate_rise=1.0,
+        batch_size=_BATCH,
+        loss=form.loss,
+        metric=SEARCH if searched else session.choice.metric,
+        compensation=form.repair,
+        evaluate_every=10,
+        log_every=2,
+        save_every=1_000_000,
+        seed=seed,
+    )
+    return Training(settings, _own_samples(session, between + after) if form.own_text else 0)
+
+
+def estimate(registry: Registry, session: Session, chosen: Training) -> Estimate:
+    """What the training takes; seconds once anything was timed on this machine."""
+    scored = session.need_scored()
+    cost = ta.recovery_cost(
+        session.spec, workbench.same_amounts(session), chosen.settings, seq_len=scored.calibration.input_ids.shape[1]
+    )
+    return Estimate(cost.tokens, cost.bytes, registry.seconds_for(cost.flops))
+
+
+def recover(
+    registry: Registry,
+    session: Session,
+    chosen: Training,
+    text: TextSource,
+    watch: Watch,
+) -> Result:
+    """Cut and train as chosen; a stop keeps the best so far. Figures come through `watch.finds` as they are made."""
+    plan, scored = session.need_plan(), session.need_scored()
+    loaded = registry.dense(session.key, watch)
+    evaluation = _few(texts.evaluation_set(text, loaded, seq_len=_length(loaded)))
+    found = Recovery(scored, chosen, text)
+
+    def report(point: ta.RecoveryPoint) -> None:
+        nonlocal found
+        found = replace(found, points=(*found.points, point))
+        watch.finds(found)
+        watch.says(_title(point))
+
+    own = None
+    if chosen.own_samples:
+        watch.says("The dense model writes what to train on")
+        own = own_text(loaded, chosen, scored.sampling.seq_len, watch)
+    watch.says("Cutting")
+    watch.grace_seconds = 60 * _MINUTES_TO_STOP  # a stop waits for what it keeps
+    folder = registry.training_folder(session.id)
+    recovered = ta.recover(
+        loaded,
+        scored.calibration,
+        workbench.same_amounts(session),
+        chosen.settings,
+        training=own,
+        evaluation=evaluation,
+        locks=session.choice.locks,
+        report=report,
+        stop=watch.stop.is_set,
+        progress=watch.shows,
+    )
+    ta.Savepoints(folder).keep(1, recovered.pruned)
+    found = replace(found, stopped=recovered.stopped)
+    result = Result(
+        number=session.counted + 1,
+        scored=scored,
+        choice=session.choice,
+        plan=_named(recovered.plan, plan),
+        repair=chosen.settings.compensation,
+        recovery=found,
+        folder=folder,
+    )
+    registry.keep_pruned(session.id, result.number, recovered.pruned)
+    return result
+
+
+def unstoppable(watch: Watch) -> Watch:
+    """What shows in `watch` where it shows, but goes on after a stop: the result that a stop keeps is measured."""
+    if not watch.stop.is_set():
+        return watch
+    return Watch(watch.title)
+
+
+def own_text(
+    loaded: ta.LoadedModel, chosen: Training, seq_len: int, progress: ta.Progress = ta.NO_PROGRESS
+) -> ta.CalibrationSet:
+    return ta.CalibrationSet.from_model(
+        loaded, num_samples=chosen.own_samples, seq_len=seq_len, seed=chosen.settings.seed, progress=progress
+    )
+
+
+def _named(made: ta.PruningPlan, wanted: ta.PruningPlan) -> ta.PruningPlan:
+    """The plan with what was asked for in one piece; shots ask in pieces."""
+    return replace(made, requested=wanted.requested)
+
+
+def _title(point: ta.RecoveryPoint) -> str:
+    return {"dense": "Cutting", "recovery": "Training after the last shot"}.get(point.phase, point.phase.capitalize())
+
+
+def _few(tokens: ta.EvaluationSet) -> ta.EvaluationSet:
+    return ta.EvaluationSet.from_sequences(list(tokens.rows())[:SEQUENCES], name=tokens.name)
+
+
+def _length(loaded: ta.LoadedModel) -> int:
+    return min(workbench.EVALUATION_TOKENS, loaded.context_length)
+
+
+def _own_samples(session: Session, tokens: int) -> int:
+    """As many sequences as are read once, within what is written in a moment."""
+    length = session.need_scored().sampling.seq_len
+    return max(_BATCH, min(512, tokens // length))
+
+
+def _whole(value: float, name: str) -> int:
+    try:
+        if value is not None and int(float(value)) == float(value) >= 0:
+            return int(float(value))
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise WrongInput(f"{name}: “{value}” was given; give a whole number from 0.")
+
+
