@@ -28,7 +28,7 @@ DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 PARTS = ("goal", "shots", "samples", "parts", "processes")
 ROWS = ((2, 86), (4, 86))
 SEQ, MIN_TOKENS, BATCH, RATE = 256, 64, 32, 2e-3
-GOAL_TOKENS, OWN_SAMPLES = 8_000_000, 2000
+GOAL_TOKENS, OWN_SAMPLES = 7_000_000, 2000
 COUNTS = (4, 16, 128)
 
 

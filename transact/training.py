@@ -8,22 +8,21 @@ errors that say which checkpoint is the last good one.
 import math
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch.nn import functional
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from transact.errors import InvalidOption, SaveRefused, TrainingFailed
+from transact.errors import InvalidOption, TrainingFailed
 from transact.loading import LoadedModel
 from transact.processes import rank_and_count
 from transact.progress import Progress
 from transact.savepoints import last_checkpoint
 from transact.schedule import RecoverySettings
+from transact.training_errors import told_plainly
 from transact.training_text import IGNORED, TrainingText, collate, dataset_of, step_tokens
 
 _KEPT_CHECKPOINTS = 2
@@ -84,7 +83,7 @@ def train(
         callbacks=[watch],
     )
     trainer.remove_callback(PrinterCallback)
-    with _told_plainly(directory):
+    with told_plainly(directory):
         trainer.train(resume_from_checkpoint=last_checkpoint(directory) if resumable else None)
     watch.take_best()
     if settings.lora_rank:
@@ -266,41 +265,3 @@ class _Watch(TrainerCallback):
         self.watchers.report(Step(step, self.tokens(step), perplexity=perplexity))
         if self.keep_best and (self.best is None or perplexity < self.best[0]):
             self.best = (perplexity, {name: value.cpu().clone() for name, value in self.student.state_dict().items()})
-
-
-@contextmanager
-def _told_plainly(directory: Path):
-    """What can go wrong outside as sentences that name the last good checkpoint."""
-    try:
-        yield
-    except TrainingFailed as error:
-        raise TrainingFailed(f"{error} {_last_good(directory)}") from None
-    except (OSError, SafetensorError) as error:
-        raise SaveRefused(
-            f"A checkpoint could not be written ({error}). Free some space or choose another place. "
-            f"{_last_good(directory)}"
-        ) from error
-    except RuntimeError as error:
-        text = str(error)
-        if any(sign in text for sign in _DISK_SIGNS):
-            raise SaveRefused(
-                f"A checkpoint could not be written ({text.splitlines()[0]}). Free some space or choose another "
-                f"place. {_last_good(directory)}"
-            ) from error
-        if any(sign in text for sign in _PROCESS_SIGNS):
-            raise TrainingFailed(
-                f"Another process of this training was lost ({text.splitlines()[0]}). Start the same command again. "
-                f"{_last_good(directory)}"
-            ) from error
-        raise
-
-
-_DISK_SIGNS = ("PytorchStreamWriter", "inline_container", "file write failed", "No space left")
-_PROCESS_SIGNS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer", "ProcessGroup")
-
-
-def _last_good(directory: Path) -> str:
-    found = last_checkpoint(directory)
-    if found is None:
-        return "This phase has no checkpoint yet; what was there before it is untouched."
-    return f"The last good checkpoint is {found}; the same call goes on from there."

@@ -40,10 +40,13 @@ class StreamedText:
         revision: str | None = None,
         seq_len: int = 4096,
     ) -> "StreamedText":
-        """A Hugging Face dataset, streamed: nothing is stored. Raises `InvalidText` where it has no such column."""
+        """A Hugging Face dataset, streamed: nothing is stored. Raises `InvalidText` where it cannot be opened."""
         from datasets import load_dataset  # half a second, which only this needs
 
-        rows = load_dataset(dataset, config, split=split, revision=revision, streaming=True)
+        try:
+            rows = load_dataset(dataset, config, split=split, revision=revision, streaming=True)
+        except Exception as error:  # no such name, no such split, no way to the hub: it fails in as many ways
+            raise InvalidText(f"The dataset {dataset} ({split}) could not be opened: {error}") from error
         if rows.column_names is not None and column not in rows.column_names:
             raise InvalidText(f"{dataset} has no column {column!r}; it has {', '.join(rows.column_names)}.")
         return cls(_Column(rows, column), tokenizer, seq_len, f"{dataset} ({split})")

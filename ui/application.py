@@ -94,10 +94,10 @@ def build(opening: Scored | None = None) -> gr.Blocks:
         choose.connect(desk, panels)
         look.connect(desk, panels)
         measuring.connect(desk, panels)
-        recovering.connect(desk, panels)
         comparing.connect(desk, panels)
         taking.connect(desk, panels)
-        arrival.connect(desk, panels, page)
+        arrived = arrival.connect(desk, panels, page)
+        recovering.connect(desk, panels, arrived)
         endpoints.connect(desk)
         page.unload(on_leave)
     return page

@@ -34,10 +34,11 @@ class Recipe:
 
     @classmethod
     def of_result(cls, result: Result) -> "Recipe":
-        scored = result.scored
+        scored, recovery = result.scored, result.recovery
         return cls(
-            scored.key, scored.text, scored.sampling, result.choice, result.plan, result.repair, result.text,
-            None if result.recovery is None else result.recovery.training,
+            scored.key, scored.text, scored.sampling, result.choice, result.plan, result.repair,
+            result.text if recovery is None else recovery.text,
+            None if recovery is None else recovery.training,
         )  # fmt: skip
 
     @classmethod

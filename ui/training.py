@@ -11,7 +11,7 @@ from ui.registry import Registry
 from ui.session import Recovery, Result, Session, Training
 from ui.texts import TextSource
 
-MAX_TOKENS = 20_000_000
+MAX_TOKENS = 5_000_000
 """Training of one run; who wants more uses the command line, which goes on after an interruption."""
 SEQUENCES = 32
 """Evaluation sequences that the perplexities on the way are measured on; the result is measured on all."""
@@ -105,7 +105,7 @@ def recover(
         nonlocal found
         found = replace(found, points=(*found.points, point))
         watch.finds(found)
-        watch.says(_title(point))
+        watch.title = _title(point)
 
     own = None
     if chosen.own_samples:

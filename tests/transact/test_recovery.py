@@ -249,18 +249,21 @@ if is_main():
 """
 
 
+def _launched(count: int, *script_and_arguments: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(count), "--cpu"]
+    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    return subprocess.run(
+        [*command, *map(str, script_and_arguments)],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+
+
 def test_two_processes_do_what_one_does(tmp_path):
     script = tmp_path / "together.py"
     script.write_text(TOGETHER)
     for count in (1, 2):
         (tmp_path / str(count)).mkdir()
-        command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(count), "--cpu"]
-        command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(
-            [*command, str(script), str(tmp_path / str(count))],
-            cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
+        done = _launched(count, script, tmp_path / str(count))
         assert done.returncode == 0, done.stderr
     alone, together = (
         ta.ActivationStatistics.load(tmp_path / count / "statistics.safetensors") for count in ("1", "2")
@@ -271,6 +274,36 @@ def test_two_processes_do_what_one_does(tmp_path):
                 torch.testing.assert_close(getattr(other, name), value, rtol=1e-6, atol=1e-9, msg=f"{site} {name}")
     one, two = (torch.load(tmp_path / count / "losses.pt") for count in ("1", "2"))
     torch.testing.assert_close(two, one, rtol=1e-3, atol=0)
+
+
+LOST = """
+import os, signal, sys
+import torch
+from accelerate import PartialState
+PartialState(cpu=True)
+import transact as ta
+from tests.tiny_models import build
+from tests.transact.test_recovery import QUICK, run
+from transact.processes import is_main
+def report(point):
+    if point.step == 9 and not is_main():
+        os.kill(os.getpid(), signal.SIGKILL)
+settings = ta.RecoverySettings(shots=1, shot_tokens=0, recovery_tokens=48 * 40, **QUICK)
+try:
+    run(build("llama", torch.float32), settings, directory=sys.argv[1], report=report)
+except ta.TransactError as error:
+    print(type(error).__name__, error, file=sys.stderr)
+    raise
+"""
+
+
+def test_a_lost_process_is_told_with_the_last_good_checkpoint(tmp_path):
+    script = tmp_path / "lost.py"
+    script.write_text(LOST)
+    done = _launched(2, script, tmp_path / "work")
+    assert done.returncode != 0
+    assert "TrainingFailed Another process of this training was lost" in done.stderr
+    assert "checkpoint-8; the same call goes on from there" in done.stderr
 
 
 def test_adapters_alone_are_trained_and_merged():

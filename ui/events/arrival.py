@@ -22,8 +22,8 @@ TAB = """async () => {
 maps are drawn, so that nothing comes between a visitor and these."""
 
 
-def connect(desk: Desk, panels: Panels, page: gr.Blocks) -> None:
-    """Wire the page's load event."""
+def connect(desk: Desk, panels: Panels, page: gr.Blocks) -> gr.events.Dependency:
+    """Wire the page's load event, and return it for what is to come after it."""
 
     def on_arrival(tab, request: gr.Request):
         returning = desk.sessions.adopt(request.session_hash, str(tab))
@@ -99,4 +99,4 @@ def connect(desk: Desk, panels: Panels, page: gr.Blocks) -> None:
         return {**panels.repaint(session), **say(panels, f"The settings are those of the link.{missing}", "good")}
 
     tab = gr.Textbox(visible=False)
-    page.load(on_arrival, tab, panels.all, js=TAB, **panels.heavy)
+    return page.load(on_arrival, tab, panels.all, js=TAB, **panels.heavy)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import gradio as gr
 
+import transact as ta
 from ui import training, workbench
 from ui.events.desk import Desk, Panels, explained, say, watched
 from ui.events.measure import plan_and_text
@@ -13,8 +14,8 @@ from ui.session import BUNDLED, Recovery, Result, Session
 from ui.training import Form
 
 
-def connect(desk: Desk, panels: Panels) -> None:
-    """Wire the form's estimate, and the training."""
+def connect(desk: Desk, panels: Panels, arrived: gr.events.Dependency) -> None:
+    """Wire the form's estimate, which also follows the plan, and the training."""
 
     def on_form(shots, between, after, rate, loss, own, repair, search, request: gr.Request):
         try:
@@ -23,9 +24,9 @@ def connect(desk: Desk, panels: Panels) -> None:
                 return {panels.recover.estimate: ""}
             chosen = training.training(session, Form(shots, between, after, rate, loss, own, repair, search))
             found = training.estimate(desk.registry, session, chosen)
-        except Exception as error:
-            return {panels.recover.estimate: "", **explained(panels, error)}
-        return {panels.recover.estimate: recover.estimate_line(found), **say(panels, "")}
+        except ta.TransactError as error:
+            return {panels.recover.estimate: recover.refusal(str(error))}
+        return {panels.recover.estimate: recover.estimate_line(found)}
 
     def on_start(measure_on, pasted, prompt, shots, between, after, rate, loss, own, repair, search,
                  request: gr.Request):  # fmt: skip
@@ -62,8 +63,8 @@ def connect(desk: Desk, panels: Panels) -> None:
 
     form = [*panels.recover.inputs, panels.measure.repair, panels.measure.search]
     newest = {"trigger_mode": "always_last", "preprocess": False, **panels.light}
-    touched = [panels.recover.estimate, panels.status.message]
-    for control in form:
-        control.change(on_form, form, touched, **newest)
+    arrived.then(on_form, form, panels.recover.estimate, **newest)
+    for control in (*form, panels.status.savings):
+        control.change(on_form, form, panels.recover.estimate, **newest)
     given = [panels.measure.measure_on, panels.measure.pasted, panels.measure.prompt, *form]
     panels.recover.start.click(on_start, given, panels.all, preprocess=False, **panels.heavy)

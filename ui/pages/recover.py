@@ -73,6 +73,11 @@ def estimate_line(found: Estimate) -> str:
     return f'<p class="estimate">{found.tokens:,} tokens{time}, {numbers.size(found.bytes)} of memory</p>'
 
 
+def refusal(sentence: str) -> str:
+    """Why the form as it stands cannot be run; said beside it, as it may be half typed."""
+    return f'<p class="estimate">{escape(sentence)}</p>'
+
+
 def note_line(session: Session) -> str:
     """What the curves stand for."""
     found = session.recovery

@@ -1,0 +1,79 @@
+"""Training back what a cut lost: live curves, a row of the history, a stop that keeps the best, wrong numbers."""
+
+from tests.e2e.explorer import SLOW
+
+
+def fill(explorer, **values) -> None:
+    """Numbers of the form, typed."""
+    for name, value in values.items():
+        box = explorer.page.locator(f"#recover-{name} input[type=number]").first
+        box.click()
+        box.press("Control+a")
+        explorer.page.keyboard.insert_text(str(value))
+        box.press("Tab")
+
+
+def test_training_is_drawn_as_it_goes_and_becomes_a_result(explorer):
+    page = explorer.page
+    explorer.reads("recover-estimate", "120,000 tokens, about")
+    explorer.choose("repair-select", "None")
+    page.get_by_label("The calibration text").check()
+    fill(explorer, tokens=30_000)
+    assert "of memory" in explorer.reads("recover-estimate", "30,000 tokens")
+    page.click("#recover-button")
+    explorer.drawn("recover-plot", "plot._fullData[1].x.length >= 2")  # while it still runs
+    assert page.locator("#stop-button").is_enabled()
+    explorer.says("Result 1 is ready: cut, trained and measured")
+    perplexities = explorer.drawn("recover-plot", "[...plot._fullData[1].y]")
+    assert min(perplexities) < 0.7 * perplexities[0]
+    assert explorer.drawn("recover-plot", "plot.layout.shapes.length") == 3  # dense, first cut, one shot
+    assert "tokens per second" in explorer.text("recover-note")
+    (row,) = explorer.rows("history-table", 13)
+    assert row[9] == "training"
+    assert "ta.recover(loaded, calibration, target, settings" in explorer.text("code-view")
+    assert "python -m transact recover" in page.locator("body").inner_text()
+    with page.expect_download(timeout=SLOW) as download:
+        page.click("#export-button")
+    assert download.value.path().stat().st_size > 1_000_000
+
+
+def test_a_stop_keeps_what_was_best_until_then(explorer):
+    page = explorer.page
+    explorer.choose("repair-select", "None")
+    page.get_by_label("The calibration text").check()
+    fill(explorer, tokens=5_000_000)
+    page.click("#recover-button")
+    explorer.drawn("recover-plot", "plot._fullData[1].x.length >= 2")
+    page.click("#stop-button")
+    explorer.says("Result 1 is ready: stopped, with the best so far")
+    assert "Stopped: what was best until then was kept" in explorer.text("recover-note")
+    assert len(explorer.rows("history-table", 13)) == 1
+
+
+def test_wrong_numbers_are_said_beside_the_form_and_when_pressed(explorer):
+    page = explorer.page
+    for values, said in (
+        ({"tokens": -5}, "give a whole number from 0"),
+        ({"tokens": 30_000, "rate": 0}, "give a number above 0"),
+        ({"rate": 0.001, "tokens": 90_000_000}, "5,000,000 at most"),
+    ):
+        fill(explorer, **values)
+        explorer.reads("recover-estimate", said)
+        page.click("#recover-button")
+        assert said in explorer.says(said)
+    fill(explorer, tokens=1000)
+    explorer.choose("repair-select", "Add what is missing")
+    explorer.reads("recover-estimate", "Bias repair cannot be trained on")
+    page.click("#recover-button")
+    explorer.says("Choose another repair")
+
+
+def test_a_reload_keeps_the_curves(explorer):
+    page = explorer.page
+    explorer.choose("repair-select", "None")
+    page.get_by_label("The calibration text").check()
+    fill(explorer, tokens=4_000)
+    page.click("#recover-button")
+    explorer.says("Result 1 is ready")
+    page.reload()
+    explorer.drawn("recover-plot", "plot._fullData[1].x.length >= 2")
