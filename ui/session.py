@@ -164,11 +164,15 @@ class Training:
 
 @dataclass(frozen=True, eq=False)
 class Recovery:
-    """A recovery as far as it has come: the text that its perplexities are measured on, and all figures."""
+    """A recovery as far as it has come: the text that its perplexities are measured on, and all figures.
+
+    `one_shot`: perplexity where all is cut at once and nothing trained, which several shots are compared with.
+    """
 
     scored: Scored
     training: Training
     text: TextSource
+    one_shot: float | None = None
     points: tuple[ta.RecoveryPoint, ...] = ()
     stopped: bool = False
 

@@ -96,10 +96,15 @@ def recover(
     watch: Watch,
 ) -> Result:
     """Cut and train as chosen; a stop keeps the best so far. Figures come through `watch.finds` as they are made."""
-    plan, scored = session.need_plan(), session.need_scored()
+    scored = session.need_scored()
     loaded = registry.dense(session.key, watch)
     evaluation = _few(texts.evaluation_set(text, loaded, seq_len=_length(loaded)))
-    found = Recovery(scored, chosen, text)
+    one_shot = None
+    if chosen.settings.shots > 1:
+        watch.says("All cut at once, for comparison")
+        with ta.masked(loaded, session.need_plan()):
+            one_shot = ta.perplexity(loaded, evaluation, progress=watch)
+    found = Recovery(scored, chosen, text, one_shot)
 
     def report(point: ta.RecoveryPoint) -> None:
         nonlocal found
@@ -114,10 +119,11 @@ def recover(
     watch.says("Cutting")
     watch.grace_seconds = 60 * _MINUTES_TO_STOP  # a stop waits for what it keeps
     folder = registry.training_folder(session.id)
+    target = workbench.same_amounts(session)
     recovered = ta.recover(
         loaded,
         scored.calibration,
-        workbench.same_amounts(session),
+        target,
         chosen.settings,
         training=own,
         evaluation=evaluation,
@@ -132,7 +138,7 @@ def recover(
         number=session.counted + 1,
         scored=scored,
         choice=session.choice,
-        plan=_named(recovered.plan, plan),
+        plan=replace(recovered.plan, requested=target.requested),  # the shots asked for it in pieces
         repair=chosen.settings.compensation,
         recovery=found,
         folder=folder,
@@ -154,11 +160,6 @@ def own_text(
     return ta.CalibrationSet.from_model(
         loaded, num_samples=chosen.own_samples, seq_len=seq_len, seed=chosen.settings.seed, progress=progress
     )
-
-
-def _named(made: ta.PruningPlan, wanted: ta.PruningPlan) -> ta.PruningPlan:
-    """The plan with what was asked for in one piece; shots ask in pieces."""
-    return replace(made, requested=wanted.requested)
 
 
 def _title(point: ta.RecoveryPoint) -> str:

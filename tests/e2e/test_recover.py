@@ -26,7 +26,7 @@ def test_training_is_drawn_as_it_goes_and_becomes_a_result(explorer):
     explorer.says("Result 1 is ready: cut, trained and measured")
     perplexities = explorer.drawn("recover-plot", "[...plot._fullData[1].y]")
     assert min(perplexities) < 0.7 * perplexities[0]
-    assert explorer.drawn("recover-plot", "plot.layout.shapes.length") == 3  # dense, first cut, one shot
+    assert explorer.drawn("recover-plot", "plot.layout.shapes.length") == 3  # dense, one shot untrained, the cut
     assert "tokens per second" in explorer.text("recover-note")
     (row,) = explorer.rows("history-table", 13)
     assert row[9] == "training"

@@ -6,8 +6,11 @@ import transact as ta
 from ui.figures.frame import ACCENT, GREY, GRID, SECOND, laid_out
 
 
-def recovery_figure(points: tuple[ta.RecoveryPoint, ...]) -> go.Figure:
-    """Perplexity (left) and training loss (right) against trained tokens; dense model and first cut as lines."""
+def recovery_figure(points: tuple[ta.RecoveryPoint, ...], one_shot: float | None = None) -> go.Figure:
+    """Perplexity (left) and training loss (right) against trained tokens; dense model and one-shot cut as lines.
+
+    `one_shot`: perplexity of cutting all at once; None where the first cut is just that.
+    """
     along, shots = _tokens_so_far(points)
     measured = [(x, point.perplexity) for x, point in zip(along, points, strict=True) if point.phase != "dense"]
     measured = [(x, value) for x, value in measured if value is not None]
@@ -38,7 +41,8 @@ def recovery_figure(points: tuple[ta.RecoveryPoint, ...]) -> go.Figure:
     if dense is not None:
         _level(figure, dense, f"dense {dense:.4g}", SECOND, "dash")
     if measured:
-        _level(figure, measured[0][1], f"after the first cut {measured[0][1]:.4g}", GREY, "dot")
+        untrained = measured[0][1] if one_shot is None else one_shot
+        _level(figure, untrained, f"one shot, not trained {untrained:.4g}", GREY, "dot")
     for x, name in shots:
         figure.add_vline(x=x, line={"color": GREY, "width": 1}, annotation_text=name, annotation_textangle=-90)
     figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.14, "x": 0})

@@ -96,4 +96,4 @@ def _plot(session: Session):
     found = session.recovery
     if found is None or not found.points:
         return figures.empty_figure(_EMPTY, height=160)
-    return figures.recovery_figure(found.points)
+    return figures.recovery_figure(found.points, found.one_shot)
