@@ -187,3 +187,25 @@ def test_the_map_fills_where_it_is_measured(plan):
     assert heat.z[0][0] == pytest.approx(np.log10(4)) and heat.z[1][1] == pytest.approx(np.log10(40))
     assert np.isnan(heat.z[0][1]) and heat.text[0][1] == ""
     assert figures.redundancy_cell(points, spec(), 1, 1) == (0.5, 0.5)
+
+
+def test_recovery_is_drawn_along_all_phases():
+    """Tokens go on counting from phase to phase; levels are the dense model's and the untrained cut's."""
+    point = ta.RecoveryPoint
+    points = (
+        point("dense", 0, 0, 9, perplexity=4.0),
+        point("shot 1 of 2", 0, 0, 7, perplexity=30.0),
+        point("shot 1 of 2", 2, 100, 7, loss=3.0),
+        point("shot 1 of 2", 2, 100, 7, perplexity=9.0),
+        point("shot 2 of 2", 0, 0, 5, perplexity=20.0),
+        point("recovery", 3, 150, 5, loss=2.0),
+        point("recovery", 3, 150, 5, perplexity=6.0),
+    )
+    drawn = figures.recovery_figure(points, one_shot=80.0)
+    loss, perplexity = drawn.data
+    assert list(loss.x) == [100, 250] and list(loss.y) == [3.0, 2.0]
+    assert list(perplexity.x) == [0, 100, 100, 250] and list(perplexity.y) == [30.0, 9.0, 20.0, 6.0]
+    words = [note.text for note in drawn.layout.annotations]
+    assert words == ["dense 4", "one shot, not trained 80", "shot 1", "shot 2"]
+    assert [line.x0 for line in drawn.layout.shapes if line.x0 == line.x1] == [0, 100]
+    assert "one shot, not trained 30" in [note.text for note in figures.recovery_figure(points).layout.annotations]
