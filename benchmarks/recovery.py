@@ -1,6 +1,6 @@
 """Iterative pruning with training in between: the paper's ablations, and how far a small model comes back.
 
-    python -m benchmarks.recovery [--only goal,shots,samples,parts,processes] [--tokens 1500000] [--seeds 3]
+    python -m benchmarks.recovery [--only goal,shots,samples,parts,processes] [--tokens 2400000] [--seeds 3]
 
 On stories260K (development data), its rows "2 groups, 86 channels" and "4, 86", perplexity by that data's protocol.
 
@@ -27,7 +27,8 @@ from benchmarks.harness import median, publish, table
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 PARTS = ("goal", "shots", "samples", "parts", "processes")
 ROWS = ((2, 86), (4, 86))
-SEQ, MIN_TOKENS, BATCH, RATE = 256, 64, 32, 2e-3
+SEQ, MIN_TOKENS, BATCH, RATE = 256, 64, 8, 2e-3
+GOAL_BATCH = 32
 GOAL_TOKENS, OWN_SAMPLES = 7_000_000, 2000
 COUNTS = (4, 16, 128)
 
@@ -79,7 +80,7 @@ def goal(ground: Ground, tokens: int, seeds: int) -> tuple[str, dict]:
     both = ta.CalibrationSet.from_sequences([*own.rows(), *ground.stories.rows()], name="own text and 1,000 stories")
     rows = []
     for name, repair in (("none", {}), ("search and best", {"metric": "search", "compensation": "best"})):
-        chosen = settings(1, GOAL_TOKENS, loss="distillation", **repair)
+        chosen = settings(1, GOAL_TOKENS, loss="distillation", batch_size=GOAL_BATCH, **repair)
         recovered, perplexity, seconds = ground.recovered(ta.PruningTarget(2, 86), chosen, training=both)
         before = ground.recovered(ta.PruningTarget(2, 86), settings(1, 0, **repair))[1]
         size = recovered.pruned.spec.num_parameters / ground.dense.spec.num_parameters
@@ -239,20 +240,16 @@ WORK = {"goal": goal, "shots": shots, "samples": samples, "parts": parts, "proce
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(PARTS), help="which parts (default: %(default)s)")
-    parser.add_argument("--tokens", type=int, default=1_500_000, help="of each training (default: %(default)s)")
+    parser.add_argument("--tokens", type=int, default=2_400_000, help="of each training (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
     if not DATA.is_dir():
         raise SystemExit("This needs the development data (../shared/data), which is not part of the project.")
-    ground, sections, figures = Ground(), [], {}
+    ground = Ground()
     dense = ta.perplexity(ground.dense, ground.evaluation)
     for name in given.only.split(","):
-        section, found = WORK[name](ground, given.tokens, given.seeds)
-        sections.append(section)
-        figures[name] = found
-        sys.stdout.write(f"{section}\n\n")
-        sys.stdout.flush()
-    publish("recovery", f"Recovery; dense perplexity {dense:.3f}", "\n\n".join(sections), {"dense": dense, **figures})
+        text, found = WORK[name](ground, given.tokens, given.seeds)
+        publish("recovery", f"Recovery, {name}; dense perplexity {dense:.3f}", text, {"dense": dense, name: found})
 
 
 if __name__ == "__main__":

@@ -202,10 +202,13 @@ def test_recovery_is_drawn_along_all_phases():
         point("recovery", 3, 150, 5, perplexity=6.0),
     )
     drawn = figures.recovery_figure(points, one_shot=80.0)
-    loss, perplexity = drawn.data
+    loss, perplexity, *levels = drawn.data
     assert list(loss.x) == [100, 250] and list(loss.y) == [3.0, 2.0]
     assert list(perplexity.x) == [0, 100, 100, 250] and list(perplexity.y) == [30.0, 9.0, 20.0, 6.0]
-    words = [note.text for note in drawn.layout.annotations]
-    assert words == ["dense 4", "one shot, not trained 80", "shot 1", "shot 2"]
-    assert [line.x0 for line in drawn.layout.shapes if line.x0 == line.x1] == [0, 100]
-    assert "one shot, not trained 30" in [note.text for note in figures.recovery_figure(points).layout.annotations]
+    assert [(level.name, list(level.y)) for level in levels] == [
+        ("dense 4", [4.0, 4.0]),
+        ("one shot, not trained 80", [80.0, 80.0]),
+    ]
+    assert [note.text for note in drawn.layout.annotations] == ["shot 1", "shot 2"]
+    assert [line.x0 for line in drawn.layout.shapes] == [0, 100]
+    assert figures.recovery_figure(points).data[-1].name == "one shot, not trained 30"

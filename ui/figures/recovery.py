@@ -39,10 +39,10 @@ def recovery_figure(points: tuple[ta.RecoveryPoint, ...], one_shot: float | None
     )
     dense = next((point.perplexity for point in points if point.phase == "dense"), None)
     if dense is not None:
-        _level(figure, dense, f"dense {dense:.4g}", SECOND, "dash")
+        _level(figure, along[-1], dense, f"dense {dense:.4g}", SECOND, "dash")
     if measured:
         untrained = measured[0][1] if one_shot is None else one_shot
-        _level(figure, untrained, f"one shot, not trained {untrained:.4g}", GREY, "dot")
+        _level(figure, along[-1], untrained, f"one shot, not trained {untrained:.4g}", GREY, "dot")
     for x, name in shots:
         figure.add_vline(x=x, line={"color": GREY, "width": 1}, annotation_text=name, annotation_textangle=-90)
     figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.14, "x": 0})
@@ -57,8 +57,18 @@ def recovery_figure(points: tuple[ta.RecoveryPoint, ...], one_shot: float | None
     return framed.update_layout(margin={"l": 62, "t": 34, "r": 62})
 
 
-def _level(figure: go.Figure, value: float, words: str, colour: str, dash: str) -> None:
-    figure.add_hline(y=value, line={"color": colour, "width": 1.5, "dash": dash}, annotation_text=words)
+def _level(figure: go.Figure, until: int, value: float, words: str, colour: str, dash: str) -> None:
+    """A perplexity that does not change, told in the legend."""
+    figure.add_trace(
+        go.Scatter(
+            x=[0, max(until, 1)],
+            y=[value, value],
+            mode="lines",
+            name=words,
+            line={"color": colour, "width": 1.5, "dash": dash},
+            hoverinfo="skip",
+        )
+    )
 
 
 def _tokens_so_far(points: tuple[ta.RecoveryPoint, ...]) -> tuple[list[int], list[tuple[int, str]]]:

@@ -47,7 +47,7 @@ def build(session: Session) -> RecoverPanel:
             0, label="Tokens between the shots", precision=0, elem_id="recover-shot-tokens", min_width=150
         )
         recovery_tokens = gr.Number(
-            120_000, label="Tokens after the last shot", precision=0, elem_id="recover-tokens", min_width=150
+            60_000, label="Tokens after the last shot", precision=0, elem_id="recover-tokens", min_width=150
         )
         learning_rate = gr.Number(0.001, label="Learning rate (peak)", elem_id="recover-rate", min_width=130)
     with gr.Row():
@@ -69,8 +69,11 @@ def paint(panel: RecoverPanel, session: Session) -> dict:
 
 def estimate_line(found: Estimate) -> str:
     """What pressing the button will take, before it is pressed."""
-    time = "" if found.seconds is None else f", about {numbers.duration(found.seconds)} here"
-    return f'<p class="estimate">{found.tokens:,} tokens{time}, {numbers.size(found.bytes)} of memory</p>'
+    time = "" if found.seconds is None else f", about {numbers.duration(found.seconds)} of training here"
+    return (
+        f'<p class="estimate">{found.tokens:,} tokens{time}, {numbers.size(found.bytes)} of memory; beside it the cut, '
+        "text that the model writes, and the measuring</p>"
+    )
 
 
 def refusal(sentence: str) -> str:
