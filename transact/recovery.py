@@ -1,6 +1,6 @@
 """Iterative pruning: cut a little, train a little, score again, and so on to the target; then train on.
 
-TransAct, §3.3 and the authors' `run_trainer.sh`: what redundancy there is shows better on a model that has got over
+TransAct and the authors' `run_trainer.sh`: what redundancy there is shows better on a model that has got over
 the last cut. `transact.schedule` has the numbers, `transact.training` one phase of training, `transact.savepoints`
 what an interrupted run goes on from.
 """
