@@ -198,8 +198,7 @@ def processes(ground: Ground, tokens: int, seeds: int) -> tuple[str, dict]:
     with tempfile.TemporaryDirectory() as folder:
         for count in (1, 2):
             output = Path(folder) / f"{count}.json"
-            launched = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(count)]
-            launched += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m"]
+            launched = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count), "-m"]
             command = ["transact", "recover", "--model", str(DATA / "stories260K"), "--dtype", "float32"]
             command += ["--device", "cpu", "--calibration", str(DATA / "tinystories_calibration.jsonl")]
             command += ["--training", str(DATA / "tinystories_training.jsonl"), "--seq-len", str(SEQ)]
@@ -207,7 +206,7 @@ def processes(ground: Ground, tokens: int, seeds: int) -> tuple[str, dict]:
             command += ["--shot-tokens", str(tokens // 4), "--recovery-tokens", str(tokens // 4)]
             command += ["--batch-size", str(BATCH), "--learning-rate", str(RATE), "--json"]
             command += ["--output", str(Path(folder) / f"model-{count}")]
-            threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
+            threads = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // count))}
             done = subprocess.run(
                 [sys.executable, *launched, *command], env={**os.environ, **threads}, capture_output=True, text=True
             )

@@ -14,17 +14,17 @@ from pathlib import Path
 import torch
 
 from transact.calibration import CalibrationSet, TokenSet
-from transact.errors import InvalidText
+from transact.errors import InvalidText, NotEnoughMemory
 from transact.evaluation import perplexity
 from transact.importance import METRICS, score
-from transact.loading import LoadedModel
+from transact.loading import LoadedModel, free_bytes
 from transact.locks import NO_LOCKS, Locks
 from transact.observe import grams_for_repair, observe
 from transact.plan import PruningPlan, composed, make_plan
-from transact.processes import agreed
+from transact.processes import agreed, rank_and_count
 from transact.progress import NO_PROGRESS, Progress
 from transact.savepoints import Savepoints, last_checkpoint
-from transact.schedule import Phase, RecoverySettings, phases
+from transact.schedule import Phase, RecoverySettings, phases, recovery_cost
 from transact.search import METRIC as SEARCH
 from transact.search import search_plan
 from transact.surgery import prune
@@ -89,11 +89,11 @@ def recover(
     - `progress` is in steps of all phases together, and may raise `Cancelled`: then there is no result, but what is
       in `directory` stays.
 
-    Started by `accelerate launch` in several processes, each scores its share of the text and trains on its share
-    of every batch. All results are equal in all processes.
+    Started in several processes (`accelerate launch`, `torchrun`), each scores its share of the text and trains on its
+    share of every batch. All results are equal in all processes.
 
-    Raises `InvalidTarget`, `InvalidText`, `InvalidOption`, `TrainingFailed`, `SaveRefused`, `CheckpointBroken`, and
-    as `observe`, `search_plan` and `prune` do.
+    Raises `InvalidTarget`, `InvalidText`, `InvalidOption`, `NotEnoughMemory`, `TrainingFailed`, `SaveRefused` and
+    `CheckpointBroken`, and as `observe`, `search_plan` and `prune` do.
     """
     settings = settings or RecoverySettings()
     training = calibration if training is None else training
@@ -101,6 +101,7 @@ def recover(
         training.check_vocabulary(loaded.spec.vocab_size)
         if not training.num_predictions:
             raise InvalidText("The training text has no two tokens in a row, so there is nothing to predict.")
+    _check_fits(loaded, target, settings, training)
     stages, locks = phases(loaded.spec, target, settings), locks or NO_LOCKS
     identity = {
         "model": loaded.fingerprint,
@@ -115,6 +116,21 @@ def recover(
         saved = None if directory is None else Savepoints.opened(directory, identity)
         work = _Work(loaded, calibration, training, evaluation, settings, stages, locks, saved, Path(nowhere))
         return work.run(report, stop, progress)
+
+
+def _check_fits(
+    loaded: LoadedModel, target: PruningTarget, settings: RecoverySettings, training: TrainingText
+) -> None:
+    """For one process; several may share the weights' states among them, which only their launcher knows."""
+    width = training.seq_len if isinstance(training, StreamedText) else training.input_ids.shape[1]
+    cost = recovery_cost(loaded.spec, target, settings, seq_len=width)
+    free = free_bytes(loaded.device)
+    if cost.tokens and cost.bytes > free and rank_and_count()[1] == 1:
+        raise NotEnoughMemory(
+            f"Training this model on steps of {settings.batch_size} sequences of {width} tokens needs about "
+            f"{cost.bytes / 1e9:.1f} GB and {free / 1e9:.1f} GB are free. Set a smaller micro_batch_size, give shorter "
+            "sequences, or train on a larger machine."
+        )
 
 
 def _identity(training: TrainingText) -> str:

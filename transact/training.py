@@ -16,6 +16,7 @@ import torch
 from torch.nn import functional
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from transact.calibration import TokenSet
 from transact.errors import InvalidOption, TrainingFailed
 from transact.loading import LoadedModel
 from transact.processes import rank_and_count
@@ -77,7 +78,7 @@ def train(
     watch = _Watch(student, settings, steps, watchers, keep_best, partial(step_tokens, text=text, settings=settings))
     trainer = Trainer(
         model=student,
-        args=_arguments(settings, steps, learning_rate, directory, resumable, on_cpu=loaded.device.type == "cpu"),
+        args=_arguments(settings, text, steps, learning_rate, directory, resumable, on_cpu=loaded.device.type == "cpu"),
         train_dataset=dataset_of(text),
         data_collator=collate,
         callbacks=[watch],
@@ -93,7 +94,14 @@ def train(
 
 
 def _arguments(
-    settings: RecoverySettings, steps: int, learning_rate: float, directory: Path, resumable: bool, *, on_cpu: bool
+    settings: RecoverySettings,
+    text: TrainingText,
+    steps: int,
+    learning_rate: float,
+    directory: Path,
+    resumable: bool,
+    *,
+    on_cpu: bool,
 ) -> TrainingArguments:
     processes = rank_and_count()[1]
     micro = settings.micro_batch_size or max(1, settings.batch_size // processes)
@@ -122,7 +130,10 @@ def _arguments(
         save_steps=settings.save_every,
         save_total_limit=_KEPT_CHECKPOINTS,
         seed=settings.seed,
+        # an incomplete last batch would be filled up differently in several processes than in one
+        dataloader_drop_last=not isinstance(text, TokenSet) or text.num_samples >= settings.batch_size,
         remove_unused_columns=False,
+        ddp_find_unused_parameters=False,
         dataloader_pin_memory=not on_cpu,
         report_to=[],
         disable_tqdm=True,

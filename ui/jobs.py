@@ -16,6 +16,8 @@ from ui.errors import NotYet
 POLL_SECONDS = 0.15
 _GRACE_SECONDS = 20.0
 """How long a stopped job may take to notice before the page stops waiting for it."""
+_KEEPING_SECONDS = 600.0
+"""The same for a job that has something to keep, which it still has to finish and measure."""
 
 T = TypeVar("T")
 
@@ -54,21 +56,23 @@ class Watch:
         self.title = title
         self.stop = threading.Event()
         self.grace_seconds = _GRACE_SECONDS
+        self._keeps = False
         self.found: Partial | None = None
         self._began = time.monotonic()
         self._latest = Tick(title)
 
     def heed(self, done: int = 0, total: int = 0, unit: str = "") -> None:
         """A `Progress` that shows nothing, but stops the work when told to."""
-        if self.stop.is_set():
+        if self.stop.is_set() and not self._keeps:
             raise ta.Cancelled
+
+    def keep_on_stop(self) -> None:
+        """From here on the work looks at `stop` by itself, and what it keeps then is waited for."""
+        self._keeps = True
+        self.grace_seconds = _KEEPING_SECONDS
 
     def __call__(self, done: int, total: int, unit: str) -> None:
         self.heed()
-        self.shows(done, total, unit)
-
-    def shows(self, done: int, total: int, unit: str) -> None:
-        """A `Progress` that never stops the work; who uses it looks at `stop` by itself, and sets `grace_seconds`."""
         now = time.monotonic()
         if unit != self._latest.unit or done < self._latest.done or done == 0:
             self._began = now

@@ -16,7 +16,6 @@ MAX_TOKENS = 5_000_000
 SEQUENCES = 32
 """Evaluation sequences that the perplexities on the way are measured on; the result is measured on all."""
 _BATCH = 8
-_MINUTES_TO_STOP = 10
 
 
 @dataclass(frozen=True)
@@ -110,14 +109,14 @@ def recover(
         nonlocal found
         found = replace(found, points=(*found.points, point))
         watch.finds(found)
-        watch.title = _title(point)
+        watch.says(_title(point))
 
     own = None
     if chosen.own_samples:
         watch.says("The dense model writes what to train on")
         own = own_text(loaded, chosen, scored.sampling.seq_len, watch)
     watch.says("Cutting")
-    watch.grace_seconds = 60 * _MINUTES_TO_STOP  # a stop waits for what it keeps
+    watch.keep_on_stop()
     folder = registry.training_folder(session.id)
     target = workbench.same_amounts(session)
     recovered = ta.recover(
@@ -130,7 +129,7 @@ def recover(
         locks=session.choice.locks,
         report=report,
         stop=watch.stop.is_set,
-        progress=watch.shows,
+        progress=watch,
     )
     ta.Savepoints(folder).keep(1, recovered.pruned)
     found = replace(found, stopped=recovered.stopped)
@@ -145,13 +144,6 @@ def recover(
     )
     registry.keep_pruned(session.id, result.number, recovered.pruned)
     return result
-
-
-def unstoppable(watch: Watch) -> Watch:
-    """What shows in `watch` where it shows, but goes on after a stop: the result that a stop keeps is measured."""
-    if not watch.stop.is_set():
-        return watch
-    return Watch(watch.title)
 
 
 def own_text(

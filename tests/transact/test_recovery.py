@@ -1,5 +1,6 @@
 """Iterative pruning really trains, goes on after kill -9 and full disks, and gives the same in two processes."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -125,6 +126,13 @@ def test_the_loss_by_hand():
     assert first == pytest.approx(4 * sum(terms) / len(terms), rel=1e-5)
 
 
+def test_what_does_not_fit_is_said_before_the_work(monkeypatch):
+    # by its full name, as the package's attribute of that name may be another thing
+    monkeypatch.setattr(importlib.import_module("transact.recovery"), "free_bytes", lambda device: 1000)
+    with pytest.raises(ta.NotEnoughMemory, match="smaller micro_batch_size"):
+        run(build("llama"), ta.RecoverySettings(**QUICK))
+
+
 def test_padding_is_never_predicted():
     batch = collate([[5, 6, 7], [8, 9]])
     assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]
@@ -234,8 +242,9 @@ PartialState(cpu=True)
 import transact as ta
 from tests.tiny_models import build
 from tests.transact.test_recovery import QUICK, text, evaluation
-from transact.processes import is_main
-folder = sys.argv[1]
+from transact.processes import is_main, rank_and_count
+folder, count = sys.argv[1:]
+assert rank_and_count()[1] == int(count)
 dense = build("llama", torch.float32)
 tokens = text(dense, samples=13)
 statistics = ta.observe(build("llama"), tokens, gram=True, taylor=True, samples=True, top_k=3, batch_size=2)
@@ -249,12 +258,13 @@ if is_main():
 """
 
 
-def _launched(count: int, *script_and_arguments: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(count), "--cpu"]
-    command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+def _launched(count: int, *script_and_arguments: Path | int) -> subprocess.CompletedProcess:
+    """By torchrun, since `accelerate launch` starts several processes on CPUs by MPI alone."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [*command, *map(str, script_and_arguments)],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300,
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
 
 
@@ -263,7 +273,7 @@ def test_two_processes_do_what_one_does(tmp_path):
     script.write_text(TOGETHER)
     for count in (1, 2):
         (tmp_path / str(count)).mkdir()
-        done = _launched(count, script, tmp_path / str(count))
+        done = _launched(count, script, tmp_path / str(count), count)
         assert done.returncode == 0, done.stderr
     alone, together = (
         ta.ActivationStatistics.load(tmp_path / count / "statistics.safetensors") for count in ("1", "2")

@@ -88,7 +88,8 @@ COMMANDS = (
         "recover",
         "prune in shots with training in between",
         "Cut a little, train, score again, down to the target; then train on. In one process, or in as many as\n"
-        "`accelerate launch --num_processes N -m transact recover ...` starts, on CPUs or GPUs.",
+        "`accelerate launch --num_processes N -m transact recover ...` starts on GPUs, and\n"
+        "`ACCELERATE_USE_CPU=true torchrun --nproc_per_node N -m transact recover ...` on CPUs.",
         """\
   python -m transact recover --model bundled --calibration assets/samples/stories.jsonl \\
       --attention-sparsity 0.5 --mlp-sparsity 0.5 --shots 4 --shot-tokens 4e5 --recovery-tokens 4e5 \\

@@ -42,7 +42,7 @@ def connect(desk: Desk, panels: Panels, arrived: gr.events.Dependency) -> None:
         def work(watch) -> Result:
             result = training.recover(desk.registry, session, chosen, text, watch)
             return workbench.measure(
-                desk.registry, owner, result, text, training.unstoppable(watch),
+                desk.registry, owner, result, text, watch,
                 prompt=prompt if (prompt or "").strip() else None, with_probes=session.key == BUNDLED,
             )  # fmt: skip
 
