@@ -44,7 +44,7 @@ def test_no_barriers(browser, app_url, axe, theme, width):
     explorer.close()
 
 
-def tab_to(explorer: Explorer, selector: str, presses: int = 120) -> None:
+def tab_to(explorer: Explorer, selector: str, presses: int = 160) -> None:
     """Press Tab until the element (or something in it) has the focus."""
     for _ in range(presses):
         explorer.page.keyboard.press("Tab")
