@@ -197,7 +197,6 @@ def processes(ground: Ground, tokens: int, seeds: int) -> tuple[str, dict]:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for count in (1, 2):
-            output = Path(folder) / f"{count}.json"
             launched = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count), "-m"]
             command = ["transact", "recover", "--model", str(DATA / "stories260K"), "--dtype", "float32"]
             command += ["--device", "cpu", "--calibration", str(DATA / "tinystories_calibration.jsonl")]
@@ -212,7 +211,6 @@ def processes(ground: Ground, tokens: int, seeds: int) -> tuple[str, dict]:
             )
             if done.returncode:
                 raise SystemExit(done.stderr)
-            output.write_text(done.stdout)
             points = json.loads(done.stdout[done.stdout.index("{") :])["points"]
             losses = [point["loss"] for point in points if point["loss"] is not None]
             speeds = [point["tokens_per_second"] for point in points if point["tokens_per_second"] is not None]

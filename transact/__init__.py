@@ -36,8 +36,8 @@ from transact.plan import LayerPlan, PruningPlan, make_plan
 from transact.probes import Probe, ProbeResult, load_probes, run_probe
 from transact.progress import NO_PROGRESS, Cancelled, Progress
 from transact.reading import Reading, reads
-from transact.recovery import Recovered, RecoveryPoint, recover
-from transact.savepoints import Savepoints
+from transact.recovery import Recovered, recover
+from transact.savepoints import RecoveryPoint, Savepoints
 from transact.schedule import Phase, RecoveryCost, RecoverySettings, phases, recovery_cost
 from transact.search import search_plan
 from transact.sources import BUNDLED

@@ -1,6 +1,8 @@
 """Text from a model, greedily or sampled, stoppable at every token."""
 
 import copy
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
@@ -36,19 +38,14 @@ def generate(
     prompt_ids = encode_prompt(loaded, prompt)
     new_tokens = min(max_new_tokens, loaded.context_length - len(prompt_ids))
     ids = torch.tensor([prompt_ids], device=loaded.device)
+
+    def told(length: int) -> None:
+        progress(length - len(prompt_ids), new_tokens, "tokens")
+
     with torch.random.fork_rng(enabled=temperature > 0), torch.inference_mode():
         if temperature > 0:
             torch.manual_seed(seed)
-        try:
-            output = _with_plain_decoding(loaded, new_tokens, temperature).generate(
-                ids,
-                attention_mask=torch.ones_like(ids),
-                stopping_criteria=StoppingCriteriaList([_Watch(progress, len(prompt_ids), new_tokens)]),
-            )
-        except RuntimeError as error:
-            if "probability tensor" not in str(error):
-                raise
-            raise _not_finite() from error
+        output = _continued(_with_plain_decoding(loaded, new_tokens, temperature), ids, told)
     # decoded together and cut, as some tokenizers drop the space in front of a text's first word
     given = loaded.tokenizer.decode(prompt_ids, skip_special_tokens=True)
     return loaded.tokenizer.decode(output[0], skip_special_tokens=True).removeprefix(given)
@@ -78,16 +75,21 @@ def sample_rows(
     names = loaded.model.generation_config if loaded.tokenizer is None else loaded.tokenizer
     marks = [mark for mark in (names.bos_token_id, names.eos_token_id) if isinstance(mark, int)]
     rows: list[list[int]] = []
+    model = _with_plain_decoding(loaded, seq_len - 1, temperature)
+    model.generation_config.eos_token_id = None  # a row that ended goes on, and is cut afterwards
     devices = [loaded.device] if loaded.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), torch.inference_mode():
         torch.manual_seed(seed)
         while len(rows) < num_samples:
             size = min(_SAMPLES_AT_ONCE, num_samples - len(rows))
             start = torch.full((size, 1), marks[0]) if marks else torch.randint(loaded.spec.vocab_size, (size, 1))
-            done = _Progressing(progress, len(rows) * seq_len, size, num_samples * seq_len)
-            drawn = _drawn(loaded, start.to(loaded.device), seq_len - 1, temperature, done)
-            rows += [_up_to_mark(row, marks) for row in drawn.tolist()]
+            told = partial(_told_of_many, progress, len(rows) * seq_len, size, num_samples * seq_len)
+            rows += [_up_to_mark(row, marks) for row in _continued(model, start.to(loaded.device), told).tolist()]
     return rows
+
+
+def _told_of_many(progress: Progress, before: int, samples: int, total: int, length: int) -> None:
+    progress(before + samples * length, total, "tokens")
 
 
 def _up_to_mark(row: list[int], marks: list[int]) -> list[int]:
@@ -96,27 +98,19 @@ def _up_to_mark(row: list[int], marks: list[int]) -> list[int]:
     return row[:end]
 
 
-def _drawn(
-    loaded: LoadedModel, start: torch.Tensor, new_tokens: int, temperature: float, watch: StoppingCriteria
-) -> torch.Tensor:
-    """[sample, 1] -> [sample, 1 + new_tokens]."""
-    model = _with_plain_decoding(loaded, new_tokens, temperature)
-    model.generation_config.eos_token_id = None  # a row that ended goes on, and is cut afterwards
+def _continued(model: PreTrainedModel, ids: torch.Tensor, told: Callable[[int], None]) -> torch.Tensor:
+    """[sample, seq] -> [sample, seq + new]; `told` of the length after each token."""
     try:
         return model.generate(
-            start, attention_mask=torch.ones_like(start), stopping_criteria=StoppingCriteriaList([watch])
+            ids, attention_mask=torch.ones_like(ids), stopping_criteria=StoppingCriteriaList([_Watch(told)])
         )
     except RuntimeError as error:
         if "probability tensor" not in str(error):
             raise
-        raise _not_finite() from error
-
-
-def _not_finite() -> NonFiniteActivations:
-    return NonFiniteActivations(
-        "The model's predictions are NaN or infinite, so none can be drawn. The weights may be damaged; if not, load "
-        'the model with dtype="float32".'
-    )
+        raise NonFiniteActivations(
+            "The model's predictions are NaN or infinite, so none can be drawn. The weights may be damaged; if not, "
+            'load the model with dtype="float32".'
+        ) from error
 
 
 def encode_prompt(loaded: LoadedModel, prompt: str) -> list[int]:
@@ -158,27 +152,11 @@ def _with_plain_decoding(loaded: LoadedModel, new_tokens: int, temperature: floa
 
 
 class _Watch(StoppingCriteria):
-    """Reports each new token; stopping is the progress's `Cancelled` passing through."""
+    """Tells of each new token; stopping is the progress's `Cancelled` passing through."""
 
-    def __init__(self, progress: Progress, prompt_tokens: int, new_tokens: int):
-        self.progress = progress
-        self.prompt_tokens = prompt_tokens
-        self.new_tokens = new_tokens
+    def __init__(self, told: Callable[[int], None]):
+        self.told = told
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs) -> torch.Tensor:
-        self.progress(input_ids.shape[1] - self.prompt_tokens, self.new_tokens, "tokens")
-        return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)
-
-
-class _Progressing(StoppingCriteria):
-    """The same for many samples at once, told as tokens of all of them."""
-
-    def __init__(self, progress: Progress, before: int, samples: int, total: int):
-        self.progress = progress
-        self.before = before
-        self.samples = samples
-        self.total = total
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs) -> torch.Tensor:
-        self.progress(self.before + self.samples * input_ids.shape[1], self.total, "tokens")
+        self.told(input_ids.shape[1])
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)

@@ -8,7 +8,7 @@ what an interrupted run goes on from.
 import copy
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,32 +23,13 @@ from transact.observe import grams_for_repair, observe
 from transact.plan import PruningPlan, composed, make_plan
 from transact.processes import agreed, rank_and_count
 from transact.progress import NO_PROGRESS, Progress
-from transact.savepoints import Savepoints, last_checkpoint
+from transact.savepoints import RecoveryPoint, Savepoints, last_checkpoint
 from transact.schedule import Phase, RecoverySettings, phases, recovery_cost
 from transact.search import METRIC as SEARCH
 from transact.search import search_plan
 from transact.surgery import prune
 from transact.target import PruningTarget
 from transact.training_text import StreamedText, TrainingText, num_steps, step_tokens
-
-
-@dataclass(frozen=True)
-class RecoveryPoint:
-    """One figure on the way.
-
-    `phase`: "dense", "shot i of K" or "recovery"; `step` and `tokens` within the phase, 0 before its training;
-    `loss` (nats per prediction, a mean since the last such point) with `learning_rate` and `tokens_per_second`, or
-    `perplexity` on the evaluation text; `parameters` of the model then.
-    """
-
-    phase: str
-    step: int
-    tokens: int
-    parameters: int
-    loss: float | None = None
-    learning_rate: float | None = None
-    perplexity: float | None = None
-    tokens_per_second: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,7 +197,7 @@ class _Work:
         self.progress(self.steps_done, max(sum(self.steps), 1), "steps")
 
     def _trained(self, now: LoadedModel, index: int) -> tuple[LoadedModel, bool]:
-        from transact.training import Step, Watchers, train  # the Trainer takes a second to import
+        from transact.training import Watchers, train  # the Trainer takes a second to import
 
         phase, steps = self.phases[index], self.steps[index]
         before, total = sum(self.steps[:index]), sum(self.steps)
@@ -224,10 +205,6 @@ class _Work:
         def progress(done: int, of: int, unit: str) -> None:
             self.steps_done = before + done
             self.progress(before + done, total, "steps")
-
-        def tell(step: Step) -> None:
-            parts = {field.name: getattr(step, field.name) for field in fields(Step) if field.name != "number"}
-            self._add(RecoveryPoint(phase=phase.name, step=step.number, parameters=now.spec.num_parameters, **parts))
 
         done = train(
             now,
@@ -239,9 +216,10 @@ class _Work:
             directory=self.nowhere if self.saved is None else self.saved.training,
             resumable=self.saved is not None,
             keep_best=phase.target is None,
+            start=RecoveryPoint(phase.name, 0, 0, now.spec.num_parameters),
             watchers=Watchers(
                 progress,
-                tell,
+                self._add,
                 None if self.evaluation is None else lambda: self._perplexity(now),
                 self.stop,
             ),
@@ -283,7 +261,6 @@ class _Work:
                 last_steps[phase.name] = self.steps[index]
             elif phase.target is None or finished == 2 * index + 1:
                 last_steps[phase.name] = reached  # the checkpoints are of the phase under way
-        points = (RecoveryPoint(**point) for point in self.saved.points())
-        self.points = [point for point in points if point.step <= last_steps.get(point.phase, -1)]
+        self.points = [point for point in self.saved.points() if point.step <= last_steps.get(point.phase, -1)]
         self.saved.rewrite_points(self.points)
 

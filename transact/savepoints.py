@@ -14,6 +14,7 @@ import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -27,6 +28,25 @@ _IDENTITY, _POINTS, _STAGE, _TRAINING = "recovery.json", "points.jsonl", "stage-
 _CHECKPOINT_STATE = "trainer_state.json"
 """The file that a checkpoint of the Trainer is complete with."""
 _WEIGHTS, _CUTS = "weights.safetensors", "cuts.json"
+
+
+@dataclass(frozen=True)
+class RecoveryPoint:
+    """One figure on the way.
+
+    `phase`: "dense", "shot i of K" or "recovery"; `step` and `tokens` within the phase, 0 before its training;
+    `loss` (nats per prediction, a mean since the last such point) with `learning_rate` and `tokens_per_second`, or
+    `perplexity` on the evaluation text; `parameters` of the model then.
+    """
+
+    phase: str
+    step: int
+    tokens: int
+    parameters: int
+    loss: float | None = None
+    learning_rate: float | None = None
+    perplexity: float | None = None
+    tokens_per_second: float | None = None
 
 
 @dataclass(frozen=True)
@@ -82,12 +102,8 @@ class Savepoints:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         try:
-            state, seen = {}, set()
-            for name, tensor in loaded.model.state_dict().items():
-                if tensor.data_ptr() not in seen:  # a tied tensor once
-                    seen.add(tensor.data_ptr())
-                    state[name] = tensor.contiguous()
-            save_file(state, partial / _WEIGHTS)
+            state = each_once(loaded.model.state_dict())
+            save_file({name: tensor.contiguous() for name, tensor in state.items()}, partial / _WEIGHTS)
             cuts = [{**vars(cut), "plan": cut.plan.to_json()} for cut in loaded.cuts]
             _write(partial / _CUTS, json.dumps(cuts))
             os.replace(partial, self.directory / f"{_STAGE}{stage}")
@@ -120,8 +136,8 @@ class Savepoints:
         folders = self.directory.glob(f"{_STAGE}*")
         return [(int(folder.name.removeprefix(_STAGE)), folder) for folder in folders]
 
-    def add_point(self, point: object) -> None:
-        """Append a figure (a dataclass)."""
+    def add_point(self, point: RecoveryPoint) -> None:
+        """Append a figure."""
         if is_main():
             try:
                 with (self.directory / _POINTS).open("a", encoding="utf-8") as file:
@@ -129,7 +145,7 @@ class Savepoints:
             except OSError as error:
                 raise _refused(self.directory, error) from error
 
-    def points(self) -> list[dict]:
+    def points(self) -> list[RecoveryPoint]:
         """All figures; a line that was cut off is left out."""
         try:
             lines = (self.directory / _POINTS).read_text(encoding="utf-8").splitlines()
@@ -138,18 +154,29 @@ class Savepoints:
         found = []
         for line in lines:
             try:
-                found.append(json.loads(line))
+                found.append(RecoveryPoint(**json.loads(line)))
             except ValueError:
                 continue
         return found
 
-    def rewrite_points(self, points: list[object]) -> None:
+    def rewrite_points(self, points: list[RecoveryPoint]) -> None:
         """Only these figures; those that an interruption left beyond the last checkpoint are forgotten."""
         if is_main():
             try:
                 _write(self.directory / _POINTS, "".join(json.dumps(asdict(point)) + "\n" for point in points))
             except OSError as error:
                 raise _refused(self.directory, error) from error
+
+
+def each_once(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The state without a tied tensor's other names: safetensors files know no ties."""
+    once, seen = {}, set()
+    for name, tensor in state.items():
+        place = (tensor.data_ptr(), tensor.shape)
+        if not tensor.numel() or place not in seen:
+            once[name] = tensor
+        seen.add(place)
+    return once
 
 
 def last_checkpoint(directory: Path) -> str | None:

@@ -163,11 +163,12 @@ def recovery_cost(
     is distilled from. Weights, gradients and AdamW's two moments are float32. Raises `InvalidTarget`."""
     flops, tokens, now = 0.0, 0, spec
     teacher = spec.flops_per_token(context=seq_len) if settings.loss == "distillation" else 0
-    for phase in phases(spec, target, settings):
+    schedule = phases(spec, target, settings)
+    for phase in schedule:
         now = now if phase.target is None else spec.with_layers(phase.target.per_layer(spec))
         flops += phase.tokens * (3 * now.flops_per_token(context=seq_len) + teacher)
         tokens += phase.tokens
-    first = spec.with_layers(phases(spec, target, settings)[0].target.per_layer(spec))
+    first = spec.with_layers(schedule[0].target.per_layer(spec))
     trained = _STATE_BYTES * first.num_parameters if tokens else 4 * first.num_parameters
     micro = settings.micro_batch_size or settings.batch_size
     return RecoveryCost(flops, trained + micro * seq_len * backward_bytes(first, 4), tokens)

@@ -8,7 +8,7 @@ errors that say which checkpoint is the last good one.
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from transact.errors import InvalidOption, TrainingFailed
 from transact.loading import LoadedModel
 from transact.processes import rank_and_count
 from transact.progress import Progress
-from transact.savepoints import last_checkpoint
+from transact.savepoints import RecoveryPoint, each_once, last_checkpoint
 from transact.schedule import RecoverySettings
 from transact.training_errors import told_plainly
 from transact.training_text import IGNORED, TrainingText, collate, dataset_of, step_tokens
@@ -30,23 +30,11 @@ _KEPT_CHECKPOINTS = 2
 
 
 @dataclass(frozen=True)
-class Step:
-    """After a step: the mean loss since the last report, the rate, or the perplexity where that was measured."""
-
-    number: int
-    tokens: int
-    loss: float | None = None
-    learning_rate: float | None = None
-    perplexity: float | None = None
-    tokens_per_second: float | None = None
-
-
-@dataclass(frozen=True)
 class Watchers:
     """Who looks on. `measure` gives the perplexity of the model as it is; `stop` says whether to end early."""
 
     progress: Progress
-    report: Callable[[Step], None]
+    report: Callable[[RecoveryPoint], None]
     measure: Callable[[], float] | None
     stop: Callable[[], bool]
 
@@ -62,12 +50,13 @@ def train(
     directory: Path,
     resumable: bool,
     keep_best: bool,
+    start: RecoveryPoint,
     watchers: Watchers,
 ) -> int:
     """Train `loaded` in place for so many steps, or until `watchers.stop` says so; returns the steps done.
 
     `directory` takes the Trainer's checkpoints where it is `resumable`, and one found there is gone on from.
-    `keep_best`: the weights of the lowest measured perplexity are those that stay.
+    `keep_best`: the weights of the lowest measured perplexity are those that stay. Figures are `start`, filled in.
 
     Raises `TrainingFailed` for a loss that is NaN or infinite and for a lost process, `SaveRefused` for a disk that
     refuses, and whatever the progress raises.
@@ -75,7 +64,8 @@ def train(
     model = loaded.model.requires_grad_(True)
     adapted = _with_adapters(model, loaded, settings)
     student = _Student(adapted, dense.model if settings.loss == "distillation" else None, settings.temperature)
-    watch = _Watch(student, settings, steps, watchers, keep_best, partial(step_tokens, text=text, settings=settings))
+    tokens = partial(step_tokens, text=text, settings=settings)
+    watch = _Watch(student, settings, steps, watchers, keep_best, start, tokens)
     trainer = Trainer(
         model=student,
         args=_arguments(settings, text, steps, learning_rate, directory, resumable, on_cpu=loaded.device.type == "cpu"),
@@ -198,13 +188,7 @@ class _Student(torch.nn.Module):
 
     def state_dict(self, *arguments, **options) -> dict[str, torch.Tensor]:
         """Every tensor once: the files that it is saved in know no ties."""
-        state, seen = super().state_dict(*arguments, **options), set()
-        for name, tensor in list(state.items()):
-            place = (tensor.data_ptr(), tensor.shape)
-            if tensor.numel() and place in seen:
-                del state[name]
-            seen.add(place)
-        return state
+        return each_once(super().state_dict(*arguments, **options))
 
 
 class _Watch(TrainerCallback):
@@ -217,6 +201,7 @@ class _Watch(TrainerCallback):
         steps: int,
         watchers: Watchers,
         keep_best: bool,
+        start: RecoveryPoint,
         tokens: Callable[[int], int],
     ):
         self.student = student
@@ -224,6 +209,7 @@ class _Watch(TrainerCallback):
         self.steps = steps
         self.watchers = watchers
         self.keep_best = keep_best
+        self.start = start
         self.tokens = tokens
         self.stopped = False
         self.best: tuple[float, dict[str, torch.Tensor]] | None = None
@@ -255,15 +241,15 @@ class _Watch(TrainerCallback):
             )
         began, first = self.began
         step = state.global_step
-        self.watchers.report(
-            Step(
-                step,
-                self.tokens(step),
-                loss=logs["loss"],
-                learning_rate=logs["learning_rate"],
-                tokens_per_second=self.tokens(step - first) / max(time.perf_counter() - began, 1e-9),
-            )
+        self._report(
+            step,
+            loss=logs["loss"],
+            learning_rate=logs["learning_rate"],
+            tokens_per_second=self.tokens(step - first) / max(time.perf_counter() - began, 1e-9),
         )
+
+    def _report(self, step: int, **figures: float) -> None:
+        self.watchers.report(replace(self.start, step=step, tokens=self.tokens(step), **figures))
 
     def take_best(self) -> None:
         """Bring back the weights of the lowest perplexity, where the last ones are not those."""
@@ -273,6 +259,6 @@ class _Watch(TrainerCallback):
     def _measure(self, step: int) -> None:
         self.student.eval()
         perplexity = self.last_perplexity = self.watchers.measure()
-        self.watchers.report(Step(step, self.tokens(step), perplexity=perplexity))
+        self._report(step, perplexity=perplexity)
         if self.keep_best and (self.best is None or perplexity < self.best[0]):
             self.best = (perplexity, {name: value.cpu().clone() for name, value in self.student.state_dict().items()})

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import transact as ta
 from transact.search import METRIC as SEARCH
-from ui import texts, workbench
+from ui import workbench
 from ui.errors import WrongInput
 from ui.jobs import Watch
 from ui.registry import Registry
@@ -97,7 +97,7 @@ def recover(
     """Cut and train as chosen; a stop keeps the best so far. Figures come through `watch.finds` as they are made."""
     scored = session.need_scored()
     loaded = registry.dense(session.key, watch)
-    evaluation = _few(texts.evaluation_set(text, loaded, seq_len=_length(loaded)))
+    evaluation = _few(workbench.evaluation_set(text, loaded))
     one_shot = None
     if chosen.settings.shots > 1:
         watch.says("All cut at once, for comparison")
@@ -114,7 +114,13 @@ def recover(
     own = None
     if chosen.own_samples:
         watch.says("The dense model writes what to train on")
-        own = own_text(loaded, chosen, scored.sampling.seq_len, watch)
+        own = ta.CalibrationSet.from_model(
+            loaded,
+            num_samples=chosen.own_samples,
+            seq_len=scored.sampling.seq_len,
+            seed=scored.sampling.seed,
+            progress=watch,
+        )
     watch.says("Cutting")
     watch.keep_on_stop()
     folder = registry.training_folder(session.id)
@@ -146,24 +152,12 @@ def recover(
     return result
 
 
-def own_text(
-    loaded: ta.LoadedModel, chosen: Training, seq_len: int, progress: ta.Progress = ta.NO_PROGRESS
-) -> ta.CalibrationSet:
-    return ta.CalibrationSet.from_model(
-        loaded, num_samples=chosen.own_samples, seq_len=seq_len, seed=chosen.settings.seed, progress=progress
-    )
-
-
 def _title(point: ta.RecoveryPoint) -> str:
     return {"dense": "Cutting", "recovery": "Training after the last shot"}.get(point.phase, point.phase.capitalize())
 
 
 def _few(tokens: ta.EvaluationSet) -> ta.EvaluationSet:
     return ta.EvaluationSet.from_sequences(list(tokens.rows())[:SEQUENCES], name=tokens.name)
-
-
-def _length(loaded: ta.LoadedModel) -> int:
-    return min(workbench.EVALUATION_TOKENS, loaded.context_length)
 
 
 def _own_samples(session: Session, tokens: int) -> int:

@@ -231,13 +231,19 @@ def _at(session: Session, moment: Moment, timeline: Timeline) -> Session:
     return planned(replace(session, scored=moment.scored, choice=moment.choice, timeline=timeline))
 
 
+def evaluation_set(text: TextSource, loaded: ta.LoadedModel, *, num_samples: int | None = None) -> ta.EvaluationSet:
+    """The text in sequences as they are measured everywhere here."""
+    seq_len = min(EVALUATION_TOKENS, loaded.context_length)
+    return texts.evaluation_set(text, loaded, seq_len=seq_len, num_samples=num_samples)
+
+
 def what_if(
     registry: Registry, session: Session, text: TextSource, watch: Watch, *, prompt: str = "", with_probes: bool = False
 ) -> WhatIf:
     """Measure and write with the plan's units masked; nothing is cut, and the mask is always taken off."""
     plan = session.need_plan()
     loaded = registry.dense(session.key, watch)
-    evaluation = texts.evaluation_set(text, loaded, seq_len=min(EVALUATION_TOKENS, loaded.context_length))
+    evaluation = evaluation_set(text, loaded)
     watch.says("Perplexity of the dense model")
     dense = ta.perplexity(loaded, evaluation, progress=watch)
     dense_writes = ta.generate(loaded, prompt, progress=watch) if prompt.strip() else None
@@ -334,7 +340,7 @@ def measure(
     """The result with its report: against the dense model, on `text`; probes where the model is ours."""
     loaded = registry.dense(result.scored.key, watch)
     pruned = pruned_model(registry, owner, result, watch)
-    evaluation = texts.evaluation_set(text, loaded, seq_len=min(EVALUATION_TOKENS, loaded.context_length))
+    evaluation = evaluation_set(text, loaded)
     watch.says(f"Measuring on {text.name}")
     report = ta.evaluate(pruned, evaluation, reference=loaded, prompt=prompt, progress=watch)
     watch.says("The floor: a random plan of the same sizes")
@@ -393,9 +399,7 @@ def redundancy(registry: Registry, session: Session, text: TextSource, watch: Wa
     """Perplexity behind masks over a grid of both sparsities; every point is shown as it comes."""
     scored, metric = session.need_scored(), session.choice.metric
     loaded = registry.dense(session.key, watch)
-    evaluation = texts.evaluation_set(
-        text, loaded, seq_len=min(EVALUATION_TOKENS, loaded.context_length), num_samples=MAP_SEQUENCES
-    )
+    evaluation = evaluation_set(text, loaded, num_samples=MAP_SEQUENCES)
     grid = ta.sparsity_grid(session.spec, mlp=MAP_MLP_SPARSITIES)
     found = Redundancy(scored, metric, text, len(grid))
     watch.says("Mapping the redundancy")

@@ -7,7 +7,7 @@ from transact.checkpoint import SaveReport
 from transact.evaluation import EvalReport
 from transact.importance import ImportanceScores
 from transact.plan import PruningPlan
-from transact.recovery import RecoveryPoint
+from transact.savepoints import RecoveryPoint
 from transact.spec import ModelSpec
 
 _COSTS = (
