@@ -32,6 +32,13 @@ _LLAMA3_ROPE = {
         "original_max_position_embeddings": 16,
     }
 }
+_GEMMA = {
+    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    "sliding_window": 6,
+    "query_pre_attn_scalar": 5,
+    "pad_token_id": 0,
+}
+_OPT = {"ffn_dim": 40, "word_embed_proj_dim": 32, "dropout": 0.0, "pad_token_id": 0}
 
 TINY: dict[str, tuple[str, dict]] = {
     "llama": ("llama", {}),
@@ -46,6 +53,26 @@ TINY: dict[str, tuple[str, dict]] = {
     "qwen2-multi-head-tied": ("qwen2", _MULTI_HEAD | {"tie_word_embeddings": True}),
     "granite": ("granite", {"logits_scaling": 2.0, "attention_multiplier": 0.3}),
     "granite-biased": ("granite", _BIASED),
+    "qwen3": ("qwen3", {}),
+    "qwen3-biased-tied": ("qwen3", {"attention_bias": True, "tie_word_embeddings": True}),
+    "gemma2": ("gemma2", _GEMMA | {"attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0}),
+    "gemma3": ("gemma3_text", _GEMMA | _MULTI_HEAD | {"attention_bias": True}),
+    "olmo2": ("olmo2", {}),
+    "olmo2-multi-head-biased": ("olmo2", _MULTI_HEAD | {"attention_bias": True}),
+    "phi3": ("phi3", {"pad_token_id": 0, "sliding_window": 6}),
+    "phi3-partial-rope": ("phi3", {"pad_token_id": 0, "partial_rotary_factor": 0.5} | _MULTI_HEAD),
+    "smollm3": ("smollm3", {"no_rope_layers": [1, 0, 1], "pad_token_id": 0}),
+    "smollm3-biased": ("smollm3", _BIASED | {"no_rope_layers": [0, 1, 1], "pad_token_id": 0}),
+    "stablelm": ("stablelm", {"use_qkv_bias": True}),
+    "stablelm-parallel": ("stablelm", {"use_parallel_residual": True, "qk_layernorm": True} | _MULTI_HEAD),
+    "starcoder2": ("starcoder2", {"sliding_window": 6}),
+    "starcoder2-unbiased": ("starcoder2", {"use_bias": False}),
+    "gpt-neox": ("gpt_neox", {}),
+    "gpt-neox-serial": ("gpt_neox", {"use_parallel_residual": False, "attention_bias": False, "rotary_pct": 0.5}),
+    "gpt2": ("gpt2", {"n_inner": 40}),
+    "gpt2-default-width": ("gpt2", {"scale_attn_by_inverse_layer_idx": True, "tie_word_embeddings": False}),
+    "opt": ("opt", _OPT),
+    "opt-unbiased": ("opt", _OPT | {"enable_bias": False, "tie_word_embeddings": False}),
 }
 
 
@@ -53,14 +80,15 @@ def build(name: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> Loade
     """A model of the table; biases are drawn too, as zero biases would hide mistakes."""
     model_type, changes = TINY[name]
     torch.manual_seed(seed)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **(_SIZES | changes)))
+    # made in its dtype, as a checkpoint would be loaded: constants such as Gemma's embedding scale follow it
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **(_SIZES | changes)), dtype=dtype)
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
             if parameter_name.endswith("bias"):
                 parameter.normal_(std=0.5)
             elif "norm" not in parameter_name:
                 parameter.mul_(8)  # far from the near-zero initialisation, so that every unit matters
-    return LoadedModel.from_model(model.to(dtype), source=name)
+    return LoadedModel.from_model(model, source=name)
 
 
 def token_ids(loaded: LoadedModel, samples: int = 2, seq: int = 12) -> torch.Tensor:

@@ -2,8 +2,8 @@
 
 A uniform result keeps its class where that class takes the head count. `LlamaConfig` refuses counts that do
 not divide the hidden size; Mistral (without biases) and Granite (with them) compute the same function from
-tensors of the same names and take any count. A result with layers of different sizes is padded with zeros to
-its widest layer, which changes nothing but the saving.
+tensors of the same names and take any count. Everything else is padded with zeros, which changes nothing but the
+saving: layers of different sizes to the widest, and heads to the next number that the configuration can name.
 """
 
 import os
@@ -20,6 +20,7 @@ from transact.errors import SaveRefused, choice
 from transact.families import FAMILIES
 from transact.loading import DTYPES, LoadedModel
 from transact.model_card import write_card
+from transact.padding import padded_tensors
 from transact.plan import composed
 from transact.quiet import no_progress_bars
 from transact.spec import ModelSpec
@@ -56,17 +57,12 @@ def save(loaded: LoadedModel, directory: str | Path, *, dtype: str | None = None
     """
     directory = _empty_destination(directory)
     target = DTYPES[choice(dtype, DTYPES, "dtype")] if dtype else loaded.dtype
-    written = loaded.spec.widest
+    written = loaded.spec.stored
     config, notes = _stock_config(loaded, written)
     lost = written.num_parameters - loaded.spec.num_parameters
     lost_kv = written.kv_bytes_per_token() - loaded.spec.kv_bytes_per_token()
     if lost:
-        notes.append(
-            f"Its layers have different sizes, which a stock configuration cannot express: zeros pad them to the "
-            f"widest, {written.num_parameters:,} parameters instead of {loaded.spec.num_parameters:,} and "
-            f"{written.kv_bytes_per_token():,} KV-cache bytes per token (16-bit) instead of "
-            f"{loaded.spec.kv_bytes_per_token():,}. The outputs are the same."
-        )
+        notes.append(_padding_note(loaded.spec, written))
     model = _stock_model(loaded, config, written, target)
     report = SaveReport(
         directory=str(directory),
@@ -121,28 +117,50 @@ def _write_files(folder: Path, model: PreTrainedModel, loaded: LoadedModel, repo
     write_card(folder / "README.md", loaded, report)
 
 
+def _padding_note(spec: ModelSpec, written: ModelSpec) -> str:
+    heads = written.layers[0].num_attention_heads
+    if not spec.is_uniform:
+        why = "Its layers have different sizes, and a stock configuration has one: zeros pad them to the widest"
+        why += f" and to {heads} heads" if written != spec.widest else ""
+    else:
+        why = (
+            f"{spec.layout.label}'s configuration cannot name {spec.layers[0].num_attention_heads} heads of "
+            f"{spec.head_dim}: zeros pad them to {heads}"
+        )
+    return (
+        f"{why}, {written.num_parameters:,} parameters instead of {spec.num_parameters:,} and "
+        f"{written.kv_bytes_per_token():,} KV-cache bytes per token (16-bit) instead of "
+        f"{spec.kv_bytes_per_token():,}. The outputs are the same."
+    )
+
+
 def _stock_config(loaded: LoadedModel, spec: ModelSpec) -> tuple[PreTrainedConfig, list[str]]:
     """A configuration that stock classes accept for `spec`, and what had to be done for it."""
-    family, heads = spec.layout, spec.layers[0].num_attention_heads
-    values = loaded.model.config.to_dict()
+    family, shape = spec.layout, spec.layers[0]
+    old = loaded.model.config
+    values = old.to_dict()
     for name in ("model_type", "architectures", "transformers_version"):
         values.pop(name, None)
-    values |= {
-        "num_attention_heads": heads,
-        "num_key_value_heads": spec.layers[0].num_key_value_heads,
-        "intermediate_size": spec.layers[0].intermediate_size,
+    sizes = {
+        "num_attention_heads": shape.num_attention_heads,
+        "num_key_value_heads": shape.num_key_value_heads,
+        family.channels: shape.intermediate_size,
         "head_dim": spec.head_dim,
     }
-    if not family.heads_divide_hidden or spec.hidden_size % heads == 0:
+    if family.head_counts == "fixed":  # pruning in memory wrote it down; these classes compute it
+        values.pop("head_dim", None)
+        del sizes["head_dim"]
+    values |= {type(old).attribute_map.get(name, name): size for name, size in sizes.items()}
+    equivalent = spec.compact_family or family.model_type
+    if equivalent == family.model_type:
         return AutoConfig.for_model(family.model_type, **values), []
-    equivalent = family.compact_with_bias if spec.has_bias else family.compact_without_bias
     if equivalent == "granite":
         values |= _GRANITE_AS_LLAMA | {"attention_multiplier": spec.head_dim**-0.5}
     if equivalent == "mistral":
         values |= {"sliding_window": None}
     note = (
-        f"{heads} heads do not divide the hidden size {spec.hidden_size}, which {family.label}'s configuration "
-        f"refuses; it is written as {FAMILIES[equivalent].label}, the same computation."
+        f"{shape.num_attention_heads} heads do not divide the hidden size {spec.hidden_size}, which {family.label}'s "
+        f"configuration refuses; it is written as {FAMILIES[equivalent].label}, the same computation."
     )
     return AutoConfig.for_model(equivalent, **values), [note]
 
@@ -151,21 +169,9 @@ def _stock_model(loaded: LoadedModel, config: PreTrainedConfig, spec: ModelSpec,
     """The stock class of `config`, holding the weights of `loaded`, zero-padded to the sizes of `spec`."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    shapes = dict(spec.tensor_shapes())
-    state = {}
-    for name, tensor in loaded.model.state_dict().items():
-        tensor = tensor.detach().to(dtype)
-        state[name] = _padded(tensor, shapes[name]) if name in shapes else tensor
+    state = {name: tensor.detach().to(dtype) for name, tensor in loaded.model.state_dict().items()}
+    state |= padded_tensors(loaded, spec, dtype)
     model.load_state_dict(state, assign=True)
     model.tie_weights()
     model.config.dtype = dtype
     return model
-
-
-def _padded(tensor: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """`tensor` in the first corner of zeros of that shape."""
-    if tuple(tensor.shape) == shape:
-        return tensor
-    whole = tensor.new_zeros(shape)
-    whole[tuple(slice(size) for size in tensor.shape)] = tensor
-    return whole

@@ -24,6 +24,7 @@ from transact.errors import InvalidOption, InvalidPlan
 from transact.families import Family
 from transact.layerwise import GramWalk
 from transact.loading import DTYPES, LoadedModel
+from transact.matrices import matrix
 from transact.plan import PruningPlan
 from transact.progress import NO_PROGRESS, Progress
 from transact.slicing import Reading, Site
@@ -50,7 +51,7 @@ def refit_for(
     were observed with `gram="by_layer"`.
     """
     if compensation == "none":
-        return lambda site, layer, old, kept: Reading(old.weight[:, kept], old.bias)
+        return lambda site, layer, old, kept: Reading(matrix(old)[:, kept], old.bias)
     by_layer = statistics is not None and statistics.gram_by_layer and statistics.tokens is not None
     lacks_grams = statistics is None or (statistics.mlp[0].gram is None and not by_layer)
     if statistics is None or (compensation == "least_squares" and lacks_grams):
@@ -72,19 +73,21 @@ def refit_for(
         gram_of = GramWalk(loaded, statistics.tokens, progress).gram
 
     def least_squares_refit(site: Site, layer: int, old: torch.nn.Linear, kept: torch.Tensor) -> Reading:
-        new = least_squares(old.weight, gram_of(site, layer), kept)
-        return Reading(new.to(rounding).to(old.weight.dtype), old.bias)
+        weight = matrix(old)
+        new = least_squares(weight, gram_of(site, layer), kept)
+        return Reading(new.to(rounding).to(weight.dtype), old.bias)
 
     def bias_refit(site: Site, layer: int, old: torch.nn.Linear, kept: torch.Tensor) -> Reading:
-        weight = old.weight[:, kept]
+        whole = matrix(old)
+        weight = whole[:, kept]
         means = getattr(statistics, site)[layer].sums / statistics.num_tokens
-        removed = torch.ones(len(means), dtype=torch.bool, device=old.weight.device)
+        removed = torch.ones(len(means), dtype=torch.bool, device=whole.device)
         removed[kept] = False
         if not removed.any():
             return Reading(weight, old.bias)
-        added = old.weight[:, removed].double() @ means.to(old.weight.device)[removed]
+        added = whole[:, removed].double() @ means.to(whole.device)[removed]
         bias = added if old.bias is None else old.bias.double() + added
-        return Reading(weight, bias.to(rounding).to(old.weight.dtype))
+        return Reading(weight, bias.to(rounding).to(whole.dtype))
 
     return bias_refit if compensation == "bias" else least_squares_refit
 

@@ -26,6 +26,7 @@ from transact.calibration import CalibrationSet
 from transact.errors import NonFiniteActivations
 from transact.gradients import Key, drawn_loss, log_probabilities, output_gradients, predictions
 from transact.loading import DTYPES, LoadedModel
+from transact.matrices import matrix
 from transact.progress import Progress, part
 from transact.slicing import reading_role
 
@@ -83,7 +84,7 @@ class _Network:
     def step(self, loss: float, progress: Progress) -> tuple[float, bool]:
         """The held-out loss after the step, and whether it was lowered."""
         direction = self._direction(progress)
-        start = {key: module.weight.detach().clone() for key, module in self.modules.items()}
+        start = {key: matrix(module).detach().clone() for key, module in self.modules.items()}
 
         def placed(length: float) -> float:
             self._place(start, direction, length / len(self.modules))
@@ -120,7 +121,7 @@ class _Network:
         with torch.no_grad():
             for key, module in self.modules.items():
                 new = start[key] if length == 0 else start[key].double().add(direction[key], alpha=length)
-                module.weight.copy_(new.to(start[key].dtype).to(rounding).to(start[key].dtype))
+                matrix(module).copy_(new.to(start[key].dtype).to(rounding).to(start[key].dtype))
 
 
 class _Sums:
@@ -133,9 +134,9 @@ class _Sums:
         self.generator = torch.Generator(device).manual_seed(0)
         self.tokens = 0
         zeros = {"dtype": torch.float64, "device": device}
-        self.products = {key: torch.zeros(module.weight.shape, **zeros) for key, module in modules.items()}
+        self.products = {key: torch.zeros(matrix(module).shape, **zeros) for key, module in modules.items()}
         self.curvature = {
-            key: torch.zeros((len(module.weight),) * 2, **zeros) for key, module in modules.items() if with_curvature
+            key: torch.zeros((len(matrix(module)),) * 2, **zeros) for key, module in modules.items() if with_curvature
         }
 
     def losses(self, own: torch.Tensor, ids: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -1,13 +1,14 @@
 """What is known of each model family, as data.
 
-A family says where the projections of a layer live, by *role*, and which of them carry a bias; nothing
-else in the package knows a module's name. Adding a family is one entry here and one line in the table of
-`tests/tiny_models.py`.
+A family says where the projections of a layer live, by *role*, how they are packed, which of them carry a bias and
+which norms stand around them; nothing else in the package knows a module's name. Adding a family is one entry here and
+one line in the table of `tests/tiny_models.py`.
 
 Sources: the modeling and configuration files of `transformers` 5.23 for each model type.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from transact.errors import ModelUnsupported
 
@@ -16,15 +17,41 @@ ConfigFlag = bool | str
 
 
 @dataclass(frozen=True)
+class Requirement:
+    """A configuration key that has to have this value, and why."""
+
+    key: str
+    value: object
+    reason: str
+
+
+@dataclass(frozen=True)
 class Family:
     """Where things are in one `model_type`.
 
-    `query` ... `down` are paths relative to a decoder layer, `layers` is relative to the causal-LM model.
+    `query` ... `down` are paths relative to a decoder layer, `layers` is relative to the causal-LM model. Roles that
+    share a path are packed in one module: one after the other, or with `packed_by_head` head by head. `gate` is None
+    where the MLP has none. `transposed`: the projections are `Conv1D`, whose weight is [in, out].
+
     `qkv_bias`, `output_bias`, `mlp_bias`: whether these projections have a bias.
-    `heads_divide_hidden`: the configuration class refuses head counts that do not divide `hidden_size`.
-    `compact_without_bias`, `compact_with_bias`: the model type that computes the same function from the
-    same tensor names and takes any head count; None where there is none.
+
+    `head_counts`: which numbers of heads the stock configuration can name beside an unchanged head size: any, those
+    that divide `hidden_size`, or, with "fixed", only hidden_size / head_dim. `compact_without_bias`,
+    `compact_with_bias`: the model type that computes the same function from tensors of the same names and takes any
+    number; None where there is none. `grouped_queries`: whether key/value heads may be fewer than heads.
+    `attention_sizes`: attributes of the attention module that hold its number of
+    "heads" or "groups", or its "width" (heads · head_dim). `attention_reads_config`: it asks its configuration for
+    the number of heads whenever it runs.
+
+    `layer_norms`: norms of `hidden_size` weights in a layer (and one after the last), with a bias where `norm_bias`;
+    with `parallel` residuals (attention and MLP read the same stream) there are `parallel_norms`.
+    `query_norm`, `key_norm`: norms of queries and keys, where `has_head_norms`; `head_norms` says over what: one norm
+    "shared" by all heads, one over all heads "joint"ly, or "each" head its own. `post_attention`, `post_mlp`: norms of
+    what a module adds to the residual stream.
+
     `residual_multiplier`: the configuration key of what a module's output is scaled with; None where nothing is.
+    `channels`: the configuration key of the number of MLP channels, 4 · hidden_size where it holds None.
+    `position_rows`: rows of learned position embeddings beyond `max_position_embeddings`; None where none are learned.
     """
 
     model_type: str
@@ -32,20 +59,53 @@ class Family:
     qkv_bias: ConfigFlag = False
     output_bias: ConfigFlag = False
     mlp_bias: ConfigFlag = False
-    heads_divide_hidden: bool = False
+    head_counts: Literal["any", "divisors", "fixed"] = "any"
     compact_without_bias: str | None = None
     compact_with_bias: str | None = None
+    grouped_queries: bool = True
+    attention_sizes: tuple[tuple[str, Literal["heads", "groups", "width"]], ...] = ()
+    attention_reads_config: bool = False
+    layer_norms: int = 2
+    norm_bias: bool = False
+    parallel: ConfigFlag = False
+    parallel_norms: int = 2
+    query_norm: str | None = None
+    key_norm: str | None = None
+    head_norms: Literal["shared", "joint", "each"] = "shared"
+    has_head_norms: ConfigFlag = True
+    post_attention: str | None = None
+    post_mlp: str | None = None
     residual_multiplier: str | None = None
+    channels: str = "intermediate_size"
+    position_rows: int | None = None
+    requires: tuple[Requirement, ...] = ()
+    transposed: bool = False
+    packed_by_head: bool = False
     layers: str = "model.layers"
     embeddings: str = "model.embed_tokens"
     query: str = "self_attn.q_proj"
     key: str = "self_attn.k_proj"
     value: str = "self_attn.v_proj"
     output: str = "self_attn.o_proj"
-    gate: str = "mlp.gate_proj"
+    gate: str | None = "mlp.gate_proj"
     up: str = "mlp.up_proj"
     down: str = "mlp.down_proj"
 
+    @property
+    def attention(self) -> str:
+        """The attention module."""
+        return self.output.rpartition(".")[0]
+
+    @property
+    def projections(self) -> tuple[str, ...]:
+        """Every module that pruning makes smaller, once."""
+        roles = (self.query, self.key, self.value, self.output, self.gate, self.up, self.down)
+        return tuple(dict.fromkeys(role for role in roles if role is not None))
+
+
+_ATTENTION_BIAS = {"qkv_bias": "attention_bias", "output_bias": "attention_bias"}
+_HEAD_NORMS = {"query_norm": "self_attn.q_norm", "key_norm": "self_attn.k_norm"}
+_POST_NORMS = {"post_attention": "post_attention_layernorm", "post_mlp": "post_feedforward_layernorm"}
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family
@@ -53,22 +113,137 @@ FAMILIES: dict[str, Family] = {
         Family(
             "llama",
             "Llama",
-            qkv_bias="attention_bias",
-            output_bias="attention_bias",
+            **_ATTENTION_BIAS,
             mlp_bias="mlp_bias",
-            heads_divide_hidden=True,
+            head_counts="divisors",
             compact_without_bias="mistral",
             compact_with_bias="granite",
         ),
         Family("mistral", "Mistral"),
         Family("qwen2", "Qwen2", qkv_bias=True),
+        Family("qwen3", "Qwen3", **_ATTENTION_BIAS, **_HEAD_NORMS),
+        Family("gemma2", "Gemma 2", **_ATTENTION_BIAS, **_POST_NORMS, head_counts="divisors", layer_norms=4),
+        Family(
+            "gemma3_text",
+            "Gemma 3",
+            **_ATTENTION_BIAS,
+            **_POST_NORMS,
+            **_HEAD_NORMS,
+            head_counts="divisors",
+            layer_norms=4,
+        ),
+        Family("olmo2", "OLMo 2", **_ATTENTION_BIAS, **_POST_NORMS, **_HEAD_NORMS, head_norms="joint"),
+        Family(
+            "phi3",
+            "Phi-3",
+            attention_sizes=(("num_key_value_heads", "groups"),),
+            attention_reads_config=True,
+            query="self_attn.qkv_proj",
+            key="self_attn.qkv_proj",
+            value="self_attn.qkv_proj",
+            gate="mlp.gate_up_proj",
+            up="mlp.gate_up_proj",
+        ),
         Family(
             "granite",
             "Granite",
-            residual_multiplier="residual_multiplier",
-            qkv_bias="attention_bias",
-            output_bias="attention_bias",
+            **_ATTENTION_BIAS,
             mlp_bias="mlp_bias",
+            residual_multiplier="residual_multiplier",
+        ),
+        Family("smollm3", "SmolLM3", **_ATTENTION_BIAS, mlp_bias="mlp_bias"),
+        Family(
+            "stablelm",
+            "StableLM",
+            qkv_bias="use_qkv_bias",
+            head_counts="fixed",
+            attention_sizes=(("num_heads", "heads"), ("num_key_value_heads", "groups")),
+            norm_bias=True,
+            parallel="use_parallel_residual",
+            parallel_norms=1,
+            query_norm="self_attn.q_layernorm",
+            key_norm="self_attn.k_layernorm",
+            head_norms="each",
+            has_head_norms="qk_layernorm",
+        ),
+        Family(
+            "starcoder2",
+            "Starcoder2",
+            qkv_bias="use_bias",
+            output_bias="use_bias",
+            mlp_bias="use_bias",
+            norm_bias=True,
+            gate=None,
+            up="mlp.c_fc",
+            down="mlp.c_proj",
+        ),
+        Family(
+            "gpt_neox",
+            "GPT-NeoX (Pythia)",
+            **_ATTENTION_BIAS,
+            mlp_bias=True,
+            head_counts="fixed",
+            grouped_queries=False,
+            norm_bias=True,
+            parallel="use_parallel_residual",
+            packed_by_head=True,
+            layers="gpt_neox.layers",
+            embeddings="gpt_neox.embed_in",
+            query="attention.query_key_value",
+            key="attention.query_key_value",
+            value="attention.query_key_value",
+            output="attention.dense",
+            gate=None,
+            up="mlp.dense_h_to_4h",
+            down="mlp.dense_4h_to_h",
+        ),
+        Family(
+            "gpt2",
+            "GPT-2",
+            qkv_bias=True,
+            output_bias=True,
+            mlp_bias=True,
+            head_counts="fixed",
+            grouped_queries=False,
+            attention_sizes=(("num_heads", "heads"), ("split_size", "width")),
+            norm_bias=True,
+            channels="n_inner",
+            position_rows=0,
+            requires=(Requirement("add_cross_attention", False, "its cross-attention reads another model's text"),),
+            transposed=True,
+            layers="transformer.h",
+            embeddings="transformer.wte",
+            query="attn.c_attn",
+            key="attn.c_attn",
+            value="attn.c_attn",
+            output="attn.c_proj",
+            gate=None,
+            up="mlp.c_fc",
+            down="mlp.c_proj",
+        ),
+        Family(
+            "opt",
+            "OPT",
+            qkv_bias="enable_bias",
+            output_bias="enable_bias",
+            mlp_bias="enable_bias",
+            head_counts="fixed",
+            grouped_queries=False,
+            attention_sizes=(("num_heads", "heads"),),
+            norm_bias=True,
+            channels="ffn_dim",
+            position_rows=2,
+            requires=(
+                Requirement("do_layer_norm_before", True, "it norms the residual stream itself (as OPT-350m does)"),
+                Requirement("layer_norm_elementwise_affine", True, "its norms have no weights (as in Galactica)"),
+                Requirement("_remove_final_layer_norm", False, "it lacks the last norm (early OPT checkpoints)"),
+            ),
+            layers="model.decoder.layers",
+            embeddings="model.decoder.embed_tokens",
+            output="self_attn.out_proj",
+            gate=None,
+            up="fc1",
+            down="fc2",
         ),
     )
 }
@@ -106,8 +281,16 @@ def family_of(config: dict) -> Family:
         raise ModelUnsupported(f"{model_type} is an encoder (masked language model), not a decoder. {remedy}")
     if model_type not in FAMILIES:
         raise ModelUnsupported(f"The model type {model_type!r} is not supported. {remedy}")
-    if architectures and not any(name.endswith("ForCausalLM") for name in architectures):
+    if architectures and not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):
         raise ModelUnsupported(
             f"This checkpoint holds {', '.join(architectures)}, which has no language-model head. {remedy}"
         )
-    return FAMILIES[model_type]
+    family = FAMILIES[model_type]
+    for needed in family.requires:
+        given = config.get(needed.key, needed.value)
+        if given != needed.value:
+            raise ModelUnsupported(
+                f"This {family.label} model has {needed.key} = {given!r}: {needed.reason}. {family.label} is supported "
+                f"with {needed.key} = {needed.value!r}."
+            )
+    return family

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from transact.calibration import Batch, TokenSet
-from transact.hooks import on_calls
+from transact.hooks import by_sample, on_calls
 from transact.loading import LoadedModel
 from transact.processes import share
 from transact.progress import Progress
@@ -52,8 +52,11 @@ def output_gradients(
     def watcher(key: Key):
         def watch(activations: torch.Tensor, output: torch.Tensor) -> None:
             if output.requires_grad:  # a copy of the model may carry these hooks along; its passes take no gradient
-                read = activations.detach()
-                output.register_hook(lambda gradient: add(under_way["loss"], key, read, gradient, under_way["real"]))
+                real = under_way["real"]
+                read = by_sample(activations.detach(), real.shape)
+                output.register_hook(
+                    lambda gradient: add(under_way["loss"], key, read, by_sample(gradient, real.shape), real)
+                )
                 # the forward pass is about a third of the work
                 progress(done + under_way["tokens"] * key[0] // (3 * len(loaded.decoder_layers)), total, "tokens")
 

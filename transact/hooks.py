@@ -5,7 +5,7 @@ pass: every hook acts only in the thread that opened the block.
 """
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -14,6 +14,11 @@ InputFunction = Callable[[torch.Tensor], torch.Tensor | None]
 """Takes a module's input; returns what to use instead, or None to leave it."""
 CallFunction = Callable[[torch.Tensor, torch.Tensor], None]
 """Takes a module's input and its output."""
+
+
+def by_sample(activations: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """[sample, seq, channel], also where a layer has laid its tokens end to end (as OPT's MLP does)."""
+    return activations.reshape(*shape, -1)
 
 
 @contextmanager

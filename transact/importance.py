@@ -22,6 +22,7 @@ import torch
 
 from transact.errors import InvalidOption, InvalidPlan, choice
 from transact.loading import LoadedModel
+from transact.matrices import matrix
 from transact.spec import ModelSpec
 from transact.statistics import ActivationStatistics, Moments
 
@@ -195,7 +196,7 @@ def score(
     layout = loaded.layout
 
     def channel_scores(layer: torch.nn.Module, role: str, moments: Moments) -> torch.Tensor:
-        weight = layer.get_submodule(role).weight.detach()
+        weight = matrix(layer.get_submodule(role)).detach()
         return chosen.channel_scores(Site(weight, moments, statistics.num_tokens), generator)
 
     attention, mlp = [], []

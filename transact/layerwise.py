@@ -12,6 +12,7 @@ from transact.calibration import CalibrationSet
 from transact.errors import NonFiniteActivations, NotEnoughMemory
 from transact.hooks import on_inputs
 from transact.loading import LoadedModel, free_bytes
+from transact.matrices import matrix
 from transact.progress import NO_PROGRESS, Progress
 from transact.slicing import reading_role
 from transact.spec import SITES, ModelSpec
@@ -71,7 +72,7 @@ class GramWalk:
         grams, functions = {}, []
         for site in SITES:
             projection = layer.get_submodule(reading_role(loaded.spec, site))
-            width = projection.weight.shape[1]
+            width = matrix(projection).shape[1]
             grams[site] = torch.zeros(width, width, dtype=torch.float64, device=loaded.device)
             functions.append((projection, partial(self._add, grams[site])))
         with on_inputs(functions):

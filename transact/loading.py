@@ -246,7 +246,6 @@ def _read_weights(directory: Path, dtype: torch.dtype, device: torch.device) -> 
                 dtype=dtype,
                 use_safetensors=True,
                 trust_remote_code=False,
-                attn_implementation="sdpa",
                 output_loading_info=True,
             )
         model = model.to(device).eval()

@@ -5,17 +5,19 @@ from contextlib import contextmanager
 
 import torch
 
-from transact.hooks import on_inputs
+from transact.hooks import InputFunction, on_inputs
 from transact.loading import LoadedModel
-from transact.plan import PruningPlan
+from transact.plan import LayerPlan, PruningPlan
+from transact.spec import LayerShape, ModelSpec
 
 
 @contextmanager
 def masked(loaded: LoadedModel, plan: PruningPlan) -> Iterator[LoadedModel]:
     """Let `loaded` compute what the pruned model would, without cutting; undone however the block ends.
 
-    A removed head or channel feeds zeros to the projection that reads it, which is exactly its absence. Only
-    forward passes of the calling thread are masked. Raises `InvalidPlan` for the plan of another model.
+    A removed head or channel feeds zeros to the projection that reads it, which is exactly its absence. Where queries
+    and keys are normed over all heads together (OLMo 2), they are normed over the kept ones. Only forward passes of
+    the calling thread are masked. Raises `InvalidPlan` for the plan of another model.
     """
     plan.check_fits(loaded.fingerprint)
     layout, head_dim = loaded.layout, loaded.spec.head_dim
@@ -26,8 +28,38 @@ def masked(loaded: LoadedModel, plan: PruningPlan) -> Iterator[LoadedModel]:
         for role, removed in ((layout.output, heads), (layout.down, channels)):
             if removed.any():
                 functions.append((layer.get_submodule(role), _zeroing(removed.to(loaded.device))))
+        functions += joint_norms(layer, kept, shape, loaded.spec)
     with on_inputs(functions):
         yield loaded
+
+
+def joint_norms(
+    layer: torch.nn.Module, kept: LayerPlan, shape: LayerShape, spec: ModelSpec
+) -> list[tuple[torch.nn.Module, InputFunction]]:
+    """For norms that go over all heads together: let them norm as if there were only the kept ones.
+
+    A removed entry takes the root of the kept ones' mean square, which leaves the mean square of all at that of the
+    kept. What it holds plays no part: the projection behind attention reads zeros in its place.
+    """
+    if not spec.own_head_norms or spec.layout.head_norms != "joint":
+        return []
+    functions = []
+    for (path, heads), units in zip(spec.head_norm_sizes(shape), (kept.kept_heads, kept.kept_head_groups), strict=True):
+        removed = _removed(units, heads).repeat_interleave(spec.head_dim)
+        if removed.any():
+            norm = layer.get_submodule(path)
+            functions.append((norm, _of_kept(removed.to(norm.weight.device))))
+    return functions
+
+
+def _of_kept(removed: torch.Tensor) -> InputFunction:
+    def function(states: torch.Tensor) -> torch.Tensor:
+        kept = states[..., ~removed]
+        kept = kept if kept.dtype == torch.float64 else kept.float()
+        size = kept.square().mean(dim=-1, keepdim=True).sqrt().to(states.dtype)
+        return torch.where(removed, size, states)
+
+    return function
 
 
 def _removed(kept: tuple[int, ...], available: int) -> torch.Tensor:

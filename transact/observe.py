@@ -12,7 +12,7 @@ import torch
 
 from transact.calibration import Batch, CalibrationSet
 from transact.errors import InvalidOption, NonFiniteActivations, NotEnoughMemory
-from transact.hooks import on_inputs
+from transact.hooks import by_sample, on_inputs
 from transact.loading import LoadedModel, free_bytes
 from transact.processes import rank_and_count, share
 from transact.progress import NO_PROGRESS, Progress, part
@@ -189,6 +189,7 @@ class _Pass:
         self, running: tuple[RunningMoments | RunningPeaks, ...], index: int
     ) -> Callable[[torch.Tensor], None]:
         def record(activations: torch.Tensor) -> None:
+            activations = by_sample(activations, self.tokens.mask.shape)
             for each in running:
                 each.add(activations, self.tokens)
             self._tell(self.done + self._counted() * index // len(self.mlp))

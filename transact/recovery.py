@@ -99,9 +99,7 @@ def recover(
         return work.run(report, stop, progress)
 
 
-def _check_fits(
-    loaded: LoadedModel, target: PruningTarget, settings: RecoverySettings, training: TrainingText
-) -> None:
+def _check_fits(loaded: LoadedModel, target: PruningTarget, settings: RecoverySettings, training: TrainingText) -> None:
     """For one process; several may share the weights' states among them, which only their launcher knows."""
     width = training.seq_len if isinstance(training, StreamedText) else training.input_ids.shape[1]
     cost = recovery_cost(loaded.spec, target, settings, seq_len=width)
@@ -263,4 +261,3 @@ class _Work:
                 last_steps[phase.name] = reached  # the checkpoints are of the phase under way
         self.points = [point for point in self.saved.points() if point.step <= last_steps.get(point.phase, -1)]
         self.saved.rewrite_points(self.points)
-

@@ -156,9 +156,7 @@ class RecoveryCost:
     tokens: int
 
 
-def recovery_cost(
-    spec: ModelSpec, target: PruningTarget, settings: RecoverySettings, *, seq_len: int
-) -> RecoveryCost:
+def recovery_cost(spec: ModelSpec, target: PruningTarget, settings: RecoverySettings, *, seq_len: int) -> RecoveryCost:
     """From shapes alone. A backward pass counts twice its forward pass; the dense model's forward pass once where it
     is distilled from. Weights, gradients and AdamW's two moments are float32. Raises `InvalidTarget`."""
     flops, tokens, now = 0.0, 0, spec

@@ -28,6 +28,7 @@ from transact.errors import NonFiniteActivations
 from transact.gradients import Key, drawn_loss, output_gradients
 from transact.loading import LoadedModel
 from transact.locks import NO_LOCKS, Locks
+from transact.matrices import matrix
 from transact.observe import observe
 from transact.plan import LayerPlan, PruningPlan
 from transact.progress import NO_PROGRESS, Progress, part
@@ -143,7 +144,7 @@ def group_losses(
         return tuple(drawn_loss(own, generator) for _ in range(_DRAWS))
 
     def add(loss: int, key: Key, read: torch.Tensor, gradient: torch.Tensor, real: torch.Tensor) -> None:
-        moved = (gradient @ modules[key].weight.detach()) * (read @ innovations[key].T)
+        moved = (gradient @ matrix(modules[key]).detach()) * (read @ innovations[key].T)
         moved = moved.masked_fill(~real[..., None], 0)
         # [sample, seq, group · width] -> [sample, group]
         by_sample = moved.unflatten(-1, (-1, width)).sum(dim=(1, 3), dtype=torch.float64)

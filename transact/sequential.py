@@ -6,7 +6,9 @@ weights W' for the kept channels S minimise ‖Y − X'_S W'^T‖² + λ‖W' �
 
     Y = X' W^T + ½ ((h⁺ − h') / r − b − X' W^T),    r = the family's residual multiplier (mostly 1):
 
-what the module would have added, moved half-way towards what makes good the error that the prefix accumulated.
+what the module would have added, moved half-way towards what makes good the error that the prefix accumulated. Where
+a norm stands between the module and the residual stream (Gemma, OLMo 2), the dense module's own output stands in for
+(h⁺ − h') / r.
 All of it overshoots, as that error follows from the text at hand more closely than from new text; none of it
 lets errors grow (measured). The sums are taken in the activations' precision, solved
 in float64, and the next module sees the weights as they were rounded. So is a module refitted that loses
@@ -21,7 +23,10 @@ import torch
 
 from transact.calibration import CalibrationSet
 from transact.errors import NotEnoughMemory
+from transact.hooks import on_inputs
 from transact.loading import DTYPES, LoadedModel, free_bytes
+from transact.masking import joint_norms
+from transact.matrices import matrix
 from transact.observe import gram_bytes
 from transact.plan import LayerPlan
 from transact.progress import Progress
@@ -50,7 +55,7 @@ class Refitted:
     """
 
     layers: tuple[LayerPlan, ...]
-    projections: dict[int, torch.nn.Linear]
+    projections: dict[int, torch.nn.Module]
     grams: dict[tuple[int, str], torch.Tensor]
 
 
@@ -118,67 +123,106 @@ class _Walk:
         self.pruned = streams(loaded, calibration, size)
         self.dense = [Stream(stream.hidden, stream.real, stream.arguments) for stream in self.pruned]
         self.rounding = DTYPES[loaded.stored_dtype]
-        scale = loaded.layout.residual_multiplier
-        self.scale = 1.0 if scale is None else float(getattr(loaded.model.config, scale))
+        config, layout = loaded.model.config, loaded.layout
+        scale = layout.residual_multiplier
+        self.scale = 1.0 if scale is None else float(getattr(config, scale))
+        parallel = layout.parallel
+        self.parallel = bool(getattr(config, parallel)) if isinstance(parallel, str) else parallel
 
-    def layer(self, index: int) -> tuple[LayerPlan, dict[int, torch.nn.Linear]]:
+    def layer(self, index: int) -> tuple[LayerPlan, dict[int, torch.nn.Module]]:
         layer, spec, layout = self.loaded.decoder_layers[index], self.loaded.spec, self.loaded.layout
         shape = spec.layers[index]
         self.grams = {}
-        middle = self._advance_dense(layer, index)
+        wanted = self._advance_dense(layer, index)
 
         read = [stream.input_of(layout.output, layer, index) for stream in self.pruned]
-        normal = self._normal(layer, "attention", read, middle)
-        del middle
+        normal = self._normal(layer, "attention", read, wanted["attention"])
         everything = tuple(range(shape.intermediate_size))
         kept = LayerPlan(self.choice.head_groups(index, normal), everything, shape.group_size)
-        attention = self._reading(layer, index, kept, "attention", normal)
-        self._add_module(attention, kept, "attention", read)
+        norms = joint_norms(layer, kept, shape, spec)
+        if norms:  # what attention computes changes with the heads that are left
+            with on_inputs(norms):
+                read = [stream.input_of(layout.output, layer, index) for stream in self.pruned]
+            normal = self._normal(layer, "attention", read, wanted["attention"])
+        new = self._reading(layer, index, kept, "attention", normal)
+        before = [stream.hidden for stream in self.pruned]
+        self._add_module(layer, new, kept, "attention", read)
         del normal, read
 
         # past its attention, the layer's own code is to compute the MLP alone
         rest = copy.copy(layer)
-        rest._modules = dict(layer._modules) | {layout.output.partition(".")[0]: NoAttention()}
+        rest._modules = dict(layer._modules) | {layout.attention: NoAttention()}
+        after = [stream.hidden for stream in self.pruned]
+        if self.parallel:  # the MLP reads what attention read
+            self._set_pruned(before)
         read = [stream.input_of(layout.down, rest, index) for stream in self.pruned]
-        normal = self._normal(layer, "mlp", read, [stream.hidden for stream in self.dense])
+        self._set_pruned(after)
+        normal = self._normal(layer, "mlp", read, wanted["mlp"])
         kept = LayerPlan(kept.kept_head_groups, self.choice.channels(index, normal), shape.group_size)
         mlp = self._reading(layer, index, kept, "mlp", normal)
-        self._add_module(mlp, kept, "mlp", read)
+        self._add_module(layer, mlp, kept, "mlp", read)
+        new |= mlp
         for site in SITES:
-            attention |= writing_projections(layer, kept, spec, site)
-        return kept, attention | mlp
+            new |= writing_projections(layer, shape, kept, spec, site)
+        return kept, new
+
+    def _set_pruned(self, hidden: list[torch.Tensor]) -> None:
+        for stream, each in zip(self.pruned, hidden, strict=True):
+            stream.hidden = each
 
     def _add_module(
-        self, reading: dict[int, torch.nn.Linear], kept: LayerPlan, site: str, read: list[torch.Tensor]
+        self,
+        layer: torch.nn.Module,
+        reading: dict[int, torch.nn.Module],
+        kept: LayerPlan,
+        site: str,
+        read: list[torch.Tensor],
     ) -> None:
         """Take the pruned streams past a module that reads what is left of its transitional activation."""
         (projection,) = reading.values()
+        norm = self._norm(layer, site)
         positions = kept_positions(kept, self.loaded.spec, site, self.loaded.device)
         for stream, activations in zip(self.pruned, read, strict=True):
-            stream.hidden = stream.hidden + self.scale * projection(activations[..., positions])
+            stream.hidden = stream.hidden + self.scale * norm(projection(activations[..., positions]))
 
-    def _advance_dense(self, layer: torch.nn.Module, index: int) -> list[torch.Tensor]:
-        """Take the dense streams past the layer; returns them as they were between attention and MLP."""
-        middle = []
+    def _norm(self, layer: torch.nn.Module, site: str) -> torch.nn.Module:
+        """What stands between a module and the residual stream."""
+        path = self._post_norms[site]
+        return torch.nn.Identity() if path is None else layer.get_submodule(path)
+
+    @property
+    def _post_norms(self) -> dict[str, str | None]:
+        return {"attention": self.loaded.layout.post_attention, "mlp": self.loaded.layout.post_mlp}
+
+    def _advance_dense(self, layer: torch.nn.Module, index: int) -> dict[str, list[torch.Tensor]]:
+        """Take the dense streams past the layer; per site what each batch's outputs are measured by.
+
+        That is the dense stream after the module, h⁺, or, where a norm stands between the two, the module's output.
+        """
+        layout = self.loaded.layout
+        wanted: dict[str, list[torch.Tensor]] = {"attention": [], "mlp": []}
         for stream in self.dense:
-            with output_watched(layer, self.loaded.layout.output) as outputs:
+            with output_watched(layer, layout.output) as attended, output_watched(layer, layout.down) as activated:
                 after = stream.run(layer, index)
-            middle.append(stream.hidden + self.scale * outputs[0])
+            middle = stream.hidden + self.scale * attended[0]
+            wanted["attention"].append(middle if layout.post_attention is None else attended[0])
+            wanted["mlp"].append(after if layout.post_mlp is None else activated[0])
             stream.hidden = after
-        return middle
+        return wanted
 
     def _normal(
         self, layer: torch.nn.Module, site: str, read: list[torch.Tensor], wanted: list[torch.Tensor]
     ) -> Normal | None:
-        """The regression of Y on the transitional activations `read`; `wanted`: the dense streams h⁺."""
+        """The regression of Y on the transitional activations `read`; `wanted` as `_advance_dense` has it."""
         projection = layer.get_submodule(reading_role(self.loaded.spec, site))
-        weight = projection.weight
+        weight = matrix(projection)
         hidden, channels = weight.shape
         gram = torch.zeros(channels, channels, dtype=torch.float64, device=weight.device)
         missing = torch.zeros(hidden, channels, dtype=torch.float64, device=weight.device)
         for stream, activations, dense in zip(self.pruned, read, wanted, strict=True):
             rows = stream.counted(activations)
-            error = stream.counted(dense - stream.hidden) / self.scale
+            normed = self._post_norms[site] is not None
+            error = stream.counted(dense if normed else (dense - stream.hidden) / self.scale)
             if projection.bias is not None:
                 error -= projection.bias
             gram += rows.T @ rows
@@ -188,10 +232,10 @@ class _Walk:
 
     def _reading(
         self, layer: torch.nn.Module, index: int, kept: LayerPlan, site: str, normal: Normal | None
-    ) -> dict[int, torch.nn.Linear]:
+    ) -> dict[int, torch.nn.Module]:
         positions = kept_positions(kept, self.loaded.spec, site, self.loaded.device)
         old = layer.get_submodule(reading_role(self.loaded.spec, site))
-        weight = old.weight
+        weight = matrix(old)
         new = weight[:, positions]
         self.changed |= len(positions) < weight.shape[1]
         if normal is not None and self.changed:  # before the first cut there is nothing to make up for

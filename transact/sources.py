@@ -140,7 +140,11 @@ def check_weights(files: tuple[Path, ...], spec: ModelSpec) -> str:
             raise CheckpointBroken(
                 f"{file.name} cannot be read ({error}); it is truncated or damaged. Download it again."
             ) from None
+    # files of a bare decoder (GPT-2's) leave out the name under which the language model holds it
+    base = f"{spec.layout.layers.partition('.')[0]}."
     for name, expected in spec.tensor_shapes():
+        bare = name.removeprefix(base)
+        name = bare if bare in shapes else name
         if name not in shapes:
             raise CheckpointBroken(f"The checkpoint has no tensor {name}, which config.json calls for.")
         if shapes[name] != expected:

@@ -32,7 +32,11 @@ class LayerShape:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Family, sizes and one `LayerShape` per layer; counts parameters, FLOPs and KV-cache bytes."""
+    """Family, sizes and one `LayerShape` per layer; counts parameters, FLOPs and KV-cache bytes.
+
+    `own_head_norms`: every head has norm weights of its own for its queries and keys. `other_parameters`: those that
+    pruning never touches and that are neither embeddings of tokens nor biases: norms and learned positions.
+    """
 
     family: str
     hidden_size: int
@@ -43,6 +47,8 @@ class ModelSpec:
     qkv_bias: bool
     output_bias: bool
     mlp_bias: bool
+    own_head_norms: bool
+    other_parameters: int
     layers: tuple[LayerShape, ...]
 
     @classmethod
@@ -53,20 +59,29 @@ class ModelSpec:
         """
         family = family_of(config.to_dict())
         hidden, heads = config.hidden_size, config.num_attention_heads
-        groups = getattr(config, "num_key_value_heads", None) or heads
+        groups = (family.grouped_queries and getattr(config, "num_key_value_heads", None)) or heads
         head_dim = getattr(config, "head_dim", None)
         head_dim = hidden // heads if head_dim is None and heads else head_dim
-        sizes = (hidden, heads, groups, head_dim, config.intermediate_size, config.num_hidden_layers)
+        channels = getattr(config, family.channels)
+        channels = 4 * hidden if channels is None else channels
+        sizes = (hidden, heads, groups, head_dim, channels, config.num_hidden_layers)
         if min(*sizes, config.vocab_size, config.max_position_embeddings) < 1 or heads % groups:
             raise ModelUnsupported(
                 f"The configuration gives hidden size {hidden}, {heads} heads, {groups} key/value heads and "
-                f"{config.intermediate_size} channels; all sizes must be positive and the heads a multiple of the "
+                f"{channels} channels; all sizes must be positive and the heads a multiple of the "
                 "key/value heads. Check config.json."
             )
 
         def flag(value: ConfigFlag) -> bool:
             return bool(getattr(config, value)) if isinstance(value, str) else value
 
+        head_norms = family.query_norm is not None and flag(family.has_head_norms)
+        norms = family.parallel_norms if flag(family.parallel) else family.layer_norms
+        others = (norms * config.num_hidden_layers + 1) * hidden * (1 + family.norm_bias)
+        if head_norms and family.head_norms == "shared":
+            others += 2 * head_dim * config.num_hidden_layers
+        if family.position_rows is not None:
+            others += (config.max_position_embeddings + family.position_rows) * hidden
         return cls(
             family=family.model_type,
             hidden_size=hidden,
@@ -77,7 +92,9 @@ class ModelSpec:
             qkv_bias=flag(family.qkv_bias),
             output_bias=flag(family.output_bias),
             mlp_bias=flag(family.mlp_bias),
-            layers=(LayerShape(heads, groups, config.intermediate_size),) * config.num_hidden_layers,
+            own_head_norms=head_norms and family.head_norms != "shared",
+            other_parameters=others,
+            layers=(LayerShape(heads, groups, channels),) * config.num_hidden_layers,
         )
 
     @property
@@ -105,23 +122,28 @@ class ModelSpec:
 
     @property
     def parameters_per_head_group(self) -> int:
-        """Parameters that one head group holds: rows of q, k, v, columns of o, and biases."""
+        """Parameters that one head group holds: rows of q, k, v, columns of o, biases, and norms of its own."""
         rows = (self.group_size + 2) * self.head_dim
         columns = self.group_size * self.head_dim
-        return (rows + columns) * self.hidden_size + rows * self.qkv_bias
+        norms = (self.group_size + 1) * self.head_dim * self.own_head_norms
+        return (rows + columns) * self.hidden_size + rows * self.qkv_bias + norms
 
     @property
     def parameters_per_channel(self) -> int:
-        """Parameters that one MLP channel holds: rows of gate and up, a column of down, and biases."""
-        return 3 * self.hidden_size + 2 * self.mlp_bias
+        """Parameters that one MLP channel holds: rows of gate (where there is one) and up, a column of down, biases."""
+        return (self.mlp_matrices * self.hidden_size) + (self.mlp_matrices - 1) * self.mlp_bias
+
+    @property
+    def mlp_matrices(self) -> int:
+        """Gate, up and down, or the last two alone."""
+        return 2 if self.layout.gate is None else 3
 
     @property
     def fixed_parameters(self) -> int:
         """Parameters that pruning never touches: embeddings, output head, norms, output biases."""
         embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
-        norms = (2 * self.num_hidden_layers + 1) * self.hidden_size
         biases = self.num_hidden_layers * self.hidden_size * (self.output_bias + self.mlp_bias)
-        return embeddings + norms + biases
+        return embeddings + self.other_parameters + biases
 
     @cached_property
     def num_parameters(self) -> int:
@@ -140,7 +162,7 @@ class ModelSpec:
         attention = 0
         for layer in self.layers:
             projected = 2 * (layer.num_attention_heads + layer.num_key_value_heads) * self.head_dim
-            weights += (projected + 3 * layer.intermediate_size) * self.hidden_size
+            weights += (projected + self.mlp_matrices * layer.intermediate_size) * self.hidden_size
             attention += 4 * context * layer.num_attention_heads * self.head_dim
         return 2 * weights + attention
 
@@ -152,9 +174,9 @@ class ModelSpec:
     def checkpoint_bytes(self, bytes_per_element: int = 2) -> int:
         """Bytes of the weights in a stock checkpoint, without the few kilobytes of headers.
 
-        Layers of different sizes are stored padded to the widest (see `transact.checkpoint`).
+        What a stock configuration cannot express is stored padded with zeros (see `transact.checkpoint`).
         """
-        return self.widest.num_parameters * bytes_per_element
+        return self.stored.num_parameters * bytes_per_element
 
     def with_layers(self, layers: tuple[LayerShape, ...]) -> "ModelSpec":
         return replace(self, layers=layers)
@@ -169,25 +191,77 @@ class ModelSpec:
         )
         return self.with_layers((widest,) * self.num_hidden_layers)
 
+    @property
+    def compact_family(self) -> str | None:
+        """The model type whose stock configuration holds exactly the widest shape; None where padding is needed."""
+        layout, heads = self.layout, self.widest.layers[0].num_attention_heads
+        if layout.head_counts == "any" or heads == self._named_heads(heads):
+            return self.family
+        return layout.compact_with_bias if self.has_bias else layout.compact_without_bias
+
+    @property
+    def stored(self) -> "ModelSpec":
+        """The smallest uniform spec that every layer fits into and that a stock configuration can express."""
+        widest = self.widest
+        if self.compact_family is not None:
+            return widest
+        shape = widest.layers[0]
+        heads = self._named_heads(shape.num_attention_heads)
+        padded = replace(shape, num_attention_heads=heads, num_key_value_heads=heads // shape.group_size)
+        return self.with_layers((padded,) * self.num_hidden_layers)
+
+    def _named_heads(self, heads: int) -> int:
+        """The least number of heads from `heads` on, in whole groups, that this family's configuration takes."""
+        if self.layout.head_counts == "fixed":
+            return self.hidden_size // self.head_dim
+        return next(
+            more for more in range(heads, self.hidden_size + 1, self.group_size) if self.hidden_size % more == 0
+        )
+
     def tensor_shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
-        """Name and shape of every checkpoint tensor that pruning relies on: embeddings and projections."""
+        """Name and shape of every checkpoint tensor that pruning relies on: embeddings, projections, norms of heads."""
         layout = self.layout
         yield f"{layout.embeddings}.weight", (self.vocab_size, self.hidden_size)
         for index, layer in enumerate(self.layers):
-            query = layer.num_attention_heads * self.head_dim
-            key = layer.num_key_value_heads * self.head_dim
-            for role, rows, columns, bias in (
-                (layout.query, query, self.hidden_size, self.qkv_bias),
-                (layout.key, key, self.hidden_size, self.qkv_bias),
-                (layout.value, key, self.hidden_size, self.qkv_bias),
-                (layout.output, self.hidden_size, query, self.output_bias),
-                (layout.gate, layer.intermediate_size, self.hidden_size, self.mlp_bias),
-                (layout.up, layer.intermediate_size, self.hidden_size, self.mlp_bias),
-                (layout.down, self.hidden_size, layer.intermediate_size, self.mlp_bias),
-            ):
-                yield f"{layout.layers}.{index}.{role}.weight", (rows, columns)
+            for path, rows, columns, bias in self.projection_sizes(layer):
+                shape = (columns, rows) if layout.transposed else (rows, columns)
+                yield f"{layout.layers}.{index}.{path}.weight", shape
                 if bias:
-                    yield f"{layout.layers}.{index}.{role}.bias", (rows,)
+                    yield f"{layout.layers}.{index}.{path}.bias", (rows,)
+            for path, heads in self.head_norm_sizes(layer):
+                if layout.head_norms == "joint":
+                    yield f"{layout.layers}.{index}.{path}.weight", (heads * self.head_dim,)
+                else:
+                    for head in range(heads):
+                        yield f"{layout.layers}.{index}.{path}.norms.{head}.weight", (self.head_dim,)
+
+    def head_norm_sizes(self, layer: LayerShape) -> tuple[tuple[str, int], ...]:
+        """Path and number of heads of the norms that have weights for every head."""
+        if not self.own_head_norms:
+            return ()
+        layout = self.layout
+        return ((layout.query_norm, layer.num_attention_heads), (layout.key_norm, layer.num_key_value_heads))
+
+    def projection_sizes(self, layer: LayerShape) -> Iterator[tuple[str, int, int, bool]]:
+        """Path, rows, columns and whether there is a bias, of every projection."""
+        layout = self.layout
+        query = layer.num_attention_heads * self.head_dim
+        key = layer.num_key_value_heads * self.head_dim
+        rows: dict[str, int] = {}
+        for role, size in (
+            (layout.query, query),
+            (layout.key, key),
+            (layout.value, key),
+            (layout.gate, layer.intermediate_size),
+            (layout.up, layer.intermediate_size),
+        ):
+            if role is not None:
+                rows[role] = rows.get(role, 0) + size
+        for path, size in rows.items():
+            attends = path in (layout.query, layout.key, layout.value)
+            yield path, size, self.hidden_size, self.qkv_bias if attends else self.mlp_bias
+        yield layout.output, self.hidden_size, query, self.output_bias
+        yield layout.down, self.hidden_size, layer.intermediate_size, self.mlp_bias
 
     def to_dict(self) -> dict:
         """JSON-able; `from_dict` reads it back."""
@@ -199,7 +273,7 @@ class ModelSpec:
         if values["family"] not in FAMILIES:
             raise ValueError(f"unknown family {values['family']!r}")
         sizes = ("hidden_size", "head_dim", "vocab_size", "max_position_embeddings")
-        flags = ("tie_word_embeddings", "qkv_bias", "output_bias", "mlp_bias")
+        flags = ("tie_word_embeddings", "qkv_bias", "output_bias", "mlp_bias", "own_head_norms")
         layers = tuple(
             LayerShape(**{name: _positive(layer[name]) for name in LayerShape.__dataclass_fields__})
             for layer in values["layers"]
@@ -212,6 +286,7 @@ class ModelSpec:
             family=values["family"],
             **{name: _positive(values[name]) for name in sizes},
             **{name: bool(values[name]) for name in flags},
+            other_parameters=_positive(values["other_parameters"]),
             layers=layers,
         )
 

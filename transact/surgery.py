@@ -4,17 +4,19 @@ import copy
 from dataclasses import replace
 
 import torch
+from transformers import PreTrainedConfig
 
 from transact.compensation import COMPENSATIONS, calibration_tokens, needs_bias, refit_for
 from transact.correction import correct
 from transact.errors import choice
+from transact.families import Family
 from transact.loading import LoadedModel
 from transact.plan import Cut, PruningPlan
 from transact.progress import NO_PROGRESS, Progress, part
 from transact.sequential import refit
 from transact.slicing import kept_positions, reading_projection, reading_role, writing_projections
 from transact.solving import Normal
-from transact.spec import SITES, ModelSpec
+from transact.spec import SITES, LayerShape, ModelSpec
 from transact.statistics import ActivationStatistics
 
 _BATCH = 8
@@ -53,13 +55,14 @@ def prune(
         attention, mlp = needs_bias(plan, loaded.layout)
         spec = _with_biases(spec, attention, mlp)
     refit_one = refit_for(compensation, loaded, statistics, progress)
-    new: dict[int, torch.nn.Linear] = {}
+    new: dict[int, torch.nn.Module] = {}
     with torch.no_grad():
-        for index, (layer, kept) in enumerate(zip(loaded.decoder_layers, plan.layers, strict=True)):
+        parts = zip(loaded.decoder_layers, loaded.spec.layers, plan.layers, strict=True)
+        for index, (layer, shape, kept) in enumerate(parts):
             for site in SITES:
                 positions = kept_positions(kept, loaded.spec, site, loaded.device)
                 old = layer.get_submodule(reading_role(loaded.spec, site))
-                new |= writing_projections(layer, kept, loaded.spec, site)
+                new |= writing_projections(layer, shape, kept, loaded.spec, site)
                 new |= reading_projection(old, refit_one(site, index, old, positions))
     return _assembled(loaded, new, spec, Cut(plan, compensation))
 
@@ -89,7 +92,7 @@ class _Planned:
         return self.plan.layers[layer].kept_channels
 
 
-def _assembled(loaded: LoadedModel, new: dict[int, torch.nn.Linear], spec: ModelSpec, cut: Cut) -> LoadedModel:
+def _assembled(loaded: LoadedModel, new: dict[int, torch.nn.Module], spec: ModelSpec, cut: Cut) -> LoadedModel:
     """A copy of the model with the `new` projections under the identity of those that they replace."""
     # deepcopy asks its memo first: a projection found there is taken as it is, so that the full-size
     # weights are never copied, and everything else (norms, embeddings, ties, buffers) is
@@ -122,7 +125,7 @@ def _add_zero_biases(model: torch.nn.Module, spec: ModelSpec) -> None:
     for present, key, roles in (
         (spec.qkv_bias, layout.qkv_bias, (layout.query, layout.key, layout.value)),
         (spec.output_bias, layout.output_bias, (layout.output,)),
-        (spec.mlp_bias, layout.mlp_bias, (layout.gate, layout.up, layout.down)),
+        (spec.mlp_bias, layout.mlp_bias, (layout.gate or layout.up, layout.up, layout.down)),
     ):
         if not present:
             continue
@@ -143,12 +146,26 @@ def _write_sizes(model: torch.nn.Module, spec: ModelSpec) -> None:
     refuse in a file does no harm in memory.
     """
     widest = spec.widest.layers[0]
-    model.config.head_dim = spec.head_dim
-    model.config.num_attention_heads = widest.num_attention_heads
-    model.config.num_key_value_heads = widest.num_key_value_heads
-    model.config.intermediate_size = widest.intermediate_size
     layout = spec.layout
-    layers = model.get_submodule(layout.layers)
-    for layer, shape in zip(layers, spec.layers, strict=True):
+    model.config.head_dim = spec.head_dim
+    _write_shape(model.config, widest, layout)
+    for layer, shape in zip(model.get_submodule(layout.layers), spec.layers, strict=True):
         mlp = layer.get_submodule(layout.down.rpartition(".")[0])
         mlp.intermediate_size = shape.intermediate_size
+        attention = layer.get_submodule(layout.attention)
+        sizes = {
+            "heads": shape.num_attention_heads,
+            "groups": shape.num_key_value_heads,
+            "width": shape.num_attention_heads * spec.head_dim,
+        }
+        for attribute, what in layout.attention_sizes:
+            setattr(attention, attribute, sizes[what])
+        if layout.attention_reads_config:
+            attention.config = copy.copy(model.config)
+            _write_shape(attention.config, shape, layout)
+
+
+def _write_shape(config: PreTrainedConfig, shape: LayerShape, layout: Family) -> None:
+    config.num_attention_heads = shape.num_attention_heads
+    config.num_key_value_heads = shape.num_key_value_heads
+    setattr(config, layout.channels, shape.intermediate_size)

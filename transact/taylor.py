@@ -27,9 +27,11 @@ from transact.calibration import CalibrationSet
 from transact.errors import InvalidText, NonFiniteActivations, NotEnoughMemory
 from transact.gradients import Key, backward_bytes, largest_batch, output_gradients
 from transact.loading import LoadedModel, free_bytes
+from transact.matrices import matrix
 from transact.processes import add_up
 from transact.progress import Progress
-from transact.spec import ModelSpec
+from transact.slicing import written_rows
+from transact.spec import SITES, ModelSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +65,7 @@ def gradient_products(
     modules = {
         (index, role): layer.get_submodule(role)
         for index, layer in enumerate(loaded.decoder_layers)
-        for role in _units(loaded.spec)
+        for role in loaded.layout.projections
     }
 
     def losses(own: torch.Tensor, ids: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -88,39 +90,35 @@ def _check_fits(loaded: LoadedModel, num_positions: int) -> None:
         )
 
 
-def _units(spec: ModelSpec) -> dict[str, tuple[str, int]]:
-    """For each projection the site whose channels it serves, and the dimension of its weight that is summed over."""
-    layout = spec.layout
-    rows, columns = 1, 0
-    return {
-        layout.query: ("attention", rows),
-        layout.key: ("attention", rows),
-        layout.value: ("attention", rows),
-        layout.output: ("attention", columns),
-        layout.gate: ("mlp", rows),
-        layout.up: ("mlp", rows),
-        layout.down: ("mlp", columns),
-    }
-
-
 def _adder(
-    spec: ModelSpec, modules: dict[Key, torch.nn.Linear], found: tuple[LayerProducts, ...]
+    spec: ModelSpec, modules: dict[Key, torch.nn.Module], found: tuple[LayerProducts, ...]
 ) -> Callable[[int, Key, torch.Tensor, torch.Tensor, torch.Tensor], None]:
     """Adds a projection's products to those of its layer as the backward pass comes by."""
-    units, shared = _units(spec), (spec.layout.key, spec.layout.value)
+    layout = spec.layout
+    read_at = {layout.output: "attention", layout.down: "mlp"}
+    written = [[(site, rows) for site in SITES for rows in written_rows(spec, shape, site)] for shape in spec.layers]
 
     def add(loss: int, key: Key, read: torch.Tensor, gradient: torch.Tensor, real: torch.Tensor) -> None:
         layer, role = key
-        site, summed = units[role]
         # [sample, seq, out], [sample, seq, in] -> [out, in], the gradient of the weight; that of padding is 0
         of_weight = gradient.flatten(0, -2).T @ read.flatten(0, -2)
-        products = of_weight.mul_(modules[key].weight.detach()).abs_().sum(dim=summed, dtype=torch.float64)
-        if role in shared:  # [group · head_dim] -> [head · head_dim], each head its part
-            heads = products.unflatten(0, (-1, spec.head_dim)).repeat_interleave(spec.group_size, dim=0)
-            products = heads.flatten() / spec.group_size
-        getattr(found[layer], site).add_(products)
+        products = of_weight.mul_(matrix(modules[key]).detach()).abs_()
+        if role in read_at:
+            getattr(found[layer], read_at[role]).add_(products.sum(dim=0, dtype=torch.float64))
+            return
+        products = products.sum(dim=1, dtype=torch.float64)
+        for site, rows in written[layer]:
+            if rows.module == role:
+                own = products[rows.rows.to(products.device)]
+                getattr(found[layer], site).add_(_shared(own, spec) if rows.role in ("key", "value") else own)
 
     return add
+
+
+def _shared(products: torch.Tensor, spec: ModelSpec) -> torch.Tensor:
+    """[group · head_dim] -> [head · head_dim], each head of a group its part."""
+    heads = products.unflatten(0, (-1, spec.head_dim)).repeat_interleave(spec.group_size, dim=0)
+    return heads.flatten() / spec.group_size
 
 
 def _check_finite(loaded: LoadedModel, found: tuple[LayerProducts, ...]) -> None:

@@ -144,9 +144,7 @@ def _with_adapters(model: torch.nn.Module, loaded: LoadedModel, settings: Recove
         from peft import LoraConfig, get_peft_model
     except ImportError:
         raise InvalidOption("LoRA needs the package peft. Install it (pip install peft), or set lora_rank=0.") from None
-    layout = loaded.layout
-    roles = (layout.query, layout.key, layout.value, layout.output, layout.gate, layout.up, layout.down)
-    names = sorted({role.rpartition(".")[2] for role in roles})
+    names = sorted({path.rpartition(".")[2] for path in loaded.layout.projections})
     config = LoraConfig(r=settings.lora_rank, lora_alpha=settings.lora_alpha, target_modules=names)
     return get_peft_model(model, config)
 

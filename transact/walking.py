@@ -10,8 +10,11 @@ from dataclasses import dataclass
 import torch
 
 from transact.calibration import TokenSet
-from transact.hooks import on_calls, on_inputs
+from transact.hooks import by_sample, on_calls, on_inputs
 from transact.loading import LoadedModel
+
+Arguments = tuple[tuple, dict]
+"""What a model hands a layer beside the hidden states, by position and by name."""
 
 
 @dataclass(eq=False)
@@ -23,7 +26,7 @@ class Stream:
 
     hidden: torch.Tensor
     real: torch.Tensor
-    arguments: tuple[dict, ...]
+    arguments: tuple["Arguments", ...]
 
     def counted(self, activations: torch.Tensor) -> torch.Tensor:
         """The rows that count, at least float32: [sample, seq, channel] -> [token, channel]."""
@@ -32,7 +35,8 @@ class Stream:
 
     def run(self, layer: torch.nn.Module, index: int) -> torch.Tensor:
         """The residual stream after the layer."""
-        output = layer(self.hidden, **self.arguments[index])
+        positional, named = self.arguments[index]
+        output = layer(self.hidden, *positional, **named)
         return output if isinstance(output, torch.Tensor) else output[0]
 
     def input_of(self, role: str, layer: torch.nn.Module, index: int) -> torch.Tensor:
@@ -41,14 +45,14 @@ class Stream:
             with on_inputs([(layer.get_submodule(role), _leave)]):
                 self.run(layer, index)
         except _Reached as reached:
-            return reached.activations
+            return by_sample(reached.activations, self.hidden.shape[:2])
         raise AssertionError(f"{role} was never called")
 
 
 class NoAttention(torch.nn.Module):
     """Stands where attention stood and adds nothing, for streams that are past it already."""
 
-    def forward(self, hidden_states: torch.Tensor, **arguments) -> tuple[torch.Tensor, None]:
+    def forward(self, hidden_states: torch.Tensor, *positional, **named) -> tuple[torch.Tensor, None]:
         return torch.zeros_like(hidden_states), None
 
 
@@ -94,7 +98,7 @@ class _Recorder(torch.nn.Module):
     def __init__(self, layer: torch.nn.Module):
         super().__init__()
         object.__setattr__(self, "stood_for", layer)
-        self.arguments: dict = {}
+        self.arguments: Arguments = ((), {})
 
     def __getattr__(self, name: str):
         try:
@@ -102,19 +106,20 @@ class _Recorder(torch.nn.Module):
         except AttributeError:
             return getattr(self.__dict__["stood_for"], name)  # models ask layers for their kind of attention
 
-    def forward(self, hidden_states: torch.Tensor, **arguments) -> torch.Tensor:
-        self.arguments = arguments
+    def forward(self, hidden_states: torch.Tensor, *positional, **named) -> torch.Tensor:
+        self.arguments = positional, named
         return hidden_states
 
 
-def _first_hidden(loaded: LoadedModel, input_ids: torch.Tensor) -> tuple[torch.Tensor, tuple[dict, ...]]:
+def _first_hidden(loaded: LoadedModel, input_ids: torch.Tensor) -> tuple[torch.Tensor, tuple[Arguments, ...]]:
     """The embedded tokens and the arguments of every layer, from the model's own code with no layer run."""
-    decoder = loaded.model.base_model
+    decoder, _, name = loaded.layout.layers.rpartition(".")
+    decoder = loaded.model.get_submodule(decoder)
     recorders = torch.nn.ModuleList(_Recorder(layer) for layer in loaded.decoder_layers)
     # a second face of the same module: only the entry for the layers differs, and the model itself is untouched
     face = copy.copy(decoder)
     face._modules = dict(decoder._modules)
-    face._modules[loaded.layout.layers.rpartition(".")[2]] = recorders
+    face._modules[name] = recorders
     received: list[torch.Tensor] = []
     recorders[0].register_forward_pre_hook(lambda _, inputs: received.append(inputs[0]))
     face(input_ids=input_ids, use_cache=False)

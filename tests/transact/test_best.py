@@ -51,7 +51,8 @@ def test_every_family_is_searched_repaired_and_loaded_by_its_stock_class(name, t
     ta.save(pruned, tmp_path / "out")
     again = ta.load(str(tmp_path / "out"), dtype="float64")
     with torch.no_grad():
-        torch.testing.assert_close(again.model(ids).logits, pruned.model(ids).logits)
+        # stock norms compute in float32; OLMo 2's padded ones on scaled numbers (1e-9 is seen in test_exactness)
+        torch.testing.assert_close(again.model(ids).logits, pruned.model(ids).logits, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["llama", "granite", "qwen2", "mistral"])

@@ -8,6 +8,7 @@ import torch
 import transact as ta
 from tests.tiny_models import TINY, build, token_ids
 from transact.compensation import least_squares
+from transact.matrices import matrix
 
 # groups, channels: TransAct metric and FLAP metric, each with one-pass least squares (development data, README)
 REFERENCE_PERPLEXITIES = {
@@ -79,8 +80,8 @@ def test_repair_lowers_the_error_of_every_site_and_adds_no_tensor(name):
 @torch.no_grad()
 def _error(dense, model, index, role, chosen, gram) -> float:
     """‖X W^T − X_S W'^T‖² from the Gram matrix: tr(D G D^T) with D the difference of the weights."""
-    difference = dense.decoder_layers[index].get_submodule(role).weight.clone()
-    difference[:, chosen] -= model.decoder_layers[index].get_submodule(role).weight
+    difference = matrix(dense.decoder_layers[index].get_submodule(role)).clone()
+    difference[:, chosen] -= matrix(model.decoder_layers[index].get_submodule(role))
     return float(((difference @ gram) * difference).sum())
 
 

@@ -21,9 +21,21 @@ TARGETS = {
 CASES = [(name, target) for name in TINY for target in TARGETS]
 TOLERANCE = 1e-9
 
+# Stock norms compute in float32 even in a float64 model, so that another order of summation before them shows at
+# 1e-7. Where they follow a projection (Gemma, OLMo 2), 1e-9 can only be seen with norms that stay in float64.
+IN_FLOAT64 = """
+import torch
+as_float, as_asked = torch.Tensor.float, torch.Tensor.to
+double = torch.float64
+torch.Tensor.float = lambda self, *rest: self if self.dtype is double else as_float(self, *rest)
+torch.Tensor.to = lambda self, *given, **named: (
+    self if self.dtype is double and torch.float32 in given else as_asked(self, *given, **named)
+)
+"""
+
 # what a user does who has never heard of this project
 STOCK_SCRIPT = """
-import json, sys, torch
+import json, sys
 from transformers import AutoModelForCausalLM
 results = {}
 for folder, ids in json.load(open(sys.argv[1])).items():
@@ -42,6 +54,13 @@ torch.save(results, sys.argv[2])
 """
 
 
+@pytest.fixture(autouse=True)
+def norms_in_float64(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.float)
+    monkeypatch.setattr(torch.Tensor, "to", torch.Tensor.to)
+    exec(IN_FLOAT64, {})
+
+
 @pytest.fixture(scope="module")
 def reloaded(tmp_path_factory):
     """Every case saved in float64 and read back by one stock process: {case: (pruned, saved, result)}."""
@@ -56,7 +75,7 @@ def reloaded(tmp_path_factory):
         cases[name, target] = (pruned, report, str(folder))
     (root / "requests.json").write_text(json.dumps(requests))
     subprocess.run(
-        [sys.executable, "-c", STOCK_SCRIPT, str(root / "requests.json"), str(root / "results.pt")],
+        [sys.executable, "-c", IN_FLOAT64 + STOCK_SCRIPT, str(root / "requests.json"), str(root / "results.pt")],
         check=True,
         cwd=root,
     )
@@ -86,7 +105,13 @@ def test_spec_counts_what_is_there(name, target, reloaded):
     pruned, report, _ = reloaded[name, target]
     assert pruned.spec.num_parameters == pruned.model.num_parameters()
     assert report.parameters_written == pruned.spec.num_parameters + report.parameters_lost
-    assert report.padded == (target == "per-layer") == (report.parameters_lost > 0)
+    assert report.padded == (report.parameters_lost > 0)
+    layout = pruned.spec.layout
+    compact = layout.head_counts == "any" or layout.compact_with_bias or target == "uniform-legal"
+    if layout.head_counts == "fixed" or (not compact and target == "uniform"):
+        assert report.padded  # no configuration of the family can name so many heads
+    elif target != "nothing-removed-from-mlp":
+        assert report.padded == (target == "per-layer")
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -113,6 +138,8 @@ def test_prune_leaves_its_input_bit_identical(name):
         ("llama-biased", "uniform-legal", "LlamaForCausalLM"),
         ("qwen2", "uniform", "Qwen2ForCausalLM"),
         ("mistral", "uniform", "MistralForCausalLM"),
+        ("gemma3", "uniform", "Gemma3ForCausalLM"),
+        ("gpt2", "per-layer", "GPT2LMHeadModel"),
     ],
 )
 def test_saved_class(name, target, expected, reloaded):

@@ -1,10 +1,13 @@
 """The cost model against published sizes and against real models."""
 
+from pathlib import Path
+
 import pytest
 from transformers import AutoConfig
 
 import transact as ta
 from tests.tiny_models import TINY, build
+from transact.families import FAMILIES
 
 
 @pytest.fixture(scope="module")
@@ -80,3 +83,15 @@ def test_refusals_name_the_reason(config, reason):
     with pytest.raises(ta.ModelUnsupported) as caught:
         family_of(config)
     assert reason in str(caught.value)
+
+
+def test_readme_names_every_family():
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (row,) = [line for line in readme.splitlines() if line.startswith("| families |")]
+    assert [family.label for family in FAMILIES.values() if family.label not in row] == []
+
+
+def test_layouts_that_cannot_be_cut_exactly_are_refused_with_the_reason():
+    config = AutoConfig.for_model("opt", do_layer_norm_before=False)
+    with pytest.raises(ta.ModelUnsupported, match="norms the residual stream itself"):
+        ta.ModelSpec.from_config(config)

@@ -1,8 +1,7 @@
 """Targets from memory and from cache bytes: by hand, largest within the budget, and reproducible."""
 
-from dataclasses import replace
-
 import pytest
+from transformers import LlamaConfig
 
 import transact as ta
 from tests.tiny_models import build
@@ -15,9 +14,7 @@ def spec():
 
 
 def _llama_2_7b() -> ta.ModelSpec:
-    tiny = build("llama-multi-head").spec
-    sizes = {"hidden_size": 4096, "head_dim": 128, "vocab_size": 32000, "max_position_embeddings": 4096}
-    return replace(tiny, **sizes, layers=(ta.LayerShape(32, 32, 11008),) * 32)
+    return ta.ModelSpec.from_config(LlamaConfig(max_position_embeddings=4096))  # its defaults are that model's sizes
 
 
 def _bytes(spec: ta.ModelSpec, *, context: int, width: float) -> float:

@@ -4,6 +4,7 @@ import threading
 
 import pytest
 import torch
+from transformers.pytorch_utils import Conv1D
 
 import transact as ta
 from tests.tiny_models import TINY, build, token_ids
@@ -26,19 +27,37 @@ def _by_autograd(loaded, batches) -> list[tuple[torch.Tensor, torch.Tensor]]:
         torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten()).backward()
         for layer, sums in zip(loaded.decoder_layers, found, strict=True):
 
-            def products(role, layer=layer):
-                weight = layer.get_submodule(role).weight
-                return (weight * weight.grad).abs().detach()
+            def products(path, layer=layer):
+                module = layer.get_submodule(path)
+                found = (module.weight * module.weight.grad).abs().detach()
+                return found.T if isinstance(module, Conv1D) else found
 
-            for kv in (layout.key, layout.value):
+            query, key, value = _attention_roles(products, layout, spec)
+            for kv in (key, value):
                 for head in range(spec.layers[0].num_attention_heads):
                     group = head // spec.group_size
-                    rows = products(kv)[group * spec.head_dim : (group + 1) * spec.head_dim].sum(1)
+                    rows = kv[group * spec.head_dim : (group + 1) * spec.head_dim].sum(1)
                     sums[0][head * spec.head_dim : (head + 1) * spec.head_dim] += rows / spec.group_size
-            sums[0] += products(layout.query).sum(1) + products(layout.output).sum(0)
-            sums[1] += products(layout.gate).sum(1) + products(layout.up).sum(1) + products(layout.down).sum(0)
+            sums[0] += query.sum(1) + products(layout.output).sum(0)
+            if layout.gate == layout.up:
+                sums[1] += products(layout.up).sum(1).unflatten(0, (2, -1)).sum(0)
+            else:
+                sums[1] += sum(products(path).sum(1) for path in (layout.gate, layout.up) if path is not None)
+            sums[1] += products(layout.down).sum(0)
     loaded.model.zero_grad()
     return found
+
+
+def _attention_roles(products, layout, spec) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Rows of queries, keys and values, out of the one module where they are packed in one."""
+    if layout.query != layout.key:
+        return tuple(products(path) for path in (layout.query, layout.key, layout.value))
+    packed = products(layout.query)
+    if layout.packed_by_head:
+        return packed.unflatten(0, (-1, 3, spec.head_dim)).transpose(0, 1).flatten(1, 2).unbind(0)
+    shape = spec.layers[0]
+    heads = (shape.num_attention_heads, shape.num_key_value_heads, shape.num_key_value_heads)
+    return packed.split([count * spec.head_dim for count in heads])
 
 
 @pytest.mark.parametrize("name", TINY)

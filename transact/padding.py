@@ -1,0 +1,90 @@
+"""Zeros around smaller projections, so that a stock configuration can name their size and nothing else changes.
+
+A head whose queries, keys and values are zero attends evenly to zeros, and its columns of the output projection are
+zero as well; a channel of zeros activates to what a zero column reads. Norms that go over all heads together
+(OLMo 2) would divide by the larger number: with k of n entries real, x is scaled by sqrt(n / k) before the norm and its
+weight by sqrt(k / n), and x · w / rms(x) is what it was.
+"""
+
+import torch
+
+from transact.loading import LoadedModel
+from transact.matrices import matrix
+from transact.plan import LayerPlan
+from transact.slicing import kept_rows
+from transact.spec import SITES, LayerShape, ModelSpec
+
+
+def padded_tensors(loaded: LoadedModel, spec: ModelSpec, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """The tensors of every layer that is smaller than in `spec`, at the size they have there, by their full names."""
+    found: dict[str, torch.Tensor] = {}
+    layout = loaded.layout
+    for index, (layer, small, large) in enumerate(
+        zip(loaded.decoder_layers, loaded.spec.layers, spec.layers, strict=True)
+    ):
+        if small != large:
+            tensors = _layer(layer, small, large, spec)
+            found |= {f"{layout.layers}.{index}.{name}": tensor.to(dtype) for name, tensor in tensors.items()}
+    return found
+
+
+def _layer(layer: torch.nn.Module, small: LayerShape, large: LayerShape, spec: ModelSpec) -> dict[str, torch.Tensor]:
+    layout = spec.layout
+    first = LayerPlan(tuple(range(small.num_key_value_heads)), tuple(range(small.intermediate_size)), small.group_size)
+    scales = _norm_scales(small, large, spec)
+    tensors: dict[str, torch.Tensor] = {}
+
+    def put(path: str, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
+        tensors[f"{path}.weight"] = weight.T.contiguous() if layout.transposed else weight
+        if bias is not None:
+            tensors[f"{path}.bias"] = bias
+
+    for site in SITES:
+        for path, rows in kept_rows(spec, large, first, site).items():
+            old = layer.get_submodule(path)
+            size = dict(_rows(spec, large))[path]
+            scale = scales.get(path, 1.0)
+            put(path, _spread(matrix(old), rows, size, scale), _spread(old.bias, rows, size, scale))
+    widths = ((layout.output, large.num_attention_heads * spec.head_dim), (layout.down, large.intermediate_size))
+    for path, width in widths:
+        old = layer.get_submodule(path)
+        weight = matrix(old)
+        whole = weight.new_zeros(len(weight), width)
+        whole[:, : weight.shape[1]] = weight
+        put(path, whole, old.bias)
+    for path, heads in spec.head_norm_sizes(large):
+        norm = layer.get_submodule(path)
+        if layout.head_norms == "each":
+            for head in range(len(norm.norms), heads):
+                tensors[f"{path}.norms.{head}.weight"] = torch.ones_like(norm.norms[0].weight)
+        else:
+            rows = torch.arange(len(norm.weight))
+            tensors[f"{path}.weight"] = _spread(norm.weight, rows, heads * spec.head_dim, 1 / scales[path])
+    return tensors
+
+
+def _norm_scales(small: LayerShape, large: LayerShape, spec: ModelSpec) -> dict[str, float]:
+    """sqrt(n / k) for projections whose outputs are normed over all heads together, and for those norms."""
+    if not spec.own_head_norms or spec.layout.head_norms != "joint":
+        return {}
+    layout = spec.layout
+    scales = {}
+    for projection, (path, now), (_, then) in zip(
+        (layout.query, layout.key), spec.head_norm_sizes(small), spec.head_norm_sizes(large), strict=True
+    ):
+        scales[projection] = scales[path] = (then / now) ** 0.5
+    return scales
+
+
+def _rows(spec: ModelSpec, shape: LayerShape):
+    return ((path, rows) for path, rows, _, _ in spec.projection_sizes(shape))
+
+
+def _spread(tensor: torch.Tensor | None, rows: torch.Tensor, size: int, scale: float) -> torch.Tensor | None:
+    """`tensor` in those rows of `size` rows of zeros, times `scale`."""
+    if tensor is None:
+        return None
+    tensor = tensor.detach()
+    whole = tensor.new_zeros(size, *tensor.shape[1:])
+    whole[rows.to(tensor.device)] = tensor if scale == 1 else (tensor.double() * scale).to(tensor.dtype)
+    return whole
