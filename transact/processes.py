@@ -1,5 +1,6 @@
 """One process among several, as `accelerate launch` starts them; alone, everything here does nothing."""
 
+import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import TypeVar
@@ -19,6 +20,11 @@ def rank_and_count() -> tuple[int, int]:
 
 def is_main() -> bool:
     return rank_and_count()[0] == 0
+
+
+def is_sharded() -> bool:
+    """Whether `accelerate launch` was told that the processes share the weights among them (FSDP)."""
+    return rank_and_count()[1] > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true", "yes")
 
 
 def share(items: Iterable[T]) -> Iterator[T]:

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch.distributed.tensor import DTensor
 
 from transact.errors import CheckpointBroken, InvalidOption, SaveRefused
 from transact.loading import LoadedModel
@@ -172,8 +173,9 @@ def each_once(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The state without a tied tensor's other names: safetensors files know no ties."""
     once, seen = {}, set()
     for name, tensor in state.items():
-        place = (tensor.data_ptr(), tensor.shape)
-        if not tensor.numel() or place not in seen:
+        held = tensor.to_local() if isinstance(tensor, DTensor) else tensor  # a shard has an address, its whole none
+        place = (held.data_ptr(), tensor.shape)
+        if not held.numel() or place not in seen:
             once[name] = tensor
         seen.add(place)
     return once

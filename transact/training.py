@@ -5,6 +5,7 @@ going on) is the Trainer's. What is added here: distillation, LoRA, progress tha
 errors that say which checkpoint is the last good one.
 """
 
+import copy
 import math
 import time
 from collections.abc import Callable
@@ -13,13 +14,14 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.nn import functional
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from transact.calibration import TokenSet
 from transact.errors import InvalidOption, TrainingFailed
 from transact.loading import LoadedModel
-from transact.processes import rank_and_count
+from transact.processes import is_sharded, rank_and_count
 from transact.progress import Progress
 from transact.savepoints import RecoveryPoint, each_once, last_checkpoint
 from transact.schedule import RecoverySettings
@@ -64,10 +66,12 @@ def train(
     model = loaded.model.requires_grad_(True)
     adapted = _with_adapters(model, loaded, settings)
     student = _Student(adapted, dense.model if settings.loss == "distillation" else None, settings.temperature)
+    # a module that is sharded stays so, and nothing but training can be done with it: a copy is
+    trained = copy.deepcopy(student, {id(student.teacher): student.teacher}) if is_sharded() else student
     tokens = partial(step_tokens, text=text, settings=settings)
-    watch = _Watch(student, settings, steps, watchers, keep_best, start, tokens)
+    watch = _Watch(student, trained, settings, steps, watchers, keep_best, start, tokens)
     trainer = Trainer(
-        model=student,
+        model=trained,
         args=_arguments(settings, text, steps, learning_rate, directory, resumable, on_cpu=loaded.device.type == "cpu"),
         train_dataset=dataset_of(text),
         data_collator=collate,
@@ -76,6 +80,7 @@ def train(
     trainer.remove_callback(PrinterCallback)
     with told_plainly(directory):
         trainer.train(resume_from_checkpoint=last_checkpoint(directory) if resumable else None)
+    watch.gather()
     watch.take_best()
     if settings.lora_rank:
         adapted.merge_and_unload()
@@ -195,6 +200,7 @@ class _Watch(TrainerCallback):
     def __init__(
         self,
         student: _Student,
+        trained: _Student,
         settings: RecoverySettings,
         steps: int,
         watchers: Watchers,
@@ -202,7 +208,7 @@ class _Watch(TrainerCallback):
         start: RecoveryPoint,
         tokens: Callable[[int], int],
     ):
-        self.student = student
+        self.student, self.trained = student, trained
         self.settings = settings
         self.steps = steps
         self.watchers = watchers
@@ -249,12 +255,19 @@ class _Watch(TrainerCallback):
     def _report(self, step: int, **figures: float) -> None:
         self.watchers.report(replace(self.start, step=step, tokens=self.tokens(step), **figures))
 
+    def gather(self) -> None:
+        """Let the student have the weights that are trained, where a sharded copy of it is."""
+        if self.trained is not self.student:
+            whole = get_model_state_dict(self.trained, options=StateDictOptions(full_state_dict=True))
+            self.student.load_state_dict(whole, strict=False)
+
     def take_best(self) -> None:
         """Bring back the weights of the lowest perplexity, where the last ones are not those."""
         if self.best is not None and self.last_perplexity is not None and self.best[0] < self.last_perplexity:
             self.student.load_state_dict(self.best[1], strict=False)
 
     def _measure(self, step: int) -> None:
+        self.gather()
         self.student.eval()
         perplexity = self.last_perplexity = self.watchers.measure()
         self._report(step, perplexity=perplexity)

@@ -235,7 +235,7 @@ def test_a_full_disk_is_told_and_what_was_there_is_good(tmp_path):
 
 
 TOGETHER = """
-import sys
+import os, sys
 import torch
 from accelerate import PartialState
 PartialState(cpu=True)
@@ -243,8 +243,11 @@ import transact as ta
 from tests.tiny_models import build
 from tests.transact.test_recovery import QUICK, text, evaluation
 from transact.processes import is_main, rank_and_count
-folder, count = sys.argv[1:]
+folder, count = sys.argv[1:3]
 assert rank_and_count()[1] == int(count)
+if os.environ.get("ACCELERATE_USE_FSDP"):
+    from tests.sharding import shard_on_cpus
+    shard_on_cpus()
 dense = build("llama", torch.float32)
 tokens = text(dense, samples=13)
 statistics = ta.observe(build("llama"), tokens, gram=True, taylor=True, samples=True, top_k=3, batch_size=2)
@@ -255,13 +258,14 @@ recovered = ta.recover(dense, tokens, ta.PruningTarget(2, 20), settings, evaluat
 losses = torch.tensor([point.loss for point in recovered.points if point.loss is not None])
 if is_main():
     torch.save(losses, folder + "/losses.pt")
+    torch.save(recovered.pruned.model.state_dict(), folder + "/weights.pt")
 """
 
 
-def _launched(count: int, *script_and_arguments: Path | int) -> subprocess.CompletedProcess:
+def _launched(count: int, *script_and_arguments: Path | int, **more: str) -> subprocess.CompletedProcess:
     """By torchrun, since `accelerate launch` starts several processes on CPUs by MPI alone."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(count)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **more}
     return subprocess.run(
         [*command, *map(str, script_and_arguments)],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300,
@@ -284,6 +288,15 @@ def test_two_processes_do_what_one_does(tmp_path):
                 torch.testing.assert_close(getattr(other, name), value, rtol=1e-6, atol=1e-9, msg=f"{site} {name}")
     one, two = (torch.load(tmp_path / count / "losses.pt") for count in ("1", "2"))
     torch.testing.assert_close(two, one, rtol=1e-3, atol=0)
+    sharded = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
+    (tmp_path / "sharded").mkdir()
+    done = _launched(2, script, tmp_path / "sharded", 2, **sharded)
+    assert done.returncode == 0, done.stderr
+    assert "FSDP: parameters of 2 shards" in done.stderr
+    torch.testing.assert_close(torch.load(tmp_path / "sharded" / "losses.pt"), one, rtol=1e-3, atol=0)
+    whole, same_weights = (torch.load(tmp_path / count / "weights.pt") for count in ("2", "sharded"))
+    for name, weight in whole.items():
+        torch.testing.assert_close(same_weights[name], weight, rtol=1e-2, atol=1e-4)
 
 
 LOST = """
