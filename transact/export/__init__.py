@@ -1,1 +1,1 @@
-"""A model for other software: a module a format, with the function that writes it and a report of what was written."""
+"""What leaves the project: other formats, and the proof that others can read them."""

@@ -75,11 +75,8 @@ ARCHITECTURES_OF: dict[str, tuple[Architecture, ...]] = {
 }
 
 
-def architecture_for(spec: ModelSpec, config: PreTrainedConfig, *, scaled_rope: bool) -> Architecture:
-    """The first architecture of the family that can hold the model; raises `SaveRefused` with what stands against all.
-
-    `scaled_rope`: RoPE's frequencies are not the plain ones.
-    """
+def known_architectures(spec: ModelSpec, config: PreTrainedConfig) -> tuple[Architecture, ...]:
+    """Those that compute the family's function; raises `SaveRefused` where none is known."""
     label = spec.layout.label
     if spec.family not in ARCHITECTURES_OF:
         known = ", ".join(FAMILIES[family].label for family in ARCHITECTURES_OF)
@@ -92,13 +89,21 @@ def architecture_for(spec: ModelSpec, config: PreTrainedConfig, *, scaled_rope: 
             f"This {label} has the activation {config.hidden_act}, llama.cpp computes SiLU there. Save the checkpoint "
             "instead."
         )
+    return ARCHITECTURES_OF[spec.family]
+
+
+def fitting(architectures: tuple[Architecture, ...], spec: ModelSpec, *, scaled_rope: bool) -> Architecture:
+    """The first that can hold the model; raises `SaveRefused` with what stands against all of them.
+
+    `scaled_rope`: RoPE's frequencies are not the plain ones.
+    """
     reasons = []
-    for architecture in ARCHITECTURES_OF[spec.family]:
+    for architecture in architectures:
         lacking = architecture.lacks(spec, scaled_rope=scaled_rope)
         if lacking is None:
             return architecture
         reasons.append(f"{architecture.name} has no {lacking}")
     raise SaveRefused(
-        f"llama.cpp cannot hold this {label}: {'; '.join(reasons)}. Save the checkpoint instead; where layers "
-        "differ it is padded with zeros, and once loaded again it can be written as GGUF."
+        f"llama.cpp cannot hold this {spec.layout.label}: {'; '.join(reasons)}. Save the checkpoint instead; where "
+        "layers differ it is padded with zeros, and once loaded again it can be written as GGUF."
     )

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from transact.errors import SaveRefused
-from transact.export.gguf_architectures import Architecture, architecture_for
+from transact.export.gguf_architectures import Architecture, fitting, known_architectures
 from transact.export.gguf_tensors import StoredTensor, stored_tensors
 from transact.export.gguf_vocabulary import Vocabulary, vocabulary_of
 from transact.loading import LoadedModel
@@ -39,8 +39,9 @@ class GgufFile:
     @classmethod
     def of(cls, loaded: LoadedModel, file_type: str) -> "GgufFile":
         """Raises `SaveRefused` where llama.cpp could not compute what the model computes, or would read otherwise."""
+        candidates = known_architectures(loaded.spec, loaded.model.config)
         factors = _frequency_factors(loaded)
-        architecture = architecture_for(loaded.spec, loaded.model.config, scaled_rope=factors is not None)
+        architecture = fitting(candidates, loaded.spec, scaled_rope=factors is not None)
         tensors = tuple(stored_tensors(loaded, architecture, file_type))
         notes = []
         other = sum(tensor.falls_back(file_type) for tensor in tensors)

@@ -10,7 +10,7 @@ Source: `src/llama-vocab.cpp` of the llama.cpp that llama-cpp-python 0.3.36 brin
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from gguf import GGUFWriter, TokenType
@@ -89,7 +89,10 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerBase, rows: int) -> Vocabulary:
     if parts["model"]["type"] != "BPE":
         raise _refusal(f"it is {parts['model']['type']}, not BPE")
     _around(tokenizer)
-    return (_sentencepiece if parts["model"]["byte_fallback"] else _byte_level)(parts, rows)
+    made = (_sentencepiece if parts["model"]["byte_fallback"] else _byte_level)(parts, rows)
+    if tokenizer.eos_token_id is not None:
+        return made
+    return replace(made, notes=(*made.notes, "The tokenizer names no end token; llama.cpp takes one by its own rules."))
 
 
 def _refusal(reason: str) -> SaveRefused:
