@@ -26,6 +26,7 @@ from transact.errors import (
     TransactError,
 )
 from transact.evaluation import EvalReport, evaluate, perplexity
+from transact.export.gguf import GGUF_TYPES, GgufReport, save_gguf
 from transact.generation import generate
 from transact.importance import METRICS, ImportanceScores, Metric, available_metrics, score
 from transact.loading import LoadedModel, Preflight, load, preflight
@@ -54,6 +55,7 @@ __all__ = [
     "ALLOCATIONS",
     "BUNDLED",
     "COMPENSATIONS",
+    "GGUF_TYPES",
     "METRICS",
     "NO_PROGRESS",
     "ActivationStatistics",
@@ -63,6 +65,7 @@ __all__ = [
     "CheckpointBroken",
     "EvalReport",
     "EvaluationSet",
+    "GgufReport",
     "ImportanceScores",
     "InvalidOption",
     "InvalidPlan",
@@ -127,6 +130,7 @@ __all__ = [
     "run_probe",
     "sample_bytes",
     "save",
+    "save_gguf",
     "score",
     "search_plan",
     "search_split",

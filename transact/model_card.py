@@ -8,6 +8,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from transact import sources
 from transact.loading import LoadedModel
 from transact.plan import composed
+from transact.spec import ModelSpec
 
 if TYPE_CHECKING:
     from transact.checkpoint import SaveReport
@@ -29,7 +30,7 @@ def write_card(path: Path, loaded: LoadedModel, report: "SaveReport") -> None:
 
 
 def _body(loaded: LoadedModel, report: "SaveReport") -> str:
-    name = _name(loaded)
+    name = model_name(loaded)
     lines = [
         f"# {name}, pruned" if loaded.cuts else f"# {name}",
         "",
@@ -50,9 +51,10 @@ def _body(loaded: LoadedModel, report: "SaveReport") -> str:
             f"| FLOPs per token (context 512) | {before.flops_per_token(context=512):,} "
             f"| {after.flops_per_token(context=512):,} |",
             f"| KV-cache bytes per token (16-bit) | {before.kv_bytes_per_token():,} | {after.kv_bytes_per_token():,} |",
-            f"| head groups per layer | {_counts(before, 'num_key_value_heads')} "
-            f"| {_counts(after, 'num_key_value_heads')} |",
-            f"| channels per layer | {_counts(before, 'intermediate_size')} | {_counts(after, 'intermediate_size')} |",
+            f"| head groups per layer | {per_layer(before, 'num_key_value_heads')} "
+            f"| {per_layer(after, 'num_key_value_heads')} |",
+            f"| channels per layer | {per_layer(before, 'intermediate_size')} "
+            f"| {per_layer(after, 'intermediate_size')} |",
             "",
             f"Scored with `{plan.metric}` on {plan.calibration}; allocation: {plan.allocation}; compensation: "
             f"{repairs}. The kept indices are in `plan.json`.",
@@ -72,12 +74,14 @@ def _body(loaded: LoadedModel, report: "SaveReport") -> str:
     return "\n".join(lines)
 
 
-def _counts(spec, name: str) -> str:
+def per_layer(spec: ModelSpec, name: str) -> str:
+    """One number where all layers agree, otherwise one per layer."""
     counts = [getattr(layer, name) for layer in spec.layers]
     return str(counts[0]) if len(set(counts)) == 1 else " / ".join(map(str, counts))
 
 
-def _name(loaded: LoadedModel) -> str:
+def model_name(loaded: LoadedModel) -> str:
+    """What people call the base model: its hub id, or the folder it lies in."""
     folder = sources.local_folder(loaded.source)
     return loaded.source if folder is None or loaded.source == sources.BUNDLED else folder.resolve().name
 

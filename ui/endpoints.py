@@ -16,6 +16,7 @@ from ui.errors import WrongInput
 from ui.events.desk import Desk
 from ui.events.setup import MAX_SAMPLES, MAX_SEQ_LEN, loaded_key
 from ui.export import file_stem, model_stem
+from ui.pages.takeaway import GGUF_TYPE
 from ui.session import BUNDLED, ModelKey, Sampling, Session
 from ui.texts import TextSource
 
@@ -145,14 +146,12 @@ def connect(desk: Desk) -> None:
         return _answered(act)
 
     def export(kind: str, request: gr.Request) -> str:
-        """A file of the last result: its checkpoint as a zip, or its plan."""
+        """A file of the last result: its checkpoint as a zip, a float16 GGUF file, or its plan."""
 
         def act() -> str:
             owner = desk.visitor(request)
             if kind not in EXPORT_KINDS:
                 raise WrongInput(f"There is no export “{kind}”; choose one of {', '.join(EXPORT_KINDS)}.")
-            if kind == "gguf":
-                raise WrongInput("GGUF export is not part of this version yet; export the checkpoint instead.")
             session = desk.sessions.get(owner)
             if kind == "plan":
                 return str(desk.exports.plan(owner, model_stem(session.key), session.need_plan()))
@@ -160,10 +159,13 @@ def connect(desk: Desk) -> None:
 
             def work(watch):
                 pruned = workbench.pruned_model(desk.registry, owner, result, watch)
-                return desk.exports.checkpoint(owner, file_stem(result.scored.key, result.number), pruned)
+                name = file_stem(result.scored.key, result.number)
+                if kind == "gguf":
+                    return desk.exports.gguf(owner, name, pruned, file_type=GGUF_TYPE, progress=watch)
+                return desk.exports.checkpoint(owner, name, pruned)
 
-            archive, _ = desk.jobs.finish(owner, "Writing the checkpoint", work)
-            return str(archive)
+            file, _ = desk.jobs.finish(owner, "Writing the file", work)
+            return str(file)
 
         return _answered(act)
 

@@ -29,6 +29,13 @@ class Exports:
         shutil.rmtree(folder / name)
         return archive, report
 
+    def gguf(
+        self, owner: str, name: str, pruned: ta.LoadedModel, *, file_type: str, progress: ta.Progress
+    ) -> tuple[Path, ta.GgufReport]:
+        """One file with weights and tokenizer for llama.cpp."""
+        file = self._fresh(owner) / f"{name}-{file_type}.gguf"
+        return file, ta.save_gguf(pruned, file, file_type=file_type, progress=progress)
+
     def plan(self, owner: str, name: str, plan: ta.PruningPlan) -> Path:
         """plan.json under a name that says whose it is."""
         return self._written(owner, f"{name}-plan.json", plan.to_json())

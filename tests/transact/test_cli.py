@@ -219,6 +219,16 @@ def test_a_plan_alone_needs_no_text(run, calibrated, loaded, tmp_path):
     assert all(weights[name].equal(expected[name].to(weights[name].dtype)) for name in weights)
 
 
+def test_a_gguf_file_is_that_of_the_library(run, calibrated, loaded, tmp_path):
+    run("export", "--kind", "plan", *calibrated, *SHARES, "--output", "plan.json")
+    kind = ("--kind", "gguf", "--file-type", "q8_0")
+    saved = run("export", "--plan", "plan.json", *kind, "--output", "cli.gguf")["saved"]
+    plan = ta.PruningPlan.from_json((tmp_path / "plan.json").read_text())
+    report = ta.save_gguf(ta.prune(loaded, plan), tmp_path / "python.gguf", file_type="q8_0")
+    assert (tmp_path / "cli.gguf").read_bytes() == (tmp_path / "python.gguf").read_bytes()
+    assert saved == {**vars(report), "path": str(tmp_path / "cli.gguf"), "notes": list(report.notes)}
+
+
 def test_text_that_scored_is_told_where_it_measures(capsys, calibrated, folder):
     line = ["prune", "--model", "bundled", *calibrated, *SHARES, "--no-speed"]
     line += ["--evaluation", str(folder / "calibration.jsonl"), "--evaluation-seq-len", "48"]
@@ -267,7 +277,8 @@ def test_the_example_is_a_line_that_can_be_typed(command, monkeypatch):
         ("plan --calibration C --mlp-sparsity 0.5 --metric search --allocation global", "does not know --allocation"),
         ("score --calibration C --metric search", "invalid choice"),
         ("prune --output out --plan P --compensation least_squares", "give --calibration"),
-        ("export --output out --plan P --kind gguf", "invalid choice"),
+        ("export --output out --plan P --kind zip", "invalid choice"),
+        ("export --output out --plan P --file-type f16", "belongs to --kind gguf"),
         ("export --output out --kind plan --calibration C --mlp-sparsity 0 --compensation least_squares", "no weights"),
         ("evaluate --evaluation C --reference-revision main", "belongs to --reference"),
         ("evaluate", "--evaluation"),
@@ -393,7 +404,7 @@ def _plan_of_another_model(loaded) -> str:
     ("line", "taken"),
     [("score", "file"), ("plan --mlp-sparsity 0.5", "file"), ("prune --mlp-sparsity 0.5", "folder"),
      ("prune --mlp-sparsity 0.5", "file"), ("export --mlp-sparsity 0.5", "folder"),
-     ("export --mlp-sparsity 0.5 --kind plan", "empty folder")],
+     ("export --mlp-sparsity 0.5 --kind plan", "empty folder"), ("export --mlp-sparsity 0.5 --kind gguf", "file")],
 )  # fmt: skip
 def test_nothing_is_replaced(capsys, calibrated, monkeypatch, tmp_path, line, taken):
     monkeypatch.setattr(ta, "load", None)

@@ -9,8 +9,9 @@ from transact.cli import commands, options, recovery_options
 from transact.cli.bars import Meter
 from transact.cli.commands import Answer
 from transact.cli.options import Group, Option
+from transact.export.gguf import GGUF_TYPES
 
-EXPORT_KINDS = ("checkpoint", "plan")
+EXPORT_KINDS = ("checkpoint", "gguf", "plan")
 
 
 @dataclass(frozen=True)
@@ -124,18 +125,24 @@ COMMANDS = (
     Command(
         "export",
         "write a planned model for other software",
-        "Write a planned model: as a checkpoint that stock transformers loads, or as the plan alone.",
+        "Write a planned model: as a checkpoint that stock transformers loads, as a GGUF file that llama.cpp runs, or\n"
+        "as the plan alone.",
         """\
   python -m transact export --model bundled --plan plan.json --kind checkpoint --output pruned-model""",
         (
             *_FROM_A_PLAN,
             _output(
-                "write to this new folder, or for a plan to this new file",
+                "write to this new folder, or for gguf and a plan to this new file",
                 Option(
                     "--kind",
-                    "checkpoint: a folder with weights, tokenizer, plan and model card; plan: one JSON file "
-                    "(default: %(default)s)",
+                    "checkpoint: a folder with weights, tokenizer, plan and model card; gguf: one file with weights "
+                    "and tokenizer (needs pip install gguf); plan: one JSON file (default: %(default)s)",
                     {"choices": EXPORT_KINDS, "default": "checkpoint"},
+                ),
+                Option(
+                    "--file-type",
+                    f"how a GGUF file stores matrices (default: {options.GGUF_TYPE})",
+                    {"choices": GGUF_TYPES},
                 ),
                 metavar="PATH",
                 required=True,

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 import transact as ta
 from transact.calibration import TokenSet
-from transact.cli import steps, summaries
+from transact.cli import options, steps, summaries
 from transact.cli.bars import Meter
 from transact.cli.files import check_free, write_new
 from transact.cli.recovery_options import settings_of
@@ -161,8 +161,14 @@ def _cut(given: Namespace, loaded: ta.LoadedModel, chosen: Chosen, meter: Meter)
     parts = summaries.plan(loaded.source, chosen.plan, given.compensation)
     if given.output is None:
         return pruned, Answer(values, parts)
-    saved = ta.save(pruned, given.output, dtype=pruned.file_dtype)
-    return pruned, Answer({**values, "saved": asdict(saved)}, (*parts, summaries.saved(saved)))
+    if vars(given).get("kind") == "gguf":
+        file_type = given.file_type or options.GGUF_TYPE
+        saved = ta.save_gguf(pruned, given.output, file_type=file_type, progress=meter("Writing"))
+        told = summaries.saved_gguf(saved)
+    else:
+        saved = ta.save(pruned, given.output, dtype=pruned.file_dtype)
+        told = summaries.saved(saved)
+    return pruned, Answer({**values, "saved": asdict(saved)}, (*parts, told))
 
 
 def _planned(loaded: ta.LoadedModel, chosen: Chosen) -> dict:

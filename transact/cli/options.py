@@ -13,7 +13,7 @@ from transact.importance import METRICS
 from transact.loading import DTYPES
 from transact.search import METRIC as SEARCH
 
-METRIC, ALLOCATION = "transact", "uniform"
+METRIC, ALLOCATION, GGUF_TYPE = "transact", "uniform", "f16"
 SEQ_LEN = 512
 """Longest sequence unless told otherwise; the model's context where that is shorter."""
 
@@ -234,7 +234,9 @@ def prune_problem(given: Namespace) -> str | None:
 
 
 def export_problem(given: Namespace) -> str | None:
-    """As `plan_problem`; and only weights can be repaired."""
+    """As `plan_problem`; only weights can be repaired, and only GGUF has file types."""
+    if given.file_type is not None and given.kind != "gguf":
+        return f"--file-type {given.file_type} belongs to --kind gguf; leave it out, or export that"
     if given.kind == "plan" and given.compensation != "none":
-        return "a plan holds no weights that --compensation could repair; leave it out, or export a checkpoint"
+        return "a plan holds no weights that --compensation could repair; leave it out, or export a checkpoint or GGUF"
     return plan_problem(given)

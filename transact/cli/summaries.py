@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from transact.calibration import EvaluationSet, TokenSet
 from transact.checkpoint import SaveReport
 from transact.evaluation import EvalReport
+from transact.export.gguf import GgufReport
 from transact.importance import ImportanceScores
 from transact.plan import PruningPlan
 from transact.savepoints import RecoveryPoint
@@ -61,6 +62,16 @@ def recovery(points: Sequence[RecoveryPoint]) -> str:
 
 def saved(report: SaveReport) -> str:
     return " ".join((f"The checkpoint is in {report.directory} ({report.model_class}).", *report.notes))
+
+
+def saved_gguf(report: GgufReport) -> str:
+    return " ".join(
+        (
+            f"The GGUF file is {report.path} (llama.cpp's {report.architecture}, {report.file_type}, "
+            f"{report.bytes:,} bytes).",
+            *report.notes,
+        )
+    )
 
 
 def measured(report: EvalReport, evaluation: EvaluationSet) -> tuple[str, ...]:

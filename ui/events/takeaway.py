@@ -17,7 +17,8 @@ SAVE_FILE = "() => setTimeout(() => document.querySelector('#export-file').click
 def connect(desk: Desk, panels: Panels) -> None:
     """Wire the download buttons; each writes its file, then the browser fetches it."""
 
-    def on_checkpoint(request: gr.Request):
+    def model_written(request: gr.Request, title: str, write: Callable, told: Callable):
+        """The pruned model in a file: `write` takes whose it is, its name, the model and the watch; `told` a report."""
         owner = desk.visitor(request)
         try:
             result = desk.sessions.get(owner).need_result()
@@ -28,21 +29,30 @@ def connect(desk: Desk, panels: Panels) -> None:
 
         def work(watch):
             pruned = workbench.pruned_model(desk.registry, owner, result, watch)
-            watch.says("Writing the checkpoint")
-            return desk.exports.checkpoint(owner, file_stem(result.scored.key, result.number), pruned)
+            watch.says(title)
+            return write(owner, file_stem(result.scored.key, result.number), pruned, watch=watch)
 
         def finish(written) -> dict:
-            archive, report = written
-            return {
-                panels.takeaway.file: str(archive),
-                **say(
-                    panels,
-                    " ".join((f"Stock transformers loads it as {report.model_class}.", *report.notes)),
-                    "good",
-                ),
-            }
+            file, report = written
+            return {panels.takeaway.file: str(file), **say(panels, " ".join((told(report), *report.notes)), "good")}
 
-        yield from watched(desk, panels, owner, "Writing the checkpoint", work, finish)
+        yield from watched(desk, panels, owner, title, work, finish)
+
+    def on_checkpoint(request: gr.Request):
+        yield from model_written(
+            request,
+            "Writing the checkpoint",
+            lambda owner, name, pruned, watch: desk.exports.checkpoint(owner, name, pruned),
+            lambda report: f"Stock transformers loads it as {report.model_class}.",
+        )
+
+    def on_gguf(file_type: str, request: gr.Request):
+        yield from model_written(
+            request,
+            "Writing GGUF",
+            lambda *named, watch: desk.exports.gguf(*named, file_type=file_type, progress=watch),
+            lambda report: f"llama.cpp runs it as {report.architecture}, {report.bytes / 1e6:,.1f} MB.",
+        )
 
     def written(owner: str, write: Callable[[], Path]) -> dict:
         try:
@@ -83,6 +93,7 @@ def connect(desk: Desk, panels: Panels) -> None:
     outputs = panels.all
     panel = panels.takeaway
     panel.checkpoint.click(on_checkpoint, None, outputs, **panels.heavy).success(None, js=SAVE_FILE)
+    panel.gguf.click(on_gguf, panel.gguf_type, outputs, **panels.heavy).success(None, js=SAVE_FILE)
     panel.plan.click(on_plan, None, outputs, **panels.light).success(None, js=SAVE_FILE)
     panel.texts.click(on_texts, None, outputs, **panels.light).success(None, js=SAVE_FILE)
     panels.compare.csv.click(on_csv, None, outputs, **panels.light).success(None, js=SAVE_FILE)

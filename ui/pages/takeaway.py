@@ -11,6 +11,13 @@ from ui.command_view import commands
 from ui.session import Session
 from ui.theme import ASSETS
 
+GGUF_TYPE = "f16"
+_GGUF_TYPES = {
+    "f32": "float32, 4 bytes a weight: as computed here",
+    "f16": "float16, 2 bytes a weight",
+    "bf16": "bfloat16, 2 bytes a weight: for weights that were trained in it",
+    "q8_0": "8 bits, about 1.1 bytes a weight",
+}
 _NO_CODE = "# Score a model: the lines that reproduce it will stand here.\n"
 _LINK = """<label for="settings-address">Link to these settings: model, text, metric, ratios and locks</label>
 <div class="address"><input id="settings-address" type="text" readonly><button type="button">Copy</button></div>"""
@@ -21,6 +28,8 @@ class TakeawayPanel:
     checkpoint: gr.Button
     plan: gr.Button
     texts: gr.Button
+    gguf: gr.Button
+    gguf_type: gr.Dropdown
     file: gr.DownloadButton
     note: gr.HTML
     code: gr.Code
@@ -32,13 +41,21 @@ def build(session: Session) -> TakeawayPanel:
     recipe = recipe_of(session)
     gr.HTML(
         "<h2><span>8</span> Take away</h2><p>A checkpoint that stock <code>transformers</code> loads without this "
-        "project, or the lines that do the same in Python or in a shell.</p>",
+        "project, one file for llama.cpp, or the lines that do the same in Python or in a shell.</p>",
         js_on_load=None,
     )
     with gr.Row():
         checkpoint = gr.Button("Download the pruned model (.zip)", elem_id="export-button", variant="primary")
         plan = gr.Button("Download the plan (.json)", elem_id="export-plan")
         texts = gr.Button("Download the texts used (.zip)", elem_id="export-texts", visible=False)
+    with gr.Row(equal_height=True):
+        gguf = gr.Button("Download as GGUF for llama.cpp (.gguf)", elem_id="export-gguf")
+        gguf_type = gr.Dropdown(
+            [(label, name) for name, label in _GGUF_TYPES.items()],
+            value=GGUF_TYPE,
+            label="How the GGUF file stores weights",
+            elem_id="gguf-type",
+        )
     file = gr.DownloadButton("Save", elem_id="export-file", visible="hidden")
     note = gr.HTML("", elem_id="export-note", js_on_load=None)
     address = gr.HTML(
@@ -63,7 +80,7 @@ def build(session: Session) -> TakeawayPanel:
         elem_id="command-view",
         max_lines=12,
     )
-    return TakeawayPanel(checkpoint, plan, texts, file, note, lines, shell, address)
+    return TakeawayPanel(checkpoint, plan, texts, gguf, gguf_type, file, note, lines, shell, address)
 
 
 def paint(panel: TakeawayPanel, session: Session) -> dict:
