@@ -29,11 +29,12 @@ from transact.evaluation import EvalReport, evaluate, perplexity
 from transact.export.gguf import GGUF_TYPES, GgufReport, save_gguf
 from transact.generation import generate
 from transact.importance import METRICS, ImportanceScores, Metric, available_metrics, score
+from transact.layer_plan import LayerPlan
 from transact.loading import LoadedModel, Preflight, load, preflight
 from transact.locks import Locks
 from transact.masking import masked
 from transact.observe import grams_for_repair, observe, sample_bytes
-from transact.plan import LayerPlan, PruningPlan, make_plan
+from transact.plan import PruningPlan, make_plan
 from transact.probes import Probe, ProbeResult, load_probes, run_probe
 from transact.progress import NO_PROGRESS, Cancelled, Progress
 from transact.reading import Reading, reads

@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING
 
 import psutil
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
-from transact import sources
+from transact import per_layer, sources
 from transact.errors import CheckpointBroken, ModelUnsupported, NotEnoughMemory, choice
 from transact.families import Family, family_of
 from transact.progress import NO_PROGRESS, Progress
@@ -165,7 +172,11 @@ def load(
     files = sources.weight_files(found.directory)
     stored_dtype = sources.check_weights(files, card.spec)
     progress(0, card.weights_bytes, "bytes")
-    model = _read_weights(found.directory, DTYPES[card.dtype], target)
+    if found.config.get(per_layer.KEY):
+        config, whole = _stock(found)
+        model = per_layer.read(config, whole, card.spec, files, DTYPES[card.dtype]).to(target).eval()
+    else:
+        model = _read_weights(found.directory, DTYPES[card.dtype], target)
     progress(card.weights_bytes, card.weights_bytes, "bytes")
     return LoadedModel(
         model=model,
@@ -195,11 +206,18 @@ def _preflight(found: sources.Source, dtype: str, device: torch.device) -> Prefl
 
 
 def _spec(found: sources.Source) -> ModelSpec:
+    overrides = found.config.get(per_layer.KEY)
+    spec = _stock(found)[1]
+    return per_layer.with_layers(spec, overrides) if overrides else spec
+
+
+def _stock(found: sources.Source) -> tuple[PreTrainedConfig, ModelSpec]:
+    """The configuration and the spec as if all layers had the global sizes."""
     family = family_of(found.config)
-    values = {key: value for key, value in found.config.items() if key != "model_type"}
+    values = {key: value for key, value in found.config.items() if key not in ("model_type", per_layer.KEY)}
     try:
         config = AutoConfig.for_model(family.model_type, **values)
-        return ModelSpec.from_config(config)
+        return config, ModelSpec.from_config(config)
     except ModelUnsupported:
         raise
     except Exception as error:  # configuration classes raise whatever their validators raise

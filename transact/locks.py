@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from transact.errors import InvalidTarget
 
 if TYPE_CHECKING:
-    from transact.plan import LayerPlan
+    from transact.layer_plan import LayerPlan
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 import torch
 
 from transact.hooks import InputFunction, on_inputs
+from transact.layer_plan import LayerPlan
 from transact.loading import LoadedModel
-from transact.plan import LayerPlan, PruningPlan
+from transact.plan import PruningPlan
 from transact.spec import LayerShape, ModelSpec
 
 

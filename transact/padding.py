@@ -8,9 +8,9 @@ weight by sqrt(k / n), and x · w / rms(x) is what it was.
 
 import torch
 
+from transact.layer_plan import LayerPlan
 from transact.loading import LoadedModel
 from transact.matrices import matrix
-from transact.plan import LayerPlan
 from transact.slicing import kept_rows
 from transact.spec import SITES, LayerShape, ModelSpec
 
@@ -30,7 +30,7 @@ def padded_tensors(loaded: LoadedModel, spec: ModelSpec, dtype: torch.dtype) -> 
 
 def _layer(layer: torch.nn.Module, small: LayerShape, large: LayerShape, spec: ModelSpec) -> dict[str, torch.Tensor]:
     layout = spec.layout
-    first = LayerPlan(tuple(range(small.num_key_value_heads)), tuple(range(small.intermediate_size)), small.group_size)
+    first = LayerPlan.first(small)
     scales = _norm_scales(small, large, spec)
     tensors: dict[str, torch.Tensor] = {}
 

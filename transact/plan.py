@@ -12,6 +12,7 @@ import numpy as np
 from transact.allocation import ALLOCATIONS, KEEP_HIGHEST
 from transact.errors import InvalidPlan, choice
 from transact.importance import ImportanceScores
+from transact.layer_plan import LayerPlan
 from transact.locks import NO_LOCKS, Locks
 from transact.spec import LayerShape, ModelSpec, digest
 from transact.target import PruningTarget
@@ -19,21 +20,6 @@ from transact.target import PruningTarget
 _FORMAT = "transact-plan"
 _VERSION = 1
 _SUMMARY_CONTEXT = 512
-
-
-@dataclass(frozen=True)
-class LayerPlan:
-    """What one layer keeps: sorted indices into the layer as it is before the cut."""
-
-    kept_head_groups: tuple[int, ...]
-    kept_channels: tuple[int, ...]
-    group_size: int
-
-    @property
-    def kept_heads(self) -> tuple[int, ...]:
-        """Query heads of the kept groups, sorted."""
-        size = self.group_size
-        return tuple(head for group in self.kept_head_groups for head in range(group * size, (group + 1) * size))
 
 
 @dataclass(frozen=True)

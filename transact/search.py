@@ -26,11 +26,12 @@ from transact.calibration import CalibrationSet
 from transact.compensation import calibration_tokens
 from transact.errors import NonFiniteActivations
 from transact.gradients import Key, drawn_loss, output_gradients
+from transact.layer_plan import LayerPlan
 from transact.loading import LoadedModel
 from transact.locks import NO_LOCKS, Locks
 from transact.matrices import matrix
 from transact.observe import observe
-from transact.plan import LayerPlan, PruningPlan
+from transact.plan import PruningPlan
 from transact.progress import NO_PROGRESS, Progress, part
 from transact.sequential import refit
 from transact.solving import RIDGE, Normal

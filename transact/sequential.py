@@ -24,11 +24,11 @@ import torch
 from transact.calibration import CalibrationSet
 from transact.errors import NotEnoughMemory
 from transact.hooks import on_inputs
+from transact.layer_plan import LayerPlan
 from transact.loading import DTYPES, LoadedModel, free_bytes
 from transact.masking import joint_norms
 from transact.matrices import matrix
 from transact.observe import gram_bytes
-from transact.plan import LayerPlan
 from transact.progress import Progress
 from transact.slicing import Reading, kept_positions, reading_projection, reading_role, writing_projections
 from transact.solving import Normal

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import torch
 
+from transact.layer_plan import LayerPlan
 from transact.matrices import linear, matrix
-from transact.plan import LayerPlan
 from transact.spec import LayerShape, ModelSpec
 
 Site = str

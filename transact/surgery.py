@@ -4,19 +4,18 @@ import copy
 from dataclasses import replace
 
 import torch
-from transformers import PreTrainedConfig
 
 from transact.compensation import COMPENSATIONS, calibration_tokens, needs_bias, refit_for
 from transact.correction import correct
 from transact.errors import choice
-from transact.families import Family
 from transact.loading import LoadedModel
 from transact.plan import Cut, PruningPlan
 from transact.progress import NO_PROGRESS, Progress, part
 from transact.sequential import refit
+from transact.sizes import write_sizes
 from transact.slicing import kept_positions, reading_projection, reading_role, writing_projections
 from transact.solving import Normal
-from transact.spec import SITES, LayerShape, ModelSpec
+from transact.spec import SITES, ModelSpec
 from transact.statistics import ActivationStatistics
 
 _BATCH = 8
@@ -98,7 +97,7 @@ def _assembled(loaded: LoadedModel, new: dict[int, torch.nn.Module], spec: Model
     # weights are never copied, and everything else (norms, embeddings, ties, buffers) is
     with torch.no_grad():
         model = copy.deepcopy(loaded.model, dict(new))
-        _write_sizes(model, spec)
+        write_sizes(model, spec)
         _add_zero_biases(model, spec)
     return replace(loaded, model=model.eval(), spec=spec, cuts=(*loaded.cuts, cut))
 
@@ -137,35 +136,3 @@ def _add_zero_biases(model: torch.nn.Module, spec: ModelSpec) -> None:
                 if projection.bias is None:
                     weight = projection.weight
                     projection.bias = torch.nn.Parameter(weight.new_zeros(len(weight)), weight.requires_grad)
-
-
-def _write_sizes(model: torch.nn.Module, spec: ModelSpec) -> None:
-    """Let the configuration say what is there; for layers of different sizes it names the widest.
-
-    The modules read these numbers at construction only, so a head count that the configuration class would
-    refuse in a file does no harm in memory.
-    """
-    widest = spec.widest.layers[0]
-    layout = spec.layout
-    model.config.head_dim = spec.head_dim
-    _write_shape(model.config, widest, layout)
-    for layer, shape in zip(model.get_submodule(layout.layers), spec.layers, strict=True):
-        mlp = layer.get_submodule(layout.down.rpartition(".")[0])
-        mlp.intermediate_size = shape.intermediate_size
-        attention = layer.get_submodule(layout.attention)
-        sizes = {
-            "heads": shape.num_attention_heads,
-            "groups": shape.num_key_value_heads,
-            "width": shape.num_attention_heads * spec.head_dim,
-        }
-        for attribute, what in layout.attention_sizes:
-            setattr(attention, attribute, sizes[what])
-        if layout.attention_reads_config:
-            attention.config = copy.copy(model.config)
-            _write_shape(attention.config, shape, layout)
-
-
-def _write_shape(config: PreTrainedConfig, shape: LayerShape, layout: Family) -> None:
-    config.num_attention_heads = shape.num_attention_heads
-    config.num_key_value_heads = shape.num_key_value_heads
-    setattr(config, layout.channels, shape.intermediate_size)

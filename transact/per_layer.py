@@ -1,0 +1,109 @@
+"""Layers of different sizes in one checkpoint, compact, by the `per_layer_config` of `transformers`.
+
+    "per_layer_config": {"0": {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 96}, ...}
+
+The schema is that of `PreTrainedConfig` (5.2x): what a layer's configuration overrides, by its number. The stock
+modeling classes do not read it yet, so that `ta.load` builds the model here: the stock class at the global sizes with
+no weight in memory, then its projections narrowed layer by layer.
+"""
+
+import torch
+from accelerate import init_empty_weights
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
+
+from transact.errors import CheckpointBroken
+from transact.families import Family
+from transact.layer_plan import LayerPlan
+from transact.matrices import linear, matrix
+from transact.sizes import write_sizes
+from transact.slicing import writing_projections
+from transact.spec import SITES, LayerShape, ModelSpec
+
+KEY = "per_layer_config"
+
+
+def overrides_of(spec: ModelSpec, attribute_map: dict[str, str]) -> dict[int, dict[str, int]]:
+    """What every layer has of its own; `attribute_map` as configuration classes have it."""
+    return {
+        index: {
+            attribute_map.get(name, name): getattr(shape, attribute)
+            for name, attribute in _names(spec.layout)
+        }
+        for index, shape in enumerate(spec.layers)
+    }
+
+
+def with_layers(spec: ModelSpec, overrides: dict) -> ModelSpec:
+    """The spec with the layers that `per_layer_config` describes; `spec` has those that it leaves out.
+
+    Raises `CheckpointBroken` for anything but such a mapping, and for keys that pruning knows nothing of.
+    """
+    known = {name: attribute for name, attribute in _names(spec.layout)}
+    layers = list(spec.layers)
+    try:
+        for index, values in overrides.items():
+            shape = vars(layers[int(index)]) | {known[name]: _count(value) for name, value in values.items()}
+            layers[int(index)] = LayerShape(**shape)
+            if shape["num_attention_heads"] != spec.group_size * shape["num_key_value_heads"]:
+                raise ValueError("heads")
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        raise CheckpointBroken(
+            f"{KEY} in config.json is not what this reads: per layer the positive numbers {', '.join(known)}, the same "
+            "number of heads per key/value head in every layer. Load a checkpoint of stock layers, or one that this "
+            "project saved."
+        ) from None
+    return spec.with_layers(tuple(layers))
+
+
+def read(config: PreTrainedConfig, whole: ModelSpec, spec: ModelSpec, files, dtype: torch.dtype) -> PreTrainedModel:
+    """The stock class of `config` (sizes `whole`) with layers as `spec` has them, filled from safetensors files.
+
+    Raises `CheckpointBroken` where a tensor is missing or left over.
+    """
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    for layer, large, small in zip(model.get_submodule(spec.layout.layers), whole.layers, spec.layers, strict=True):
+        _narrow(layer, large, small, whole)
+    write_sizes(model, spec)
+    state = {name: tensor.to(dtype) for file in files for name, tensor in load_file(file).items()}
+    found = model.load_state_dict(state, strict=False, assign=True)
+    model.tie_weights()
+    lacking = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    for problem, names in (("lacks", lacking), ("has a surplus", found.unexpected_keys)):
+        if names:
+            raise CheckpointBroken(f"The checkpoint {problem} tensor {names[0]}. Use files that belong together.")
+    if (files[0].parent / "generation_config.json").exists():
+        model.generation_config = GenerationConfig.from_pretrained(files[0].parent)
+    return model
+
+
+def _narrow(layer: torch.nn.Module, large: LayerShape, small: LayerShape, whole: ModelSpec) -> None:
+    """The first heads and channels of every projection; what they hold comes later."""
+    layout = whole.layout
+    first = LayerPlan.first(small)
+    paths = {id(module): path for path, module in layer.named_modules()}
+    new: dict[int, torch.nn.Module] = {}
+    for site in SITES:
+        new |= writing_projections(layer, large, first, whole, site)
+    for path, width in (
+        (layout.output, small.num_attention_heads * whole.head_dim),
+        (layout.down, small.intermediate_size),
+    ):
+        old = layer.get_submodule(path)
+        new[id(old)] = linear(old, matrix(old)[:, :width], old.bias)
+    for identity, module in new.items():
+        layer.set_submodule(paths[identity], module)
+
+
+def _names(layout: Family) -> tuple[tuple[str, str], ...]:
+    """Configuration key and attribute of `LayerShape`."""
+    heads = (("num_attention_heads", "num_attention_heads"),)
+    groups = (("num_key_value_heads", "num_key_value_heads"),) if layout.grouped_queries else ()
+    return (*heads, *groups, (layout.channels, "intermediate_size"))
+
+
+def _count(value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(value)
+    return value

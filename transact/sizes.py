@@ -1,0 +1,41 @@
+"""What a model in memory is told of its own sizes once its projections are narrower."""
+
+import copy
+
+import torch
+from transformers import PreTrainedConfig
+
+from transact.families import Family
+from transact.spec import LayerShape, ModelSpec
+
+
+def write_sizes(model: torch.nn.Module, spec: ModelSpec) -> None:
+    """Let the configuration say what is there; for layers of different sizes it names the widest.
+
+    The modules read these numbers at construction only, so a head count that the configuration class would
+    refuse in a file does no harm in memory.
+    """
+    widest = spec.widest.layers[0]
+    layout = spec.layout
+    model.config.head_dim = spec.head_dim
+    _write_shape(model.config, widest, layout)
+    for layer, shape in zip(model.get_submodule(layout.layers), spec.layers, strict=True):
+        mlp = layer.get_submodule(layout.down.rpartition(".")[0])
+        mlp.intermediate_size = shape.intermediate_size
+        attention = layer.get_submodule(layout.attention)
+        sizes = {
+            "heads": shape.num_attention_heads,
+            "groups": shape.num_key_value_heads,
+            "width": shape.num_attention_heads * spec.head_dim,
+        }
+        for attribute, what in layout.attention_sizes:
+            setattr(attention, attribute, sizes[what])
+        if layout.attention_reads_config:
+            attention.config = copy.copy(model.config)
+            _write_shape(attention.config, shape, layout)
+
+
+def _write_shape(config: PreTrainedConfig, shape: LayerShape, layout: Family) -> None:
+    config.num_attention_heads = shape.num_attention_heads
+    config.num_key_value_heads = shape.num_key_value_heads
+    setattr(config, layout.channels, shape.intermediate_size)
