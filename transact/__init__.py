@@ -26,6 +26,7 @@ from transact.errors import (
     TransactError,
 )
 from transact.evaluation import EvalReport, evaluate, perplexity
+from transact.export.proof import Proof, prove
 from transact.generation import generate
 from transact.importance import METRICS, ImportanceScores, Metric, available_metrics, score
 from transact.loading import LoadedModel, Preflight, load, preflight
@@ -88,6 +89,7 @@ __all__ = [
     "Probe",
     "ProbeResult",
     "Progress",
+    "Proof",
     "PruningPlan",
     "PruningTarget",
     "Reading",
@@ -120,6 +122,7 @@ __all__ = [
     "perplexity",
     "phases",
     "preflight",
+    "prove",
     "prune",
     "reads",
     "recover",

@@ -160,7 +160,7 @@ def connect(desk: Desk) -> None:
 
             def work(watch):
                 pruned = workbench.pruned_model(desk.registry, owner, result, watch)
-                return desk.exports.checkpoint(owner, file_stem(result.scored.key, result.number), pruned)
+                return desk.exports.checkpoint(owner, file_stem(result.scored.key, result.number), pruned, watch)
 
             archive, _ = desk.jobs.finish(owner, "Writing the checkpoint", work)
             return str(archive)

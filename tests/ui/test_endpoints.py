@@ -112,6 +112,8 @@ def test_the_whole_way_on_stories260k(client, data, tmp_path):
     assert ta.PruningPlan.from_json(Path(exported).read_text(encoding="utf-8")).layers == plan.layers
     archive = client.predict(kind="checkpoint", api_name="/export")
     assert load_with_stock_transformers(archive, tmp_path) == (summary["after"]["parameters"], True)
+    (card,) = tmp_path.glob("*/README.md")
+    assert "Proved: a fresh process with transformers" in card.read_text(encoding="utf-8")
 
 
 def test_the_bundled_model_is_there_without_loading(client):

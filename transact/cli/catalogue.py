@@ -78,6 +78,7 @@ COMMANDS = (
             _output(
                 "save a checkpoint with tokenizer, plan and model card in this new folder, in the dtype of the model's "
                 "own files",
+                options.NO_PROOF,
                 metavar="DIR",
             ),
         ),
@@ -103,7 +104,9 @@ COMMANDS = (
             recovery_options.TEXT,
             options.EVALUATION_ON_THE_WAY,
             recovery_options.SAVING,
-            _output("save the result, as prune does, in this new folder", metavar="DIR", required=True),
+            _output(
+                "save the result, as prune does, in this new folder", options.NO_PROOF, metavar="DIR", required=True
+            ),
         ),
         commands.recover,
         recovery_options.recovery_problem,
@@ -137,6 +140,7 @@ COMMANDS = (
                     "(default: %(default)s)",
                     {"choices": EXPORT_KINDS, "default": "checkpoint"},
                 ),
+                options.NO_PROOF,
                 metavar="PATH",
                 required=True,
             ),

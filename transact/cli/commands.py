@@ -98,7 +98,7 @@ def recover(given: Namespace, meter: Meter) -> Answer:
         directory=given.checkpoints,
         progress=meter("Recovering"),
     )
-    saved = ta.save(recovered.pruned, given.output, dtype=recovered.pruned.file_dtype) if is_main() else None
+    saved = steps.save(given, recovered.pruned, meter) if is_main() else None
     values = {
         "model": _model(loaded),
         "calibration": _record(calibration),
@@ -161,7 +161,7 @@ def _cut(given: Namespace, loaded: ta.LoadedModel, chosen: Chosen, meter: Meter)
     parts = summaries.plan(loaded.source, chosen.plan, given.compensation)
     if given.output is None:
         return pruned, Answer(values, parts)
-    saved = ta.save(pruned, given.output, dtype=pruned.file_dtype)
+    saved = steps.save(given, pruned, meter)
     return pruned, Answer({**values, "saved": asdict(saved)}, (*parts, summaries.saved(saved)))
 
 

@@ -169,6 +169,12 @@ REPAIR = Group(
     ),
 )  # fmt: skip
 
+NO_PROOF = _option(
+    "--no-proof",
+    "keep a checkpoint without the proof that a fresh process, with transformers alone, computes the same from it",
+    action="store_true",
+)
+
 TELLING = (
     _option("--json", "print JSON, in full precision, instead of tables", action="store_true"),
     _option("--quiet", "draw no progress bars", action="store_true"),

@@ -28,8 +28,8 @@ def connect(desk: Desk, panels: Panels) -> None:
 
         def work(watch):
             pruned = workbench.pruned_model(desk.registry, owner, result, watch)
-            watch.says("Writing the checkpoint")
-            return desk.exports.checkpoint(owner, file_stem(result.scored.key, result.number), pruned)
+            watch.says("Writing the checkpoint and proving that stock transformers computes the same")
+            return desk.exports.checkpoint(owner, file_stem(result.scored.key, result.number), pruned, watch)
 
         def finish(written) -> dict:
             archive, report = written
@@ -37,7 +37,9 @@ def connect(desk: Desk, panels: Panels) -> None:
                 panels.takeaway.file: str(archive),
                 **say(
                     panels,
-                    " ".join((f"Stock transformers loads it as {report.model_class}.", *report.notes)),
+                    " ".join(
+                        (f"Stock transformers loads it as {report.model_class}.", report.proof.outcome, *report.notes)
+                    ),
                     "good",
                 ),
             }
