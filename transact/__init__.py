@@ -21,12 +21,14 @@ from transact.errors import (
     ModelUnsupported,
     NonFiniteActivations,
     NotEnoughMemory,
+    PushRefused,
     SaveRefused,
     TrainingFailed,
     TransactError,
 )
 from transact.evaluation import EvalReport, evaluate, perplexity
 from transact.export.proof import Proof, prove
+from transact.export.sharing import Pushed, check_push, push
 from transact.generation import generate
 from transact.importance import METRICS, ImportanceScores, Metric, available_metrics, score
 from transact.loading import LoadedModel, Preflight, load, preflight
@@ -92,6 +94,8 @@ __all__ = [
     "Proof",
     "PruningPlan",
     "PruningTarget",
+    "PushRefused",
+    "Pushed",
     "Reading",
     "Recovered",
     "RecoveryPoint",
@@ -109,6 +113,7 @@ __all__ = [
     "TransactError",
     "agreement",
     "available_metrics",
+    "check_push",
     "compare_calibrations",
     "evaluate",
     "generate",
@@ -124,6 +129,7 @@ __all__ = [
     "preflight",
     "prove",
     "prune",
+    "push",
     "reads",
     "recover",
     "recovery_cost",

@@ -223,6 +223,21 @@ def test_a_plan_alone_needs_no_text(run, calibrated, loaded, tmp_path):
     assert all(weights[name].equal(expected[name].to(weights[name].dtype)) for name in weights)
 
 
+def test_push_says_where_the_model_is(capsys, monkeypatch):
+    asked = []
+
+    def push(folder, repo_id, **terms):
+        asked.append((str(folder), repo_id, terms["private"], terms["overwrite"]))
+        return ta.Pushed(f"me/{repo_id}", f"https://hub/me/{repo_id}", "c0ffee", terms["private"])
+
+    monkeypatch.setattr(ta, "push", push)
+    assert main(["push", "out", "--repo", "small"]) == 0
+    assert capsys.readouterr().out == "The model is at https://hub/me/small (private).\n"
+    assert main(["push", "out", "--repo", "small", "--public", "--overwrite", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["commit"] == "c0ffee"
+    assert asked == [("out", "small", True, False), ("out", "small", False, True)]
+
+
 def test_text_that_scored_is_told_where_it_measures(capsys, calibrated, folder):
     line = ["prune", "--model", "bundled", *calibrated, *SHARES, "--no-speed"]
     line += ["--evaluation", str(folder / "calibration.jsonl"), "--evaluation-seq-len", "48"]
@@ -238,13 +253,14 @@ def test_help_teaches(capsys, command):
         main([*command.split(), "--help"])
     assert left.value.code == 0
     shown = capsys.readouterr().out
-    assert not command or f"python -m transact {command} --model" in shown.partition("example:")[2]
+    assert not command or f"python -m transact {command} " in shown.partition("example:")[2]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_the_example_is_a_line_that_can_be_typed(command, monkeypatch):
     reached = []
-    monkeypatch.setattr(ta, "load", lambda source, **_: reached.append(source) or sys.exit(99))
+    for name in ("load", "push"):
+        monkeypatch.setattr(ta, name, lambda source, *_, **__: reached.append(source) or sys.exit(99))
     monkeypatch.setattr("transact.cli.steps.read_plan", lambda path: None)
     monkeypatch.chdir(ROOT)
     words = command.example.replace("\\\n", " ").split()

@@ -148,4 +148,14 @@ COMMANDS = (
         commands.export,
         options.export_problem,
     ),
+    Command(
+        "push",
+        "put a saved checkpoint on the Hugging Face hub",
+        "Put the files of a saved checkpoint into a model repository on the Hugging Face hub, in one commit. A new\n"
+        "repository is private. The account is that of HF_TOKEN or `hf auth login`.",
+        """\
+  python -m transact push pruned-model --repo small-model""",
+        (options.PUSHING, Group("result", None, options.TELLING)),
+        commands.push,
+    ),
 )

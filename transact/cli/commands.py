@@ -142,6 +142,14 @@ def export(given: Namespace, meter: Meter) -> Answer:
     return answer
 
 
+def push(given: Namespace, meter: Meter) -> Answer:
+    """A saved checkpoint on the hub."""
+    pushed = ta.push(
+        given.folder, given.repo, private=not given.public, overwrite=given.overwrite, progress=meter("Pushing")
+    )
+    return Answer(asdict(pushed), (f"The model is at {pushed.url} ({'private' if pushed.private else 'public'}).",))
+
+
 def _plan_written(given: Namespace, loaded: ta.LoadedModel, chosen: Chosen) -> Answer:
     write_new(given.output, chosen.plan.to_json())
     parts = (*summaries.plan(loaded.source, chosen.plan), f"The plan is in {given.output}.")

@@ -8,6 +8,7 @@ imported or patched. The script reads a JSON request from standard input and wri
 import json
 import os
 import queue
+import re
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from typing import IO
 from transact.progress import Progress
 
 _POLL_SECONDS = 0.1
+_EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception): ")
 # -P and an empty working directory keep the caller's folder off the path; None in sys.modules makes importing the
 # package an error even where PYTHONPATH or site-packages lead to it
 _BAR = "import runpy, sys; sys.modules['transact'] = None; runpy.run_path(sys.argv[1], run_name='__main__')"
@@ -101,7 +103,8 @@ def _answer(lines: queue.SimpleQueue, progress: Progress, seconds: float) -> dic
 
 
 def _last_words(said: IO[bytes]) -> str:
-    """The last line that the process wrote to standard error, which for an exception names it."""
+    """The line on standard error that names the last exception, otherwise the last one."""
     said.seek(0)
     lines = said.read().decode("utf-8", errors="replace").strip().splitlines()
-    return lines[-1].strip()[:500] if lines else "it ended without a word"
+    named = [line for line in lines if _EXCEPTION.match(line)]
+    return (named or lines or ["it ended without a word"])[-1].strip()[:500]
