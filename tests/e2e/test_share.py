@@ -118,12 +118,3 @@ def test_on_a_space_the_visitor_pushes_and_never_the_host(opened, hub):
     push(explorer, "small")
     explorer.says(f"The model is at {hub.address}/visitor/small")
     assert {token for _, token in hub.asked} == {"hf_visitor"}
-
-
-def test_a_host_without_sign_in_uses_nobodys_account(opened, hub):
-    explorer = opened({"SPACE_ID": "host/space"})
-    assert explorer.page.locator("#sign-in").count() == 0
-    explorer.prune(1)
-    push(explorer, "small")
-    assert "python -m transact push" in explorer.says("it cannot push")
-    assert hub.asked == []

@@ -14,6 +14,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 import transact as ta
+from transact import checkpoint
 from ui import texts
 
 ELEM_IDS = {
@@ -133,6 +134,20 @@ def test_one_visitor_never_sees_another(app_url):
         other.predict(kind="checkpoint", api_name="/export")
     with pytest.raises(AppError, match="Nothing has been cut yet"):
         other.predict(text="mixed", api_name="/evaluate")
+
+
+def test_a_failed_proof_blocks_the_export_with_its_reason(client, monkeypatch):
+    write = checkpoint._write_files
+
+    def spoiled(folder, *rest):
+        write(folder, *rest)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"hidden_act": "gelu"}))
+
+    client.predict(repair="none", api_name="/prune")
+    monkeypatch.setattr(checkpoint, "_write_files", spoiled)
+    with pytest.raises(AppError, match="The checkpoint is not kept.*the logits differ by up to"):
+        client.predict(kind="checkpoint", api_name="/export")
 
 
 LONG = "word " * 4000

@@ -31,7 +31,7 @@ _TEXT = 'Once upon a time, in 1984, a naïve fox said: "2 + 2 = 4!"\n\tif x > 0:
 _SHARE = {"float32": 1e-4, "float64": 1e-10}
 """Largest difference allowed, as a share of the largest logit. Measured: 0 where shapes are the same, up to 1.5e-6
 (float32) and 5e-15 (float64) where zeros pad; one matrix of stories260K rounded to bfloat16 makes 1e-3."""
-_SECONDS = 1200.0
+_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)

@@ -39,9 +39,10 @@ def build(session: Session) -> SharePanel:
         repository = gr.Textbox(
             label="Repository", placeholder="small-model, or owner/small-model", max_lines=1, elem_id="push-repository"
         )
-        private = gr.Checkbox(True, label="Private", elem_id="push-private", min_width=110)
-        replace = gr.Checkbox(False, label="Replace what is there", elem_id="push-replace", min_width=190)
-        push = gr.Button("Push", elem_id="push-button", size="sm", scale=0, min_width=110)
+        push = gr.Button("Push", elem_id="push-button", size="sm", scale=0, min_width=140)
+    with gr.Row():
+        private = gr.Checkbox(True, label="Private", elem_id="push-private", min_width=150)
+        replace = gr.Checkbox(False, label="Replace what is there", elem_id="push-replace", min_width=150)
     return SharePanel(repository, private, replace, push)
 
 
