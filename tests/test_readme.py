@@ -17,7 +17,7 @@ def test_the_example_runs(tmp_path):
     run = subprocess.run([sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert "'reference_perplexity'" in run.stdout
-    assert (tmp_path / "pruned-model" / "model.safetensors").exists()
+    assert "Proved: a fresh process" in (tmp_path / "pruned-model" / "README.md").read_text(encoding="utf-8")
     shutil.rmtree(tmp_path / "pruned-model")
 
 
@@ -27,6 +27,7 @@ def test_the_space_header():
     assert header["python_version"] == '"3.12"' and header["license"] == "apache-2.0"
     assert len(header["short_description"]) <= 60  # the hub's limit
     assert (ROOT / header["app_file"]).exists()
+    assert header["hf_oauth"] == "true" and "hf_oauth_scopes:\n  - contribute-repos\n" in README.split("---")[1]
 
 
 def test_pictures_and_links_lead_somewhere():

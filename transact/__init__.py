@@ -21,12 +21,15 @@ from transact.errors import (
     ModelUnsupported,
     NonFiniteActivations,
     NotEnoughMemory,
+    PushRefused,
     SaveRefused,
     TrainingFailed,
     TransactError,
 )
 from transact.evaluation import EvalReport, evaluate, perplexity
 from transact.export.gguf import GGUF_TYPES, GgufReport, save_gguf
+from transact.export.proof import Proof, prove
+from transact.export.sharing import Pushed, check_push, push
 from transact.generation import generate
 from transact.importance import METRICS, ImportanceScores, Metric, available_metrics, score
 from transact.layer_plan import LayerPlan
@@ -92,8 +95,11 @@ __all__ = [
     "Probe",
     "ProbeResult",
     "Progress",
+    "Proof",
     "PruningPlan",
     "PruningTarget",
+    "PushRefused",
+    "Pushed",
     "Reading",
     "Recovered",
     "RecoveryPoint",
@@ -111,6 +117,7 @@ __all__ = [
     "TransactError",
     "agreement",
     "available_metrics",
+    "check_push",
     "compare_calibrations",
     "evaluate",
     "generate",
@@ -124,7 +131,9 @@ __all__ = [
     "perplexity",
     "phases",
     "preflight",
+    "prove",
     "prune",
+    "push",
     "reads",
     "recover",
     "recovery_cost",

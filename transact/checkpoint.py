@@ -9,7 +9,7 @@ saving: layers of different sizes to the widest, and heads to the next number th
 import os
 import secrets
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,11 +17,13 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from transact.errors import SaveRefused, choice
+from transact.export.proof import Proof, prove
 from transact.families import FAMILIES
 from transact.loading import DTYPES, LoadedModel
 from transact.model_card import write_card
 from transact.padding import padded_tensors
 from transact.plan import composed
+from transact.progress import NO_PROGRESS, Progress
 from transact.quiet import no_progress_bars
 from transact.spec import ModelSpec
 
@@ -37,7 +39,7 @@ class SaveReport:
 
     `model_class` is the stock class that loads it; `padded` says whether zeros fill layers up to the widest;
     `parameters_lost` and `kv_bytes_per_token_lost` (16-bit) are the savings that padding gave back; `notes`
-    explains in words.
+    explains in words; `proof` is the comparison with a fresh process, None where none was asked for.
     """
 
     directory: str
@@ -47,13 +49,24 @@ class SaveReport:
     kv_bytes_per_token_lost: int
     padded: bool
     notes: tuple[str, ...]
+    proof: Proof | None = None
 
 
-def save(loaded: LoadedModel, directory: str | Path, *, dtype: str | None = None) -> SaveReport:
+def save(
+    loaded: LoadedModel,
+    directory: str | Path,
+    *,
+    dtype: str | None = None,
+    prove: bool = False,
+    progress: Progress = NO_PROGRESS,
+) -> SaveReport:
     """Write a stock checkpoint, tokenizer, `plan.json` and model card.
 
-    Weights keep the dtype they have in memory unless `dtype` names another. The folder appears only when
-    all of it is written. Raises `SaveRefused` if `directory` holds files already or the disk refuses.
+    Weights keep the dtype they have in memory unless `dtype` names another. With `prove` a fresh process without
+    this package loads what was written and must compute the same (`ta.prove`; the start of a process and one more
+    model in memory, which is why it is asked for); the card then says how. The folder appears only when all of it is
+    written, and proved. Raises `SaveRefused` if `directory` holds files already, the disk refuses or the proof
+    fails; `NotEnoughMemory` and what `progress` raises where the proof does.
     """
     directory = _empty_destination(directory)
     target = DTYPES[choice(dtype, DTYPES, "dtype")] if dtype else loaded.dtype
@@ -79,7 +92,11 @@ def save(loaded: LoadedModel, directory: str | Path, *, dtype: str | None = None
     partial = directory / name if inside else directory.with_name(f".{directory.name}{name}")
     try:
         partial.mkdir(parents=True)
-        _write_files(partial, model, loaded, report)
+        _write_files(partial, model, loaded)
+        if prove:
+            del model  # the proof needs the room
+            report = replace(report, proof=_proved(loaded, partial, progress))
+        write_card(partial / "README.md", loaded, report)
         if inside:
             for file in sorted(partial.iterdir()):
                 os.replace(file, directory / file.name)
@@ -105,7 +122,17 @@ def _empty_destination(directory: str | Path) -> Path:
     return directory
 
 
-def _write_files(folder: Path, model: PreTrainedModel, loaded: LoadedModel, report: SaveReport) -> None:
+def _proved(loaded: LoadedModel, folder: Path, progress: Progress) -> Proof:
+    made = prove(loaded, folder, progress=progress)
+    if not made.passed:
+        raise SaveRefused(
+            "The checkpoint is not kept, as stock transformers was not proved to compute the same from it: "
+            f"{made.reason}. Try again; if it stays so, keep the plan, and report it with this sentence."
+        )
+    return made
+
+
+def _write_files(folder: Path, model: PreTrainedModel, loaded: LoadedModel) -> None:
     with no_progress_bars():
         model.save_pretrained(folder)
     # as the base has it: saving through the model refuses sampling defaults that many published models carry
@@ -114,7 +141,6 @@ def _write_files(folder: Path, model: PreTrainedModel, loaded: LoadedModel, repo
         loaded.tokenizer.save_pretrained(folder)
     if loaded.cuts:
         (folder / PLAN_FILE).write_text(composed(loaded.cuts).to_json(), encoding="utf-8")
-    write_card(folder / "README.md", loaded, report)
 
 
 def _padding_note(spec: ModelSpec, written: ModelSpec) -> str:

@@ -56,6 +56,10 @@ class SaveRefused(TransactError):
     """The destination cannot take the checkpoint."""
 
 
+class PushRefused(TransactError):
+    """The hub, or what is there already, cannot take the model."""
+
+
 def choice(given: str, allowed, what: str) -> str:
     """Return `given` if it is one of `allowed`; raise `InvalidOption` that lists them otherwise."""
     if given not in allowed:

@@ -200,7 +200,7 @@ def _preflight(found: sources.Source, dtype: str, device: torch.device) -> Prefl
         spec=spec,
         dtype=dtype,
         weights_bytes=weights,
-        required_bytes=int(weights * (1 + _WORKSPACE_SHARE)) + _WORKSPACE_BYTES,
+        required_bytes=required_bytes(weights),
         available_bytes=free_bytes(device),
     )
 
@@ -247,6 +247,11 @@ def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda:0" if len(available) > 1 else "cpu")
     return torch.device(choice("cuda:0" if name == "cuda" else name, ("auto", *available), "device"))
+
+
+def required_bytes(weights: int) -> int:
+    """Memory that a model takes whose weights are so many bytes, with what it computes in."""
+    return int(weights * (1 + _WORKSPACE_SHARE)) + _WORKSPACE_BYTES
 
 
 def free_bytes(device: torch.device) -> int:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from huggingface_hub import ModelCard, ModelCardData
 
 from transact import sources
+from transact.export.proof import Proof
 from transact.loading import LoadedModel
 from transact.plan import composed
 from transact.spec import ModelSpec
@@ -71,7 +72,26 @@ def _body(loaded: LoadedModel, report: "SaveReport") -> str:
         "```",
         "",
     ]
+    lines += [] if report.proof is None else _proof(report.proof)
     return "\n".join(lines)
+
+
+def _proof(proof: Proof) -> list[str]:
+    """What was compared with the model that was written, and how it came out."""
+    return [
+        "## Proof",
+        "",
+        f"{proof.outcome} {proof.protocol}",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| loaded as | `{proof.model_class}` |",
+        f"| largest difference of logits (allowed) | {proof.largest_difference:.2g} ({proof.tolerance:.2g}) |",
+        f"| positions and tokens compared | {proof.tokens_compared:,} |",
+        f"| weights, computed in | {proof.dtype}, {proof.computed_in} |",
+        f"| transformers, torch, Python | {proof.transformers}, {proof.torch}, {proof.python} |",
+        "",
+    ]
 
 
 def per_layer(spec: ModelSpec, name: str) -> str:

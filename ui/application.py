@@ -11,6 +11,7 @@ from ui.events import arrival, choose, look, setup
 from ui.events import compare as comparing
 from ui.events import measure as measuring
 from ui.events import recover as recovering
+from ui.events import share as sharing
 from ui.events import takeaway as taking
 from ui.events.desk import Desk, Panels
 from ui.export import Exports
@@ -27,6 +28,7 @@ from ui.pages import (
     reading,
     recover,
     redundancy,
+    share,
     status,
     takeaway,
     trust,
@@ -96,6 +98,7 @@ def build(opening: Scored | None = None) -> gr.Blocks:
         measuring.connect(desk, panels)
         comparing.connect(desk, panels)
         taking.connect(desk, panels)
+        sharing.connect(desk, panels)
         arrived = arrival.connect(desk, panels, page)
         recovering.connect(desk, panels, arrived)
         endpoints.connect(desk)
@@ -127,6 +130,7 @@ def _lay_out(session: Session) -> Panels:
             compare_panel = compare.build(session)
             redundancy_panel = redundancy.build(session)
             takeaway_panel = takeaway.build(session)
+            share_panel = share.build(session)
     return Panels(
         status=status_panel,
         model=model_panel,
@@ -141,6 +145,7 @@ def _lay_out(session: Session) -> Panels:
         compare=compare_panel,
         redundancy=redundancy_panel,
         takeaway=takeaway_panel,
+        share=share_panel,
     )
 
 

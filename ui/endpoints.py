@@ -162,7 +162,7 @@ def connect(desk: Desk) -> None:
                 name = file_stem(result.scored.key, result.number)
                 if kind == "gguf":
                     return desk.exports.gguf(owner, name, pruned, file_type=GGUF_TYPE, progress=watch)
-                return desk.exports.checkpoint(owner, name, pruned)
+                return desk.exports.checkpoint(owner, name, pruned, watch)
 
             file, _ = desk.jobs.finish(owner, "Writing the file", work)
             return str(file)

@@ -17,10 +17,12 @@ class Exports:
     def __init__(self):
         self._root = tempfile.TemporaryDirectory(prefix="transact-exports-")
 
-    def checkpoint(self, owner: str, name: str, pruned: ta.LoadedModel) -> tuple[Path, ta.SaveReport]:
-        """A zip of the stock checkpoint with tokenizer, plan.json and model card."""
+    def checkpoint(
+        self, owner: str, name: str, pruned: ta.LoadedModel, progress: ta.Progress
+    ) -> tuple[Path, ta.SaveReport]:
+        """A zip of the proved stock checkpoint with tokenizer, plan.json and model card."""
         folder = self._fresh(owner)
-        report = ta.save(pruned, folder / name, dtype=pruned.file_dtype)
+        report = ta.save(pruned, folder / name, dtype=pruned.file_dtype, prove=True, progress=progress)
         archive = folder / f"{name}.zip"
         # weights do not shrink, so they are stored as they are
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as zipped:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,8 +19,11 @@ _SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 
 
 @contextmanager
-def running_app(log: Path) -> Iterator[str]:
-    """The address of the app on a free port; raises `RuntimeError` with its log if it does not start."""
+def running_app(log: Path, settings: Mapping[str, str] | None = None) -> Iterator[str]:
+    """The address of the app on a free port; raises `RuntimeError` with its log if it does not start.
+
+    `settings` are added to its environment.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -28,6 +31,7 @@ def running_app(log: Path) -> Iterator[str]:
         "GRADIO_SERVER_PORT": str(port),
         "GRADIO_ANALYTICS_ENABLED": "False",
         "HF_HUB_OFFLINE": "1",
+        **(settings or {}),
     }
     url = f"http://127.0.0.1:{port}/"
     with log.open("w") as output:

@@ -166,12 +166,16 @@ def test_one_line_reproduces_a_row(run, calibrated, measured, row, tmp_path):
     here, there = (load_file(tmp_path / name / "model.safetensors") for name in ("pruned", "expected"))
     assert here.keys() == there.keys() and all(here[name].equal(there[name]) for name in here)
     assert {name: here[name].dtype for name in here} == {name: there[name].dtype for name in there}
+    proof = values["saved"]["proof"]
+    assert proof["passed"] and proof["same_text"] and proof["largest_difference"] <= proof["tolerance"]
 
 
 def test_our_best_choice_and_repair_in_one_line(run, calibrated, measured, loaded, statistics, evaluation, tmp_path):
     values = run(
-        "prune", *calibrated, *SHARES, "--metric", "search", "--compensation", "best", *measured, "--output", "pruned"
-    )
+        "prune", *calibrated, *SHARES, "--metric", "search", "--compensation", "best", *measured,
+        "--output", "pruned", "--no-proof",
+    )  # fmt: skip
+    assert values["saved"]["proof"] is None
     target = ta.PruningTarget.from_sparsity(loaded.spec, attention=0.25, mlp=0.5)
     plan = ta.search_plan(loaded, statistics, target)
     assert ta.PruningPlan.from_json((tmp_path / "pruned" / "plan.json").read_text()) == plan
@@ -211,7 +215,7 @@ def test_two_steps_come_to_what_one_does(run, calibrated, measured, row, tmp_pat
 
 def test_a_plan_alone_needs_no_text(run, calibrated, loaded, tmp_path):
     run("export", "--kind", "plan", *calibrated, *SHARES, "--output", "plan.json")
-    values = run("export", "--plan", "plan.json", "--output", "pruned")
+    values = run("export", "--plan", "plan.json", "--output", "pruned", "--no-proof")
     plan = ta.PruningPlan.from_json((tmp_path / "plan.json").read_text())
     assert values["calibration"] is None and values["saved"]["parameters_written"] == plan.spec.num_parameters
     weights = load_file(tmp_path / "pruned" / "model.safetensors")
@@ -229,6 +233,21 @@ def test_a_gguf_file_is_that_of_the_library(run, calibrated, loaded, tmp_path):
     assert saved == {**vars(report), "path": str(tmp_path / "cli.gguf"), "notes": list(report.notes)}
 
 
+def test_push_says_where_the_model_is(capsys, monkeypatch):
+    asked = []
+
+    def push(folder, repo_id, **terms):
+        asked.append((str(folder), repo_id, terms["private"], terms["overwrite"]))
+        return ta.Pushed(f"me/{repo_id}", f"https://hub/me/{repo_id}", "c0ffee", terms["private"])
+
+    monkeypatch.setattr(ta, "push", push)
+    assert main(["push", "out", "--repo", "small"]) == 0
+    assert capsys.readouterr().out == "The model is at https://hub/me/small (private).\n"
+    assert main(["push", "out", "--repo", "small", "--public", "--overwrite", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["commit"] == "c0ffee"
+    assert asked == [("out", "small", True, False), ("out", "small", False, True)]
+
+
 def test_text_that_scored_is_told_where_it_measures(capsys, calibrated, folder):
     line = ["prune", "--model", "bundled", *calibrated, *SHARES, "--no-speed"]
     line += ["--evaluation", str(folder / "calibration.jsonl"), "--evaluation-seq-len", "48"]
@@ -244,13 +263,14 @@ def test_help_teaches(capsys, command):
         main([*command.split(), "--help"])
     assert left.value.code == 0
     shown = capsys.readouterr().out
-    assert not command or f"python -m transact {command} --model" in shown.partition("example:")[2]
+    assert not command or f"python -m transact {command} " in shown.partition("example:")[2]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_the_example_is_a_line_that_can_be_typed(command, monkeypatch):
     reached = []
-    monkeypatch.setattr(ta, "load", lambda source, **_: reached.append(source) or sys.exit(99))
+    for name in ("load", "push"):
+        monkeypatch.setattr(ta, name, lambda source, *_, **__: reached.append(source) or sys.exit(99))
     monkeypatch.setattr("transact.cli.steps.read_plan", lambda path: None)
     monkeypatch.chdir(ROOT)
     words = command.example.replace("\\\n", " ").split()
@@ -469,7 +489,7 @@ def test_what_a_person_reads(capsys, calibrated, folder, loaded, row, tmp_path):
     kept = [str(spec.layers[0].intermediate_size) for spec in (before, after)]
     assert cells["channels per layer"][-2:] == kept
     assert "decode, tokens per second" in cells and "perplexity" in cells
-    assert f"The checkpoint is in {tmp_path / 'pruned'} (LlamaForCausalLM)." in captured.out
+    assert f"The checkpoint is in {tmp_path / 'pruned'} (LlamaForCausalLM). Proved: a fresh process" in captured.out
 
 
 def test_as_a_program(folder, tmp_path):

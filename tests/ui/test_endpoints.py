@@ -14,6 +14,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 import transact as ta
+from transact import checkpoint
 from ui import texts
 
 ELEM_IDS = {
@@ -113,6 +114,8 @@ def test_the_whole_way_on_stories260k(client, data, tmp_path):
     assert exported_plan.layers == plan.layers
     archive = client.predict(kind="checkpoint", api_name="/export")
     assert load_with_stock_transformers(archive, tmp_path) == (summary["after"]["parameters"], True)
+    (card,) = tmp_path.glob("*/README.md")
+    assert "Proved: a fresh process with transformers" in card.read_text(encoding="utf-8")
     file = Path(client.predict(kind="gguf", api_name="/export"))
     ta.save_gguf(ta.prune(loaded, exported_plan), tmp_path / "own.gguf")
     assert file.suffix == ".gguf" and file.read_bytes() == (tmp_path / "own.gguf").read_bytes()
@@ -135,6 +138,20 @@ def test_one_visitor_never_sees_another(app_url):
         other.predict(kind="checkpoint", api_name="/export")
     with pytest.raises(AppError, match="Nothing has been cut yet"):
         other.predict(text="mixed", api_name="/evaluate")
+
+
+def test_a_failed_proof_blocks_the_export_with_its_reason(client, monkeypatch):
+    write = checkpoint._write_files
+
+    def spoiled(folder, *rest):
+        write(folder, *rest)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(config | {"hidden_act": "gelu"}))
+
+    client.predict(repair="none", api_name="/prune")
+    monkeypatch.setattr(checkpoint, "_write_files", spoiled)
+    with pytest.raises(AppError, match="The checkpoint is not kept.*the logits differ by up to"):
+        client.predict(kind="checkpoint", api_name="/export")
 
 
 LONG = "word " * 4000

@@ -79,6 +79,7 @@ COMMANDS = (
             _output(
                 "save a checkpoint with tokenizer, plan and model card in this new folder, in the dtype of the model's "
                 "own files",
+                options.NO_PROOF,
                 metavar="DIR",
             ),
         ),
@@ -104,7 +105,9 @@ COMMANDS = (
             recovery_options.TEXT,
             options.EVALUATION_ON_THE_WAY,
             recovery_options.SAVING,
-            _output("save the result, as prune does, in this new folder", metavar="DIR", required=True),
+            _output(
+                "save the result, as prune does, in this new folder", options.NO_PROOF, metavar="DIR", required=True
+            ),
         ),
         commands.recover,
         recovery_options.recovery_problem,
@@ -144,11 +147,22 @@ COMMANDS = (
                     f"how a GGUF file stores matrices (default: {options.GGUF_TYPE})",
                     {"choices": GGUF_TYPES},
                 ),
+                options.NO_PROOF,
                 metavar="PATH",
                 required=True,
             ),
         ),
         commands.export,
         options.export_problem,
+    ),
+    Command(
+        "push",
+        "put a saved checkpoint on the Hugging Face hub",
+        "Put the files of a saved checkpoint into a model repository on the Hugging Face hub, in one commit. A new\n"
+        "repository is private. The account is that of HF_TOKEN or `hf auth login`.",
+        """\
+  python -m transact push pruned-model --repo small-model""",
+        (options.PUSHING, Group("result", None, options.TELLING)),
+        commands.push,
     ),
 )

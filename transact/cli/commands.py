@@ -98,7 +98,7 @@ def recover(given: Namespace, meter: Meter) -> Answer:
         directory=given.checkpoints,
         progress=meter("Recovering"),
     )
-    saved = ta.save(recovered.pruned, given.output, dtype=recovered.pruned.file_dtype) if is_main() else None
+    saved = steps.save(given, recovered.pruned, meter) if is_main() else None
     values = {
         "model": _model(loaded),
         "calibration": _record(calibration),
@@ -142,6 +142,14 @@ def export(given: Namespace, meter: Meter) -> Answer:
     return answer
 
 
+def push(given: Namespace, meter: Meter) -> Answer:
+    """A saved checkpoint on the hub."""
+    pushed = ta.push(
+        given.folder, given.repo, private=not given.public, overwrite=given.overwrite, progress=meter("Pushing")
+    )
+    return Answer(asdict(pushed), (f"The model is at {pushed.url} ({'private' if pushed.private else 'public'}).",))
+
+
 def _plan_written(given: Namespace, loaded: ta.LoadedModel, chosen: Chosen) -> Answer:
     write_new(given.output, chosen.plan.to_json())
     parts = (*summaries.plan(loaded.source, chosen.plan), f"The plan is in {given.output}.")
@@ -166,7 +174,7 @@ def _cut(given: Namespace, loaded: ta.LoadedModel, chosen: Chosen, meter: Meter)
         saved = ta.save_gguf(pruned, given.output, file_type=file_type, progress=meter("Writing"))
         told = summaries.saved_gguf(saved)
     else:
-        saved = ta.save(pruned, given.output, dtype=pruned.file_dtype)
+        saved = steps.save(given, pruned, meter)
         told = summaries.saved(saved)
     return pruned, Answer({**values, "saved": asdict(saved)}, (*parts, told))
 

@@ -169,6 +169,23 @@ REPAIR = Group(
     ),
 )  # fmt: skip
 
+PUSHING = Group(
+    "checkpoint and repository",
+    None,
+    (
+        _option("folder", "a folder that prune, recover or export wrote", type=Path, metavar="FOLDER"),
+        _option("--repo", "its name on the hub, as small-model or owner/small-model", required=True, metavar="NAME"),
+        _option("--public", "let everybody see it, if it is new", action="store_true"),
+        _option("--overwrite", "replace what is in the repository already; its history keeps it", action="store_true"),
+    ),
+)
+
+NO_PROOF = _option(
+    "--no-proof",
+    "keep a checkpoint without the proof that a fresh process, with transformers alone, computes the same from it",
+    action="store_true",
+)
+
 TELLING = (
     _option("--json", "print JSON, in full precision, instead of tables", action="store_true"),
     _option("--quiet", "draw no progress bars", action="store_true"),

@@ -166,6 +166,12 @@ def evaluate(
     return ta.evaluate(loaded, evaluation, reference=reference, prompt=given.prompt, speed=speed, progress=progress)
 
 
+def save(given: Namespace, pruned: ta.LoadedModel, meter: Meter) -> ta.SaveReport:
+    """In the dtype of the base's files, and proved unless told otherwise."""
+    progress = meter("Proving")
+    return ta.save(pruned, given.output, dtype=pruned.file_dtype, prove=not given.no_proof, progress=progress)
+
+
 def _length(asked: int | None, loaded: ta.LoadedModel) -> int:
     return min(options.SEQ_LEN, loaded.context_length) if asked is None else asked
 

@@ -61,7 +61,8 @@ def recovery(points: Sequence[RecoveryPoint]) -> str:
 
 
 def saved(report: SaveReport) -> str:
-    return " ".join((f"The checkpoint is in {report.directory} ({report.model_class}).", *report.notes))
+    proved = () if report.proof is None else (report.proof.outcome,)
+    return " ".join((f"The checkpoint is in {report.directory} ({report.model_class}).", *report.notes, *proved))
 
 
 def saved_gguf(report: GgufReport) -> str:

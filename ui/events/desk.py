@@ -24,6 +24,7 @@ from ui.pages import (
     reading,
     recover,
     redundancy,
+    share,
     status,
     takeaway,
     trust,
@@ -47,6 +48,7 @@ _PAGES = {
     "compare": compare,
     "redundancy": redundancy,
     "takeaway": takeaway,
+    "share": share,
 }
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ class Panels:
     compare: compare.ComparePanel
     redundancy: redundancy.RedundancyPanel
     takeaway: takeaway.TakeawayPanel
+    share: share.SharePanel
 
     @property
     def light(self) -> dict:

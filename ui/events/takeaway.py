@@ -41,9 +41,9 @@ def connect(desk: Desk, panels: Panels) -> None:
     def on_checkpoint(request: gr.Request):
         yield from model_written(
             request,
-            "Writing the checkpoint",
-            lambda owner, name, pruned, watch: desk.exports.checkpoint(owner, name, pruned),
-            lambda report: f"Stock transformers loads it as {report.model_class}.",
+            "Writing the checkpoint and proving that stock transformers computes the same",
+            lambda *named, watch: desk.exports.checkpoint(*named, watch),
+            lambda report: f"Stock transformers loads it as {report.model_class}. {report.proof.outcome}",
         )
 
     def on_gguf(file_type: str, request: gr.Request):

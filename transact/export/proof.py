@@ -1,0 +1,214 @@
+"""The proof that a written checkpoint is the model: stock `transformers`, in a process of its own, computes the same.
+
+The weights in memory may be wider than those of the files, so like is compared with like: both sides hold the weights
+as the files do and compute in float32 (float64 for float64 files) on the CPU. In a half precision the order of a sum
+alone moves logits by a hundredth, which would hide real mistakes.
+"""
+
+import copy
+import math
+import platform
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors.torch import load_file
+from transformers import PreTrainedModel
+
+from transact import sources
+from transact.errors import CheckpointBroken, NotEnoughMemory
+from transact.export import stock_loader
+from transact.export.alone import AloneFailed, run_alone
+from transact.loading import DTYPES, LoadedModel, free_bytes, required_bytes
+from transact.progress import NO_PROGRESS, Progress
+
+_ROWS, _ROW_TOKENS, _NEW_TOKENS, _SEED = 4, 32, 24, 0
+_TEXT = 'Once upon a time, in 1984, a naïve fox said: "2 + 2 = 4!"\n\tif x > 0: return [x]'
+"""Words, digits, signs, an accent, a line break and a tab, as tokenizers differ in these."""
+_SHARE = {"float32": 1e-4, "float64": 1e-10}
+"""Largest difference allowed, as a share of the largest logit. Measured: 0 where shapes are the same, up to 1.5e-6
+(float32) and 5e-15 (float64) where zeros pad; one matrix of stories260K rounded to bfloat16 makes 1e-3."""
+_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How a checkpoint compares with the model in memory; `reason` says what does not hold where it did not pass.
+
+    `model_class`: the stock class that loaded it. `largest_difference`: of all logits compared; `tolerance`: the most
+    that is allowed; both, as `same_text`, None where the comparison did not come so far. `tokens_compared`: positions
+    whose logits are compared and tokens written. `dtype`: of the files; `computed_in`: of the comparison.
+    """
+
+    dtype: str
+    computed_in: str
+    tokens_compared: int
+    protocol: str
+    passed: bool = False
+    reason: str | None = None
+    model_class: str | None = None
+    largest_difference: float | None = None
+    tolerance: float | None = None
+    same_text: bool | None = None
+    transformers: str = transformers.__version__
+    torch: str = torch.__version__
+    python: str = platform.python_version()
+    seconds: float = 0.0
+
+    @property
+    def outcome(self) -> str:
+        """One sentence."""
+        if not self.passed:
+            return f"Not proved: {self.reason}."
+        return (
+            f"Proved: a fresh process with transformers {self.transformers} alone computed the same logits (largest "
+            f"difference {self.largest_difference:.2g}) and the same text."
+        )
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What both sides are given: rows of token ids, of which the last is continued, and a text with its own ids."""
+
+    rows: list[list[int]]
+    new_tokens: int
+    text: str | None
+    token_ids: list[int] | None
+
+    @classmethod
+    def to(cls, loaded: LoadedModel) -> "_Question":
+        """Half of a short context is left to write in."""
+        most = max(1, loaded.context_length // 2)
+        draws = torch.Generator().manual_seed(_SEED)
+        rows = torch.randint(loaded.spec.vocab_size, (_ROWS, min(_ROW_TOKENS, most)), generator=draws).tolist()
+        text = token_ids = None
+        if loaded.tokenizer is not None:
+            text, token_ids = _TEXT, loaded.tokenizer(_TEXT)["input_ids"]
+            rows.append(token_ids[:most])
+        new_tokens = max(1, min(_NEW_TOKENS, loaded.context_length - len(rows[-1])))
+        return cls(rows, new_tokens, text, token_ids)
+
+    def proof(self, dtype: str) -> Proof:
+        """A proof that has not passed yet."""
+        computed_in = "float64" if dtype == "float64" else "float32"
+        positions = sum(map(len, self.rows))
+        text = "" if self.text is None else f" and of a text of {len(self.rows[-1])} tokens, which is tokenised anew"
+        protocol = (
+            "A fresh process, offline and without the project or remote code, loads the folder on the CPU. Both sides "
+            f"hold the weights as the files do ({dtype}) and compute in {computed_in}. Compared are the logits at all "
+            f"{positions} positions of {_ROWS} sequences of {len(self.rows[0])} random tokens (seed {_SEED}){text}; "
+            f"at most {_SHARE[computed_in]:g} of the largest logit may be between them. Then {self.new_tokens} tokens "
+            "are written greedily after the last sequence; they must be the same, up to a tie within that limit."
+        )
+        return Proof(dtype, computed_in, positions + self.new_tokens, protocol)
+
+
+def prove(
+    loaded: LoadedModel, folder: str | Path, *, progress: Progress = NO_PROGRESS, seconds: float = _SECONDS
+) -> Proof:
+    """Load the checkpoint in `folder` in a fresh process without this package and compare it with `loaded`.
+
+    The proof says how (`protocol`), and what does not hold (`reason`). The process is killed after `seconds`. Raises
+    `NotEnoughMemory` where the model does not fit once more, and whatever `progress` raises.
+    """
+    began = time.monotonic()
+    folder = Path(folder).expanduser().resolve()
+    question = _Question.to(loaded)
+    proof = question.proof(loaded.file_dtype)
+    try:
+        proof = question.proof(sources.check_weights(sources.weight_files(folder), loaded.spec.widest))
+        proof = _compared(loaded, folder, question, proof, progress, seconds)
+    except (CheckpointBroken, AloneFailed) as error:
+        proof = replace(proof, reason=str(error).rstrip("."))
+    return replace(proof, seconds=time.monotonic() - began)
+
+
+def _compared(
+    loaded: LoadedModel, folder: Path, question: _Question, proof: Proof, progress: Progress, seconds: float
+) -> Proof:
+    """The proof with its verdict. One side after the other, so that the model is there once more, not twice."""
+    computing = DTYPES[proof.computed_in]
+    _check_memory(required_bytes(loaded.spec.widest.num_parameters * computing.itemsize))
+    model = _as_stored(loaded, DTYPES[proof.dtype], computing)
+    here = stock_loader.computed(model, question.rows, question.new_tokens, progress)
+    del model
+    with tempfile.TemporaryDirectory(prefix="transact-proof-") as place:
+        values = Path(place) / "values.safetensors"
+        request = {
+            "folder": str(folder), "dtype": proof.computed_in, "rows": question.rows, "text": question.text,
+            "new_tokens": question.new_tokens, "values": str(values),
+        }  # fmt: skip
+        try:
+            found = run_alone(
+                Path(stock_loader.__file__), request, progress, seconds=seconds,
+                environment={"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"},
+            )  # fmt: skip
+        except AloneFailed as error:
+            raise AloneFailed(f"the fresh process did not come to an end: {error}") from None
+        there = load_file(values)
+    proof = replace(proof, **{name: found[name] for name in ("model_class", "transformers", "torch", "python")})
+    if found["missing"]:
+        return replace(proof, reason=f"the checkpoint lacks the tensor {found['missing'][0]}")
+    if found["token_ids"] != question.token_ids:
+        return replace(proof, reason="the tokenizer in the folder cuts a text into other tokens than that in memory")
+    proof = _with_logits(proof, here["logits"], there["logits"])
+    if proof.reason is not None:
+        return proof
+    text = None if question.text is None else loaded.tokenizer.decode(here["written"])
+    return _with_text(proof, here, there, same_reading=found["text"] == text)
+
+
+def _as_stored(loaded: LoadedModel, stored: torch.dtype, computing: torch.dtype) -> PreTrainedModel:
+    """The model on the CPU with the weights of the files, in the dtype to compute in; itself where it is that."""
+    model = loaded.model
+    if loaded.device.type == "cpu" and loaded.dtype == stored == computing:
+        return model
+    # deepcopy asks its memo first: no weight is copied as it stands, and buffers keep the dtype they were made in
+    converted: dict = {
+        id(weight): torch.nn.Parameter(weight.detach().to("cpu", stored).to(computing), requires_grad=False)
+        for weight in model.parameters()
+    }
+    converted |= {id(buffer): buffer.to("cpu") for buffer in model.buffers()}
+    return copy.deepcopy(model, converted)
+
+
+def _with_logits(proof: Proof, here: torch.Tensor, there: torch.Tensor) -> Proof:
+    """The proof with the largest difference of logits [position, vocab], and a reason if it is too large."""
+    tolerance = _SHARE[proof.computed_in] * max(1.0, float(here.abs().max()))
+    difference = float((here - there).abs().max())
+    proof = replace(proof, tolerance=tolerance, largest_difference=difference)
+    if not math.isfinite(difference):
+        return replace(proof, reason="the logits are NaN or infinite")
+    if difference > tolerance:
+        reason = f"the logits differ by up to {difference:.2g}; at most {tolerance:.2g} is allowed"
+        return replace(proof, reason=reason)
+    return proof
+
+
+def _with_text(
+    proof: Proof, here: dict[str, torch.Tensor], there: dict[str, torch.Tensor], *, same_reading: bool
+) -> Proof:
+    """The proof with its verdict on what was written."""
+    ours, theirs = here["written"], there["written"]
+    differing = (ours != theirs).nonzero().flatten().tolist()
+    if not differing:
+        reason = None if same_reading else "the tokenizer in the folder reads the same tokens as another text"
+        return replace(proof, passed=same_reading, same_text=same_reading, reason=reason)
+    # tokens that are rated the same may change places; from there on the texts have nothing to do with each other
+    first, choices = differing[0], here["choices"][differing[0]]
+    if float(choices[ours[first]] - choices[theirs[first]]) <= 2 * proof.tolerance:
+        compared = proof.tokens_compared - len(ours) + first
+        return replace(proof, passed=True, same_text=True, tokens_compared=compared)
+    return replace(proof, same_text=False, reason=f"token {first + 1} of the text written greedily is another one")
+
+
+def _check_memory(needed: int) -> None:
+    free = free_bytes(torch.device("cpu"))
+    if needed > free:
+        raise NotEnoughMemory(
+            f"The proof loads the model once more, which takes about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB "
+            "are free. Free some memory, or save without the proof (prove=False, or --no-proof in a shell)."
+        )

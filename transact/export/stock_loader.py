@@ -1,0 +1,88 @@
+"""What stock `transformers` makes of a checkpoint; run by path in a process that has nothing of this project.
+
+The same function computes both sides of a proof, so that they differ in nothing but the model.
+"""
+
+import copy
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+
+import torch
+import transformers
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
+
+
+def computed(
+    model: PreTrainedModel,
+    rows: Sequence[Sequence[int]],
+    new_tokens: int,
+    told: Callable[[int, int, str], None],
+) -> dict[str, torch.Tensor]:
+    """What the model makes of token ids, one sequence at a time.
+
+    `logits` [position, vocab]: at all positions of all rows, one after the other; `written` [new_tokens]: the greedy
+    continuation of the last row; `choices` [new_tokens, vocab]: the logits that it was chosen from.
+    """
+    model = copy.copy(model)  # its own settings for writing are put aside, not changed
+    model.generation_config = GenerationConfig(
+        max_new_tokens=new_tokens, do_sample=False, pad_token_id=0, output_logits=True, return_dict_in_generate=True
+    )
+    steps = len(rows) + 1
+    logits = []
+    with torch.no_grad():
+        for row in rows:
+            told(len(logits), steps, "steps")
+            logits.append(model(torch.tensor([row]), use_cache=False).logits[0])
+        told(len(logits), steps, "steps")
+        last = torch.tensor([rows[-1]])
+        written = model.generate(last, attention_mask=torch.ones_like(last))
+    told(steps, steps, "steps")
+    return {
+        "logits": torch.cat(logits),
+        "written": written.sequences[0, last.shape[1] :].contiguous(),
+        "choices": torch.cat(written.logits),
+    }
+
+
+def main() -> None:
+    """Load the folder of the request, compute, and leave the tensors in the file that it names."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    sys.stdout = sys.stderr  # whatever a library prints is no answer
+
+    def tell(line: dict) -> None:
+        answers.write(json.dumps(line) + "\n")
+        answers.flush()
+
+    request = json.load(sys.stdin)
+    folder = request["folder"]
+    model, found = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=getattr(torch, request["dtype"]),
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    tokenizer = None
+    if request["text"] is not None:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    values = computed(model.eval(), request["rows"], request["new_tokens"], lambda *step: tell({"progress": step}))
+    save_file(values, request["values"])
+    answer = {
+        "model_class": type(model).__name__,
+        "missing": sorted(found["missing_keys"]),
+        "token_ids": None if tokenizer is None else tokenizer(request["text"])["input_ids"],
+        "text": None if tokenizer is None else tokenizer.decode(values["written"]),
+        "transformers": transformers.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    tell({"answer": answer})
+
+
+if __name__ == "__main__":
+    main()

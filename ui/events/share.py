@@ -1,0 +1,67 @@
+"""Step 8, continued: the push, in three stages of which only the writing needs the model."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import gradio as gr
+
+import transact as ta
+from ui import sign_in, workbench
+from ui.errors import WrongInput
+from ui.events.desk import Desk, Panels, explained, say, watched
+from ui.export import file_stem
+
+_STOPPED = "Stopped. Nothing was pushed; a new repository may be there, still empty."
+
+
+def connect(desk: Desk, panels: Panels) -> None:
+    """Wire the push button: ask the hub, write and prove, then send, each of which can be stopped."""
+
+    # gradio fills in `signed_in` by its type, with None where nobody has signed in or no sign-in is configured
+    def on_push(repository: str, private: bool, replace: bool, request: gr.Request, signed_in: gr.OAuthToken | None):
+        owner = desk.visitor(request)
+        try:
+            result = desk.sessions.get(owner).need_result()
+            if not (repository or "").strip():
+                raise WrongInput("No repository was named. Give a name such as small-model, then push.")
+            terms = {"token": sign_in.token(signed_in), "private": private, "overwrite": replace}
+        except Exception as error:
+            yield explained(panels, error)
+            return
+        done: dict = {}
+
+        def stage(name: str, title: str, work: Callable, *, model: bool = False):
+            """One job; its value is kept, and its lack says that the rest must not begin."""
+
+            def keep(value) -> dict:
+                done[name] = value
+                return {}
+
+            return watched(desk, panels, owner, title, work, keep, stopped=_STOPPED, model=model)
+
+        def write(watch) -> Path:
+            pruned = workbench.pruned_model(desk.registry, owner, result, watch)
+            watch.says("Writing the checkpoint and proving that stock transformers computes the same")
+            folder = Path(place) / file_stem(result.scored.key, result.number)
+            ta.save(pruned, folder, dtype=pruned.file_dtype, prove=True, progress=watch)
+            return folder
+
+        # a job that is being stopped may still write for a moment
+        with tempfile.TemporaryDirectory(prefix="transact-push-", ignore_cleanup_errors=True) as place:
+            yield from stage(
+                "name", "Asking the hub", lambda watch: ta.check_push(repository, progress=watch, **terms)
+            )
+            if "name" in done:
+                yield from stage("folder", "Writing the checkpoint", write, model=True)
+            if "folder" in done:
+                yield from stage(
+                    "pushed", "Pushing", lambda watch: ta.push(done["folder"], done["name"], progress=watch, **terms)
+                )
+        if "pushed" in done:
+            pushed = done["pushed"]
+            seen = "private" if pushed.private else "public"
+            yield say(panels, f"The model is at {pushed.url} ({seen}), proved, in one commit.", "good")
+
+    panel = panels.share
+    panel.push.click(on_push, panel.inputs, panels.all, **panels.heavy)
