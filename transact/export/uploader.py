@@ -58,7 +58,6 @@ def send(api: HfApi, name: str, found: ModelInfo | None, request: dict, tell: Ca
             if error.response.status_code == 409:
                 raise Refused("taken", repo_id=name) from None
             raise
-        tell({"progress": [0, sum(sizes), "bytes"]})
     for index, addition in enumerate(additions, start=1):
         api.preupload_lfs_files(name, [addition], free_memory=False)
         tell({"progress": [sum(sizes[:index]), sum(sizes), "bytes"]})
