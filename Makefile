@@ -1,6 +1,7 @@
 # make run   sets up .venv and starts the app on 127.0.0.1:7860
 # make test  sets up .venv and runs all tests (browser tests skip where there is no chromium)
 # make bench prints the benchmarks' tables
+# make docs  writes the API reference to build/docs
 # make screenshots takes the README's pictures anew
 #
 # On Linux, PyPI's torch brings several GB of CUDA. For a CPU build name PyTorch's CPU index:
@@ -13,7 +14,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint bench screenshots clean
+.PHONY: run test lint bench docs screenshots clean
 
 run: $(VENV)/.installed
 	$(BIN)/python app.py
@@ -29,6 +30,9 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.interface
 	$(BIN)/python -m benchmarks.repair
 	$(BIN)/python -m benchmarks.quality
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m docs.build build/docs
 
 screenshots: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.e2e.screenshots

@@ -105,3 +105,4 @@ def _flags(values: np.ndarray, count: int) -> np.ndarray:
 KEEP_HIGHEST = {"uniform": keep_in_each, "global": keep_in_all}
 """How a target is shared among layers; with "uniform", tuples in the target are manual allocation."""
 ALLOCATIONS = tuple(KEEP_HIGHEST)
+"""Names of the ways to share a target among layers; see `make_plan`."""

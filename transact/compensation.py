@@ -38,6 +38,8 @@ COMPENSATIONS = ("none", "bias", "least_squares", "best")
 
 
 class Refit(Protocol):
+    """One way to make up for what is cut, module by module."""
+
     def __call__(self, site: Site, layer: int, old: torch.nn.Linear, kept: torch.Tensor) -> Reading:
         """What takes the place of `old` where of its input the channels `kept` are left."""
 

@@ -117,6 +117,7 @@ METRICS: dict[str, Metric] = {
         Metric("random", "Random (the floor)", "chance, seeded", _random, _sum_over_channels),
     )
 }
+"""Every metric by its name, as `score` takes it."""
 
 
 @dataclass(frozen=True, eq=False)

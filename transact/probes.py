@@ -40,6 +40,8 @@ class MinimalPair:
 
 @dataclass(frozen=True)
 class Probe:
+    """Items that all ask for the ability `kind`; `description` says how they ask."""
+
     kind: str
     description: str
     items: tuple[ExactMatch, ...] | tuple[MinimalPair, ...]
@@ -47,6 +49,8 @@ class Probe:
 
 @dataclass(frozen=True)
 class ProbeResult:
+    """How many of the `total` items that were run a model solved; `accuracy` is their share."""
+
     kind: str
     correct: int
     total: int

@@ -8,6 +8,8 @@ class Cancelled(Exception):
 
 
 class Progress(Protocol):
+    """Told by long work how far it is, in the thread of the work; any function of these arguments will do."""
+
     def __call__(self, done: int, total: int, unit: str) -> None:
         """Take note that `done` of `total` units are finished; raise `Cancelled` to stop."""
 

@@ -56,10 +56,10 @@ class Normal:
     def least_missed(self, keep: int, staying: Sequence[int] = (), going: Sequence[int] = ()) -> tuple[int, ...]:
         """Which `keep` channels to keep, by removing again and again what is missed least.
 
-        With W* the solution for the channels that are left and P the inverse of `inner` for them, removing the
-        channel u and solving again raises the minimum by |W*_u|² / P_uu: the error that remains after repair, so a
+        With Ŵ the solution for the channels that are left and P the inverse of `inner` for them, removing the
+        channel u and solving again raises the minimum by |Ŵ_u|² / P_uu: the error that remains after repair, so a
         channel that others can stand in for goes early (optimal brain surgery, Hassibi and Stork 1993, with all
-        outputs at once). Both W* and P follow by one downdate. Channels go in small rounds; those of `going` go
+        outputs at once). Both Ŵ and P follow by one downdate. Channels go in small rounds; those of `going` go
         first, those of `staying` never.
         """
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(self.inner))

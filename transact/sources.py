@@ -18,6 +18,7 @@ from transact.progress import NO_PROGRESS, Progress
 from transact.spec import ModelSpec
 
 BUNDLED = "bundled"
+"""The source that `load` takes for the model in `assets/model`."""
 BUNDLED_DIRECTORY = Path(__file__).resolve().parents[1] / "assets" / "model"
 
 _WHOLE_FILE_BYTES = 512 << 20

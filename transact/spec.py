@@ -179,6 +179,7 @@ class ModelSpec:
         return self.stored.num_parameters * bytes_per_element
 
     def with_layers(self, layers: tuple[LayerShape, ...]) -> "ModelSpec":
+        """The same model with layers of these shapes."""
         return replace(self, layers=layers)
 
     @property

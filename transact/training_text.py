@@ -52,6 +52,7 @@ class StreamedText:
         return cls(_Column(rows, column), tokenizer, seq_len, f"{dataset} ({split})")
 
     def windows(self) -> Iterator[list[int]]:
+        """Texts one after the other, cut into windows of `seq_len` tokens."""
         held: list[int] = []
         for text in self.texts:
             if text.strip():

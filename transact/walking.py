@@ -53,6 +53,7 @@ class NoAttention(torch.nn.Module):
     """Stands where attention stood and adds nothing, for streams that are past it already."""
 
     def forward(self, hidden_states: torch.Tensor, *positional, **named) -> tuple[torch.Tensor, None]:
+        """Zeros, as attention modules return them: with no attention weights."""
         return torch.zeros_like(hidden_states), None
 
 

@@ -1,0 +1,1 @@
+"""What the reference is built from, and a notebook that walks the main way."""
