@@ -13,10 +13,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
-from transact.errors import SaveRefused, choice
+from transact import per_layer
+from transact.errors import InvalidOption, SaveRefused, choice
 from transact.export.proof import Proof, prove
 from transact.families import FAMILIES
 from transact.loading import DTYPES, LoadedModel
@@ -26,8 +34,15 @@ from transact.plan import composed
 from transact.progress import NO_PROGRESS, Progress
 from transact.quiet import no_progress_bars
 from transact.spec import ModelSpec
+from transact.ties import each_once
 
 PLAN_FILE = "plan.json"
+LAYERS = ("padded", "compact")
+"""How layers of different sizes are written."""
+_COMPACT_NOTE = (
+    "Its layers have different sizes, and the files hold each as it is (per_layer_config). Stock transformers cannot "
+    "load that yet; ta.load does."
+)
 
 # what GraniteConfig adds to a Llama configuration; with these values it computes what Llama computes
 _GRANITE_AS_LLAMA = {"embedding_multiplier": 1.0, "logits_scaling": 1.0, "residual_multiplier": 1.0}
@@ -38,6 +53,7 @@ class SaveReport:
     """What was written.
 
     `model_class` is the stock class that loads it; `padded` says whether zeros fill layers up to the widest;
+    `compact`: whether every layer has its own size in the files, which only `ta.load` reads today;
     `parameters_lost` and `kv_bytes_per_token_lost` (16-bit) are the savings that padding gave back; `notes`
     explains in words; `proof` is the comparison with a fresh process, None where none was asked for.
     """
@@ -49,6 +65,7 @@ class SaveReport:
     kv_bytes_per_token_lost: int
     padded: bool
     notes: tuple[str, ...]
+    compact: bool = False
     proof: Proof | None = None
 
 
@@ -57,34 +74,48 @@ def save(
     directory: str | Path,
     *,
     dtype: str | None = None,
+    layers: str = "padded",
     prove: bool = False,
     progress: Progress = NO_PROGRESS,
 ) -> SaveReport:
     """Write a stock checkpoint, tokenizer, `plan.json` and model card.
 
-    Weights keep the dtype they have in memory unless `dtype` names another. With `prove` a fresh process without
+    Weights keep the dtype they have in memory unless `dtype` names another. Layers of different sizes are `"padded"`
+    with zeros to the widest, or kept `"compact"` (`transact.per_layer`): smaller files and memory, but until stock
+    classes read `per_layer_config` only `ta.load` loads them. With `prove` a fresh process without
     this package loads what was written and must compute the same (`ta.prove`; the start of a process and one more
     model in memory, which is why it is asked for); the card then says how. The folder appears only when all of it is
     written, and proved. Raises `SaveRefused` if `directory` holds files already, the disk refuses or the proof
     fails; `NotEnoughMemory` and what `progress` raises where the proof does.
     """
+    compact = choice(layers, LAYERS, "layers") == "compact" and not loaded.spec.is_uniform
+    if compact and prove:
+        raise InvalidOption(
+            "Stock transformers cannot load layers of different sizes yet, so a compact checkpoint cannot be proved. "
+            'Save with layers="padded", or with prove=False.'
+        )
     directory = _empty_destination(directory)
     target = DTYPES[choice(dtype, DTYPES, "dtype")] if dtype else loaded.dtype
     written = loaded.spec.stored
     config, notes = _stock_config(loaded, written)
-    lost = written.num_parameters - loaded.spec.num_parameters
-    lost_kv = written.kv_bytes_per_token() - loaded.spec.kv_bytes_per_token()
-    if lost:
-        notes.append(_padding_note(loaded.spec, written))
-    model = _stock_model(loaded, config, written, target)
+    lost = 0 if compact else written.num_parameters - loaded.spec.num_parameters
+    lost_kv = 0 if compact else written.kv_bytes_per_token() - loaded.spec.kv_bytes_per_token()
+    if compact:
+        notes.append(_COMPACT_NOTE)
+        config.dtype, config.architectures = target, [_class_name(config)]
+        model = None
+    else:
+        notes += [_padding_note(loaded.spec, written)] if lost else []
+        model = _stock_model(loaded, config, written, target)
     report = SaveReport(
         directory=str(directory),
-        model_class=type(model).__name__,
-        parameters_written=written.num_parameters,
+        model_class=_class_name(config),
+        parameters_written=loaded.spec.num_parameters + lost,
         parameters_lost=lost,
         kv_bytes_per_token_lost=lost_kv,
         padded=bool(lost),
         notes=tuple(notes),
+        compact=compact,
     )
     # a folder that is there already keeps its place and mode (it may be a mount): its files are moved in last
     inside = directory.exists()
@@ -92,7 +123,15 @@ def save(
     partial = directory / name if inside else directory.with_name(f".{directory.name}{name}")
     try:
         partial.mkdir(parents=True)
-        _write_files(partial, model, loaded)
+        with no_progress_bars():
+            if model is None:
+                config.save_pretrained(partial)
+                per_layer.add_to(partial / "config.json", loaded.spec)
+                state = each_once(loaded.model.state_dict())
+                save_torch_state_dict({name: tensor.to(target) for name, tensor in state.items()}, partial)
+            else:
+                model.save_pretrained(partial)
+        _write_companions(partial, loaded)
         if prove:
             del model  # the proof needs the room
             report = replace(report, proof=_proved(loaded, partial, progress))
@@ -132,9 +171,11 @@ def _proved(loaded: LoadedModel, folder: Path, progress: Progress) -> Proof:
     return made
 
 
-def _write_files(folder: Path, model: PreTrainedModel, loaded: LoadedModel) -> None:
-    with no_progress_bars():
-        model.save_pretrained(folder)
+def _class_name(config: PreTrainedConfig) -> str:
+    return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__name__
+
+
+def _write_companions(folder: Path, loaded: LoadedModel) -> None:
     # as the base has it: saving through the model refuses sampling defaults that many published models carry
     loaded.model.generation_config.to_json_file(folder / "generation_config.json")
     if loaded.tokenizer is not None:

@@ -30,6 +30,14 @@ def write_card(path: Path, loaded: LoadedModel, report: "SaveReport") -> None:
     path.write_text(text, encoding="utf-8", errors="replace")
 
 
+_LOADED_BY_STOCK = (
+    "from transformers import AutoModelForCausalLM",
+    "",
+    'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")',
+)
+_LOADED_HERE = ("import transact as ta", "", 'loaded = ta.load("path/to/this/folder")')
+
+
 def _body(loaded: LoadedModel, report: "SaveReport") -> str:
     name = model_name(loaded)
     lines = [
@@ -66,9 +74,7 @@ def _body(loaded: LoadedModel, report: "SaveReport") -> str:
     lines += [*report.notes, ""] if report.notes else []
     lines += [
         "```python",
-        "from transformers import AutoModelForCausalLM",
-        "",
-        'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")',
+        *(_LOADED_HERE if report.compact else _LOADED_BY_STOCK),
         "```",
         "",
     ]

@@ -7,6 +7,9 @@ modeling classes do not read it yet, so that `ta.load` builds the model here: th
 no weight in memory, then its projections narrowed layer by layer.
 """
 
+import json
+from pathlib import Path
+
 import torch
 from accelerate import init_empty_weights
 from safetensors.torch import load_file
@@ -23,15 +26,15 @@ from transact.spec import SITES, LayerShape, ModelSpec
 KEY = "per_layer_config"
 
 
-def overrides_of(spec: ModelSpec, attribute_map: dict[str, str]) -> dict[int, dict[str, int]]:
-    """What every layer has of its own; `attribute_map` as configuration classes have it."""
-    return {
-        index: {
-            attribute_map.get(name, name): getattr(shape, attribute)
-            for name, attribute in _names(spec.layout)
-        }
+def add_to(config_file: Path, spec: ModelSpec) -> None:
+    """Write into a config.json of one size for all layers what every layer of `spec` has of its own."""
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    names = _names(spec.layout)
+    config[KEY] = {
+        str(index): {name: getattr(shape, attribute) for name, attribute in names}
         for index, shape in enumerate(spec.layers)
     }
+    config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def with_layers(spec: ModelSpec, overrides: dict) -> ModelSpec:
@@ -44,6 +47,8 @@ def with_layers(spec: ModelSpec, overrides: dict) -> ModelSpec:
     try:
         for index, values in overrides.items():
             shape = vars(layers[int(index)]) | {known[name]: _count(value) for name, value in values.items()}
+            if not spec.layout.grouped_queries:
+                shape["num_key_value_heads"] = shape["num_attention_heads"]
             layers[int(index)] = LayerShape(**shape)
             if shape["num_attention_heads"] != spec.group_size * shape["num_key_value_heads"]:
                 raise ValueError("heads")

@@ -14,16 +14,15 @@ import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch.distributed.tensor import DTensor
 
 from transact.errors import CheckpointBroken, InvalidOption, SaveRefused
 from transact.loading import LoadedModel
 from transact.plan import Cut, PruningPlan, composed
 from transact.processes import is_main, wait_for_all
 from transact.surgery import prune
+from transact.ties import each_once
 
 _IDENTITY, _POINTS, _STAGE, _TRAINING = "recovery.json", "points.jsonl", "stage-", "training"
 _CHECKPOINT_STATE = "trainer_state.json"
@@ -167,18 +166,6 @@ class Savepoints:
                 _write(self.directory / _POINTS, "".join(json.dumps(asdict(point)) + "\n" for point in points))
             except OSError as error:
                 raise _refused(self.directory, error) from error
-
-
-def each_once(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The state without a tied tensor's other names: safetensors files know no ties."""
-    once, seen = {}, set()
-    for name, tensor in state.items():
-        held = tensor.to_local() if isinstance(tensor, DTensor) else tensor  # a shard has an address, its whole none
-        place = (held.data_ptr(), tensor.shape)
-        if not held.numel() or place not in seen:
-            once[name] = tensor
-        seen.add(place)
-    return once
 
 
 def last_checkpoint(directory: Path) -> str | None:

@@ -23,8 +23,9 @@ from transact.errors import InvalidOption, TrainingFailed
 from transact.loading import LoadedModel
 from transact.processes import is_sharded, rank_and_count
 from transact.progress import Progress
-from transact.savepoints import RecoveryPoint, each_once, last_checkpoint
+from transact.savepoints import RecoveryPoint, last_checkpoint
 from transact.schedule import RecoverySettings
+from transact.ties import each_once
 from transact.training_errors import told_plainly
 from transact.training_text import IGNORED, TrainingText, collate, dataset_of, step_tokens
 

@@ -119,7 +119,7 @@ def prove(
     question = _Question.to(loaded)
     proof = question.proof(loaded.file_dtype)
     try:
-        proof = question.proof(sources.check_weights(sources.weight_files(folder), loaded.spec.widest))
+        proof = question.proof(sources.check_weights(sources.weight_files(folder), loaded.spec.stored))
         proof = _compared(loaded, folder, question, proof, progress, seconds)
     except (CheckpointBroken, AloneFailed) as error:
         proof = replace(proof, reason=str(error).rstrip("."))
@@ -131,7 +131,7 @@ def _compared(
 ) -> Proof:
     """The proof with its verdict. One side after the other, so that the model is there once more, not twice."""
     computing = DTYPES[proof.computed_in]
-    _check_memory(required_bytes(loaded.spec.widest.num_parameters * computing.itemsize))
+    _check_memory(required_bytes(loaded.spec.stored.num_parameters * computing.itemsize))
     model = _as_stored(loaded, DTYPES[proof.dtype], computing)
     here = stock_loader.computed(model, question.rows, question.new_tokens, progress)
     del model
