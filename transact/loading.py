@@ -172,15 +172,15 @@ def load(
     files = sources.weight_files(found.directory)
     stored_dtype = sources.check_weights(files, card.spec)
     progress(0, card.weights_bytes, "bytes")
+    config, whole = _stock(found)
     if found.config.get(per_layer.KEY):
-        config, whole = _stock(found)
         model = per_layer.read(config, whole, card.spec, files, DTYPES[card.dtype]).to(target).eval()
     else:
         model = _read_weights(found.directory, DTYPES[card.dtype], target)
     progress(card.weights_bytes, card.weights_bytes, "bytes")
     return LoadedModel(
         model=model,
-        tokenizer=_read_tokenizer(found.directory),
+        tokenizer=_read_tokenizer(found.directory, config),
         spec=card.spec,
         source=found.name,
         revision=found.revision or sources.content_digest(files),
@@ -286,11 +286,12 @@ def _read_weights(directory: Path, dtype: torch.dtype, device: torch.device) -> 
     return model
 
 
-def _read_tokenizer(directory: Path) -> PreTrainedTokenizerBase | None:
+def _read_tokenizer(directory: Path, config: PreTrainedConfig) -> PreTrainedTokenizerBase | None:
+    """`config` names the tokenizer's class where its own files do not."""
     if not any(directory.glob("tokenizer*")) and not (directory / "vocab.json").exists():
         return None
     try:
-        return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(directory, config=config, trust_remote_code=False)
     except Exception as error:  # tokenizer files fail in as many ways as there are formats
         reason = " ".join(str(error).split())
         raise CheckpointBroken(f"The tokenizer in {directory.name} could not be read: {reason}") from error

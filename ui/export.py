@@ -18,11 +18,12 @@ class Exports:
         self._root = tempfile.TemporaryDirectory(prefix="transact-exports-")
 
     def checkpoint(
-        self, owner: str, name: str, pruned: ta.LoadedModel, progress: ta.Progress
+        self, owner: str, name: str, pruned: ta.LoadedModel, progress: ta.Progress, *, layers: str = "padded"
     ) -> tuple[Path, ta.SaveReport]:
-        """A zip of the proved stock checkpoint with tokenizer, plan.json and model card."""
+        """A zip of the checkpoint with tokenizer, plan.json and model card; proved where stock classes can load it."""
         folder = self._fresh(owner)
-        report = ta.save(pruned, folder / name, dtype=pruned.file_dtype, prove=True, progress=progress)
+        stock = layers == "padded" or pruned.spec.is_uniform
+        report = ta.save(pruned, folder / name, dtype=pruned.file_dtype, layers=layers, prove=stock, progress=progress)
         archive = folder / f"{name}.zip"
         # weights do not shrink, so they are stored as they are
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as zipped:

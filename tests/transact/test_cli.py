@@ -223,6 +223,14 @@ def test_a_plan_alone_needs_no_text(run, calibrated, loaded, tmp_path):
     assert all(weights[name].equal(expected[name].to(weights[name].dtype)) for name in weights)
 
 
+def test_layers_of_different_sizes_as_they_are(run, calibrated, tmp_path):
+    written = ("--allocation", "global", "--metric", "magnitude", "--layers", "compact", "--output", "compact")
+    saved = run("export", *calibrated, *SHARES, *written)["saved"]
+    assert saved["compact"] and saved["proof"] is None
+    again = ta.load(str(tmp_path / "compact"))
+    assert not again.spec.is_uniform and again.spec.num_parameters == saved["parameters_written"]
+
+
 def test_a_gguf_file_is_that_of_the_library(run, calibrated, loaded, tmp_path):
     run("export", "--kind", "plan", *calibrated, *SHARES, "--output", "plan.json")
     kind = ("--kind", "gguf", "--file-type", "q8_0")

@@ -79,6 +79,7 @@ COMMANDS = (
             _output(
                 "save a checkpoint with tokenizer, plan and model card in this new folder, in the dtype of the model's "
                 "own files",
+                options.LAYERS,
                 options.NO_PROOF,
                 metavar="DIR",
             ),
@@ -106,7 +107,11 @@ COMMANDS = (
             options.EVALUATION_ON_THE_WAY,
             recovery_options.SAVING,
             _output(
-                "save the result, as prune does, in this new folder", options.NO_PROOF, metavar="DIR", required=True
+                "save the result, as prune does, in this new folder",
+                options.LAYERS,
+                options.NO_PROOF,
+                metavar="DIR",
+                required=True,
             ),
         ),
         commands.recover,
@@ -147,6 +152,7 @@ COMMANDS = (
                     f"how a GGUF file stores matrices (default: {options.GGUF_TYPE})",
                     {"choices": GGUF_TYPES},
                 ),
+                options.LAYERS,
                 options.NO_PROOF,
                 metavar="PATH",
                 required=True,

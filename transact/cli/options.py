@@ -180,6 +180,13 @@ PUSHING = Group(
     ),
 )
 
+LAYERS = _option(
+    "--layers",
+    "how a checkpoint holds layers of different sizes. padded: with zeros, for stock transformers; compact: each as it "
+    "is, which only this project loads today, so without the proof (default: %(default)s)",
+    choices=("padded", "compact"),
+    default="padded",
+)
 NO_PROOF = _option(
     "--no-proof",
     "keep a checkpoint without the proof that a fresh process, with transformers alone, computes the same from it",

@@ -38,12 +38,16 @@ def connect(desk: Desk, panels: Panels) -> None:
 
         yield from watched(desk, panels, owner, title, work, finish)
 
-    def on_checkpoint(request: gr.Request):
+    def on_checkpoint(layers: str, request: gr.Request):
         yield from model_written(
             request,
             "Writing the checkpoint and proving that stock transformers computes the same",
-            lambda *named, watch: desk.exports.checkpoint(*named, watch),
-            lambda report: f"Stock transformers loads it as {report.model_class}. {report.proof.outcome}",
+            lambda *named, watch: desk.exports.checkpoint(*named, watch, layers=layers),
+            lambda report: (
+                "Written."
+                if report.proof is None
+                else f"Stock transformers loads it as {report.model_class}. {report.proof.outcome}"
+            ),
         )
 
     def on_gguf(file_type: str, request: gr.Request):
@@ -92,7 +96,7 @@ def connect(desk: Desk, panels: Panels) -> None:
 
     outputs = panels.all
     panel = panels.takeaway
-    panel.checkpoint.click(on_checkpoint, None, outputs, **panels.heavy).success(None, js=SAVE_FILE)
+    panel.checkpoint.click(on_checkpoint, panel.layers, outputs, **panels.heavy).success(None, js=SAVE_FILE)
     panel.gguf.click(on_gguf, panel.gguf_type, outputs, **panels.heavy).success(None, js=SAVE_FILE)
     panel.plan.click(on_plan, None, outputs, **panels.light).success(None, js=SAVE_FILE)
     panel.texts.click(on_texts, None, outputs, **panels.light).success(None, js=SAVE_FILE)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from ui import link
+import transact as ta
+from ui import link, numbers
 from ui.code_view import Recipe, code, is_own
 from ui.command_view import commands
 from ui.session import Session
@@ -26,6 +27,7 @@ _LINK = """<label for="settings-address">Link to these settings: model, text, me
 @dataclass(frozen=True)
 class TakeawayPanel:
     checkpoint: gr.Button
+    layers: gr.Radio
     plan: gr.Button
     texts: gr.Button
     gguf: gr.Button
@@ -48,6 +50,13 @@ def build(session: Session) -> TakeawayPanel:
         checkpoint = gr.Button("Download the pruned model (.zip)", elem_id="export-button", variant="primary")
         plan = gr.Button("Download the plan (.json)", elem_id="export-plan")
         texts = gr.Button("Download the texts used (.zip)", elem_id="export-texts", visible=False)
+    layers = gr.Radio(
+        [("Padded", "padded"), ("Compact", "compact")],
+        value="padded",
+        label="Layers of different sizes in the checkpoint",
+        visible=False,
+        elem_id="export-layers",
+    )
     with gr.Row(equal_height=True):
         gguf = gr.Button("Download as GGUF for llama.cpp (.gguf)", elem_id="export-gguf")
         gguf_type = gr.Dropdown(
@@ -80,7 +89,7 @@ def build(session: Session) -> TakeawayPanel:
         elem_id="command-view",
         max_lines=12,
     )
-    return TakeawayPanel(checkpoint, plan, texts, gguf, gguf_type, file, note, lines, shell, address)
+    return TakeawayPanel(checkpoint, layers, plan, texts, gguf, gguf_type, file, note, lines, shell, address)
 
 
 def paint(panel: TakeawayPanel, session: Session) -> dict:
@@ -92,7 +101,25 @@ def paint(panel: TakeawayPanel, session: Session) -> dict:
         panel.link: link.query(session),
         panel.note: "",
         panel.texts: gr.update(visible=own),
+        panel.layers: _layers(session),
     }
+
+
+def _layers(session: Session) -> dict:
+    """Both ways to write layers of different sizes, with what each costs; nothing where all are alike."""
+    spec = None if session.latest is None else session.latest.plan.spec
+    if spec is None or spec.is_uniform:
+        return gr.update(visible=False)
+
+    def cost(written: ta.ModelSpec) -> str:
+        kept = numbers.size(written.kv_bytes_per_token())
+        return f"{numbers.count(written.num_parameters)} parameters, {kept} of cache per token"
+
+    choices = [
+        (f"Padded with zeros: stock transformers loads it. {cost(spec.stored)}", "padded"),
+        (f"Compact: today only ta.load of this project loads it, unproved. {cost(spec)}", "compact"),
+    ]
+    return gr.update(choices=choices, visible=True)
 
 
 def _lines(write: Callable[[Recipe], str], recipe: Recipe | None) -> str:
