@@ -16,6 +16,7 @@ from transact.errors import (
     InvalidPlan,
     InvalidPrompt,
     InvalidTarget,
+    InvalidTask,
     InvalidText,
     ModelNotFound,
     ModelUnsupported,
@@ -49,6 +50,7 @@ from transact.sources import BUNDLED
 from transact.spec import LayerShape, ModelSpec
 from transact.speed import Speed, measure_speed
 from transact.stability import Spread, Stability, stability
+from transact.standard_tasks import TaskResults, TaskScore, check_tasks, evaluate_tasks
 from transact.statistics import ActivationStatistics, Moments, Peaks
 from transact.surgery import prune
 from transact.sweep import SweepPoint, search_split, sparsity_grid, sweep
@@ -75,6 +77,7 @@ __all__ = [
     "InvalidPlan",
     "InvalidPrompt",
     "InvalidTarget",
+    "InvalidTask",
     "InvalidText",
     "LayerPlan",
     "LayerShape",
@@ -113,13 +116,17 @@ __all__ = [
     "Stability",
     "StreamedText",
     "SweepPoint",
+    "TaskResults",
+    "TaskScore",
     "TrainingFailed",
     "TransactError",
     "agreement",
     "available_metrics",
     "check_push",
+    "check_tasks",
     "compare_calibrations",
     "evaluate",
+    "evaluate_tasks",
     "generate",
     "grams_for_repair",
     "load",

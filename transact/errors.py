@@ -44,6 +44,10 @@ class InvalidOption(TransactError):
     """A named choice (metric, allocation, compensation, dtype) that does not exist."""
 
 
+class InvalidTask(TransactError):
+    """A standard task that does not exist, whose data cannot be had, or that does not go with a model."""
+
+
 class NonFiniteActivations(TransactError):
     """NaN or infinity met in the forward pass."""
 

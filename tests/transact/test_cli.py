@@ -280,6 +280,7 @@ def test_the_example_is_a_line_that_can_be_typed(command, monkeypatch):
     for name in ("load", "push"):
         monkeypatch.setattr(ta, name, lambda source, *_, **__: reached.append(source) or sys.exit(99))
     monkeypatch.setattr("transact.cli.steps.read_plan", lambda path: None)
+    monkeypatch.setattr(ta, "check_tasks", lambda tasks, **_: None)  # reads thousands of files
     monkeypatch.chdir(ROOT)
     words = command.example.replace("\\\n", " ").split()
     assert words[:3] == ["python", "-m", "transact"]
@@ -310,6 +311,8 @@ def test_the_example_is_a_line_that_can_be_typed(command, monkeypatch):
         ("export --output out --kind plan --calibration C --mlp-sparsity 0 --compensation least_squares", "no weights"),
         ("evaluate --evaluation C --reference-revision main", "belongs to --reference"),
         ("evaluate", "--evaluation"),
+        ("tasks --limit 3", "--tasks"),
+        ("tasks --tasks a --reference-revision main", "belongs to --reference"),
         ("prun", "invalid choice"),
     ],
 )

@@ -27,8 +27,8 @@ _DESCRIPTION = """\
 Look into a language model's redundancy and cut it away.
 
 plan decides what goes, prune cuts and measures it, recover cuts in shots and trains in between, evaluate
-measures any model, score shows what a plan is made from, export writes a planned model for other software,
-push puts it on the Hugging Face hub. Each --help shows an example."""
+measures any model, tasks runs standard benchmarks on it, score shows what a plan is made from, export writes a
+planned model for other software, push puts it on the Hugging Face hub. Each --help shows an example."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

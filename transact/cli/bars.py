@@ -2,7 +2,8 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 
 from huggingface_hub.utils import disable_progress_bars
 from tqdm import tqdm
@@ -25,6 +26,19 @@ def progress_bars(*, quiet: bool) -> Iterator[Meter]:
         yield bars.labelled
     finally:
         bars.close()
+
+
+@contextmanager
+def alone(progress: Progress) -> Iterator[Progress]:
+    """Show `progress` and nothing else that is printed or drawn meanwhile: for packages that offer no switch."""
+    shown = sys.stderr
+
+    def told(done: int, total: int, unit: str) -> None:
+        with redirect_stderr(shown):
+            progress(done, total, unit)
+
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        yield told
 
 
 class _Bars:

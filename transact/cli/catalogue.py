@@ -131,6 +131,17 @@ COMMANDS = (
         options.reference_problem,
     ),
     Command(
+        "tasks",
+        "run standard benchmarks on a model, alone or beside a reference",
+        "Run named tasks of lm_eval on a model as it is in memory, and with --reference on that too, in one table\n"
+        "with the harness's version.",
+        """\
+  python -m transact tasks --model pruned-model --reference bundled --tasks arc_easy,hellaswag --limit 200""",
+        (options.MODEL, options.REFERENCE, options.TASKS, Group("result", None, options.TELLING)),
+        commands.tasks,
+        options.reference_problem,
+    ),
+    Command(
         "export",
         "write a planned model for other software",
         "Write a planned model: as a checkpoint that stock transformers loads, as a GGUF file that llama.cpp runs, or\n"

@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 import transact as ta
 from transact.calibration import TokenSet
 from transact.cli import options, steps, summaries
-from transact.cli.bars import Meter
+from transact.cli.bars import Meter, alone
 from transact.cli.files import check_free, write_new
 from transact.cli.recovery_options import settings_of
 from transact.cli.steps import Chosen
 from transact.processes import is_main
+from transact.progress import NO_PROGRESS
 from transact.statistics import CalibrationRecord
 
 
@@ -128,6 +129,28 @@ def evaluate(given: Namespace, meter: Meter) -> Answer:
     }
     heading = loaded.source if reference is None else f"{loaded.source} beside {reference.source}"
     return Answer(values, (heading, *summaries.measured(report, evaluation)))
+
+
+def tasks(given: Namespace, meter: Meter) -> Answer:
+    """Standard tasks on a model, and on a reference beside it."""
+    with alone(NO_PROGRESS):
+        ta.check_tasks(given.tasks, include_path=given.include_path)
+    models = {"model": steps.load(given, meter, given.model, given.revision)}
+    if given.reference is not None:
+        models = {"reference": steps.load(given, meter, given.reference, given.reference_revision)} | models
+    with alone(meter("Running")) as progress:
+        results = ta.evaluate_tasks(
+            models,
+            given.tasks,
+            limit=given.limit,
+            num_fewshot=given.num_fewshot,
+            batch_size=given.batch_size,
+            include_path=given.include_path,
+            progress=progress,
+        )
+    values = {**{name: _model(loaded) for name, loaded in models.items()}, "results": results.to_dict()}
+    heading = " beside ".join(loaded.source for loaded in reversed(models.values()))
+    return Answer(values, (heading, *summaries.tasks(results)))
 
 
 def export(given: Namespace, meter: Meter) -> Answer:

@@ -43,6 +43,11 @@ def counts(text: str) -> int | tuple[int, ...]:
     return numbers if len(numbers) > 1 else numbers[0]
 
 
+def names(text: str) -> tuple[str, ...]:
+    """Names with commas between: "a, b" -> ("a", "b")."""
+    return tuple(name for name in map(str.strip, text.split(",")) if name)
+
+
 def _option(flag: str, help: str, **settings) -> Option:
     return Option(flag, help, settings)
 
@@ -206,6 +211,21 @@ REFERENCE = Group(
         _option("--reference-revision", "commit, branch or tag of the reference", metavar="REVISION"),
     ),
 )
+
+TASKS = Group(
+    "tasks",
+    "Those of lm_eval, which is installed apart (pip install lm_eval); their data come from the hub.",
+    (
+        _option("--tasks", "tasks, groups or tags, as arc_easy,hellaswag; `lm_eval ls tasks` lists them",
+                type=names, metavar="NAMES", required=True),
+        _option("--limit", "only the first so many documents of each task (default: all)", type=int, metavar="N"),
+        _option("--num-fewshot", "examples in the prompt (default: what each task says)", type=int, metavar="N"),
+        _option("--batch-size", "requests of one forward pass (default: %(default)s)",
+                type=int, default=8, metavar="N"),
+        _option("--include-path", "a folder with task files (.yaml) of your own; Python that they name is run",
+                type=Path, metavar="DIR"),
+    ),
+)  # fmt: skip
 
 
 def no_problem(given: Namespace) -> None:

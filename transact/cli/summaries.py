@@ -10,6 +10,7 @@ from transact.importance import ImportanceScores
 from transact.plan import PruningPlan
 from transact.savepoints import RecoveryPoint
 from transact.spec import ModelSpec
+from transact.standard_tasks import TaskResults
 
 _COSTS = (
     ("parameters", "parameters"),
@@ -81,6 +82,26 @@ def measured(report: EvalReport, evaluation: EvaluationSet) -> tuple[str, ...]:
     generations = (f"{label}:\n{text}" for label, text in pairs if text is not None)
     heading = f"Measured on {tokens(evaluation)}, {report.num_predictions:,} predictions"
     return (heading, _report_table(report), f"{report.protocol['costs']}.", *generations)
+
+
+def tasks(results: TaskResults) -> tuple[str, str]:
+    """By what, and the table: a row for each metric, the models side by side, and what two of them differ by."""
+    first = "" if results.limit is None else f", the first {results.limit:,} documents of each task"
+    rows = [["", "shots", *results.models, *(["change"] if len(results.models) == 2 else [])]]
+    for (task, metric, filter_name), scores in results.rows().items():
+        one = next(iter(scores.values()))
+        better = {True: " (higher is better)", False: " (lower is better)", None: ""}[one.higher_is_better]
+        read = "" if filter_name == "none" else f", {filter_name}"
+        row = [f"{task}: {metric}{read}{better}", "" if one.num_fewshot is None else str(one.num_fewshot)]
+        values = [scores[name].value for name in results.models]
+        row += [
+            "n/a" if value is None else _with_error(value, scores[name].standard_error)
+            for name, value in zip(results.models, values, strict=True)
+        ]
+        if len(values) == 2:
+            row.append("" if None in values else f"{values[1] - values[0]:+.4f}")
+        rows.append(row)
+    return f"{results.harness}{first}", _table(rows)
 
 
 def overlap(share: float) -> str:
