@@ -38,7 +38,7 @@ def documents():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, pairs, answers, documents):
-    """Three tasks as the harness takes them, with their data: nothing is fetched, the cache lies beside them."""
+    """Four tasks as the harness takes them, with their data: nothing is fetched, the cache lies beside them."""
     folder = tmp_path_factory.mktemp("tasks")
 
     def task(name: str, lines: list[dict], **settings) -> None:
@@ -77,6 +77,15 @@ def folder(tmp_path_factory, pairs, answers, documents):
         ],
     )
     task(
+        "local_writing",
+        [{"prompt": prompt, "answer": answer.rstrip(",")} for prompt, answer in answers],
+        output_type="generate_until",
+        doc_to_text="{{prompt}}",
+        doc_to_target="{{answer}}",
+        generation_kwargs={"until": [","], "max_gen_toks": 6, "do_sample": False},
+        metric_list=[{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+    )
+    task(
         "local_text",
         [{"text": text} for text in documents],
         output_type="loglikelihood_rolling",
@@ -99,7 +108,7 @@ def models():
 
 @pytest.fixture(scope="module")
 def results(models, folder):
-    names = ("local_pairs", "local_answers", "local_text")
+    names = ("local_pairs", "local_answers", "local_text", "local_writing")
     return ta.evaluate_tasks(models, names, include_path=folder, limit=COUNT, batch_size=5)
 
 
@@ -161,15 +170,24 @@ def test_likelihood_of_documents(results, models, documents, label):
     assert score.standard_error is None
 
 
+@pytest.mark.parametrize("label", ["dense", "pruned"])
+def test_text_that_is_written(results, models, answers, label):
+    written = [ta.generate(models[label], prompt, max_new_tokens=6).partition(",")[0] for prompt, _ in answers[:COUNT]]
+    right = [text == answer.rstrip(",") for text, (_, answer) in zip(written, answers, strict=False)]
+    score = results.rows()["local_writing", "exact_match", "none"][label]
+    assert score.value == sum(right) / COUNT
+    assert (score.value == 1) == (label == "dense")
+
+
 def test_one_table_says_what_it_was_made_with(results):
     assert results.harness == f"lm_eval {version('lm_eval')}"
     assert (results.models, results.limit) == (("dense", "pruned"), COUNT)
     tasks = [("local_pairs", "acc"), ("local_answers", "perplexity"), ("local_answers", "acc"),
-             ("local_text", "bits_per_byte")]  # fmt: skip
+             ("local_text", "bits_per_byte"), ("local_writing", "exact_match")]  # fmt: skip
     assert [key[:2] for key in results.rows()] == tasks
     assert all(list(row) == ["dense", "pruned"] for row in results.rows().values())
     values = json.loads(json.dumps(results.to_dict()))
-    assert values["scores"][0]["value"] == results.scores[0].value and len(values["scores"]) == 8
+    assert values["scores"][0]["value"] == results.scores[0].value and len(values["scores"]) == 10
 
 
 def test_the_harness_itself_says_the_same(results, models, folder):
