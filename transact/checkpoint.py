@@ -38,10 +38,10 @@ from transact.ties import each_once
 
 PLAN_FILE = "plan.json"
 LAYERS = ("padded", "compact")
-"""How layers of different sizes are written."""
+"""How sizes that no stock configuration can name are written."""
 _COMPACT_NOTE = (
-    "Its layers have different sizes, and the files hold each as it is (per_layer_config). Stock transformers cannot "
-    "load that yet; ta.load does."
+    "The files hold every layer at the size it has (per_layer_config), which stock transformers cannot load yet; "
+    "ta.load does."
 )
 
 # what GraniteConfig adds to a Llama configuration; with these values it computes what Llama computes
@@ -53,7 +53,7 @@ class SaveReport:
     """What was written.
 
     `model_class` is the stock class that loads it; `padded` says whether zeros fill layers up to the widest;
-    `compact`: whether every layer has its own size in the files, which only `ta.load` reads today;
+    `compact`: whether every layer is in the files as it is, by `per_layer_config`, which only `ta.load` reads today;
     `parameters_lost` and `kv_bytes_per_token_lost` (16-bit) are the savings that padding gave back; `notes`
     explains in words; `proof` is the comparison with a fresh process, None where none was asked for.
     """
@@ -80,18 +80,22 @@ def save(
 ) -> SaveReport:
     """Write a stock checkpoint, tokenizer, `plan.json` and model card.
 
-    Weights keep the dtype they have in memory unless `dtype` names another. Layers of different sizes are `"padded"`
-    with zeros to the widest, or kept `"compact"` (`transact.per_layer`): smaller files and memory, but until stock
-    classes read `per_layer_config` only `ta.load` loads them. With `prove` a fresh process without
-    this package loads what was written and must compute the same (`ta.prove`; the start of a process and one more
-    model in memory, which is why it is asked for); the card then says how. The folder appears only when all of it is
-    written, and proved. Raises `SaveRefused` if `directory` holds files already, the disk refuses or the proof
-    fails; `NotEnoughMemory` and what `progress` raises where the proof does.
+    Weights keep the dtype they have in memory unless `dtype` names another. Sizes that a stock configuration cannot
+    name (layers that differ, some head counts) are `"padded"` with zeros, or kept `"compact"` (`transact.per_layer`):
+    smaller files and memory, but until stock classes read `per_layer_config` only `ta.load` loads them.
+
+    With `prove` a fresh process without this package loads what was written and must compute the same (`ta.prove`; the
+    start of a process and one more model in memory, which is why it is asked for); the card then says how. The folder
+    appears only when all of it is written, and proved.
+
+    Raises `InvalidOption` for an unknown option, and where both `prove` and compact sizes are asked for; `SaveRefused`
+    if `directory` holds files already, the disk refuses or the proof fails; `NotEnoughMemory` and what `progress`
+    raises where the proof does.
     """
-    compact = choice(layers, LAYERS, "layers") == "compact" and not loaded.spec.is_uniform
+    compact = choice(layers, LAYERS, "layers") == "compact" and not loaded.spec.is_stock
     if compact and prove:
         raise InvalidOption(
-            "Stock transformers cannot load layers of different sizes yet, so a compact checkpoint cannot be proved. "
+            "Stock transformers cannot load these sizes yet, so a compact checkpoint cannot be proved. "
             'Save with layers="padded", or with prove=False.'
         )
     directory = _empty_destination(directory)

@@ -18,7 +18,7 @@ from transact.spec import LayerShape, ModelSpec, digest
 from transact.target import PruningTarget
 
 _FORMAT = "transact-plan"
-_VERSION = 1
+_VERSION = 2
 _SUMMARY_CONTEXT = 512
 
 

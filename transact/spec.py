@@ -211,6 +211,11 @@ class ModelSpec:
         padded = replace(shape, num_attention_heads=heads, num_key_value_heads=heads // shape.group_size)
         return self.with_layers((padded,) * self.num_hidden_layers)
 
+    @property
+    def is_stock(self) -> bool:
+        """Whether a stock configuration can express exactly this."""
+        return self.stored == self
+
     def _named_heads(self, heads: int) -> int:
         """The least number of heads from `heads` on, in whole groups, that this family's configuration takes."""
         if self.layout.head_counts == "fixed":

@@ -22,7 +22,7 @@ class Exports:
     ) -> tuple[Path, ta.SaveReport]:
         """A zip of the checkpoint with tokenizer, plan.json and model card; proved where stock classes can load it."""
         folder = self._fresh(owner)
-        stock = layers == "padded" or pruned.spec.is_uniform
+        stock = layers == "padded" or pruned.spec.is_stock
         report = ta.save(pruned, folder / name, dtype=pruned.file_dtype, layers=layers, prove=stock, progress=progress)
         archive = folder / f"{name}.zip"
         # weights do not shrink, so they are stored as they are

@@ -59,6 +59,20 @@ def test_stock_classes_cannot_load_it_yet(tmp_path):
         AutoModelForCausalLM.from_pretrained(tmp_path / "out")
 
 
+@pytest.mark.parametrize("name", ["gpt2", "gpt-neox", "opt", "stablelm", "gemma2"])
+def test_head_counts_that_no_configuration_names_stay_cut(name, tmp_path):
+    dense = build(name)
+    plan = ta.make_plan(ImportanceScores.random(dense.spec), dense.spec, ta.PruningTarget(3, 24))
+    pruned = ta.prune(dense, plan)
+    report = ta.save(pruned, tmp_path / "out", layers="compact")
+    assert report.compact and report.parameters_written == pruned.spec.num_parameters
+    again = ta.load(str(tmp_path / "out"), dtype="float64")
+    assert again.spec.layers == pruned.spec.layers
+    with torch.no_grad():
+        ids = token_ids(pruned)
+        torch.testing.assert_close(again.model(ids).logits, pruned.model(ids).logits, rtol=0, atol=1e-6)
+
+
 def test_one_size_for_all_needs_nothing_of_it(tmp_path):
     report = ta.save(build("qwen2"), tmp_path / "out", layers="compact")
     assert not report.compact

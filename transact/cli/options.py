@@ -187,8 +187,9 @@ PUSHING = Group(
 
 LAYERS = _option(
     "--layers",
-    "how a checkpoint holds layers of different sizes. padded: with zeros, for stock transformers; compact: each as it "
-    "is, which only this project loads today, so without the proof (default: %(default)s)",
+    "how a checkpoint holds sizes that stock configurations cannot name, such as layers that differ. padded: with "
+    "zeros, for stock transformers; compact: each as it is, which only this project loads today, so without the proof "
+    "(default: %(default)s)",
     choices=("padded", "compact"),
     default="padded",
 )

@@ -169,7 +169,7 @@ def evaluate(
 def save(given: Namespace, pruned: ta.LoadedModel, meter: Meter) -> ta.SaveReport:
     """In the dtype of the base's files, and proved unless told otherwise."""
     progress = meter("Proving")
-    prove = not given.no_proof and (given.layers == "padded" or pruned.spec.is_uniform)
+    prove = not given.no_proof and (given.layers == "padded" or pruned.spec.is_stock)
     return ta.save(pruned, given.output, dtype=pruned.file_dtype, layers=given.layers, prove=prove, progress=progress)
 
 

@@ -53,7 +53,7 @@ def build(session: Session) -> TakeawayPanel:
     layers = gr.Radio(
         [("Padded", "padded"), ("Compact", "compact")],
         value="padded",
-        label="Layers of different sizes in the checkpoint",
+        label="Sizes that stock configurations cannot name, in the checkpoint",
         visible=False,
         elem_id="export-layers",
     )
@@ -106,9 +106,9 @@ def paint(panel: TakeawayPanel, session: Session) -> dict:
 
 
 def _layers(session: Session) -> dict:
-    """Both ways to write layers of different sizes, with what each costs; nothing where all are alike."""
+    """Both ways to write sizes that no stock configuration names, with what each costs; nothing for others."""
     spec = None if session.latest is None else session.latest.plan.spec
-    if spec is None or spec.is_uniform:
+    if spec is None or spec.is_stock:
         return gr.update(visible=False)
 
     def cost(written: ta.ModelSpec) -> str:
