@@ -32,6 +32,7 @@ def _layer(layer: torch.nn.Module, small: LayerShape, large: LayerShape, spec: M
     layout = spec.layout
     first = LayerPlan.first(small)
     scales = _norm_scales(small, large, spec)
+    sizes = {path: rows for path, rows, _, _ in spec.projection_sizes(large)}
     tensors: dict[str, torch.Tensor] = {}
 
     def put(path: str, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
@@ -42,7 +43,7 @@ def _layer(layer: torch.nn.Module, small: LayerShape, large: LayerShape, spec: M
     for site in SITES:
         for path, rows in kept_rows(spec, large, first, site).items():
             old = layer.get_submodule(path)
-            size = dict(_rows(spec, large))[path]
+            size = sizes[path]
             scale = scales.get(path, 1.0)
             put(path, _spread(matrix(old), rows, size, scale), _spread(old.bias, rows, size, scale))
     widths = ((layout.output, large.num_attention_heads * spec.head_dim), (layout.down, large.intermediate_size))
@@ -74,10 +75,6 @@ def _norm_scales(small: LayerShape, large: LayerShape, spec: ModelSpec) -> dict[
     ):
         scales[projection] = scales[path] = (then / now) ** 0.5
     return scales
-
-
-def _rows(spec: ModelSpec, shape: LayerShape):
-    return ((path, rows) for path, rows, _, _ in spec.projection_sizes(shape))
 
 
 def _spread(tensor: torch.Tensor | None, rows: torch.Tensor, size: int, scale: float) -> torch.Tensor | None:

@@ -61,7 +61,9 @@ def with_layers(spec: ModelSpec, overrides: dict) -> ModelSpec:
     return spec.with_layers(tuple(layers))
 
 
-def read(config: PreTrainedConfig, whole: ModelSpec, spec: ModelSpec, files, dtype: torch.dtype) -> PreTrainedModel:
+def read(
+    config: PreTrainedConfig, whole: ModelSpec, spec: ModelSpec, files: tuple[Path, ...], dtype: torch.dtype
+) -> PreTrainedModel:
     """The stock class of `config` (sizes `whole`) with layers as `spec` has them, filled from safetensors files.
 
     Raises `CheckpointBroken` where a tensor is missing or left over.

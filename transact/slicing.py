@@ -27,7 +27,7 @@ class Reading:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Where one role writes in its module: `rows` int64 [unit · width], `heads` whether a unit is a query head."""
+    """Where one role ("query", "key", "value", "gate", "up") writes in its module: `rows` int64 [unit · width]."""
 
     module: str
     role: str

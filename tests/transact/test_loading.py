@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import transact as ta
 from tests import hub
-from tests.tiny_models import build
+from tests.tiny_models import build, token_ids
 from transact import loading
 
 
@@ -284,3 +284,21 @@ def test_a_proxy_that_answers_in_the_hubs_place(tmp_path):
     with hub.serve_nonsense() as address:
         answers = _ask_hub(address, tmp_path / "home", ("team/tiny", None))
     assert answers["team/tiny@None"].startswith("ModelNotFound: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "bare", "leftover"),
+    [("gpt2", True, "h.{}.attn.bias"), ("gpt-neox", False, "gpt_neox.layers.{}.attention.bias"), ("opt", True, None)],
+)
+def test_files_as_the_hub_has_them(name, bare, leftover, tmp_path):
+    """Without the language model's prefix, or with the masks that older versions of transformers saved."""
+    dense = build(name, torch.float32)
+    dense.model.save_pretrained(tmp_path)
+    prefix = f"{dense.layout.layers.partition('.')[0]}." if bare else ""
+    state = {key.removeprefix(prefix): value for key, value in load_file(tmp_path / "model.safetensors").items()}
+    if leftover:
+        state |= {leftover.format(layer): torch.ones(1, 1, 4, 4) for layer in range(3)}
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    again = ta.load(str(tmp_path), dtype="float32")
+    with torch.no_grad():
+        assert torch.equal(again.model(token_ids(again)).logits, dense.model(token_ids(dense)).logits)

@@ -13,7 +13,10 @@ PRESETS = (
     ("Bundled model, ready at once", BUNDLED.source),
     ("SmolLM2 135M", "HuggingFaceTB/SmolLM2-135M"),
     ("SmolLM2 360M", "HuggingFaceTB/SmolLM2-360M"),
+    ("GPT-2 124M", "openai-community/gpt2"),
+    ("Pythia 160M", "EleutherAI/pythia-160m"),
     ("Qwen2.5 0.5B", "Qwen/Qwen2.5-0.5B"),
+    ("Qwen3 0.6B", "Qwen/Qwen3-0.6B"),
     ("TinyLlama 1.1B", "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T"),
 )
 DTYPES = (
