@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import psutil
 import pytest
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -43,3 +44,8 @@ def evaluation_texts(data) -> list[str]:
 
 def read_texts(path: Path) -> list[str]:
     return [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def processes_alone() -> list[psutil.Process]:
+    """Those of `transact.export.alone` that still run; a browser's driver may be a child as well."""
+    return [child for child in psutil.Process().children() if any("runpy" in part for part in child.cmdline())]

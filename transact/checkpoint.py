@@ -129,13 +129,10 @@ def save(
         partial.mkdir(parents=True)
         with no_progress_bars():
             if model is None:
-                config.save_pretrained(partial)
-                per_layer.add_to(partial / "config.json", loaded.spec)
-                state = each_once(loaded.model.state_dict())
-                save_torch_state_dict({name: tensor.to(target) for name, tensor in state.items()}, partial)
+                _write_compact(partial, config, loaded, target)
             else:
                 model.save_pretrained(partial)
-        _write_companions(partial, loaded)
+        _write_files(partial, loaded)
         if prove:
             del model  # the proof needs the room
             report = replace(report, proof=_proved(loaded, partial, progress))
@@ -179,7 +176,15 @@ def _class_name(config: PreTrainedConfig) -> str:
     return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__name__
 
 
-def _write_companions(folder: Path, loaded: LoadedModel) -> None:
+def _write_compact(folder: Path, config: PreTrainedConfig, loaded: LoadedModel, dtype: torch.dtype) -> None:
+    config.save_pretrained(folder)
+    per_layer.add_to(folder / "config.json", loaded.spec)
+    state = each_once(loaded.model.state_dict())
+    save_torch_state_dict({name: tensor.to(dtype) for name, tensor in state.items()}, folder)
+
+
+def _write_files(folder: Path, loaded: LoadedModel) -> None:
+    """What goes with the weights."""
     # as the base has it: saving through the model refuses sampling defaults that many published models carry
     loaded.model.generation_config.to_json_file(folder / "generation_config.json")
     if loaded.tokenizer is not None:

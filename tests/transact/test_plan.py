@@ -192,7 +192,7 @@ def test_json_round_trip_and_summary(spec):
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda plan: plan.update(version=2),
+        lambda plan: plan.update(version=1),
         lambda plan: plan.update(layers=plan["layers"][:-1]),
         lambda plan: plan["layers"][0].update(kept_channels=[]),
         lambda plan: plan["layers"][0].update(kept_channels=[3, 2]),

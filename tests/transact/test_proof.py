@@ -11,13 +11,12 @@ import threading
 import time
 from dataclasses import replace
 
-import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import transact as ta
-from tests.conftest import ROOT
+from tests.conftest import ROOT, processes_alone
 from tests.tiny_models import build
 from transact import checkpoint
 from transact.export import alone, proof
@@ -146,7 +145,7 @@ def test_stopping_kills_the_process_and_leaves_nothing(bundled, tmp_path):
     children = []
 
     def stop(done, total, unit):
-        children.extend(psutil.Process().children())
+        children.extend(processes_alone())
         if children:
             raise ta.Cancelled
 
@@ -159,7 +158,7 @@ def test_stopping_kills_the_process_and_leaves_nothing(bundled, tmp_path):
 def test_a_proof_that_takes_too_long_has_failed(kept):
     made = ta.prove(kept[0], kept[1], seconds=0.3)
     assert not made.passed and "gave no answer within 0 seconds" in made.reason
-    assert not psutil.Process().children()
+    assert not processes_alone()
 
 
 def test_a_model_that_does_not_fit_once_more(kept, monkeypatch):

@@ -3,10 +3,10 @@
 import socket
 import threading
 
-import psutil
 import pytest
 
 import transact as ta
+from tests.conftest import processes_alone
 from tests.writable_hub import MADE_BY_THE_HUB, Repository, WritableHub, serve
 from transact.export import sharing
 
@@ -161,5 +161,5 @@ def test_stop_ends_it_at_once_while_the_hub_keeps_silent(hub, folder):
 
     with pytest.raises(ta.Cancelled):
         ta.push(folder, "me/small", progress=stop)
-    assert waiting.is_set() and not psutil.Process().children()
+    assert waiting.is_set() and not processes_alone()
     assert hub.repositories["me/small"].files == MADE_BY_THE_HUB
