@@ -16,6 +16,11 @@ ConfigFlag = bool | str
 """A fixed answer, or the name of the configuration key that holds it."""
 
 
+def is_on(flag: ConfigFlag, config) -> bool:
+    """The flag's answer for a configuration."""
+    return bool(getattr(config, flag)) if isinstance(flag, str) else flag
+
+
 @dataclass(frozen=True)
 class Requirement:
     """A configuration key that has to have this value, and why."""

@@ -23,6 +23,7 @@ import torch
 
 from transact.calibration import CalibrationSet
 from transact.errors import NotEnoughMemory
+from transact.families import is_on
 from transact.hooks import on_inputs
 from transact.layer_plan import LayerPlan
 from transact.loading import DTYPES, LoadedModel, free_bytes
@@ -126,8 +127,7 @@ class _Walk:
         config, layout = loaded.model.config, loaded.layout
         scale = layout.residual_multiplier
         self.scale = 1.0 if scale is None else float(getattr(config, scale))
-        parallel = layout.parallel
-        self.parallel = bool(getattr(config, parallel)) if isinstance(parallel, str) else parallel
+        self.parallel = is_on(layout.parallel, config)
 
     def layer(self, index: int) -> tuple[LayerPlan, dict[int, torch.nn.Module]]:
         layer, spec, layout = self.loaded.decoder_layers[index], self.loaded.spec, self.loaded.layout

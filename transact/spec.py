@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 from transact.errors import ModelUnsupported
-from transact.families import FAMILIES, ConfigFlag, Family, family_of
+from transact.families import FAMILIES, Family, family_of, is_on
 
 SITES = ("attention", "mlp")
 """The two places in a layer where units are cut."""
@@ -72,11 +72,8 @@ class ModelSpec:
                 "key/value heads. Check config.json."
             )
 
-        def flag(value: ConfigFlag) -> bool:
-            return bool(getattr(config, value)) if isinstance(value, str) else value
-
-        head_norms = family.query_norm is not None and flag(family.has_head_norms)
-        norms = family.parallel_norms if flag(family.parallel) else family.layer_norms
+        head_norms = family.query_norm is not None and is_on(family.has_head_norms, config)
+        norms = family.parallel_norms if is_on(family.parallel, config) else family.layer_norms
         others = (norms * config.num_hidden_layers + 1) * hidden * (1 + family.norm_bias)
         if head_norms and family.head_norms == "shared":
             others += 2 * head_dim * config.num_hidden_layers
@@ -89,9 +86,9 @@ class ModelSpec:
             vocab_size=config.vocab_size,
             max_position_embeddings=config.max_position_embeddings,
             tie_word_embeddings=bool(config.tie_word_embeddings),
-            qkv_bias=flag(family.qkv_bias),
-            output_bias=flag(family.output_bias),
-            mlp_bias=flag(family.mlp_bias),
+            qkv_bias=is_on(family.qkv_bias, config),
+            output_bias=is_on(family.output_bias, config),
+            mlp_bias=is_on(family.mlp_bias, config),
             own_head_norms=head_norms and family.head_norms != "shared",
             other_parameters=others,
             layers=(LayerShape(heads, groups, channels),) * config.num_hidden_layers,

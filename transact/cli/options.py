@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transact.allocation import ALLOCATIONS
+from transact.checkpoint import LAYERS as LAYERS_OF_A_CHECKPOINT
 from transact.compensation import COMPENSATIONS
 from transact.importance import METRICS
 from transact.loading import DTYPES
@@ -190,8 +191,8 @@ LAYERS = _option(
     "how a checkpoint holds sizes that stock configurations cannot name, such as layers that differ. padded: with "
     "zeros, for stock transformers; compact: each as it is, which only this project loads today, so without the proof "
     "(default: %(default)s)",
-    choices=("padded", "compact"),
-    default="padded",
+    choices=LAYERS_OF_A_CHECKPOINT,
+    default=LAYERS_OF_A_CHECKPOINT[0],
 )
 NO_PROOF = _option(
     "--no-proof",
