@@ -66,6 +66,12 @@ def keep_in_all(
     return [tuple(np.flatnonzero(flags).tolist()) for flags in np.split(_flags(everything, total), ends)]
 
 
+def heads_in_groups(scores: np.ndarray, groups: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """Sorted indices of the `count` highest heads of each of those groups; `scores` [group, head in it]."""
+    size = scores.shape[1]
+    return tuple(group * size + head for group in groups for head in _highest(scores[group], count))
+
+
 def _locked(scores: list[np.ndarray], keep: Pairs, remove: Pairs, what: str) -> list[np.ndarray]:
     """The scores of each layer, infinite for what is locked to stay and minus infinite for what is to go."""
     locked: dict[int, dict[int, float]] = {}

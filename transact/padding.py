@@ -11,7 +11,7 @@ import torch
 from transact.layer_plan import LayerPlan
 from transact.loading import LoadedModel
 from transact.matrices import matrix
-from transact.slicing import kept_rows
+from transact.slicing import kept_positions, kept_rows, positions, reading_role
 from transact.spec import SITES, LayerShape, ModelSpec
 
 
@@ -30,7 +30,8 @@ def padded_tensors(loaded: LoadedModel, spec: ModelSpec, dtype: torch.dtype) -> 
 
 def _layer(layer: torch.nn.Module, small: LayerShape, large: LayerShape, spec: ModelSpec) -> dict[str, torch.Tensor]:
     layout = spec.layout
-    first = LayerPlan.first(small)
+    first = LayerPlan.first(small, large)
+    device = layer.get_submodule(layout.output).weight.device
     scales = _norm_scales(small, large, spec)
     sizes = {path: rows for path, rows, _, _ in spec.projection_sizes(large)}
     tensors: dict[str, torch.Tensor] = {}
@@ -46,20 +47,24 @@ def _layer(layer: torch.nn.Module, small: LayerShape, large: LayerShape, spec: M
             size = sizes[path]
             scale = scales.get(path, 1.0)
             put(path, _spread(matrix(old), rows, size, scale), _spread(old.bias, rows, size, scale))
-    widths = ((layout.output, large.num_attention_heads * spec.head_dim), (layout.down, large.intermediate_size))
-    for path, width in widths:
+    widths = (large.num_attention_heads * spec.head_dim, large.intermediate_size)
+    for site, width in zip(SITES, widths, strict=True):
+        path = reading_role(spec, site)
         old = layer.get_submodule(path)
         weight = matrix(old)
         whole = weight.new_zeros(len(weight), width)
-        whole[:, : weight.shape[1]] = weight
+        whole[:, kept_positions(first, spec, site, device)] = weight.detach()
         put(path, whole, old.bias)
-    for path, heads in spec.head_norm_sizes(large):
+    units = (first.kept_heads, first.kept_head_groups)
+    for (path, heads), kept in zip(spec.head_norm_sizes(large), units, strict=False):
         norm = layer.get_submodule(path)
         if layout.head_norms == "each":
-            for head in range(len(norm.norms), heads):
-                tensors[f"{path}.norms.{head}.weight"] = torch.ones_like(norm.norms[0].weight)
+            placed = dict(zip(kept, norm.norms, strict=True))
+            for head in range(heads):
+                own = placed[head].weight if head in placed else torch.ones_like(norm.norms[0].weight)
+                tensors[f"{path}.norms.{head}.weight"] = own.detach()
         else:
-            rows = torch.arange(len(norm.weight))
+            rows = positions(kept, spec.head_dim)
             tensors[f"{path}.weight"] = _spread(norm.weight, rows, heads * spec.head_dim, 1 / scales[path])
     return tensors
 

@@ -88,7 +88,7 @@ def read(
 def _narrow(layer: torch.nn.Module, large: LayerShape, small: LayerShape, whole: ModelSpec) -> None:
     """The first heads and channels of every projection; what they hold comes later."""
     layout = whole.layout
-    first = LayerPlan.first(small)
+    first = LayerPlan.first(small, large)
     paths = {id(module): path for path, module in layer.named_modules()}
     new: dict[int, torch.nn.Module] = {}
     for site in SITES:

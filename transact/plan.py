@@ -9,16 +9,16 @@ from functools import cached_property
 
 import numpy as np
 
-from transact.allocation import ALLOCATIONS, KEEP_HIGHEST
+from transact.allocation import ALLOCATIONS, KEEP_HIGHEST, heads_in_groups
 from transact.errors import InvalidPlan, choice
 from transact.importance import ImportanceScores
 from transact.layer_plan import LayerPlan
 from transact.locks import NO_LOCKS, Locks
-from transact.spec import LayerShape, ModelSpec, digest
+from transact.spec import ModelSpec, digest
 from transact.target import PruningTarget
 
 _FORMAT = "transact-plan"
-_VERSION = 2
+_VERSION = 3
 _SUMMARY_CONTEXT = 512
 
 
@@ -41,16 +41,7 @@ class PruningPlan:
     @cached_property
     def spec(self) -> ModelSpec:
         """The shape that pruning will give."""
-        return self.dense_spec.with_layers(
-            tuple(
-                LayerShape(
-                    len(layer.kept_head_groups) * layer.group_size,
-                    len(layer.kept_head_groups),
-                    len(layer.kept_channels),
-                )
-                for layer in self.layers
-            )
-        )
+        return self.dense_spec.with_layers(tuple(layer.shape for layer in self.layers))
 
     @cached_property
     def digest(self) -> str:
@@ -77,15 +68,16 @@ class PruningPlan:
         FLOPs per token at a context of 512; KV bytes and checkpoint bytes for 2-byte elements.
         """
         before, after = self.dense_spec, self.spec
-        groups = [sum(layer.num_key_value_heads for layer in spec.layers) for spec in (before, after)]
+        heads = [sum(layer.num_attention_heads for layer in spec.layers) for spec in (before, after)]
         channels = [sum(layer.intermediate_size for layer in spec.layers) for spec in (before, after)]
         return {
             "requested": dict(self.requested),
             "achieved": {
-                "attention_sparsity": 1 - groups[1] / groups[0],
+                "attention_sparsity": 1 - heads[1] / heads[0],
                 "mlp_sparsity": 1 - channels[1] / channels[0],
                 "parameter_sparsity": 1 - after.num_parameters / before.num_parameters,
                 "keep_head_groups": [layer.num_key_value_heads for layer in after.layers],
+                "keep_heads_per_group": after.group_size,
                 "keep_channels": [layer.intermediate_size for layer in after.layers],
             },
             "before": _costs(before),
@@ -107,6 +99,7 @@ class PruningPlan:
                 "layers": [
                     {
                         "kept_head_groups": list(layer.kept_head_groups),
+                        "kept_heads": list(layer.kept_heads),
                         "kept_channels": list(layer.kept_channels),
                     }
                     for layer in self.layers
@@ -128,11 +121,12 @@ class PruningPlan:
             layers = tuple(
                 LayerPlan(
                     _indices(kept["kept_head_groups"], shape.num_key_value_heads),
+                    _indices(kept["kept_heads"], shape.num_attention_heads),
                     _indices(kept["kept_channels"], shape.intermediate_size),
-                    shape.group_size,
                 )
                 for kept, shape in zip(values["layers"], spec.layers, strict=True)
             )
+            _check_heads(layers, spec.group_size)
             fingerprint = _text(values["fingerprint"])
             if fingerprint.split("/")[0] != spec.fingerprint:
                 raise ValueError("the fingerprint does not belong to dense_spec")
@@ -167,9 +161,10 @@ def composed(cuts: tuple[Cut, ...]) -> PruningPlan:
     for cut in cuts[1:]:
         layers = tuple(
             LayerPlan(
-                tuple(before.kept_head_groups[index] for index in after.kept_head_groups),
-                tuple(before.kept_channels[index] for index in after.kept_channels),
-                before.group_size,
+                *(
+                    tuple(getattr(before, kind)[index] for index in getattr(after, kind))
+                    for kind in ("kept_head_groups", "kept_heads", "kept_channels")
+                )
             )
             for before, after in zip(whole.layers, cut.plan.layers, strict=True)
         )
@@ -203,8 +198,13 @@ def make_plan(
     locks = locks or NO_LOCKS
     shapes = target.per_layer(spec)
     keep_highest = KEEP_HIGHEST[allocation]
+    per_group = target.heads_per_group(spec)
+    heads = [layer.numpy().reshape(-1, spec.group_size) for layer in scores.heads]  # [group, head in it]
     groups = keep_highest(
-        [layer.numpy() for layer in scores.head_groups],
+        # a group is worth what would stay of it
+        [layer.numpy() for layer in scores.head_groups]
+        if per_group == spec.group_size
+        else [np.sort(layer)[:, -per_group:].mean(axis=1) for layer in heads],
         [shape.num_key_value_heads for shape in shapes],
         locks.keep_head_groups,
         locks.remove_head_groups,
@@ -219,8 +219,8 @@ def make_plan(
     )
     return PruningPlan(
         layers=tuple(
-            LayerPlan(kept_groups, kept_channels, spec.group_size)
-            for kept_groups, kept_channels in zip(groups, channels, strict=True)
+            LayerPlan(kept_groups, heads_in_groups(values, kept_groups, per_group), kept_channels)
+            for values, kept_groups, kept_channels in zip(heads, groups, channels, strict=True)
         ),
         dense_spec=spec,
         fingerprint=scores.fingerprint,
@@ -251,6 +251,15 @@ def _indices(values: list, available: int) -> tuple[int, ...]:
     if values[0] < 0 or values[-1] >= available:
         raise ValueError(f"an index is outside 0 to {available - 1}")
     return tuple(values)
+
+
+def _check_heads(layers: tuple[LayerPlan, ...], group_size: int) -> None:
+    """Every kept group keeps as many heads as every other, and no other group keeps any."""
+    per_group = len(layers[0].kept_heads) // len(layers[0].kept_head_groups)
+    for layer in layers:
+        of = [head // group_size for head in layer.kept_heads]
+        if of != [group for group in layer.kept_head_groups for _ in range(per_group)]:
+            raise ValueError("the kept heads are not the same number of each kept group")
 
 
 def _number(value) -> float:

@@ -122,12 +122,18 @@ def phases(spec: ModelSpec, target: PruningTarget, settings: RecoverySettings) -
     pairs = list(zip(dense, wanted, strict=True))
     groups = [(before.num_key_value_heads, after.num_key_value_heads) for before, after in pairs]
     channels = [(before.intermediate_size, after.intermediate_size) for before, after in pairs]
+    inside = [(spec.group_size, target.heads_per_group(spec))]
     found = []
     for shot in range(1, settings.shots + 1):
         left = settings.shots - shot + 1
-        groups = [(now - (now - end) // left, end) for now, end in groups]
-        channels = [(now - (now - end) // left, end) for now, end in channels]
-        kept = PruningTarget(_counts(groups), _counts(channels))
+        groups, channels, inside = (
+            [(now - (now - end) // left, end) for now, end in counts] for counts in (groups, channels, inside)
+        )
+        kept = PruningTarget(
+            _counts(groups),
+            _counts(channels),
+            keep_heads_per_group=None if target.keep_heads_per_group is None else inside[0][0],
+        )
         rate = settings.learning_rate * settings.shot_rate_rise * shot / settings.shots
         found.append(Phase(f"shot {shot} of {settings.shots}", kept, shot_tokens(shot, settings), rate))
     return (*found, Phase("recovery", None, settings.recovery_tokens, settings.learning_rate))

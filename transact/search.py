@@ -21,7 +21,7 @@ groups with the lowest of these go. One forward pass and three backward passes s
 import numpy as np
 import torch
 
-from transact.allocation import keep_in_each
+from transact.allocation import heads_in_groups, keep_in_each
 from transact.calibration import CalibrationSet
 from transact.compensation import calibration_tokens
 from transact.errors import NonFiniteActivations
@@ -33,7 +33,7 @@ from transact.matrices import matrix
 from transact.observe import observe
 from transact.plan import PruningPlan
 from transact.progress import NO_PROGRESS, Progress, part
-from transact.sequential import refit
+from transact.sequential import AttentionUnits, refit
 from transact.solving import RIDGE, Normal
 from transact.spec import LayerShape
 from transact.statistics import ActivationStatistics
@@ -65,6 +65,8 @@ def search_plan(
     tokens = calibration_tokens(loaded, statistics)
     # equal scores for all: refuses locks that cannot be before the work, and is the choice where text says nothing
     groups = _groups([np.zeros(shape.num_key_value_heads) for shape in loaded.spec.layers], shapes, locks)
+    size, per_group = loaded.spec.group_size, target.heads_per_group(loaded.spec)
+    heads = [np.zeros((shape.num_key_value_heads, size)) for shape in loaded.spec.layers]
     channels = keep_in_each(
         [np.zeros(shape.intermediate_size) for shape in loaded.spec.layers],
         [shape.intermediate_size for shape in shapes],
@@ -74,16 +76,17 @@ def search_plan(
     )
     pairs = list(zip(shapes, loaded.spec.layers, strict=True))
     if any(shape.num_key_value_heads < before.num_key_value_heads for shape, before in pairs):
-        losses = group_losses(loaded, statistics, tokens, part(progress, 0, 2))
+        losses = unit_losses(loaded, statistics, tokens, size, part(progress, 0, 2))
         groups = _groups([each.numpy() for each in losses], shapes, locks)
+    if per_group < size:
+        losses = unit_losses(loaded, statistics, tokens, 1, part(progress, 0, 2))
+        heads = [each.numpy().reshape(-1, size) for each in losses]
+    attention = [(kept, heads_in_groups(values, kept, per_group)) for values, kept in zip(heads, groups, strict=True)]
     if any(shape.intermediate_size < before.intermediate_size for shape, before in pairs):
-        chosen = _Search(groups, channels, locks)
+        chosen = _Search(attention, channels, locks)
         layers = refit(loaded, tokens, chosen, batch_size=_BATCH, progress=part(progress, 1, 2)).layers
     else:
-        layers = tuple(
-            LayerPlan(kept_groups, kept_channels, loaded.spec.group_size)
-            for kept_groups, kept_channels in zip(groups, channels, strict=True)
-        )
+        layers = tuple(LayerPlan(*kept, kept_channels) for kept, kept_channels in zip(attention, channels, strict=True))
     return PruningPlan(
         layers=layers,
         dense_spec=loaded.spec,
@@ -102,18 +105,18 @@ def _groups(losses: list[np.ndarray], shapes: tuple[LayerShape, ...], locks: Loc
 
 
 class _Search:
-    """The `Choice` that takes the head groups as given and finds as many channels as `unmoved` has.
+    """The `Choice` that takes the heads as given and finds as many channels as `unmoved` has.
 
     `unmoved[layer]`: the channels to keep where the text moves none.
     """
 
-    def __init__(self, groups: list[tuple[int, ...]], unmoved: list[tuple[int, ...]], locks: Locks):
-        self.groups = groups
+    def __init__(self, attention: list[AttentionUnits], unmoved: list[tuple[int, ...]], locks: Locks):
+        self.attention_units = attention
         self.unmoved = unmoved
         self.locks = locks
 
-    def head_groups(self, layer: int, normal: Normal | None) -> tuple[int, ...]:
-        return self.groups[layer]
+    def attention(self, layer: int) -> AttentionUnits:
+        return self.attention_units[layer]
 
     def channels(self, layer: int, normal: Normal | None) -> tuple[int, ...]:
         if normal is None:
@@ -125,19 +128,26 @@ class _Search:
         return normal.least_missed(len(self.unmoved[layer]), staying, going)
 
 
-def group_losses(
-    loaded: LoadedModel, statistics: ActivationStatistics, tokens: CalibrationSet, progress: Progress = NO_PROGRESS
+def unit_losses(
+    loaded: LoadedModel,
+    statistics: ActivationStatistics,
+    tokens: CalibrationSet,
+    heads: int,
+    progress: Progress = NO_PROGRESS,
 ) -> tuple[torch.Tensor, ...]:
-    """By how much the loss (nats per prediction) rises for each group removed alone, float64 [group] per layer."""
+    """By how much the loss (nats per prediction) rises for each unit removed alone, float64 [unit] per layer.
+
+    A unit is so many `heads`: a group's, or one.
+    """
     if statistics.attention[0].gram is None:
         statistics = observe(loaded, tokens, gram="attention")
     spec, layout = loaded.spec, loaded.layout
-    width = spec.group_size * spec.head_dim
+    width = heads * spec.head_dim
     modules, innovations = {}, {}
     for index, (layer, moments) in enumerate(zip(loaded.decoder_layers, statistics.attention, strict=True)):
         modules[index, "attention"] = layer.get_submodule(layout.output)
         innovations[index, "attention"] = _innovation(moments.gram.to(loaded.device), width).to(loaded.dtype)
-    sums = [torch.zeros(shape.num_key_value_heads, dtype=torch.float64) for shape in spec.layers]
+    sums = [torch.zeros(shape.num_attention_heads // heads, dtype=torch.float64) for shape in spec.layers]
 
     generator = torch.Generator(loaded.device).manual_seed(0)
 
@@ -147,7 +157,7 @@ def group_losses(
     def add(loss: int, key: Key, read: torch.Tensor, gradient: torch.Tensor, real: torch.Tensor) -> None:
         moved = (gradient @ matrix(modules[key]).detach()) * (read @ innovations[key].T)
         moved = moved.masked_fill(~real[..., None], 0)
-        # [sample, seq, group · width] -> [sample, group]
+        # [sample, seq, unit · width] -> [sample, unit]
         by_sample = moved.unflatten(-1, (-1, width)).sum(dim=(1, 3), dtype=torch.float64)
         sums[key[0]] += by_sample.square().sum(dim=0).cpu() / 2
 

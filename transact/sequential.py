@@ -16,7 +16,7 @@ nothing itself.
 """
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -40,10 +40,14 @@ _FEEDBACK = 0.5
 """How far the target is moved towards the dense residual stream."""
 
 
-class Choice(Protocol):
-    """Decides what a layer keeps, once the sums of the module in question are there."""
+AttentionUnits = tuple[tuple[int, ...], tuple[int, ...]]
+"""Kept head groups and kept heads of one layer."""
 
-    def head_groups(self, layer: int, normal: Normal | None) -> tuple[int, ...]: ...
+
+class Choice(Protocol):
+    """Decides what a layer keeps; for channels, once the sums of the module are there."""
+
+    def attention(self, layer: int) -> AttentionUnits: ...
 
     def channels(self, layer: int, normal: Normal | None) -> tuple[int, ...]: ...
 
@@ -138,7 +142,7 @@ class _Walk:
         read = [stream.input_of(layout.output, layer, index) for stream in self.pruned]
         normal = self._normal(layer, "attention", read, wanted["attention"])
         everything = tuple(range(shape.intermediate_size))
-        kept = LayerPlan(self.choice.head_groups(index, normal), everything, shape.group_size)
+        kept = LayerPlan(*self.choice.attention(index), everything)
         norms = joint_norms(layer, kept, shape, spec)
         if norms:  # what attention computes changes with the heads that are left
             with on_inputs(norms):
@@ -158,7 +162,7 @@ class _Walk:
         read = [stream.input_of(layout.down, rest, index) for stream in self.pruned]
         self._set_pruned(after)
         normal = self._normal(layer, "mlp", read, wanted["mlp"])
-        kept = LayerPlan(kept.kept_head_groups, self.choice.channels(index, normal), shape.group_size)
+        kept = replace(kept, kept_channels=self.choice.channels(index, normal))
         mlp = self._reading(layer, index, kept, "mlp", normal)
         self._add_module(layer, mlp, kept, "mlp", read)
         new |= mlp

@@ -28,6 +28,8 @@ def write_sizes(model: torch.nn.Module, spec: ModelSpec) -> None:
             "groups": shape.num_key_value_heads,
             "width": shape.num_attention_heads * spec.head_dim,
         }
+        if hasattr(attention, "num_key_value_groups"):
+            attention.num_key_value_groups = shape.group_size
         for attribute, what in layout.attention_sizes:
             setattr(attention, attribute, sizes[what])
         if layout.attention_reads_config:

@@ -42,8 +42,8 @@ def reading_role(spec: ModelSpec, site: Site) -> str:
 def kept_positions(kept: LayerPlan, spec: ModelSpec, site: Site, device: torch.device) -> torch.Tensor:
     """Channels of the transitional activation that stay, sorted: int64 [kept]."""
     if site == "attention":
-        return _positions(kept.kept_heads, spec.head_dim, device)
-    return _positions(kept.kept_channels, 1, device)
+        return positions(kept.kept_heads, spec.head_dim, device)
+    return positions(kept.kept_channels, 1, device)
 
 
 def written_rows(spec: ModelSpec, shape: LayerShape, site: Site) -> list[Rows]:
@@ -105,13 +105,13 @@ def _stacked(roles: list[tuple[str | None, str, int]]) -> list[Rows]:
 def _kept_of(role: str, kept: LayerPlan, spec: ModelSpec) -> torch.Tensor:
     units = {"query": kept.kept_heads, "key": kept.kept_head_groups, "value": kept.kept_head_groups}
     if role in units:
-        return _positions(units[role], spec.head_dim)
-    return _positions(kept.kept_channels, 1)
+        return positions(units[role], spec.head_dim)
+    return positions(kept.kept_channels, 1)
 
 
 def _joint_norm(old: torch.nn.Module, heads: tuple[int, ...], spec: ModelSpec) -> torch.nn.Module:
     new = copy.deepcopy(old)
-    rows = _positions(heads, spec.head_dim, old.weight.device)
+    rows = positions(heads, spec.head_dim, old.weight.device)
     new.weight = torch.nn.Parameter(old.weight[rows], requires_grad=old.weight.requires_grad)
     return new
 
@@ -123,7 +123,7 @@ def _norms(old: torch.nn.Module, heads: tuple[int, ...]) -> torch.nn.Module:
     return new
 
 
-def _positions(units: tuple[int, ...], width: int, device: torch.device | None = None) -> torch.Tensor:
+def positions(units: tuple[int, ...], width: int, device: torch.device | None = None) -> torch.Tensor:
     """Rows or columns that the units fill: [unit] -> [unit · width]."""
     starts = torch.tensor(units, device=device, dtype=torch.int64) * width
     return (starts[:, None] + torch.arange(width, device=device)).flatten()

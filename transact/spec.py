@@ -105,7 +105,7 @@ class ModelSpec:
 
     @property
     def group_size(self) -> int:
-        """Query heads per key/value head; the same in every layer, as groups are removed whole."""
+        """Query heads per key/value head; the same in every layer."""
         return self.layers[0].group_size
 
     @property
@@ -193,7 +193,7 @@ class ModelSpec:
     def compact_family(self) -> str | None:
         """The model type whose stock configuration holds exactly the widest shape; None where padding is needed."""
         layout, heads = self.layout, self.widest.layers[0].num_attention_heads
-        if layout.head_counts == "any" or heads == self._named_heads(heads):
+        if layout.head_counts == "any" or heads in self._nameable_heads(heads):
             return self.family
         return layout.compact_with_bias if self.has_bias else layout.compact_without_bias
 
@@ -204,8 +204,16 @@ class ModelSpec:
         if self.compact_family is not None:
             return widest
         shape = widest.layers[0]
-        heads = self._named_heads(shape.num_attention_heads)
-        padded = replace(shape, num_attention_heads=heads, num_key_value_heads=heads // shape.group_size)
+        named = (
+            (heads, groups)
+            for heads in self._nameable_heads(shape.num_attention_heads)
+            for groups in range(shape.num_key_value_heads, heads + 1)
+            if heads % groups == 0
+            and heads // groups >= shape.group_size
+            and (groups == heads or self.layout.grouped_queries)
+        )
+        heads, groups = min(named, key=lambda pair: (sum(pair), pair[1]))  # parameters grow with the sum
+        padded = LayerShape(heads, groups, shape.intermediate_size)
         return self.with_layers((padded,) * self.num_hidden_layers)
 
     @property
@@ -213,13 +221,11 @@ class ModelSpec:
         """Whether a stock configuration can express exactly this."""
         return self.stored == self
 
-    def _named_heads(self, heads: int) -> int:
-        """The least number of heads from `heads` on, in whole groups, that this family's configuration takes."""
+    def _nameable_heads(self, least: int) -> list[int]:
+        """Numbers of heads from `least` on that this family's configuration takes."""
         if self.layout.head_counts == "fixed":
-            return self.hidden_size // self.head_dim
-        return next(
-            more for more in range(heads, self.hidden_size + 1, self.group_size) if self.hidden_size % more == 0
-        )
+            return [self.hidden_size // self.head_dim]
+        return [heads for heads in range(least, self.hidden_size + 1) if self.hidden_size % heads == 0]
 
     def tensor_shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Name and shape of every checkpoint tensor that pruning relies on: embeddings, projections, norms of heads."""

@@ -34,7 +34,7 @@ class Stability:
     `channel_overlaps` tell which share of its kept units the plans from `resamples` draws keep (mean over the
     layers), beside what chance alone gives. `head_group_frequencies[layer]` float64 array [group] and
     `channel_frequencies[layer]` [channel]: the share of bootstraps of full size in which the unit is kept;
-    units far from both 0 and 1 are undecided.
+    units far from both 0 and 1 are undecided. Where heads are cut inside groups, heads take the place of groups.
     """
 
     metric: str
@@ -159,7 +159,12 @@ def _rescored(
 
 
 def _kept_groups(plan: PruningPlan) -> list[np.ndarray]:
-    """Per layer, which head groups stay: bool [group]"""
+    """Per layer, which head groups stay, bool [group]; heads, [head], where the plan cuts inside groups."""
+    if plan.spec.group_size < plan.dense_spec.group_size:
+        return [
+            _flags(layer.kept_heads, shape.num_attention_heads)
+            for layer, shape in zip(plan.layers, plan.dense_spec.layers, strict=True)
+        ]
     return [
         _flags(layer.kept_head_groups, shape.num_key_value_heads)
         for layer, shape in zip(plan.layers, plan.dense_spec.layers, strict=True)

@@ -11,7 +11,7 @@ from transact.errors import choice
 from transact.loading import LoadedModel
 from transact.plan import Cut, PruningPlan
 from transact.progress import NO_PROGRESS, Progress, part
-from transact.sequential import refit
+from transact.sequential import AttentionUnits, refit
 from transact.sizes import write_sizes
 from transact.slicing import kept_positions, reading_projection, reading_role, writing_projections
 from transact.solving import Normal
@@ -31,9 +31,10 @@ def prune(
 ) -> LoadedModel:
     """Cut the plan into a copy of the model; `loaded` is untouched and shares no weight with the result.
 
-    Removing a head group removes its rows of the query, key and value projections (and biases) and its
-    columns of the output projection; removing a channel removes its rows of gate and up and its column of
-    down. `compensation` makes up for it, without training (see `transact.compensation`):
+    Removing a head group removes its rows of the query, key and value projections (and biases) and its columns of
+    the output projection, removing a head those of the query and output projections; removing a channel removes its
+    rows of gate and up and its column of down. `compensation` makes up for it, without training (see
+    `transact.compensation`):
 
     - `"bias"`: from `statistics`; where the stock class has an output bias or, as Llama, can be told to.
     - `"least_squares"`: from `statistics` observed with `gram=True`, or `gram="by_layer"` where the Gram matrices of
@@ -84,8 +85,8 @@ class _Planned:
     def __init__(self, plan: PruningPlan):
         self.plan = plan
 
-    def head_groups(self, layer: int, normal: Normal | None) -> tuple[int, ...]:
-        return self.plan.layers[layer].kept_head_groups
+    def attention(self, layer: int) -> AttentionUnits:
+        return self.plan.layers[layer].kept_head_groups, self.plan.layers[layer].kept_heads
 
     def channels(self, layer: int, normal: Normal | None) -> tuple[int, ...]:
         return self.plan.layers[layer].kept_channels

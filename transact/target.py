@@ -4,9 +4,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 
-from transact.errors import InvalidTarget
+from transact.errors import InvalidTarget, choice
 from transact.spec import LayerShape, ModelSpec
 
+GRANULARITIES = ("head_groups", "heads")
+"""What attention is cut by: whole head groups, or the same number of query heads in every group."""
 Counts = int | tuple[int, ...]
 _ROUNDING = 1e-9
 """Keeps 10 · (1 − 0.9) from falling below 1 for lack of a binary 0.9."""
@@ -16,14 +18,25 @@ _ROUNDING = 1e-9
 class PruningTarget:
     """Head groups and MLP channels to keep: one number for all layers, or a tuple with one per layer.
 
+    `keep_heads_per_group`: query heads to keep in every kept group, the same number in all layers, as a stock
+    configuration names one; None for all, which removes groups whole. Without a group removed the key/value cache
+    stays as it is.
+
     `requested` remembers what the counts were derived from, for the plan's summary.
     """
 
     keep_head_groups: Counts
     keep_channels: Counts
     requested: tuple[tuple[str, float], ...] = field(default=(), compare=False)
+    keep_heads_per_group: int | None = None
 
     def __post_init__(self):
+        if self.keep_heads_per_group is not None:
+            if isinstance(self.keep_heads_per_group, bool) or not isinstance(self.keep_heads_per_group, Integral):
+                raise InvalidTarget(
+                    f"keep_heads_per_group is {self.keep_heads_per_group!r}; give a whole number, or None for all."
+                )
+            object.__setattr__(self, "keep_heads_per_group", int(self.keep_heads_per_group))
         for name in ("keep_head_groups", "keep_channels"):
             value = getattr(self, name)
             if isinstance(value, Sequence) and not isinstance(value, str):
@@ -42,9 +55,17 @@ class PruningTarget:
 
     @classmethod
     def from_sparsity(
-        cls, spec: ModelSpec, *, attention: float = 0.0, mlp: float = 0.0, multiple_of: int = 1
+        cls,
+        spec: ModelSpec,
+        *,
+        attention: float = 0.0,
+        mlp: float = 0.0,
+        multiple_of: int = 1,
+        granularity: str = "head_groups",
     ) -> "PruningTarget":
         """Keep floor(n · (1 − sparsity)) of a layer's n head groups and channels, at least one.
+
+        With the granularity "heads" all groups stay and n counts the query heads of each.
 
         Channels are rounded down to `multiple_of` (but never below it where the layer has as many). Raises
         `InvalidTarget` for a sparsity outside [0, 1) or a `multiple_of` below 1.
@@ -53,10 +74,13 @@ class PruningTarget:
             raise InvalidTarget(f"multiple_of is {multiple_of!r}; give a whole number from 1.")
         attention = checked_sparsity("attention sparsity", attention)
         mlp = checked_sparsity("MLP sparsity", mlp)
-        groups = tuple(kept_count(layer.num_key_value_heads, 1 - attention) for layer in spec.layers)
+        by_head = choice(granularity, GRANULARITIES, "granularity") == "heads"
+        share = 1.0 if by_head else 1 - attention
+        groups = tuple(kept_count(layer.num_key_value_heads, share) for layer in spec.layers)
         channels = tuple(kept_count(layer.intermediate_size, 1 - mlp, multiple_of) for layer in spec.layers)
         requested = (("attention_sparsity", attention), ("mlp_sparsity", mlp))
-        return cls(_collapse(groups), _collapse(channels), requested)
+        per_group = kept_count(spec.group_size, 1 - attention) if by_head else None
+        return cls(_collapse(groups), _collapse(channels), requested, per_group)
 
     @classmethod
     def from_parameters(cls, spec: ModelSpec, parameters: int) -> "PruningTarget":
@@ -156,12 +180,24 @@ class PruningTarget:
         """
         groups = _spread("keep_head_groups", self.keep_head_groups, spec.num_hidden_layers)
         channels = _spread("keep_channels", self.keep_channels, spec.num_hidden_layers)
+        per_group = self.heads_per_group(spec)
         shapes = []
         for index, (layer, group, channel) in enumerate(zip(spec.layers, groups, channels, strict=True)):
             _check(index, "head groups", group, layer.num_key_value_heads)
             _check(index, "channels", channel, layer.intermediate_size)
-            shapes.append(LayerShape(group * layer.group_size, group, channel))
+            shapes.append(LayerShape(group * per_group, group, channel))
         return tuple(shapes)
+
+    def heads_per_group(self, spec: ModelSpec) -> int:
+        """Query heads that every kept group of `spec` keeps. Raises `InvalidTarget` for more than there are."""
+        if self.keep_heads_per_group is None:
+            return spec.group_size
+        if not 1 <= self.keep_heads_per_group <= spec.group_size:
+            raise InvalidTarget(
+                f"Every head group was told to keep {self.keep_heads_per_group} of its query heads; it has "
+                f"{spec.group_size} and must keep at least 1."
+            )
+        return self.keep_heads_per_group
 
 
 def checked_sparsity(name: str, value: float) -> float:

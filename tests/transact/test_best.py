@@ -11,7 +11,7 @@ import transact as ta
 from tests.tiny_models import TINY, build, token_ids
 from tests.transact.test_leaves_nothing_behind import _hooks
 from transact.correction import _vertex
-from transact.search import group_losses
+from transact.search import unit_losses
 from transact.walking import streams
 
 TARGETS = {"uniform": ta.PruningTarget(3, 17), "per-layer": ta.PruningTarget((1, 3, 4), (40, 5, 13))}
@@ -110,7 +110,7 @@ def test_group_losses_against_removing_and_measuring():
     # token ids that the model itself would draw are none of these, so the expected loss is that of its own draws
     tokens = ta.CalibrationSet.from_token_ids(token_ids(dense, samples=400))
     statistics = ta.observe(dense, tokens, gram=True)
-    estimated = group_losses(dense, statistics, tokens)
+    estimated = unit_losses(dense, statistics, tokens, 2)
     for layer, group in ((0, 1), (2, 3)):
         kept = [tuple(range(4))] * 3
         kept[layer] = tuple(each for each in range(4) if each != group)
