@@ -54,7 +54,7 @@ from transact.standard_tasks import TaskResults, TaskScore, check_tasks, evaluat
 from transact.statistics import ActivationStatistics, Moments, Peaks
 from transact.surgery import prune
 from transact.sweep import SweepPoint, search_split, sparsity_grid, sweep
-from transact.target import PruningTarget
+from transact.target import GRANULARITIES, PruningTarget
 from transact.training_text import StreamedText
 
 __all__ = [
@@ -62,6 +62,7 @@ __all__ = [
     "BUNDLED",
     "COMPENSATIONS",
     "GGUF_TYPES",
+    "GRANULARITIES",
     "METRICS",
     "NO_PROGRESS",
     "ActivationStatistics",

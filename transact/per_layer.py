@@ -50,8 +50,8 @@ def with_layers(spec: ModelSpec, overrides: dict) -> ModelSpec:
             if not spec.layout.grouped_queries:
                 shape["num_key_value_heads"] = shape["num_attention_heads"]
             layers[int(index)] = LayerShape(**shape)
-            if shape["num_attention_heads"] != spec.group_size * shape["num_key_value_heads"]:
-                raise ValueError("heads")
+        if any(shape.num_attention_heads != layers[0].group_size * shape.num_key_value_heads for shape in layers):
+            raise ValueError("heads")
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         raise CheckpointBroken(
             f"{KEY} in config.json is not what this reads: per layer the positive numbers {', '.join(known)}, the same "

@@ -43,6 +43,11 @@ class PruningPlan:
         """The shape that pruning will give."""
         return self.dense_spec.with_layers(tuple(layer.shape for layer in self.layers))
 
+    @property
+    def cuts_inside_groups(self) -> bool:
+        """Whether kept groups lose query heads."""
+        return self.spec.group_size < self.dense_spec.group_size
+
     @cached_property
     def digest(self) -> str:
         """A short digest of the whole plan."""

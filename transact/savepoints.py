@@ -3,7 +3,7 @@
     recovery.json      what this recovery is; another one is refused
     points.jsonl       the figures so far, a line each
     stage-<n>/         the model after stage n: weights, and the cuts that give its shape; only the last one stays
-    training/          the Trainer's checkpoints within the stage that follows
+    training/          the Trainer's checkpoints within the stage that follows, and its best weights so far
 
 A stage's folder appears only when all of it is written.
 """

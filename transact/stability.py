@@ -160,7 +160,7 @@ def _rescored(
 
 def _kept_groups(plan: PruningPlan) -> list[np.ndarray]:
     """Per layer, which head groups stay, bool [group]; heads, [head], where the plan cuts inside groups."""
-    if plan.spec.group_size < plan.dense_spec.group_size:
+    if plan.cuts_inside_groups:
         return [
             _flags(layer.kept_heads, shape.num_attention_heads)
             for layer, shape in zip(plan.layers, plan.dense_spec.layers, strict=True)

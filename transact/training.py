@@ -18,6 +18,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.nn import functional
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
+from transact.best_weights import BestWeights
 from transact.calibration import TokenSet
 from transact.errors import InvalidOption, TrainingFailed
 from transact.loading import LoadedModel
@@ -30,6 +31,7 @@ from transact.training_errors import told_plainly
 from transact.training_text import IGNORED, TrainingText, collate, dataset_of, step_tokens
 
 _KEPT_CHECKPOINTS = 2
+_BEST = "best.safetensors"
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ def train(
     # a module that is sharded stays so, and nothing but training can be done with it: a copy is
     trained = copy.deepcopy(student, {id(student.teacher): student.teacher}) if is_sharded() else student
     tokens = partial(step_tokens, text=text, settings=settings)
-    watch = _Watch(student, trained, settings, steps, watchers, keep_best, start, tokens)
+    best = BestWeights(directory / _BEST if resumable else None) if keep_best else None
+    watch = _Watch(student, trained, settings, steps, watchers, best, start, tokens)
     trainer = Trainer(
         model=trained,
         args=_arguments(settings, text, steps, learning_rate, directory, resumable, on_cpu=loaded.device.type == "cpu"),
@@ -82,7 +85,8 @@ def train(
     with told_plainly(directory):
         trainer.train(resume_from_checkpoint=last_checkpoint(directory) if resumable else None)
     watch.gather()
-    watch.take_best()
+    if best is not None:
+        best.bring_back(student, watch.last_perplexity)
     if settings.lora_rank:
         adapted.merge_and_unload()
     model.eval().requires_grad_(True)
@@ -205,7 +209,7 @@ class _Watch(TrainerCallback):
         settings: RecoverySettings,
         steps: int,
         watchers: Watchers,
-        keep_best: bool,
+        best: BestWeights | None,
         start: RecoveryPoint,
         tokens: Callable[[int], int],
     ):
@@ -213,11 +217,10 @@ class _Watch(TrainerCallback):
         self.settings = settings
         self.steps = steps
         self.watchers = watchers
-        self.keep_best = keep_best
+        self.best = best
         self.start = start
         self.tokens = tokens
         self.stopped = False
-        self.best: tuple[float, dict[str, torch.Tensor]] | None = None
         self.last_perplexity: float | None = None
         self.began: tuple[float, int] | None = None
 
@@ -262,15 +265,10 @@ class _Watch(TrainerCallback):
             whole = get_model_state_dict(self.trained, options=StateDictOptions(full_state_dict=True))
             self.student.load_state_dict(whole, strict=False)
 
-    def take_best(self) -> None:
-        """Bring back the weights of the lowest perplexity, where the last ones are not those."""
-        if self.best is not None and self.last_perplexity is not None and self.best[0] < self.last_perplexity:
-            self.student.load_state_dict(self.best[1], strict=False)
-
     def _measure(self, step: int) -> None:
         self.gather()
         self.student.eval()
         perplexity = self.last_perplexity = self.watchers.measure()
         self._report(step, perplexity=perplexity)
-        if self.keep_best and (self.best is None or perplexity < self.best[0]):
-            self.best = (perplexity, {name: value.cpu().clone() for name, value in self.student.state_dict().items()})
+        if self.best is not None:
+            self.best.offer(perplexity, self.student)

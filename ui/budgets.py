@@ -80,6 +80,7 @@ def with_budget(spec: ta.ModelSpec, choice: Choice, budget: Budget) -> Choice:
         budget=budget,
         keep_head_groups=None,
         keep_channels=None,
+        granularity="head_groups",
         attention=legal.nearest_attention(spec, 1 - shape.num_key_value_heads / groups),
         mlp=min(round(1 - shape.intermediate_size / channels, 2), 1 - legal.MLP_STEP),
     )

@@ -169,6 +169,7 @@ def _target(plan: ta.PruningPlan) -> list[str]:
     requested = dict(plan.requested)
     if "attention_sparsity" in requested:
         shares = f"attention={requested['attention_sparsity']!r}, mlp={requested['mlp_sparsity']!r}"
+        shares += ', granularity="heads"' if plan.cuts_inside_groups else ""
         return [f"target = ta.PruningTarget.from_sparsity(loaded.spec, {shares})"]
     for name, function in (
         ("parameters", "from_parameters"),
@@ -179,9 +180,10 @@ def _target(plan: ta.PruningPlan) -> list[str]:
             limits = ", ".join(f"{limit}={int(value)}" for limit, value in requested.items())
             return [f"target = ta.PruningTarget.{function}(loaded.spec, {limits})"]
     counts = counts_of(plan)
+    inside = f"    keep_heads_per_group={counts.keep_heads_per_group},\n" if plan.cuts_inside_groups else ""
     return [
         f"target = ta.PruningTarget(\n    keep_head_groups={counts.keep_head_groups},\n"
-        f"    keep_channels={counts.keep_channels},\n)"
+        f"    keep_channels={counts.keep_channels},\n{inside})"
     ]
 
 

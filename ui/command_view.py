@@ -68,13 +68,15 @@ def _file(source: TextSource, name: str) -> str:
 def _target(recipe: Recipe) -> str:
     requested = dict(recipe.plan.requested)
     if "attention_sparsity" in requested:
-        return (
-            f"--attention-sparsity {requested['attention_sparsity']!r} --mlp-sparsity {requested['mlp_sparsity']!r}"
-        )
+        inside = " --granularity heads" if recipe.plan.cuts_inside_groups else ""
+        shares = (requested[name] for name in ("attention_sparsity", "mlp_sparsity"))
+        return "--attention-sparsity {!r} --mlp-sparsity {!r}".format(*shares) + inside
     if "parameters" in requested:
         return f"--parameters {int(requested['parameters'])}"
     counts = counts_of(recipe.plan)
-    return f"--keep-head-groups {_counts(counts.keep_head_groups)} --keep-channels {_counts(counts.keep_channels)}"
+    kept = f"--keep-head-groups {_counts(counts.keep_head_groups)} --keep-channels {_counts(counts.keep_channels)}"
+    inside = counts.keep_heads_per_group
+    return kept if inside is None else f"{kept} --keep-heads-per-group {inside}"
 
 
 def _counts(counts: tuple[int, ...]) -> str:

@@ -85,7 +85,7 @@ def connect(desk: Desk) -> None:
                 choice = replace(
                     old.choice, attention=target_share(target, "attention_sparsity"),
                     mlp=target_share(target, "mlp_sparsity"), allocation=allocation, budget=None,
-                    keep_head_groups=None, keep_channels=None,
+                    granularity="head_groups", keep_head_groups=None, keep_channels=None,
                 )  # fmt: skip
                 return workbench.chosen(old, choice)
 

@@ -57,6 +57,8 @@ def _kept_parts(first: Result, second: Result):
     if first.plan.dense_spec != second.plan.dense_spec:
         return
     yield "Head groups kept", lambda layer: layer.kept_head_groups
+    if first.plan.cuts_inside_groups or second.plan.cuts_inside_groups:
+        yield "Query heads kept", lambda layer: layer.kept_heads
     yield "Channels kept", lambda layer: layer.kept_channels
 
 

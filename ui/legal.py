@@ -1,4 +1,4 @@
-"""Which slider positions are legal: whole head groups, and at least one of everything left."""
+"""Which slider positions are legal: whole head groups or heads of a group, and at least one of everything left."""
 
 from dataclasses import replace
 
@@ -8,16 +8,21 @@ from ui.session import Choice
 MLP_STEP = 0.01
 
 
-def attention_step(spec: ta.ModelSpec) -> float:
-    """1 / groups, rounded down so that k steps never ask for more than k groups."""
-    return int(1e6 / spec.layers[0].num_key_value_heads) / 1e6
+def attention_units(spec: ta.ModelSpec, granularity: str) -> int:
+    """What the attention slider counts: a layer's head groups, or the heads of a group."""
+    return spec.group_size if granularity == "heads" else spec.layers[0].num_key_value_heads
 
 
-def nearest_attention(spec: ta.ModelSpec, sparsity: float) -> float:
+def attention_step(units: int) -> float:
+    """1 / units, rounded down so that k steps never ask for more than k of them."""
+    return int(1e6 / units) / 1e6
+
+
+def nearest_attention(spec: ta.ModelSpec, sparsity: float, granularity: str = "head_groups") -> float:
     """The legal attention sparsity nearest to what was asked for."""
-    groups = spec.layers[0].num_key_value_heads
-    removed = min(groups - 1, max(0, round(sparsity * groups)))
-    return round(removed * attention_step(spec), 6)
+    units = attention_units(spec, granularity)
+    removed = min(units - 1, max(0, round(sparsity * units)))
+    return round(removed * attention_step(units), 6)
 
 
 def start(spec: ta.ModelSpec) -> Choice:

@@ -50,6 +50,8 @@ def query(session: Session) -> str:
     }
     if choice.allocation != Choice.allocation:
         values["allocation"] = choice.allocation
+    if choice.granularity != Choice.granularity:
+        values["granularity"] = choice.granularity
     if choice.budget is not None:
         values["limit"] = f"{choice.budget.kind}:{choice.budget.share:g}"
     if choice.by_hand:
@@ -76,6 +78,9 @@ def settings(params: Mapping[str, str]) -> Settings | None:
     allocation = params.get("allocation", standard.allocation)
     if allocation not in ta.ALLOCATIONS:
         raise _damaged("allocation", allocation)
+    granularity = params.get("granularity", standard.granularity)
+    if granularity not in ta.GRANULARITIES:
+        raise _damaged("granularity", granularity)
     budget = None
     if "limit" in params:
         kind, _, share = params["limit"].partition(":")
@@ -107,6 +112,7 @@ def settings(params: Mapping[str, str]) -> Settings | None:
             attention=_read("attention", params.get("attention", standard.attention), float),
             mlp=_read("mlp", params.get("mlp", standard.mlp), float),
             allocation=allocation,
+            granularity=granularity,
             budget=budget,
             keep_head_groups=by_hand[0],
             keep_channels=by_hand[1],

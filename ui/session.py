@@ -92,13 +92,15 @@ class Choice:
     """Everything a plan depends on besides the scores; what undo brings back.
 
     `attention` and `mlp` are what the sliders show, `allocation` how they are shared among the layers. A `budget`,
-    or counts set by hand for every layer, come before them; whichever was touched last holds.
+    or counts set by hand for every layer, come before them; whichever was touched last holds. `granularity`: whether
+    the attention slider removes head groups, or query heads inside all of them, to which counts by hand are added.
     """
 
     metric: str = "transact"
     attention: float = 0.25
     mlp: float = 0.5
     allocation: str = "uniform"
+    granularity: str = "head_groups"
     budget: Budget | None = None
     keep_head_groups: tuple[int, ...] | None = None
     keep_channels: tuple[int, ...] | None = None

@@ -162,10 +162,21 @@ def planned(session: Session) -> Session:
 def target(spec: ta.ModelSpec, choice: Choice) -> ta.PruningTarget:
     """How much to keep, from counts set by hand, from one limit, or from the two sliders."""
     if choice.by_hand:
-        return ta.PruningTarget(keep_head_groups=choice.keep_head_groups, keep_channels=choice.keep_channels)
+        inside = _sliders(spec, choice) if choice.granularity == "heads" else None
+        return ta.PruningTarget(
+            keep_head_groups=choice.keep_head_groups,
+            keep_channels=choice.keep_channels,
+            keep_heads_per_group=inside and inside.keep_heads_per_group,
+        )
     if choice.budget is not None:
         return budgets.target(spec, choice.budget)
-    return ta.PruningTarget.from_sparsity(spec, attention=choice.attention, mlp=choice.mlp)
+    return _sliders(spec, choice)
+
+
+def _sliders(spec: ta.ModelSpec, choice: Choice) -> ta.PruningTarget:
+    return ta.PruningTarget.from_sparsity(
+        spec, attention=choice.attention, mlp=choice.mlp, granularity=choice.granularity
+    )
 
 
 def allocation(choice: Choice) -> str:
@@ -291,6 +302,7 @@ def counts_of(plan: ta.PruningPlan) -> ta.PruningTarget:
     return ta.PruningTarget(
         keep_head_groups=tuple(shape.num_key_value_heads for shape in shapes),
         keep_channels=tuple(shape.intermediate_size for shape in shapes),
+        keep_heads_per_group=plan.spec.group_size if plan.cuts_inside_groups else None,
     )
 
 

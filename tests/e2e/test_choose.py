@@ -156,6 +156,21 @@ def test_a_wrong_limit_table_prompt_and_revision_are_told(explorer):
     explorer.says("org/none")
 
 
+def test_heads_inside_their_groups_leave_the_kv_cache_as_it_is(explorer):
+    page = explorer.page
+    page.click("#granularity input[value=heads]")
+    explorer.reads("choice-note", "4 of 4 head groups, of each 1 of 2 query heads,")
+    assert "in steps of 1 of 2" in explorer.text("attention-sparsity")
+    explorer.reads("savings", "±0 %")
+    assert 'granularity="heads"' in explorer.reads("code-view", "granularity")
+    explorer.click_at("heads-plot", 0.55, 0.07)
+    explorer.reads("unit", "its group left to the score")
+    explorer.prune(1, repair="None")
+    page.click("#undo-button")
+    explorer.reads("choice-note", "3 of 4 head groups and")
+    assert page.locator("#granularity input[value=head_groups]").is_checked()
+
+
 def test_layers_may_share_what_goes(explorer):
     savings = explorer.text("savings")
     explorer.page.get_by_label("More where less is lost").click()

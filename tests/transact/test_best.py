@@ -1,5 +1,6 @@
 """The plan search and the sequential repair: every family, what they leave behind, what they refuse, how good."""
 
+import copy
 import math
 
 import pytest
@@ -12,6 +13,7 @@ from tests.tiny_models import TINY, build, token_ids
 from tests.transact.test_leaves_nothing_behind import _hooks
 from transact.correction import _vertex
 from transact.search import unit_losses
+from transact.solving import least_squares
 from transact.walking import streams
 
 TARGETS = {"uniform": ta.PruningTarget(3, 17), "per-layer": ta.PruningTarget((1, 3, 4), (40, 5, 13))}
@@ -101,8 +103,24 @@ def test_the_search_keeps_to_locks():
         ta.search_plan(dense, statistics, ta.PruningTarget(2, 20), locks=too_many)
 
 
-def test_group_losses_against_removing_and_measuring():
-    """For a group whose effect is small the estimate is the loss that its removal and repair really costs."""
+def test_heads_inside_their_groups_are_searched_too():
+    """As many heads of each group, those that are dearer to lose; with groups removed as well, of the kept ones."""
+    dense = build("llama")
+    statistics = _observed(dense, gram=True)
+    losses = unit_losses(dense, statistics, statistics.tokens, 1)
+    for target in (ta.PruningTarget(4, 40, keep_heads_per_group=1), ta.PruningTarget(3, 20, keep_heads_per_group=1)):
+        plan = ta.search_plan(dense, statistics, target)
+        for layer, loss in zip(plan.layers, losses, strict=True):
+            dearest = loss.view(4, 2).argmax(dim=1)
+            assert layer.kept_heads == tuple(2 * group + int(dearest[group]) for group in layer.kept_head_groups)
+        pruned = ta.prune(dense, plan, compensation="best", statistics=statistics)
+        assert pruned.spec == plan.spec and pruned.spec.group_size == 1
+        assert pruned.spec.num_parameters == pruned.model.num_parameters()
+
+
+@pytest.mark.parametrize(("heads", "cases"), [(2, ((0, 1), (2, 3))), (1, ((0, 3), (2, 6)))])
+def test_unit_losses_against_removing_and_measuring(heads, cases):
+    """For a unit whose effect is small the estimate is the loss that its removal and repair really costs."""
     dense = build("llama")
     with torch.no_grad():
         for layer in dense.decoder_layers:
@@ -110,22 +128,29 @@ def test_group_losses_against_removing_and_measuring():
     # token ids that the model itself would draw are none of these, so the expected loss is that of its own draws
     tokens = ta.CalibrationSet.from_token_ids(token_ids(dense, samples=400))
     statistics = ta.observe(dense, tokens, gram=True)
-    estimated = unit_losses(dense, statistics, tokens, 2)
-    for layer, group in ((0, 1), (2, 3)):
-        kept = [tuple(range(4))] * 3
-        kept[layer] = tuple(each for each in range(4) if each != group)
-        counts = tuple(len(each) for each in kept)
-        plan = ta.make_plan(
-            ta.ImportanceScores.random(dense.spec),
-            dense.spec,
-            ta.PruningTarget(counts, 40),
-            locks=ta.Locks(remove_head_groups=frozenset({(layer, group)})),
-        )
-        pruned = ta.prune(dense, plan, compensation="least_squares", statistics=statistics)
+    estimated = unit_losses(dense, statistics, tokens, heads)
+    for layer, unit in cases:
+        gone = range(unit * heads, (unit + 1) * heads)
+        pruned = _repaired_without(dense, statistics, layer, gone)
         with torch.no_grad():
             one, other = (model.model(tokens.input_ids).logits[:, :-1].log_softmax(-1) for model in (dense, pruned))
         measured = float((one.exp() * (one - other)).sum(-1).mean())
-        assert float(estimated[layer][group]) == pytest.approx(measured, rel=0.3)
+        assert float(estimated[layer][unit]) == pytest.approx(measured, rel=0.3)
+
+
+def _repaired_without(
+    dense: ta.LoadedModel, statistics: ta.ActivationStatistics, layer: int, gone: range
+) -> ta.LoadedModel:
+    """The model with those heads' columns of `o_proj` gone and the others refitted."""
+    pruned = copy.deepcopy(dense)
+    projection = pruned.decoder_layers[layer].self_attn.o_proj
+    width = dense.spec.head_dim
+    lost = torch.arange(gone.start * width, gone.stop * width)
+    kept = torch.tensor([each for each in range(projection.weight.shape[1]) if each not in lost])
+    with torch.no_grad():
+        weight = least_squares(projection.weight, statistics.attention[layer].gram, kept)
+        projection.weight[:, lost], projection.weight[:, kept] = 0.0, weight.to(projection.weight.dtype)
+    return pruned
 
 
 @pytest.mark.parametrize(

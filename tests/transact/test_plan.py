@@ -35,6 +35,36 @@ def test_highest_scores_stay_and_ties_go_to_the_lower_index(spec):
     assert plan.spec.layers[1] == ta.LayerShape(4, 2, 4)
 
 
+def test_the_highest_heads_of_every_group_stay(spec):
+    """Heads of 4 groups of 2; a group is judged by what would stay of it, not by what goes."""
+    heads = torch.tensor([9.0, 0, 5, 5, 1, 8, 3, 2], dtype=torch.float64).repeat_interleave(spec.head_dim)
+    scores = ImportanceScores.from_channels(
+        "wanda", (heads,) * 3, (torch.ones(40).double(),) * 3, spec, fingerprint=spec.fingerprint, calibration="none"
+    )
+    inside = ta.make_plan(scores, spec, ta.PruningTarget(4, 40, keep_heads_per_group=1))
+    assert inside.layers[0].kept_heads == (0, 2, 5, 6) and inside.layers[0].kept_head_groups == (0, 1, 2, 3)
+    assert inside.spec.layers[0] == ta.LayerShape(4, 4, 40)
+    assert inside.spec.kv_bytes_per_token() == spec.kv_bytes_per_token()
+    achieved = inside.summary()["achieved"]
+    assert (achieved["attention_sparsity"], achieved["keep_heads_per_group"]) == (0.5, 1)
+    both = ta.make_plan(scores, spec, ta.PruningTarget(2, 40, keep_heads_per_group=1))
+    assert both.layers[0].kept_head_groups == (0, 2) and both.layers[0].kept_heads == (0, 5)
+    assert ta.make_plan(scores, spec, ta.PruningTarget(2, 40)).layers[0].kept_head_groups == (0, 1)
+    for plan in (inside, both):
+        assert ta.PruningPlan.from_json(plan.to_json()) == plan
+
+
+def test_shares_of_the_heads_in_a_group(spec):
+    half = ta.PruningTarget.from_sparsity(spec, attention=0.5, granularity="heads")
+    assert (half.keep_head_groups, half.keep_heads_per_group) == (4, 1)
+    assert ta.PruningTarget.from_sparsity(spec, attention=0.9, granularity="heads").keep_heads_per_group == 1
+    for wrong, said in ((0, "must keep at least 1"), (3, "it has 2"), (1.5, "whole number"), (True, "whole number")):
+        with pytest.raises(ta.InvalidTarget, match=said):
+            ta.PruningTarget(4, 40, keep_heads_per_group=wrong).per_layer(spec)
+    with pytest.raises(ta.InvalidOption, match="granularity"):
+        ta.PruningTarget.from_sparsity(spec, granularity="pairs")
+
+
 def test_many_ties_keep_the_first(spec):
     plan = ta.make_plan(_scores(spec, torch.ones(40).double()), spec, ta.PruningTarget(4, 7))
     assert plan.layers[2].kept_channels == tuple(range(7))
@@ -201,6 +231,9 @@ def test_json_round_trip_and_summary(spec):
         lambda plan: plan["layers"][0].update(kept_channels=[-1]),
         lambda plan: plan["layers"][0].update(kept_head_groups=[True]),
         lambda plan: plan["layers"][0].update(kept_head_groups="0"),
+        lambda plan: plan["layers"][0].update(kept_head_groups=[0]),
+        lambda plan: plan["layers"][0].update(kept_heads=plan["layers"][0]["kept_heads"][:-1]),
+        lambda plan: [layer.update(kept_heads=layer["kept_heads"][:1]) for layer in plan["layers"]],
         lambda plan: plan["dense_spec"].update(hidden_size=-4),
         lambda plan: plan["dense_spec"].update(family="nonsense"),
         lambda plan: plan["dense_spec"].update(head_dim=8),

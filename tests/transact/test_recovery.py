@@ -224,6 +224,34 @@ def test_killed_at_any_moment_it_goes_on_and_loses_nothing(tmp_path):
             torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-5)
 
 
+def test_the_best_so_far_outlives_an_interruption(tmp_path, monkeypatch):
+    """Best at step 2, interrupted in step 3, worse ever after: the result has the weights of step 2."""
+    dense = build("llama", torch.float32)
+    # dense, after the cut, steps 1 to 3; gone on from the checkpoint of step 2 with steps 3 and 4
+    told = iter((9.0, 8.0, 5.0, 3.0, 6.0, 6.5, 7.0))
+    seen = []
+
+    def perplexity(now, tokens, **options):
+        seen.append([parameter.detach().clone() for parameter in now.model.parameters()])
+        return next(told)
+
+    monkeypatch.setattr("transact.recovery.perplexity", perplexity)
+    settings = ta.RecoverySettings(
+        shots=1, shot_tokens=0, recovery_tokens=4 * 48, **{**QUICK, "evaluate_every": 1, "save_every": 1}
+    )
+
+    def report(point):
+        if point.perplexity == 6.0:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(dense, settings, directory=tmp_path, report=report)
+    recovered = run(dense, settings, directory=tmp_path)
+    assert not list(told)
+    for mine, best in zip(recovered.pruned.model.parameters(), seen[3], strict=True):
+        torch.testing.assert_close(mine, best, rtol=0, atol=0)
+
+
 def test_a_full_disk_is_told_and_what_was_there_is_good(tmp_path):
     """The system refuses files beyond a size, as a full disk does; with room again the same call goes on."""
     folder = tmp_path / "work"

@@ -37,6 +37,13 @@ def test_what_does_not_divide_goes_a_little_later():
     assert {phase.target.keep_head_groups for phase in four[:4]} == {4}
 
 
+def test_heads_inside_groups_go_in_shots_too():
+    spec = build("llama").spec  # groups of two heads
+    phases = ta.phases(spec, ta.PruningTarget(4, 40, keep_heads_per_group=1), ta.RecoverySettings(shots=2))
+    assert [phase.target.keep_heads_per_group for phase in phases[:2]] == [2, 1]
+    assert ta.phases(spec, ta.PruningTarget(4, 40), ta.RecoverySettings(shots=1))[0].target.keep_heads_per_group is None
+
+
 def test_layers_of_different_sizes():
     found = ta.phases(build("llama").spec, ta.PruningTarget((4, 2, 1), 10), ta.RecoverySettings(shots=3))
     assert [phase.target.keep_head_groups for phase in found[:3]] == [(4, 4, 3), (4, 3, 2), (4, 2, 1)]

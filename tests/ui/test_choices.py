@@ -135,6 +135,7 @@ class TestLink:
             Choice(metric="wanda", attention=0.5, mlp=0.37),
             Choice(budget=Budget("memory", 0.62)),
             Choice(allocation="global"),
+            Choice(granularity="heads", attention=0.5),
             Choice(keep_head_groups=(1, 2, 3, 4, 1), keep_channels=(172, 1, 3, 4, 5)),
             Choice(locks=ta.Locks(frozenset({(0, 1), (4, 3)}), frozenset(), frozenset({(2, 171)}))),
         ],
@@ -168,7 +169,8 @@ class TestLink:
     @pytest.mark.parametrize(
         ("name", "value"),
         [
-            ("text", "nothing"), ("metric", "luck"), ("allocation", "fair"), ("limit", "money:0.5"),
+            ("text", "nothing"), ("metric", "luck"), ("allocation", "fair"), ("granularity", "pairs"),
+            ("limit", "money:0.5"),
             ("limit", "memory:much"), ("mlp", "half"), ("samples", "1.5"), ("groups", "1,2"),
             ("keep_channels", "1-2"), ("seed", ""),
         ],

@@ -13,6 +13,7 @@ from transact.compensation import COMPENSATIONS
 from transact.importance import METRICS
 from transact.loading import DTYPES
 from transact.search import METRIC as SEARCH
+from transact.target import GRANULARITIES
 
 METRIC, ALLOCATION, GGUF_TYPE = "transact", "uniform", "f16"
 SEQ_LEN = 512
@@ -143,12 +144,17 @@ PLANNING = Group(
         PLAN_METRIC_OPTION,
         _option("--attention-sparsity", "share of each layer's head groups that goes (default: 0)",
                 type=float, metavar="SHARE"),
+        _option("--granularity", "what attention sparsity counts; head_groups: whole groups; heads: the query heads of "
+                "every group, the same number of each, which leaves the KV cache as it is (default: head_groups)",
+                choices=GRANULARITIES),
         _option("--mlp-sparsity", "share of each layer's MLP channels that goes (default: 0)",
                 type=float, metavar="SHARE"),
         _option("--parameters", "most parameters that the result may have, embeddings included, as 900e6",
                 type=float, metavar="N"),
         _option("--keep-head-groups", "head groups that stay in each layer: one number, or one per layer, as 4,3,2",
                 type=counts, metavar="N"),
+        _option("--keep-heads-per-group", "query heads that stay in each kept group (default: all)",
+                type=int, metavar="N"),
         _option("--keep-channels", "MLP channels that stay in each layer: one number, or one per layer",
                 type=counts, metavar="N"),
         _option("--allocation", "how the removal is shared among layers; uniform: the same in each; global: "
@@ -253,6 +259,10 @@ def target_problem(given: Namespace) -> str | None:
         )
     if ways[0] is kept and None in kept:
         return "--keep-head-groups and --keep-channels are given together"
+    if given.granularity is not None and given.attention_sparsity is None:
+        return "--granularity belongs to --attention-sparsity; give that too"
+    if given.keep_heads_per_group is not None and ways[0] is not kept:
+        return "--keep-heads-per-group belongs to --keep-head-groups with --keep-channels; give those too"
     if given.metric == SEARCH and vars(given).get("allocation") is not None:
         return f"--metric {SEARCH} does not know --allocation; leave it out or choose another metric"
     return None

@@ -181,6 +181,11 @@ def target_of(given: Namespace, spec: ta.ModelSpec) -> ta.PruningTarget:
     if given.parameters is not None:
         return ta.PruningTarget.from_parameters(spec, given.parameters)
     if given.keep_channels is not None:
-        return ta.PruningTarget(keep_head_groups=given.keep_head_groups, keep_channels=given.keep_channels)
+        return ta.PruningTarget(
+            keep_head_groups=given.keep_head_groups,
+            keep_channels=given.keep_channels,
+            keep_heads_per_group=given.keep_heads_per_group,
+        )
     attention, mlp = given.attention_sparsity or 0.0, given.mlp_sparsity or 0.0
-    return ta.PruningTarget.from_sparsity(spec, attention=attention, mlp=mlp)
+    granularity = given.granularity or ta.GRANULARITIES[0]
+    return ta.PruningTarget.from_sparsity(spec, attention=attention, mlp=mlp, granularity=granularity)

@@ -45,7 +45,8 @@ def connect(desk: Desk, panels: Panels) -> None:
         if session.spec is None or (attention, mlp) == (choice.attention, choice.mlp):
             return {panels.maps.note: maps.note_line(session)}
         try:
-            legal_attention = legal.nearest_attention(session.spec, checked(attention, "attention"))
+            asked = checked(attention, "attention")
+            legal_attention = legal.nearest_attention(session.spec, asked, choice.granularity)
             legal_mlp = checked(mlp, "MLP")
             changed = choose(
                 owner,
@@ -59,7 +60,8 @@ def connect(desk: Desk, panels: Panels) -> None:
             updates |= {panels.maps.kind: maps.SLIDERS, panels.maps.share: maps.share_update(changed)}
         if attention == legal_attention:
             return updates
-        snapped = f"{attention:g} of the head groups is no whole number of them; the nearest is {legal_attention:g}."
+        units = "heads of a group" if choice.granularity == "heads" else "head groups"
+        snapped = f"{attention:g} of the {units} is no whole number of them; the nearest is {legal_attention:g}."
         return {**updates, panels.maps.attention: legal_attention, **say(panels, snapped)}
 
     def on_kind(kind, request: gr.Request):
@@ -96,6 +98,16 @@ def connect(desk: Desk, panels: Panels) -> None:
                     return _as_counts(session)
                 shared = _freed(session.choice) if session.choice.by_hand else session.choice
                 return replace(shared, allocation=allocation)
+
+            return controls(choose(desk.visitor(request), change))
+
+        return quick(panels, act)
+
+    def on_granularity(granularity, request: gr.Request):
+        def act() -> dict:
+            def change(session: Session) -> Choice:
+                attention = legal.nearest_attention(session.spec, session.choice.attention, granularity)
+                return replace(_freed(session.choice), granularity=granularity, attention=attention)
 
             return controls(choose(desk.visitor(request), change))
 
@@ -183,7 +195,8 @@ def connect(desk: Desk, panels: Panels) -> None:
 
         def change(session: Session) -> Choice:
             attention, mlp = figures.redundancy_cell(session.redundancy.points, session.spec, event.row, event.column)
-            return replace(_freed(session.choice), attention=legal.nearest_attention(session.spec, attention), mlp=mlp)
+            groups = legal.nearest_attention(session.spec, attention)
+            return replace(_freed(session.choice), granularity="head_groups", attention=groups, mlp=mlp)
 
         return panels.repaint_plan(choose(owner, change))
 
@@ -233,6 +246,8 @@ def connect(desk: Desk, panels: Panels) -> None:
     panels.maps.normalisation.input(on_normalisation, panels.maps.normalisation, panels.all, **panels.light)
     allotted = panels.maps.allocation.input(on_allocation, panels.maps.allocation, panels.marked, **panels.light)
     allotted.then(on_moved, None, panels.followers, **panels.light)
+    cut_by = panels.maps.granularity.input(on_granularity, panels.maps.granularity, panels.marked, **panels.light)
+    cut_by.then(on_moved, None, panels.followers, **panels.light)
     panels.maps.link.select(on_pointed, None, panels.all, queue=False, trigger_mode="multiple", **panels.light)
     panels.maps.undo.click(on_undo, None, panels.all, **panels.light)
     panels.maps.redo.click(on_redo, None, panels.all, **panels.light)

@@ -151,7 +151,7 @@ class Panels:
     def marked(self) -> list[Component]:
         """What the controls of a plan touch at once."""
         own = self.maps
-        controls = [own.metric, own.attention, own.mlp, own.kind, own.share, own.allocation]
+        controls = [own.metric, own.attention, own.mlp, own.kind, own.share, own.allocation, own.granularity]
         marks = [own.link, own.note, own.undo, own.redo]
         return [self.status.savings, self.status.message, *controls, *marks]
 

@@ -128,7 +128,7 @@ def unit_line(session: Session) -> str:
         with_it = f", group {group} of {size} heads" if size > 1 else ""
         name = f"head {selection.head}{with_it}"
         score = float(scores.heads[selection.layer][selection.head])
-        stays = group in kept.kept_head_groups
+        stays = selection.head in kept.kept_heads
     elif selection.channels:
         best = selection.channels[0]
         others = len(selection.channels) - 1
@@ -141,6 +141,8 @@ def unit_line(session: Session) -> str:
             f"to lock it{tail}.</p>"
         )
     lock = _LOCKED[pointing.lock_of(locks, selection, size)]
+    if selection.head is not None and session.choice.granularity == "heads":
+        lock = f"its group {lock}"
     return (
         f'<p class="unit">Selected: <b>layer {selection.layer}, {escape(name)}</b>, score {score:.4g}; it '
         f"<b>{'stays' if stays else 'goes'}</b>, {lock}{tail}.</p>"

@@ -19,8 +19,14 @@ _ALLOCATIONS = [
     ("More where less is lost (global)", "global"),
     ("By hand, layer by layer (manual)", BY_HAND),
 ]
+_UNITS = {"head_groups": ("head group", "head groups"), "heads": ("head of a group", "the heads of every group")}
 SLIDERS = "sliders"
 _KINDS = [("Both sliders", SLIDERS), *((kind.label, name) for name, kind in budgets.BUDGETS.items())]
+
+_GRANULARITIES = [
+    ("Whole head groups", "head_groups"),
+    ("The same number of heads in every group", "heads"),
+]
 
 LINKING = ASSETS / "linking.js"
 
@@ -36,6 +42,7 @@ class MapsPanel:
     kind: gr.Radio
     share: gr.Slider
     allocation: gr.Radio
+    granularity: gr.Radio
     note: gr.HTML
     undo: gr.Button
     redo: gr.Button
@@ -71,7 +78,7 @@ def build(session: Session) -> MapsPanel:
                 heads_plot(session), show_label=False, elem_id="heads-plot", elem_classes=["linked", "keyed"]
             )
             attention = gr.Slider(
-                **_attention_range(session.spec),
+                **_attention_range(session),
                 value=session.choice.attention,
                 label="Remove heads (attention sparsity)",
                 elem_id="attention-sparsity",
@@ -110,6 +117,12 @@ def build(session: Session) -> MapsPanel:
                 info="Only layers of one size are compact in every other program",
                 elem_id="allocation",
             )
+            granularity = gr.Radio(
+                _GRANULARITIES,
+                **_granularity(session),
+                label="What goes of attention (granularity)",
+                elem_id="granularity",
+            )
     with gr.Row(elem_id="choice-row"):
         note = gr.HTML(note_line(session), elem_id="choice-note", js_on_load=None)
         undo = gr.Button("Undo", elem_id="undo-button", size="sm", min_width=64, scale=0, interactive=False)
@@ -117,7 +130,8 @@ def build(session: Session) -> MapsPanel:
         reset = gr.Button("Reset", elem_id="reset-button", size="sm", min_width=64, scale=0)
     link = gr.HTML("{}", html_template="", js_on_load=LINKING.read_text(encoding="utf-8"), elem_id="map-link")
     return MapsPanel(
-        metric, normalisation, heads, channels, attention, mlp, kind, share, allocation, note, undo, redo, reset, link
+        metric, normalisation, heads, channels, attention, mlp, kind, share, allocation, granularity, note, undo, redo,
+        reset, link,
     )  # fmt: skip
 
 
@@ -140,7 +154,8 @@ def paint_controls(panel: MapsPanel, session: Session) -> dict:
     choice = session.choice
     return {
         panel.metric: gr.update(choices=_metrics(session), value=choice.metric),
-        panel.attention: gr.update(**_attention_range(session.spec), value=choice.attention),
+        panel.attention: gr.update(**_attention_range(session), value=choice.attention),
+        panel.granularity: gr.update(**_granularity(session)),
         panel.mlp: gr.update(**_mlp_range(session.spec), value=choice.mlp),
         panel.kind: SLIDERS if choice.budget is None else choice.budget.kind,
         panel.share: share_update(session),
@@ -219,14 +234,19 @@ def note_line(session: Session) -> str:
             f"That is {kind.show(kind.amount(after))} ({kind.amount(after) / kind.amount(before):.1%}), the most that "
             "fits the limit. "
         )
+    inside = ""
+    if session.plan.cuts_inside_groups:
+        inside = f", of each <b>{after.group_size} of {before.group_size}</b> query heads,"
     why = (
-        f"{before.group_size} heads share a key/value head and go together, so attention moves in steps of 1/{groups}."
+        "The KV cache holds the key/value heads, so that heads which go inside a group leave it as it is."
+        if session.choice.granularity == "heads"
+        else f"{before.group_size} heads share a key/value head and go together: attention moves by 1/{groups}."
         if before.group_size > 1
         else f"Heads go whole, so attention moves in steps of 1 of {groups}."
     )
     searched = "Marked is what the search chose at the last cut. " if session.plan.metric == SEARCH else ""
     return (
-        f'<p class="note-line">{searched}Each layer keeps <b>{kept_groups} of {groups}</b> head groups and '
+        f'<p class="note-line">{searched}Each layer keeps <b>{kept_groups} of {groups}</b> head groups{inside} and '
         f"<b>{kept_channels} of {channels:,}</b> channels. {limit}{why}</p>"
     )
 
@@ -254,19 +274,33 @@ def _span(counts: list[int]) -> str:
     return f"{counts[0]:,}" if len(set(counts)) == 1 else f"{min(counts):,} to {max(counts):,}"
 
 
-def _attention_range(spec: ta.ModelSpec | None) -> dict:
+def _granularity(session: Session) -> dict:
+    """Where every head has a key/value head of its own, there is nothing to choose."""
+    grouped = session.spec is not None and session.spec.group_size > 1
+    return {
+        "value": session.choice.granularity,
+        "interactive": grouped,
+        "info": "A group is a key/value head with its query heads; its keys and values are what the KV cache holds"
+        if grouped
+        else "Here every head has keys and values of its own and goes whole",
+    }
+
+
+def _attention_range(session: Session) -> dict:
+    spec = session.spec
     if spec is None:
         return {"minimum": 0, "maximum": 1, "interactive": False, "info": "Load a model first"}
-    groups = spec.layers[0].num_key_value_heads
-    if groups == 1:
-        return {"minimum": 0, "maximum": 1, "interactive": False, "info": "The only head group has to stay"}
-    step = legal.attention_step(spec)
+    granularity = session.choice.granularity
+    units, what = legal.attention_units(spec, granularity), _UNITS[granularity]
+    if units == 1:
+        return {"minimum": 0, "maximum": 1, "interactive": False, "info": f"The only {what[0]} has to stay"}
+    step = legal.attention_step(units)
     return {
         "minimum": 0,
-        "maximum": round(step * (groups - 1), 6),
+        "maximum": round(step * (units - 1), 6),
         "step": step,
         "interactive": True,
-        "info": f"Share of head groups removed, in steps of 1 of {groups}",
+        "info": f"Share of {what[1]} removed, in steps of 1 of {units}",
     }
 
 
