@@ -16,6 +16,7 @@ from ui.events import takeaway as taking
 from ui.events.desk import Desk, Panels
 from ui.export import Exports
 from ui.jobs import Jobs, Watch
+from ui.models import Registry
 from ui.pages import (
     calibration,
     compare,
@@ -33,7 +34,6 @@ from ui.pages import (
     takeaway,
     trust,
 )
-from ui.registry import Registry
 from ui.session import BUNDLED, Sampling, Scored, Session, Sessions
 from ui.theme import ASSETS, STYLE_SHEET, instrument_theme
 

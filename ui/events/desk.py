@@ -13,6 +13,7 @@ import transact as ta
 from ui import activity
 from ui.export import Exports
 from ui.jobs import Finished, Jobs, Partial, Tick, Watch
+from ui.models import Registry
 from ui.pages import (
     calibration,
     compare,
@@ -29,7 +30,6 @@ from ui.pages import (
     takeaway,
     trust,
 )
-from ui.registry import Registry
 from ui.session import Scored, Session, Sessions
 
 logger = logging.getLogger(__name__)

@@ -6,9 +6,9 @@ from ui import texts, uploads, workbench
 from ui.errors import WrongInput
 from ui.events.desk import Desk, Panels, explained, quick, say, watched
 from ui.hub_texts import DatasetRequest
+from ui.models import Registry
 from ui.pages import calibration, model
 from ui.pages.calibration import CalibrationForm
-from ui.registry import Registry
 from ui.session import BUNDLED, ModelKey, Sampling, Session
 from ui.texts import DatasetChoice, TextRequest, TextSource
 
