@@ -1,112 +1,87 @@
 """Models in memory: dense ones shared by all visitors and never changed, pruned ones per visitor.
 
-Both shelves are bounded in bytes and number and drop what was used longest ago. Nothing is lost by that:
+All of it together keeps within one budget of bytes: what was used longest ago makes room. Nothing is lost by that:
 a dense model is loaded again from its source, a pruned one is cut again from its plan, and one that was trained is
 read again from its folder.
 """
 
 import shutil
 import tempfile
-import threading
-import time
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 from pathlib import Path
 
-import psutil
-
 import transact as ta
+from ui import numbers
+from ui.jobs import Watch
+from ui.memory import BUDGET_VARIABLE, Shelf, memory_budget
 from ui.session import BUNDLED, ModelKey, Sampling, Scored
+from ui.telemetry import Telemetry
 from ui.texts import TextSource
 
-_DENSE_SHARE, _PRUNED_SHARE, _GRAM_SHARE = 0.5, 0.25, 0.1
-"""Shares of this machine's memory that the shelves may fill."""
 _MAX_DENSE, _MAX_PRUNED, _MAX_SCORED, _MAX_PROBED, _MAX_GRAM = 4, 16, 32, 8, 4
 _PRUNED_SECONDS = 30 * 60
-
-
-class Shelf:
-    """Values by key, least recently used first."""
-
-    def __init__(self, *, max_items: int, max_bytes: float = float("inf"), idle_seconds: float = float("inf")):
-        self._max_items = max_items
-        self._max_bytes = max_bytes
-        self._idle_seconds = idle_seconds
-        self._lock = threading.Lock()
-        self._items: OrderedDict[Hashable, tuple[float, int, object]] = OrderedDict()
-
-    def get(self, key: Hashable):
-        """The value, now the most recently used; None where it has gone."""
-        with self._lock:
-            self._expire()
-            if key not in self._items:
-                return None
-            _, size, value = self._items.pop(key)
-            self._items[key] = (time.monotonic(), size, value)
-            return value
-
-    def put(self, key: Hashable, value, size: int = 0) -> None:
-        """Add a value and drop the oldest others until the shelf is within its bounds."""
-        with self._lock:
-            self._items.pop(key, None)
-            self._items[key] = (time.monotonic(), size, value)
-            self._expire()
-            while len(self._items) > 1 and self._is_over():
-                self._items.popitem(last=False)
-
-    def drop_oldest(self) -> bool:
-        """Make room; False where there is nothing left to drop."""
-        with self._lock:
-            if not self._items:
-                return False
-            self._items.popitem(last=False)
-            return True
-
-    def drop(self, wanted: Callable[[Hashable], bool]) -> None:
-        """Drop every key that `wanted` says yes to."""
-        with self._lock:
-            for key in [key for key in self._items if wanted(key)]:
-                del self._items[key]
-
-    def _is_over(self) -> bool:
-        held = sum(size for _, size, _ in self._items.values())
-        return len(self._items) > self._max_items or held > self._max_bytes
-
-    def _expire(self) -> None:
-        now = time.monotonic()
-        for key in [key for key, (used, _, _) in self._items.items() if now - used > self._idle_seconds]:
-            del self._items[key]
+_GRAM_SHARE = 0.2
+"""Of the budget: one run's Gram matrices can be larger than the model, and are quickly made again."""
 
 
 class Registry:
-    """The models and calibration runs that are in memory. Who computes with a model holds the model lock."""
+    """The models and calibration runs that are in memory. Who computes with a model does so in a job of its line."""
 
-    def __init__(self):
-        memory = psutil.virtual_memory().total
+    def __init__(self, telemetry: Telemetry | None = None, *, budget_bytes: int | None = None):
+        self._telemetry = telemetry or Telemetry()
+        self.budget_bytes = memory_budget() if budget_bytes is None else budget_bytes
         self._bundled: ta.LoadedModel | None = None
         self._flops_per_second: float | None = None
-        self._dense = Shelf(max_items=_MAX_DENSE, max_bytes=_DENSE_SHARE * memory)
-        self._pruned = Shelf(max_items=_MAX_PRUNED, max_bytes=_PRUNED_SHARE * memory, idle_seconds=_PRUNED_SECONDS)
-        self._scored = Shelf(max_items=_MAX_SCORED)
-        self._probed = Shelf(max_items=_MAX_PROBED)
-        self._gram = Shelf(max_items=_MAX_GRAM, max_bytes=_GRAM_SHARE * memory)
+        self._dense = self._shelf("dense", max_items=_MAX_DENSE)
+        self._pruned = self._shelf("pruned", max_items=_MAX_PRUNED, idle_seconds=_PRUNED_SECONDS)
+        self._scored = self._shelf("scores", max_items=_MAX_SCORED)
+        self._probed = self._shelf("probes", max_items=_MAX_PROBED)
+        self._gram = self._shelf("gram", max_items=_MAX_GRAM, max_bytes=_GRAM_SHARE * self.budget_bytes)
         self._trainings = tempfile.TemporaryDirectory(prefix="transact-trainings-")
 
-    def dense(self, key: ModelKey, progress: ta.Progress = ta.NO_PROGRESS) -> ta.LoadedModel:
+    @property
+    def models(self) -> int:
+        """Models in memory."""
+        return (self._bundled is not None) + len(self._dense) + len(self._pruned)
+
+    @property
+    def held_bytes(self) -> int:
+        """What models, scores and their statistics take together."""
+        self._pruned.expire()
+        bundled = 0 if self._bundled is None else _bytes(self._bundled)
+        return bundled + sum(shelf.held_bytes for shelf in self._shelves)
+
+    def dense(self, key: ModelKey, watch: Watch | None = None) -> ta.LoadedModel:
         """The model as published, loaded if it is not in memory; the bundled one stays for good.
 
-        Other visitors' models make room where memory is short. Raises what `transact.load` raises.
+        What was used longest ago makes room. Raises what `transact.load` raises, and `NotEnoughMemory` for a model
+        larger than the budget.
         """
+        watch = watch or Watch("Loading")
+        loaded = self._loaded(key, watch)
+        watch.parameters = loaded.spec.num_parameters
+        return loaded
+
+    def _loaded(self, key: ModelKey, watch: Watch) -> ta.LoadedModel:
         if key == BUNDLED:
-            self._bundled = self._bundled or ta.load(key.source, progress=progress)
+            self._bundled = self._bundled or ta.load(key.source, progress=watch)
             return self._bundled
         held = self._dense.get(key)
         if held is not None:
             return held
-        while not self.preflight(key).fits and (self._pruned.drop_oldest() or self._dense.drop_oldest()):
+        needed = self.preflight(key).weights_bytes
+        if needed > self.budget_bytes:
+            raise ta.NotEnoughMemory(
+                f"The weights of {key.source} take {numbers.size(needed)} and this app keeps models within "
+                f"{numbers.size(self.budget_bytes)}. Choose a smaller model or a half-precision dtype; who runs "
+                f"the app sets {BUDGET_VARIABLE}."
+            )
+        self._make_room(needed)
+        while not self.preflight(key).fits and self._drop_oldest():
             pass
-        loaded = ta.load(key.source, dtype=key.dtype, revision=key.revision, progress=progress)
-        self._dense.put(key, loaded, _bytes(loaded))
+        loaded = ta.load(key.source, dtype=key.dtype, revision=key.revision, progress=watch)
+        self._keep(self._dense, key, loaded, _bytes(loaded))
         return loaded
 
     def in_memory(self, key: ModelKey) -> ta.LoadedModel | None:
@@ -114,18 +89,20 @@ class Registry:
         return self._bundled if key == BUNDLED else self._dense.get(key)
 
     def preflight(self, key: ModelKey) -> ta.Preflight:
-        """What loading `key` would need."""
-        return ta.preflight(key.source, dtype=key.dtype, revision=key.revision)
+        """What loading `key` would need, and what this app lets it have."""
+        card = ta.preflight(key.source, dtype=key.dtype, revision=key.revision)
+        allowed = self.budget_bytes + card.required_bytes - card.weights_bytes
+        return replace(card, available_bytes=min(card.available_bytes, allowed))
 
     def keep_pruned(self, owner: str, number: int, pruned: ta.LoadedModel) -> None:
-        self._pruned.put((owner, number), pruned, _bytes(pruned))
+        self._keep(self._pruned, (owner, number), pruned, _bytes(pruned))
 
     def pruned(self, owner: str, number: int) -> ta.LoadedModel | None:
         """The visitor's pruned model, or None where it had to make room."""
         return self._pruned.get((owner, number))
 
     def keep_scored(self, scored: Scored) -> None:
-        self._scored.put((scored.key, scored.text, scored.sampling), scored)
+        self._keep(self._scored, (scored.key, scored.text, scored.sampling), scored, scored.held_bytes)
 
     def scored(self, key: ModelKey, text: TextSource, sampling: Sampling) -> Scored | None:
         """An earlier run over the same text with the same settings, whoever made it."""
@@ -137,7 +114,7 @@ class Registry:
         """Statistics with Gram matrices for a calibration run; they are large, so only the latest few stay."""
         key = (scored.key, scored.text, scored.sampling)
         statistics = self._gram.get(key) or observe()
-        self._gram.put(key, statistics, _gram_bytes(statistics))
+        self._keep(self._gram, key, statistics, _gram_bytes(statistics))
         return statistics
 
     def dense_probes(self, key: ModelKey, run: Callable[[], list[ta.ProbeResult]]) -> list[ta.ProbeResult]:
@@ -167,6 +144,34 @@ class Registry:
         """Drop what belongs to a visitor who left."""
         self._pruned.drop(lambda key: key[0] == owner)
         shutil.rmtree(self._trainings_of(owner), ignore_errors=True)
+
+    @property
+    def _shelves(self) -> tuple[Shelf, ...]:
+        return self._dense, self._pruned, self._scored, self._gram
+
+    def _shelf(self, what: str, **bounds) -> Shelf:
+        """A shelf whose evictions are counted and logged as those of `what`."""
+
+        def dropped(size: int, why: str) -> None:
+            self._telemetry.add("transact_evictions_total", what=what, why=why)
+            self._telemetry.add("transact_evicted_bytes_total", size, what=what, why=why)
+            self._telemetry.event("evicted", what=what, why=why, bytes=size)
+
+        return Shelf(dropped=dropped, **bounds)
+
+    def _keep(self, shelf: Shelf, key: Hashable, value, size: int) -> None:
+        """Put a value on its shelf, once there is room for it."""
+        shelf.drop(lambda held: held == key)
+        self._make_room(size)
+        shelf.put(key, value, size)
+
+    def _make_room(self, size: int) -> None:
+        while self.held_bytes + size > self.budget_bytes and self._drop_oldest():
+            pass
+
+    def _drop_oldest(self) -> bool:
+        """Drop what was used longest ago, whatever it is; False where nothing is left."""
+        return min(self._shelves, key=lambda shelf: shelf.oldest).drop_oldest()
 
 
 def _bytes(loaded: ta.LoadedModel) -> int:

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 import transact as ta
-from ui import models
+from ui import memory
 from ui import session as sessions_module
 from ui.errors import NotYet
 from ui.jobs import Finished, Jobs, Tick, Watch
-from ui.models import Shelf
+from ui.memory import Shelf
 from ui.session import BUNDLED, Session, Sessions
 
 
@@ -160,7 +160,7 @@ class TestShelf:
 
     def test_idle_values_expire(self, monkeypatch):
         now = [0.0]
-        monkeypatch.setattr(models.time, "monotonic", lambda: now[0])
+        monkeypatch.setattr(memory.time, "monotonic", lambda: now[0])
         shelf = Shelf(max_items=9, idle_seconds=60)
         shelf.put("a", 1)
         now[0] = 59
