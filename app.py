@@ -2,10 +2,14 @@
 
 import os
 
-# both are read on import. Without the second, torch's threads spin while they wait: with any other process on
+# all are read on import. Without the second, torch's threads spin while they wait: with any other process on
 # the same cores (measured: two cores, one busy neighbour) the same work then takes eighteen times as long
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# gradio makes a table of its last 10,000 events after every single one, for a dashboard that is not shown here;
+# after a thousand events that took more of the processor than answering the sliders
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
 
 from ui.application import launch  # noqa: E402
 

@@ -5,6 +5,8 @@
 Every arrow is one function, every value between them is frozen. `masked` tries a plan without cutting.
 """
 
+__version__ = "1.0.0"
+
 from transact.allocation import ALLOCATIONS
 from transact.analysis import CalibrationComparison, MetricAgreement, OverlapCurve, agreement, compare_calibrations
 from transact.calibration import CalibrationSet, EvaluationSet

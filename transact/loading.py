@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
 import torch
 from transformers import (
     AutoConfig,
@@ -16,7 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from transact import per_layer, sources
+from transact import memory, per_layer, sources
 from transact.errors import CheckpointBroken, ModelUnsupported, NotEnoughMemory, choice
 from transact.families import Family, family_of
 from transact.progress import NO_PROGRESS, Progress
@@ -258,7 +257,7 @@ def free_bytes(device: torch.device) -> int:
     """Memory that can still be taken on the device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
+    return memory.available_bytes()
 
 
 def _read_weights(directory: Path, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:

@@ -12,7 +12,7 @@ Mood = Literal["plain", "good", "wrong"]
 def progress(tick: Tick) -> str:
     """A bar with what is being done, how much of it, and the time left."""
     if tick.waiting:
-        return _bar(None, "Waiting for another run to finish", "it starts by itself")
+        return _bar(None, f"Waiting: {tick.before} before you", "it starts by itself")
     if not tick.total:
         return _bar(None, tick.title, "")
     left = "" if tick.seconds_left is None else f"{numbers.duration(tick.seconds_left)} left"

@@ -6,16 +6,18 @@ from dataclasses import replace
 import gradio as gr
 
 import transact as ta
-from ui import endpoints, legal, texts, workbench
+from ui import endpoints, health, legal, texts, workbench
 from ui.events import arrival, choose, look, setup
 from ui.events import compare as comparing
 from ui.events import measure as measuring
 from ui.events import recover as recovering
 from ui.events import share as sharing
 from ui.events import takeaway as taking
-from ui.events.desk import Desk, Panels
+from ui.events.desk import MAX_THREADS, Desk, Panels
 from ui.export import Exports
 from ui.jobs import Jobs, Watch
+from ui.memory import memory_budget
+from ui.models import Registry
 from ui.pages import (
     calibration,
     compare,
@@ -33,8 +35,8 @@ from ui.pages import (
     takeaway,
     trust,
 )
-from ui.registry import Registry
-from ui.session import BUNDLED, Sampling, Scored, Session, Sessions
+from ui.session import BUNDLED, MAX_SESSIONS, Sampling, Scored, Session, Sessions
+from ui.telemetry import Telemetry, log_to_stderr, resident_bytes
 from ui.theme import ASSETS, STYLE_SHEET, instrument_theme
 
 logger = logging.getLogger(__name__)
@@ -42,11 +44,25 @@ TITLE = "TransAct Explorer"
 _UPLOAD_LIMIT = texts.MAX_UPLOAD_BYTES + 2_000_000
 """A little above our own limit, so that a file just over it gets our sentence and not a transport error."""
 _CACHE_SECONDS = 6 * 3600
+_SESSIONS_SHARE = 0.2
+"""Of the memory budget: for the calibration runs that visitors' work refers to."""
 
 
 def launch(server_name: str, server_port: int) -> None:
     """Build the page and serve it until the process ends."""
-    build().launch(server_name=server_name, server_port=server_port, **launch_options())
+    log_to_stderr()
+    desk = open_desk()
+    page = page_of(desk)
+    page.launch(
+        server_name=server_name, server_port=server_port, prevent_thread_lock=True,
+        app_kwargs={"routes": health.routes(desk)}, **launch_options(),
+    )  # fmt: skip
+    log_to_stderr()  # again, as the server has set up its own
+    desk.telemetry.event(
+        "started", version=ta.__version__, seconds=desk.telemetry.uptime_seconds, budget_bytes=memory_budget(),
+        ready=desk.first_scored is not None, resident_bytes=resident_bytes(),
+    )  # fmt: skip
+    page.block_thread()
 
 
 def launch_options() -> dict:
@@ -61,6 +77,8 @@ def launch_options() -> dict:
         "show_error": True,
         "ssr_mode": False,
         "pwa": False,
+        "max_threads": MAX_THREADS,
+        "state_session_capacity": MAX_SESSIONS,
     }
 
 
@@ -69,7 +87,15 @@ def build(opening: Scored | None = None) -> gr.Blocks:
 
     `opening`: what a visitor meets; by default the bundled model, scored on the mixed sample.
     """
-    registry, jobs, exports = Registry(), Jobs(), Exports()
+    return page_of(open_desk(opening))
+
+
+def open_desk(opening: Scored | None = None) -> Desk:
+    """What all visitors share, and the first of them meets `opening`."""
+    telemetry = Telemetry()
+    budget = memory_budget()
+    registry = Registry(telemetry, budget_bytes=int(budget * (1 - _SESSIONS_SHARE)))
+    jobs, exports = Jobs(telemetry), Exports()
     scored = opening or _warm_up(registry)
     spec = scored.spec if scored else None
 
@@ -83,15 +109,22 @@ def build(opening: Scored | None = None) -> gr.Blocks:
         jobs.stop(id)
         registry.forget(id)
         exports.forget(id)
+        telemetry.add("transact_evictions_total", what="session", why="expired")
+        telemetry.event("evicted", what="session", why="expired")
 
-    desk = Desk(registry, Sessions(fresh, forget), jobs, exports, scored)
+    sessions = Sessions(fresh, forget, max_bytes=budget * _SESSIONS_SHARE)
+    return Desk(registry, sessions, jobs, exports, telemetry, scored)
+
+
+def page_of(desk: Desk) -> gr.Blocks:
+    """The page at which visitors work with `desk`."""
 
     def on_leave(request: gr.Request):
         # a phone that sleeps also seems to leave, so what was made stays until it expires
-        jobs.stop(desk.visitor(request))
+        desk.jobs.stop(desk.visitor(request))
 
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(_CACHE_SECONDS, _CACHE_SECONDS)) as page:
-        panels = _lay_out(fresh("first paint"))
+        panels = _lay_out(desk.sessions.fresh("first paint"))
         setup.connect(desk, panels)
         choose.connect(desk, panels)
         look.connect(desk, panels)

@@ -13,7 +13,7 @@ import transact as ta
 from ui import texts, workbench
 from ui.code_view import Recipe, code
 from ui.errors import WrongInput
-from ui.events.desk import Desk
+from ui.events.desk import HEAVY, LIGHT, Desk
 from ui.events.setup import MAX_SAMPLES, MAX_SEQ_LEN, loaded_key
 from ui.export import file_stem, model_stem
 from ui.pages.takeaway import GGUF_TYPE
@@ -21,8 +21,6 @@ from ui.session import BUNDLED, ModelKey, Sampling, Session
 from ui.texts import TextSource
 
 EXPORT_KINDS = ("checkpoint", "plan", "gguf")
-_MODEL = {"concurrency_id": "model", "concurrency_limit": 24}
-_LIGHT = {"concurrency_id": "light", "concurrency_limit": 24}
 
 
 def connect(desk: Desk) -> None:
@@ -33,7 +31,9 @@ def connect(desk: Desk) -> None:
 
         def act() -> dict:
             owner, key = desk.visitor(request), ModelKey(source.strip())
-            loaded = desk.jobs.finish(owner, "Loading", lambda watch: workbench.load(desk.registry, key, watch))
+            loaded = desk.jobs.finish(
+                owner, "Loading", lambda watch: workbench.load(desk.registry, key, watch), kind="load"
+            )
             scored = desk.first_scored if key == BUNDLED else None
             desk.sessions.update(owner, lambda old: workbench.opened(old, key, loaded, scored))
             return model_facts(loaded)
@@ -57,8 +57,9 @@ def connect(desk: Desk) -> None:
             source = _text(text, texts.sample, sampling.seq_len)
             key = loaded_key(desk.sessions.get(owner), desk.registry)
             scored = desk.jobs.finish(
-                owner, "Scoring", lambda watch: workbench.score(desk.registry, key, source, sampling, watch)
-            )
+                owner, "Scoring", lambda watch: workbench.score(desk.registry, key, source, sampling, watch),
+                kind="score",
+            )  # fmt: skip
 
             def change(old: Session) -> Session:
                 return workbench.chosen(workbench.rescored(old, scored), replace(old.choice, metric=metric))
@@ -107,7 +108,7 @@ def connect(desk: Desk) -> None:
                 raise WrongInput(f"There is no repair “{repair}”; choose one of {', '.join(ta.COMPENSATIONS)}.")
             result = desk.jobs.finish(
                 owner, "Pruning",
-                lambda watch: workbench.cut(desk.registry, session, repair, watch, search=True),
+                lambda watch: workbench.cut(desk.registry, session, repair, watch, search=True), kind="prune",
             )  # fmt: skip
             desk.sessions.update(owner, lambda old: old.with_result(result))
             return {"result": result.number, **result.plan.summary(), "code": code(Recipe.of_result(result))}
@@ -124,7 +125,7 @@ def connect(desk: Desk) -> None:
             measured = desk.jobs.finish(
                 owner, "Measuring", lambda watch: workbench.measure(
                     desk.registry, owner, result, source, watch, with_probes=result.scored.key == BUNDLED
-                ),
+                ), kind="evaluate",
             )  # fmt: skip
             desk.sessions.update(owner, lambda old: old.with_result(measured))
             probes = [{"kind": kind, "dense": before, "pruned": after} for kind, before, after in measured.probes]
@@ -139,8 +140,9 @@ def connect(desk: Desk) -> None:
             owner = desk.visitor(request)
             session = desk.sessions.get(owner)
             dense, pruned = desk.jobs.finish(
-                owner, "Writing", lambda watch: workbench.generate(desk.registry, session, prompt, watch)
-            )
+                owner, "Writing", lambda watch: workbench.generate(desk.registry, session, prompt, watch),
+                kind="generate",
+            )  # fmt: skip
             return {"prompt": prompt, "dense": dense, "pruned": pruned}
 
         return _answered(act)
@@ -164,21 +166,21 @@ def connect(desk: Desk) -> None:
                     return desk.exports.gguf(owner, name, pruned, file_type=GGUF_TYPE, progress=watch)
                 return desk.exports.checkpoint(owner, name, pruned, watch)
 
-            file, _ = desk.jobs.finish(owner, "Writing the file", work)
+            file, _ = desk.jobs.finish(owner, "Writing the file", work, kind=f"export {kind}")
             return str(file)
 
         return _answered(act)
 
-    gr.api(load_model, **_MODEL)
-    gr.api(score, **_MODEL)
-    gr.api(plan, **_LIGHT)
-    gr.api(prune, **_MODEL)
-    gr.api(evaluate, **_MODEL)
-    gr.api(generate, **_MODEL)
+    gr.api(load_model, **HEAVY)
+    gr.api(score, **HEAVY)
+    gr.api(plan, **LIGHT)
+    gr.api(prune, **HEAVY)
+    gr.api(evaluate, **HEAVY)
+    gr.api(generate, **HEAVY)
     # an endpoint that returns a file needs a component that carries one
     kind = gr.Textbox(label="kind", visible=False)
     file = gr.File(label="file", visible=False)
-    kind.submit(export, kind, file, api_name="export", api_visibility="public", **_MODEL)
+    kind.submit(export, kind, file, api_name="export", api_visibility="public", **HEAVY)
 
 
 def model_facts(loaded: ta.LoadedModel) -> dict:

@@ -9,3 +9,7 @@ class WrongInput(TransactError):
 
 class NotYet(TransactError):
     """A step was asked for before the step it builds on."""
+
+
+class Busy(TransactError):
+    """So many runs wait already that another may not join them."""

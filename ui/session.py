@@ -4,17 +4,20 @@ A session is read, changed into a new value and put back in one step, so a slide
 job runs never loses the job's result, nor the job the slider's.
 """
 
+import math
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import transact as ta
 from ui.errors import NotYet
 from ui.landscape import Landscape
+from ui.memory import nbytes
 from ui.texts import TextSource
 
 if TYPE_CHECKING:
@@ -24,6 +27,8 @@ MAX_SESSIONS = 200
 IDLE_SECONDS = 6 * 3600
 MAX_HISTORY = 50
 MAX_UNDO = 100
+MAX_RUNS = 16
+"""Calibration runs that one visitor's work may refer to; results and undo steps of older ones are dropped."""
 _ONE_STEP_SECONDS = 3.0
 """A slider that is dragged changes many times a second; undo takes the whole drag back."""
 _MAX_REMEMBERED = 20_000
@@ -69,6 +74,11 @@ class Scored:
     statistics: ta.ActivationStatistics
     scores: dict[str, ta.ImportanceScores]
     landscapes: dict[str, Landscape]
+
+    @cached_property
+    def held_bytes(self) -> int:
+        """What the statistics and the scores take; the model is not theirs."""
+        return nbytes(self.statistics) + nbytes(self.scores) + nbytes(self.landscapes)
 
     @property
     def num_samples(self) -> int:
@@ -279,6 +289,30 @@ class Session:
             raise NotYet("Nothing has been cut yet; press Prune first.")
         return self.latest
 
+    @property
+    def runs(self) -> list[Scored]:
+        """The calibration runs that this work refers to, those in view first, then the latest."""
+        undo = (*reversed(self.timeline.past), *self.timeline.future)
+        results = [result.scored for result in reversed(self.results)]
+        every = [self.scored, self.second, *results, *(moment.scored for moment in undo)]
+        return list({id(run): run for run in every if run is not None}.values())
+
+    def bounded(self) -> "Session":
+        """The session without the results and undo steps of calibration runs beyond the latest few."""
+        runs = self.runs
+        if len(runs) <= MAX_RUNS:
+            return self
+        kept = {id(run) for run in runs[:MAX_RUNS]} | {id(None)}
+        past, future = (
+            tuple(moment for moment in moments if id(moment.scored) in kept)
+            for moments in (self.timeline.past, self.timeline.future)
+        )
+        return replace(
+            self,
+            results=tuple(result for result in self.results if id(result.scored) in kept),
+            timeline=replace(self.timeline, past=past, future=future),
+        )
+
     def with_result(self, result: Result) -> "Session":
         """The session with `result` added, or put in place of the one with its number; the oldest drop out.
 
@@ -296,11 +330,17 @@ class Session:
 
 
 class Sessions:
-    """All visitors, by the hash their browser tab or client carries; bounded, and idle ones expire."""
+    """All visitors, by the hash their browser tab or client carries.
 
-    def __init__(self, fresh: Callable[[str], Session], forget: Callable[[str], None]):
-        self._fresh = fresh
+    Bounded in number and in the bytes of the calibration runs that they refer to; idle ones expire.
+    """
+
+    def __init__(
+        self, fresh: Callable[[str], Session], forget: Callable[[str], None], *, max_bytes: float = math.inf
+    ):
+        self.fresh = fresh
         self._forget = forget
+        self._max_bytes = max_bytes
         self._lock = threading.RLock()
         self._sessions: OrderedDict[str, tuple[float, Session]] = OrderedDict()
         self._expired: OrderedDict[str, None] = OrderedDict()
@@ -333,16 +373,24 @@ class Sessions:
             self._drop_idle()
             if id in self._expired:
                 raise NotYet("This page was idle for hours and its work has been cleared away; reload the page.")
-            _, session = self._sessions.get(id) or (0.0, self._fresh(id))
+            _, session = self._sessions.get(id) or (0.0, self.fresh(id))
             self._put(session)
             return session
 
     def update(self, id: str, change: Callable[[Session], Session]) -> Session:
         """Replace the visitor's session by `change` of it, with nothing in between, and return it."""
         with self._lock:
-            session = change(self.get(id))
+            before = self.get(id)
+            session = change(before)
+            if session.scored is not before.scored or session.second is not before.second:
+                session = session.bounded()
+                self._put(session)
+                self._drop_large()
             self._put(session)
             return session
+
+    def __len__(self) -> int:
+        return len(self._sessions)
 
     def _put(self, session: Session) -> None:
         self._sessions[session.id] = (time.monotonic(), session)
@@ -354,8 +402,19 @@ class Sessions:
             id, (seen, _) = next(iter(self._sessions.items()))
             if now - seen < IDLE_SECONDS and len(self._sessions) <= MAX_SESSIONS:
                 return
-            del self._sessions[id]
-            self._expired[id] = None
-            if len(self._expired) > _MAX_REMEMBERED:
-                self._expired.popitem(last=False)
-            self._forget(id)
+            self._drop(id)
+
+    def _drop_large(self) -> None:
+        """Drop those idle longest until what the others refer to fits; the latest one stays."""
+        while len(self._sessions) > 1:
+            runs = {id(run): run for _, session in self._sessions.values() for run in session.runs}
+            if sum(run.held_bytes for run in runs.values()) <= self._max_bytes:
+                return
+            self._drop(next(iter(self._sessions)))
+
+    def _drop(self, id: str) -> None:
+        del self._sessions[id]
+        self._expired[id] = None
+        if len(self._expired) > _MAX_REMEMBERED:
+            self._expired.popitem(last=False)
+        self._forget(id)

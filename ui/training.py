@@ -7,7 +7,7 @@ from transact.search import METRIC as SEARCH
 from ui import workbench
 from ui.errors import WrongInput
 from ui.jobs import Watch
-from ui.registry import Registry
+from ui.models import Registry
 from ui.session import Recovery, Result, Session, Training
 from ui.texts import TextSource
 

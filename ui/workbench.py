@@ -13,7 +13,7 @@ from ui.errors import NotYet
 from ui.jobs import Watch
 from ui.landscape import Landscape
 from ui.link import Settings
-from ui.registry import Registry
+from ui.models import Registry
 from ui.session import (
     Choice,
     ModelKey,

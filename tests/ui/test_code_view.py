@@ -16,7 +16,7 @@ from ui import code_view, texts, workbench
 from ui.code_view import Recipe, code
 from ui.command_view import commands
 from ui.jobs import Watch
-from ui.registry import Registry
+from ui.models import Registry
 from ui.session import BUNDLED, Budget, Choice, ModelKey, Sampling, Session
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -23,7 +23,7 @@ from ui.code_view import Recipe, code
 from ui.errors import WrongInput
 from ui.hub_texts import DatasetRequest, streamed
 from ui.jobs import Jobs, Watch
-from ui.registry import Registry
+from ui.models import Registry
 from ui.session import BUNDLED, Choice, Sampling, Session
 from ui.texts import DatasetChoice, TextSource
 

@@ -5,18 +5,29 @@ import time
 from dataclasses import replace
 
 import pytest
+import torch
 
 import transact as ta
-from ui import registry as registries
+from ui import activity, memory
+from ui import jobs as jobs_module
 from ui import session as sessions_module
-from ui.errors import NotYet
+from ui.errors import Busy, NotYet
 from ui.jobs import Finished, Jobs, Tick, Watch
-from ui.registry import Shelf
-from ui.session import BUNDLED, Session, Sessions
+from ui.memory import Shelf
+from ui.session import BUNDLED, Moment, Result, Sampling, Scored, Session, Sessions, Timeline
+from ui.texts import TextSource
 
 
 def fresh(id: str) -> Session:
     return Session(id, BUNDLED, None, None)
+
+
+def a_run(size: int) -> Scored:
+    """A calibration run whose statistics take `size` bytes."""
+    return Scored(
+        BUNDLED, None, TextSource("x", ("x",), "pasted"), Sampling(), None, None, 0.0,
+        torch.zeros(size, dtype=torch.int8), scores={}, landscapes={},
+    )  # fmt: skip
 
 
 class TestSessions:
@@ -52,6 +63,35 @@ class TestSessions:
         assert sessions.get(sessions.owner("second")).counted == 3
         assert not sessions.adopt("third", "another secret")
         assert sessions.get(sessions.owner("third")).counted == 0
+
+    def test_the_number_of_calibration_runs_is_bounded(self):
+        sessions, runs = Sessions(fresh, lambda id: None), [a_run(1) for _ in range(sessions_module.MAX_RUNS + 4)]
+
+        def scored_and_cut(run: Scored):
+            def change(old: Session) -> Session:
+                moments = (*old.timeline.past, Moment(old.scored, old.choice))
+                result = Result(old.counted + 1, run, old.choice, None, "none")
+                return replace(old, scored=run, timeline=Timeline(moments)).with_result(result)
+
+            return change
+
+        for run in runs:
+            session = sessions.update("a", scored_and_cut(run))
+        kept = runs[-sessions_module.MAX_RUNS :]
+        assert [result.scored for result in session.results] == kept
+        assert [moment.scored for moment in session.timeline.past] == [None, *kept[:-1]]
+
+    def test_the_one_idle_longest_goes_where_scores_take_too_much_memory(self):
+        forgotten, shared = [], a_run(100)
+        sessions = Sessions(fresh, forgotten.append, max_bytes=250)
+        for id in ("a", "b", "c"):  # what they share counts once
+            sessions.update(id, lambda old: replace(old, scored=shared))
+        sessions.update("a", lambda old: replace(old, second=a_run(100)))
+        assert forgotten == []
+        sessions.update("c", lambda old: replace(old, second=a_run(100)))
+        assert forgotten == ["b", "a"]
+        sessions.update("c", lambda old: replace(old, second=a_run(1000)))
+        assert sessions.get("c").second.held_bytes == 1000
 
     def test_steps_out_of_order_say_what_comes_first(self):
         session = fresh("a")
@@ -108,6 +148,45 @@ class TestJobs:
         assert list(first)[-1] == Finished(True)
         assert jobs.finish("b", "Third", lambda watch: "now") == "now"
 
+    def test_who_came_first_is_served_first_and_sees_how_many_are_before(self):
+        jobs, release, served = Jobs(), threading.Event(), []
+        first = jobs.run("first", "First", lambda watch: release.wait(10))
+        next(first)
+        waiting = []
+        for number in range(5):
+            run = jobs.run(f"{number}", "Waiting", lambda watch, number=number: served.append(number))
+            waiting.append(run)
+            seen = next(run)
+            while not seen.waiting:
+                seen = next(run)
+            assert seen.before == number + 1
+        assert (jobs.running, jobs.waiting) == (1, 5)
+        assert f"{seen.before} before you" in activity.progress(seen)
+        jobs.stop("1")
+        with pytest.raises(ta.Cancelled):
+            list(waiting[1])
+        moved_up = next(tick for tick in waiting[4] if tick.before != 5)
+        assert moved_up.before == 4
+        release.set()
+        for run in (first, *waiting[:1], *waiting[2:]):
+            list(run)
+        assert served == [0, 2, 3, 4]
+        assert (jobs.running, jobs.waiting) == (0, 0)
+
+    def test_a_full_line_is_said_at_once_and_work_without_a_model_goes_on(self, monkeypatch):
+        monkeypatch.setattr(jobs_module, "MAX_JOBS", 2)
+        jobs, release = Jobs(), threading.Event()
+        runs = [jobs.run(owner, "Working", lambda watch: release.wait(10)) for owner in ("a", "b")]
+        for run in runs:
+            next(run)
+        with pytest.raises(Busy, match="2 runs are before you"):
+            next(jobs.run("c", "Working", lambda watch: None))
+        assert jobs.finish("c", "Reading", lambda watch: "read", model=False) == "read"
+        release.set()
+        for run in runs:
+            list(run)
+        assert jobs.finish("c", "Working", lambda watch: "done") == "done"
+
     def test_an_error_is_raised_again_and_frees_the_model(self):
         jobs = Jobs()
         with pytest.raises(ta.InvalidText, match="empty"):
@@ -160,7 +239,7 @@ class TestShelf:
 
     def test_idle_values_expire(self, monkeypatch):
         now = [0.0]
-        monkeypatch.setattr(registries.time, "monotonic", lambda: now[0])
+        monkeypatch.setattr(memory.time, "monotonic", lambda: now[0])
         shelf = Shelf(max_items=9, idle_seconds=60)
         shelf.put("a", 1)
         now[0] = 59

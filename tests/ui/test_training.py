@@ -18,7 +18,7 @@ from ui.code_view import Recipe, code
 from ui.command_view import commands
 from ui.errors import WrongInput
 from ui.jobs import Watch
-from ui.registry import Registry
+from ui.models import Registry
 from ui.session import BUNDLED, Choice, Session
 from ui.training import Form
 

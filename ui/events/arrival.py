@@ -90,7 +90,7 @@ def connect(desk: Desk, panels: Panels, page: gr.Blocks) -> gr.events.Dependency
         yield from watched(
             desk, panels, owner, "Restoring the link's settings",
             lambda watch: workbench.restored(desk.registry, session, wanted, text, watch),
-            lambda change: arrived(owner, change, wanted),
+            lambda change: arrived(owner, change, wanted), kind="restore",
         )  # fmt: skip
 
     def arrived(owner: str, change, wanted: link.Settings) -> dict:

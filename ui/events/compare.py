@@ -56,6 +56,7 @@ def connect(desk: Desk, panels: Panels) -> None:
             desk, panels, owner, "Mapping the redundancy",
             lambda watch: workbench.redundancy(desk.registry, session, text, watch),
             show, partly=show, stopped="Stopped. The points measured so far stay in the map.",
+            kind="map",
         )  # fmt: skip
 
     pair = [panels.compare.first, panels.compare.second]

@@ -12,7 +12,8 @@ from gradio.components import Component
 import transact as ta
 from ui import activity
 from ui.export import Exports
-from ui.jobs import Finished, Jobs, Partial, Tick, Watch
+from ui.jobs import MAX_JOBS, Finished, Jobs, Partial, Tick, Watch
+from ui.models import Registry
 from ui.pages import (
     calibration,
     compare,
@@ -29,11 +30,17 @@ from ui.pages import (
     takeaway,
     trust,
 )
-from ui.registry import Registry
 from ui.session import Scored, Session, Sessions
+from ui.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+HEAVY = {"concurrency_id": "model", "concurrency_limit": MAX_JOBS + 8}
+"""More events than jobs, so that who comes when the line is full hears of it instead of waiting unseen."""
+LIGHT = {"concurrency_id": "light", "concurrency_limit": 32}
+MAX_THREADS = 128
+"""Every event that runs or waits takes a thread. Enough for both kinds together and for gradio's own: were there
+fewer, a slider could wait for one until a job ends."""
 _PAGES = {
     "status": status,
     "model": model,
@@ -59,6 +66,7 @@ class Desk:
     sessions: Sessions
     jobs: Jobs
     exports: Exports
+    telemetry: Telemetry
     first_scored: Scored | None
 
     def visitor(self, request: gr.Request) -> str:
@@ -88,7 +96,7 @@ class Panels:
     @property
     def light(self) -> dict:
         """How an event is wired that takes milliseconds."""
-        return self._wiring("light")
+        return self._wiring(LIGHT)
 
     @property
     def heavy(self) -> dict:
@@ -97,13 +105,12 @@ class Panels:
         A visitor who waits for the model must see it and be able to leave, so waiting happens in the job, which
         holds the model lock, and not in gradio's queue, where Stop could not reach it.
         """
-        return self._wiring("model")
+        return self._wiring(HEAVY)
 
-    def _wiring(self, concurrency_id: str) -> dict:
+    def _wiring(self, concurrency: dict) -> dict:
         """Gradio copies the whole state of all that ever showed progress at every event; one small part shows it."""
         return {
-            "concurrency_id": concurrency_id,
-            "concurrency_limit": 24,
+            **concurrency,
             "show_progress": "hidden",
             "show_progress_on": self.status.progress,
             "api_visibility": "private",
@@ -222,16 +229,17 @@ def watched(
     failed: Callable[[Exception], dict] | None = None,
     partly: Callable[[object], dict] = lambda found: {},
     stopped: str = "Stopped. Everything is as it was before.",
+    kind: str = "other",
     model: bool = True,
 ) -> Iterator[dict]:
     """A step that takes longer: progress while it runs, then `finish`'s updates, or a sentence.
 
     `failed` gives the updates for an error, by default its sentence in the message line; `partly` those for what the
-    work has found so far; `stopped` says what a stop leaves behind.
+    work has found so far; `stopped` says what a stop leaves behind; `kind` names the work in logs and counters.
     """
     rest = {panels.status.progress: activity.idle(), panels.status.stop: gr.update(interactive=False)}
     try:
-        for event in desk.jobs.run(owner, title, work, model=model):
+        for event in desk.jobs.run(owner, title, work, kind=kind, model=model):
             if isinstance(event, Finished):
                 yield {**rest, **say(panels, ""), **finish(event.value)}
             elif isinstance(event, Partial):

@@ -31,6 +31,7 @@ def connect(desk: Desk, panels: Panels) -> None:
         yield from watched(
             desk, panels, owner, f"Scoring on {text.name}",
             lambda watch: workbench.score(desk.registry, first.key, text, first.sampling, watch), finish,
+            kind="score",
         )  # fmt: skip
 
     def on_check(request: gr.Request):
@@ -51,6 +52,7 @@ def connect(desk: Desk, panels: Panels) -> None:
         yield from watched(
             desk, panels, owner, "Checking stability",
             lambda watch: workbench.steadiness(desk.registry, session, watch), finish,
+            kind="stability",
         )  # fmt: skip
 
     panels.contrast.score.click(on_second, panels.contrast.source, panels.all, **panels.heavy)

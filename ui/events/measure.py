@@ -32,7 +32,7 @@ def connect(desk: Desk, panels: Panels) -> None:
             lambda watch: workbench.what_if(
                 desk.registry, session, text, watch, prompt=prompt or "", with_probes=session.key == BUNDLED
             ),
-            lambda tried: measure.paint_tried(panels.measure, tried),
+            lambda tried: measure.paint_tried(panels.measure, tried), kind="try",
         )  # fmt: skip
 
     def on_prune(measure_on, pasted, repair, search, prompt, request: gr.Request):
@@ -57,7 +57,7 @@ def connect(desk: Desk, panels: Panels) -> None:
             note = f"Result {result.number} is ready: cut and measured in {time.monotonic() - began:.0f} s."
             return {**panels.repaint_results(after), **panels.repaint_marks(after), **say(panels, note, "good")}
 
-        yield from watched(desk, panels, owner, "Pruning", work, finish)
+        yield from watched(desk, panels, owner, "Pruning", work, finish, kind="prune")
 
     def on_generate(prompt, request: gr.Request):
         owner = desk.visitor(request)
@@ -70,6 +70,7 @@ def connect(desk: Desk, panels: Panels) -> None:
             desk, panels, owner, "Writing",
             lambda watch: workbench.generate(desk.registry, session, prompt, watch),
             lambda written: {panels.measure.dense: written[0], panels.measure.pruned: written[1] or ""},
+            kind="generate",
         )  # fmt: skip
 
     def on_measure_text(measure_on):

@@ -59,7 +59,7 @@ def connect(desk: Desk, panels: Panels, arrived: gr.events.Dependency) -> None:
             note = f"Result {result.number} is ready: {how}, in {time.monotonic() - began:.0f} s."
             return {**panels.repaint_results(after), **panels.repaint_marks(after), **say(panels, note, "good")}
 
-        yield from watched(desk, panels, owner, "Recovery", work, finish, partly=show)
+        yield from watched(desk, panels, owner, "Recovery", work, finish, partly=show, kind="recover")
 
     form = [*panels.recover.inputs, panels.measure.repair, panels.measure.search]
     newest = {"trigger_mode": "always_last", "preprocess": False, **panels.light}

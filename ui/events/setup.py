@@ -6,9 +6,9 @@ from ui import texts, uploads, workbench
 from ui.errors import WrongInput
 from ui.events.desk import Desk, Panels, explained, quick, say, watched
 from ui.hub_texts import DatasetRequest
+from ui.models import Registry
 from ui.pages import calibration, model
 from ui.pages.calibration import CalibrationForm
-from ui.registry import Registry
 from ui.session import BUNDLED, ModelKey, Sampling, Session
 from ui.texts import DatasetChoice, TextRequest, TextSource
 
@@ -37,7 +37,7 @@ def connect(desk: Desk, panels: Panels) -> None:
             lambda watch: desk.registry.preflight(key),
             show,
             failed=lambda error: {**explained(panels, error), panels.model.card: model.refused_card(str(error))},
-            model=False,
+            kind="preflight", model=False,
         )  # fmt: skip
 
     def on_load(source, revision, dtype, request: gr.Request):
@@ -52,7 +52,7 @@ def connect(desk: Desk, panels: Panels) -> None:
 
         yield from watched(
             desk, panels, owner, f"Loading {key.source}",
-            lambda watch: workbench.load(desk.registry, key, watch), finish,
+            lambda watch: workbench.load(desk.registry, key, watch), finish, kind="load",
         )  # fmt: skip
 
     def on_source(source, text, file):
@@ -116,6 +116,7 @@ def connect(desk: Desk, panels: Panels) -> None:
         yield from watched(
             desk, panels, owner, f"Reading {text.name}",
             lambda watch: workbench.score(desk.registry, key, text.read(watch), sampling, watch), finish,
+            kind="score",
         )  # fmt: skip
 
     def on_stop(request: gr.Request):

@@ -38,7 +38,7 @@ def connect(desk: Desk, panels: Panels) -> None:
                 done[name] = value
                 return {}
 
-            return watched(desk, panels, owner, title, work, keep, stopped=_STOPPED, model=model)
+            return watched(desk, panels, owner, title, work, keep, stopped=_STOPPED, kind="push", model=model)
 
         def write(watch) -> Path:
             pruned = workbench.pruned_model(desk.registry, owner, result, watch)

@@ -17,7 +17,7 @@ SAVE_FILE = "() => setTimeout(() => document.querySelector('#export-file').click
 def connect(desk: Desk, panels: Panels) -> None:
     """Wire the download buttons; each writes its file, then the browser fetches it."""
 
-    def model_written(request: gr.Request, title: str, write: Callable, told: Callable):
+    def model_written(request: gr.Request, kind: str, title: str, write: Callable, told: Callable):
         """The pruned model in a file: `write` takes whose it is, its name, the model and the watch; `told` a report."""
         owner = desk.visitor(request)
         try:
@@ -36,11 +36,12 @@ def connect(desk: Desk, panels: Panels) -> None:
             file, report = written
             return {panels.takeaway.file: str(file), **say(panels, " ".join((told(report), *report.notes)), "good")}
 
-        yield from watched(desk, panels, owner, title, work, finish)
+        yield from watched(desk, panels, owner, title, work, finish, kind=kind)
 
     def on_checkpoint(layers: str, request: gr.Request):
         yield from model_written(
             request,
+            "export checkpoint",
             "Writing the checkpoint and proving that stock transformers computes the same",
             lambda *named, watch: desk.exports.checkpoint(*named, watch, layers=layers),
             lambda report: (
@@ -53,6 +54,7 @@ def connect(desk: Desk, panels: Panels) -> None:
     def on_gguf(file_type: str, request: gr.Request):
         yield from model_written(
             request,
+            "export gguf",
             "Writing GGUF",
             lambda *named, watch: desk.exports.gguf(*named, file_type=file_type, progress=watch),
             lambda report: f"llama.cpp runs it as {report.architecture}, {report.bytes / 1e6:,.1f} MB.",

@@ -1,0 +1,40 @@
+"""How much memory there is: the machine's, or what a container may use of it."""
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import psutil
+
+_CGROUPS = Path("/sys/fs/cgroup")
+_OWN_CGROUP = Path("/proc/self/cgroup")
+_VERSION_2 = ("memory.max", "memory.current", "inactive_file")
+_VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+"""Files of limit and use, and the entry of memory.stat for the file cache that gives way at once."""
+
+
+def limit_bytes() -> int:
+    """The most that this process can ever have."""
+    return min([psutil.virtual_memory().total, *(limit for limit, _ in _control_groups())])
+
+
+def available_bytes() -> int:
+    """What can still be taken without swapping, or without the container being killed."""
+    left = [limit - used for limit, used in _control_groups()]
+    return max(0, min([psutil.virtual_memory().available, *left]))
+
+
+def _control_groups() -> Iterator[tuple[int, int]]:
+    """Limit and use of every control group that bounds this process: its own and those above."""
+    try:
+        own = next(line[3:] for line in _OWN_CGROUP.read_text().splitlines() if line.startswith("0::"))
+    except (OSError, StopIteration):
+        own = "/"
+    path = PurePosixPath(own.lstrip("/"))
+    folders = [(_CGROUPS / group, _VERSION_2) for group in (path, *path.parents)]
+    for folder, (limit, usage, reclaimable) in [*folders, (_CGROUPS / "memory", _VERSION_1)]:
+        try:
+            most, used = int((folder / limit).read_text()), int((folder / usage).read_text())
+            statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        except (OSError, ValueError):  # not there, or "max", which is no limit
+            continue
+        yield most, used - int(statistics.get(reclaimable, 0))

@@ -1,0 +1,182 @@
+"""Models in memory: dense ones shared by all visitors and never changed, pruned ones per visitor.
+
+All of it together keeps within one budget of bytes: what was used longest ago makes room. Nothing is lost by that:
+a dense model is loaded again from its source, a pruned one is cut again from its plan, and one that was trained is
+read again from its folder.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Hashable
+from dataclasses import replace
+from pathlib import Path
+
+import transact as ta
+from ui import numbers
+from ui.jobs import Watch
+from ui.memory import BUDGET_VARIABLE, Shelf, memory_budget
+from ui.session import BUNDLED, ModelKey, Sampling, Scored
+from ui.telemetry import Telemetry
+from ui.texts import TextSource
+
+_MAX_DENSE, _MAX_PRUNED, _MAX_SCORED, _MAX_PROBED, _MAX_GRAM = 4, 16, 32, 8, 4
+_PRUNED_SECONDS = 30 * 60
+_GRAM_SHARE = 0.2
+"""Of the budget: one run's Gram matrices can be larger than the model, and are quickly made again."""
+
+
+class Registry:
+    """The models and calibration runs that are in memory. Who computes with a model does so in a job of its line."""
+
+    def __init__(self, telemetry: Telemetry | None = None, *, budget_bytes: int | None = None):
+        self._telemetry = telemetry or Telemetry()
+        self.budget_bytes = memory_budget() if budget_bytes is None else budget_bytes
+        self._bundled: ta.LoadedModel | None = None
+        self._flops_per_second: float | None = None
+        self._dense = self._shelf("dense", max_items=_MAX_DENSE)
+        self._pruned = self._shelf("pruned", max_items=_MAX_PRUNED, idle_seconds=_PRUNED_SECONDS)
+        self._scored = self._shelf("scores", max_items=_MAX_SCORED)
+        self._probed = self._shelf("probes", max_items=_MAX_PROBED)
+        self._gram = self._shelf("gram", max_items=_MAX_GRAM, max_bytes=_GRAM_SHARE * self.budget_bytes)
+        self._trainings = tempfile.TemporaryDirectory(prefix="transact-trainings-")
+
+    @property
+    def models(self) -> int:
+        """Models in memory."""
+        return (self._bundled is not None) + len(self._dense) + len(self._pruned)
+
+    @property
+    def held_bytes(self) -> int:
+        """What models, scores and their statistics take together."""
+        self._pruned.expire()
+        bundled = 0 if self._bundled is None else _bytes(self._bundled)
+        return bundled + sum(shelf.held_bytes for shelf in self._shelves)
+
+    def dense(self, key: ModelKey, watch: Watch | None = None) -> ta.LoadedModel:
+        """The model as published, loaded if it is not in memory; the bundled one stays for good.
+
+        What was used longest ago makes room. Raises what `transact.load` raises, and `NotEnoughMemory` for a model
+        larger than the budget.
+        """
+        watch = watch or Watch("Loading")
+        loaded = self._loaded(key, watch)
+        watch.parameters = loaded.spec.num_parameters
+        return loaded
+
+    def _loaded(self, key: ModelKey, watch: Watch) -> ta.LoadedModel:
+        if key == BUNDLED:
+            self._bundled = self._bundled or ta.load(key.source, progress=watch)
+            return self._bundled
+        held = self._dense.get(key)
+        if held is not None:
+            return held
+        needed = self.preflight(key).weights_bytes
+        if needed > self.budget_bytes:
+            raise ta.NotEnoughMemory(
+                f"The weights of {key.source} take {numbers.size(needed)} and this app keeps models within "
+                f"{numbers.size(self.budget_bytes)}. Choose a smaller model or a half-precision dtype; who runs "
+                f"the app sets {BUDGET_VARIABLE}."
+            )
+        self._make_room(needed)
+        while not self.preflight(key).fits and self._drop_oldest():
+            pass
+        loaded = ta.load(key.source, dtype=key.dtype, revision=key.revision, progress=watch)
+        self._keep(self._dense, key, loaded, _bytes(loaded))
+        return loaded
+
+    def in_memory(self, key: ModelKey) -> ta.LoadedModel | None:
+        """The model if it is there now; nothing is loaded."""
+        return self._bundled if key == BUNDLED else self._dense.get(key)
+
+    def preflight(self, key: ModelKey) -> ta.Preflight:
+        """What loading `key` would need, and what this app lets it have."""
+        card = ta.preflight(key.source, dtype=key.dtype, revision=key.revision)
+        allowed = self.budget_bytes + card.required_bytes - card.weights_bytes
+        return replace(card, available_bytes=min(card.available_bytes, allowed))
+
+    def keep_pruned(self, owner: str, number: int, pruned: ta.LoadedModel) -> None:
+        self._keep(self._pruned, (owner, number), pruned, _bytes(pruned))
+
+    def pruned(self, owner: str, number: int) -> ta.LoadedModel | None:
+        """The visitor's pruned model, or None where it had to make room."""
+        return self._pruned.get((owner, number))
+
+    def keep_scored(self, scored: Scored) -> None:
+        self._keep(self._scored, (scored.key, scored.text, scored.sampling), scored, scored.held_bytes)
+
+    def scored(self, key: ModelKey, text: TextSource, sampling: Sampling) -> Scored | None:
+        """An earlier run over the same text with the same settings, whoever made it."""
+        return self._scored.get((key, text, sampling))
+
+    def gram_statistics(
+        self, scored: Scored, observe: Callable[[], ta.ActivationStatistics]
+    ) -> ta.ActivationStatistics:
+        """Statistics with Gram matrices for a calibration run; they are large, so only the latest few stay."""
+        key = (scored.key, scored.text, scored.sampling)
+        statistics = self._gram.get(key) or observe()
+        self._keep(self._gram, key, statistics, _gram_bytes(statistics))
+        return statistics
+
+    def dense_probes(self, key: ModelKey, run: Callable[[], list[ta.ProbeResult]]) -> list[ta.ProbeResult]:
+        """How the dense model does in the probes; run once, since it never changes."""
+        results = self._probed.get(key) or run()
+        self._probed.put(key, results)
+        return results
+
+    def note_speed(self, flops: float, seconds: float) -> None:
+        """Remember how fast this machine was last, to say how long the next run will take."""
+        self._flops_per_second = flops / max(seconds, 1e-3)
+
+    def seconds_for(self, flops: float) -> float | None:
+        """How long that much work should take; None before anything was timed."""
+        return None if self._flops_per_second is None else flops / self._flops_per_second
+
+    def training_folder(self, owner: str) -> Path:
+        """A new folder for a trained model: unlike one that was only cut, it can't be made again in a moment."""
+        own = self._trainings_of(owner)
+        own.mkdir(exist_ok=True)
+        return Path(tempfile.mkdtemp(dir=own))
+
+    def _trainings_of(self, owner: str) -> Path:
+        return Path(self._trainings.name) / "".join(letter for letter in owner if letter.isalnum())
+
+    def forget(self, owner: str) -> None:
+        """Drop what belongs to a visitor who left."""
+        self._pruned.drop(lambda key: key[0] == owner)
+        shutil.rmtree(self._trainings_of(owner), ignore_errors=True)
+
+    @property
+    def _shelves(self) -> tuple[Shelf, ...]:
+        return self._dense, self._pruned, self._scored, self._gram
+
+    def _shelf(self, what: str, **bounds) -> Shelf:
+        """A shelf whose evictions are counted and logged as those of `what`."""
+
+        def dropped(size: int, why: str) -> None:
+            self._telemetry.add("transact_evictions_total", what=what, why=why)
+            self._telemetry.add("transact_evicted_bytes_total", size, what=what, why=why)
+            self._telemetry.event("evicted", what=what, why=why, bytes=size)
+
+        return Shelf(dropped=dropped, **bounds)
+
+    def _keep(self, shelf: Shelf, key: Hashable, value, size: int) -> None:
+        """Put a value on its shelf, once there is room for it."""
+        shelf.drop(lambda held: held == key)
+        self._make_room(size)
+        shelf.put(key, value, size)
+
+    def _make_room(self, size: int) -> None:
+        while self.held_bytes + size > self.budget_bytes and self._drop_oldest():
+            pass
+
+    def _drop_oldest(self) -> bool:
+        """Drop what was used longest ago, whatever it is; False where nothing is left."""
+        return min(self._shelves, key=lambda shelf: shelf.oldest).drop_oldest()
+
+
+def _bytes(loaded: ta.LoadedModel) -> int:
+    return loaded.spec.num_parameters * loaded.dtype.itemsize
+
+
+def _gram_bytes(statistics: ta.ActivationStatistics) -> int:
+    return sum(moments.gram.nbytes for moments in (*statistics.attention, *statistics.mlp))
