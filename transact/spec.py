@@ -5,6 +5,7 @@ A dense model and a pruned one both have a `ModelSpec`, so every saving is the d
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -217,9 +218,12 @@ class ModelSpec:
         """The least number of heads from `heads` on, in whole groups, that this family's configuration takes."""
         if self.layout.head_counts == "fixed":
             return self.hidden_size // self.head_dim
-        return next(
-            more for more in range(heads, self.hidden_size + 1, self.group_size) if self.hidden_size % more == 0
-        )
+        halves = [low for low in range(1, math.isqrt(self.hidden_size) + 1) if self.hidden_size % low == 0]
+        divisors = {*halves, *(self.hidden_size // low for low in halves)}
+        named = [count for count in divisors if count >= heads and count % self.group_size == 0]
+        if not named:
+            raise ValueError(f"no configuration of hidden size {self.hidden_size} has {heads} heads or more")
+        return min(named)
 
     def tensor_shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Name and shape of every checkpoint tensor that pruning relies on: embeddings, projections, norms of heads."""
@@ -285,13 +289,16 @@ class ModelSpec:
             raise ValueError("layers must be given, their heads a multiple of their key/value heads")
         if len({layer.group_size for layer in layers}) != 1:
             raise ValueError("layers must share one number of heads per key/value head")
-        return cls(
+        spec = cls(
             family=values["family"],
             **{name: _positive(values[name]) for name in sizes},
             **{name: bool(values[name]) for name in flags},
-            other_parameters=_positive(values["other_parameters"]),
+            other_parameters=_positive(values["other_parameters"], 2**53),
             layers=layers,
         )
+        if spec.stored.layers[0].num_attention_heads < spec.widest.layers[0].num_attention_heads:
+            raise ValueError("no configuration of this family has so many heads")
+        return spec
 
     @cached_property
     def fingerprint(self) -> str:
@@ -304,7 +311,7 @@ def digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _positive(value) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{value!r} is not a positive whole number")
+def _positive(value, largest: int = 2**31 - 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= largest:
+        raise ValueError(f"{str(value)[:40]} is not a whole number from 1 to {largest}")
     return value
