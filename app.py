@@ -7,6 +7,12 @@ import os
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from ui import host  # noqa: E402
+
+# a model that only the machine's owner may read must not come to a visitor by the owner's token
+if host.is_public():
+    os.environ.setdefault("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
+
 from ui.application import launch  # noqa: E402
 
 

@@ -319,7 +319,7 @@ def _read_tokenizer(directory: Path, config: PreTrainedConfig) -> PreTrainedToke
 
 
 def _check_tokenizer_class(directory: Path, config: PreTrainedConfig) -> None:
-    """Raise `CheckpointBroken` where a file names a class that is no tokenizer: `transformers` would load any of its own.
+    """Raise `CheckpointBroken` where a file names a class that is no tokenizer: `transformers` would load any.
 
     A model class, say, would open pickled weights; `AutoTokenizer` would begin again without our refusal of code.
     """

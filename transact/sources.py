@@ -65,8 +65,8 @@ def resolve(name: str, revision: str | None = None) -> Source:
         )
     if revision is not None and not _REVISION.fullmatch(revision):
         raise ModelNotFound(
-            f"{revision[:200]!r} cannot be a revision of {name}. Give a branch, a tag or a commit, or leave it empty for "
-            "the default."
+            f"{revision[:200]!r} cannot be a revision of {name}. Give a branch, a tag or a commit, or leave it empty "
+            "for the default."
         )
     config = hub.find_config(name, revision)
     return Source(name, config.parent.name, None, _read_config(config, name))

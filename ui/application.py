@@ -6,7 +6,7 @@ from dataclasses import replace
 import gradio as gr
 
 import transact as ta
-from ui import endpoints, legal, texts, workbench
+from ui import endpoints, legal, limits, texts, workbench
 from ui.events import arrival, choose, look, setup
 from ui.events import compare as comparing
 from ui.events import measure as measuring
@@ -39,7 +39,7 @@ from ui.theme import ASSETS, STYLE_SHEET, instrument_theme
 
 logger = logging.getLogger(__name__)
 TITLE = "TransAct Explorer"
-_UPLOAD_LIMIT = texts.MAX_UPLOAD_BYTES + 2_000_000
+_UPLOAD_LIMIT = limits.MAX_UPLOAD_BYTES + 2_000_000
 """A little above our own limit, so that a file just over it gets our sentence and not a transport error."""
 _CACHE_SECONDS = 6 * 3600
 

@@ -16,6 +16,9 @@ from pathlib import Path
 import psutil
 
 import transact as ta
+from ui import host
+from ui.errors import WrongInput
+from ui.folders import folder_name
 from ui.session import BUNDLED, ModelKey, Sampling, Scored
 from ui.texts import TextSource
 
@@ -97,6 +100,7 @@ class Registry:
 
         Other visitors' models make room where memory is short. Raises what `transact.load` raises.
         """
+        _check_place(key)
         if key == BUNDLED:
             self._bundled = self._bundled or ta.load(key.source, progress=progress)
             return self._bundled
@@ -115,6 +119,7 @@ class Registry:
 
     def preflight(self, key: ModelKey) -> ta.Preflight:
         """What loading `key` would need."""
+        _check_place(key)
         return ta.preflight(key.source, dtype=key.dtype, revision=key.revision)
 
     def keep_pruned(self, owner: str, number: int, pruned: ta.LoadedModel) -> None:
@@ -161,12 +166,18 @@ class Registry:
         return Path(tempfile.mkdtemp(dir=own))
 
     def _trainings_of(self, owner: str) -> Path:
-        return Path(self._trainings.name) / "".join(letter for letter in owner if letter.isalnum())
+        return Path(self._trainings.name) / folder_name(owner)
 
     def forget(self, owner: str) -> None:
         """Drop what belongs to a visitor who left."""
         self._pruned.drop(lambda key: key[0] == owner)
         shutil.rmtree(self._trainings_of(owner), ignore_errors=True)
+
+
+def _check_place(key: ModelKey) -> None:
+    """Raise `WrongInput` for a folder that visitors of this machine may not name."""
+    if key.source != BUNDLED.source and not host.may_name(key.source):
+        raise WrongInput(host.refusal(key.source))
 
 
 def _bytes(loaded: ta.LoadedModel) -> int:
