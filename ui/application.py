@@ -4,6 +4,7 @@ import logging
 from dataclasses import replace
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 import transact as ta
 from ui import endpoints, legal, limits, texts, workbench
@@ -15,6 +16,7 @@ from ui.events import share as sharing
 from ui.events import takeaway as taking
 from ui.events.desk import Desk, Panels
 from ui.export import Exports
+from ui.guard import Guard
 from ui.jobs import Jobs, Watch
 from ui.pages import (
     calibration,
@@ -58,6 +60,8 @@ def launch_options() -> dict:
         "footer_links": ["api", "settings"],
         "run_history": False,
         "max_file_size": _UPLOAD_LIMIT,
+        "enable_monitoring": False,
+        "app_kwargs": {"middleware": [Middleware(Guard)]},
         "show_error": True,
         "ssr_mode": False,
         "pwa": False,

@@ -31,13 +31,15 @@ _CHARACTERS_PER_TOKEN = 4
 class DatasetChoice:
     """A column of a split of a Hugging Face dataset; `name` is a hub id or a local folder.
 
-    Without `config` the dataset's default one, without `column` the one that looks like the text.
+    Without `config` the dataset's default one, without `column` the one that looks like the text. `revision`: the
+    commit that was read, None for a folder and for what is not read yet.
     """
 
     name: str
     config: str | None = None
     split: str = "train"
     column: str | None = None
+    revision: str | None = None
 
     def __str__(self) -> str:
         return f"{self.name} ({', '.join(part for part in (self.config, self.split) if part)})"

@@ -49,8 +49,8 @@ def training(session: Session, form: Form) -> Training:
     )
     if between + after > limits.MAX_TRAINED_TOKENS:
         raise WrongInput(
-            f"{between + after:,} tokens are to be trained on; here it is {limits.MAX_TRAINED_TOKENS:,} at most. The command "
-            "line takes any number, and goes on after an interruption."
+            f"{between + after:,} tokens are to be trained on; here it is {limits.MAX_TRAINED_TOKENS:,} at most. The "
+            "command line takes any number, and goes on after an interruption."
         )
     if not isinstance(form.learning_rate, int | float) or not 0 < form.learning_rate <= 1:
         raise WrongInput(f"The learning rate is {form.learning_rate}; give a number above 0 and up to 1, as 0.001.")

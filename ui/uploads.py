@@ -142,7 +142,8 @@ def _json_lines(file: Path) -> Columns:
             continue
         if len(line) > _MAX_LINE_CHARACTERS:
             raise WrongInput(
-                f"Line {number} of {file.name} has {len(line):,} characters; at most {_MAX_LINE_CHARACTERS:,} are taken."
+                f"Line {number} of {file.name} has {len(line):,} characters; at most {_MAX_LINE_CHARACTERS:,} are "
+                "taken."
             )
         try:
             row = json.loads(line)
@@ -199,8 +200,8 @@ def _parquet_columns(file: Path) -> Columns:
     if not texts:
         return columns
     groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
-    declared = sum(group.column(index).total_uncompressed_size for group in groups for index in range(group.num_columns))
-    _check_unpacked(file, declared)
+    parts = [group.column(index) for group in groups for index in range(group.num_columns)]
+    _check_unpacked(file, sum(max(0, part.total_uncompressed_size) for part in parts))
     unpacked = 0
     for batch in opened.iter_batches(batch_size=_ROWS_AT_ONCE, columns=texts):
         unpacked += sum(_text_bytes(array) for array in batch.columns if _is_string(array.type))
@@ -228,4 +229,5 @@ def _text_bytes(array: pyarrow.Array) -> int:
 
 def _check_unpacked(file: Path, size: int) -> None:
     if size > limits.MAX_UNPACKED_BYTES:
-        raise WrongInput(f"{file.name} unpacks to more than {limits.MAX_UNPACKED_BYTES / 1e6:.0f} MB; upload a part of it.")
+        most = limits.MAX_UNPACKED_BYTES / 1e6
+        raise WrongInput(f"{file.name} unpacks to more than {most:.0f} MB; upload a part of it.")
