@@ -120,7 +120,7 @@ def test_a_revision_is_a_name_and_no_path(revision):
         ta.preflight("team/model", revision=revision)
 
 
-@pytest.mark.parametrize("name", ["https://huggingface.co/a/b", "http://127.0.0.1/x", "hf://a/b", "file:///etc", "a:b/c"])
+@pytest.mark.parametrize("name", ["https://hf.co/a/b", "http://127.0.0.1/x", "hf://a/b", "file:///etc", "a:b/c"])
 def test_an_address_is_no_model(name):
     with pytest.raises(ModelNotFound, match="not a hub id either"):
         ta.preflight(name)
