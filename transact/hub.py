@@ -14,7 +14,7 @@ from huggingface_hub import (
 )
 from huggingface_hub import errors as hub_errors
 
-from transact.errors import ModelNotFound
+from transact.errors import CheckpointBroken, ModelNotFound
 
 # what a stock checkpoint consists of; no pattern reaches into sub-folders or duplicates the weights
 FILES = (
@@ -52,10 +52,11 @@ def find_config(name: str, revision: str | None) -> Path:
         return Path(hf_hub_download(name, "config.json", revision=revision))
 
 
-def fetch(name: str, revision: str) -> Path:
-    """The folder with the checkpoint's files, from the cache as far as it has them.
+def fetch(name: str, revision: str, *, at_most: int) -> Path:
+    """The folder with the checkpoint's files, from the cache as far as it has them; never more than `at_most` bytes.
 
-    Raises `ModelNotFound` where the hub does not answer and the cache lacks the weights.
+    Raises `ModelNotFound` where the hub does not answer and the cache lacks the weights, and, before anything is
+    fetched, `CheckpointBroken` where the files are larger.
     """
     wanted = {"revision": revision, "allow_patterns": list(FILES)}
     with _explained(name, revision):
@@ -67,6 +68,13 @@ def fetch(name: str, revision: str) -> Path:
             if _said_no(error) or not any(directory.glob("*.safetensors")):
                 raise
             return directory
+        files = snapshot_download(name, **wanted, dry_run=True)
+        size = sum(file.file_size or 0 for file in files if file.will_download)
+        if size > at_most:
+            raise CheckpointBroken(
+                f"The files of {name} have {size / 1e9:,.1f} GB, and a model of its config.json has at most "
+                f"{at_most / 1e9:,.1f} GB with all that belongs to it. Choose another repository."
+            )
         return Path(snapshot_download(name, **wanted))
 
 

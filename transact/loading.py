@@ -1,6 +1,7 @@
 """From a name to a model in memory: pre-flight from the configuration alone, then the weights."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,12 @@ DTYPES = {
     "float64": torch.float64,
 }
 _HALF = ("bfloat16", "float16")
+_NOT_FROM_FILES = (
+    "auto_map", "attn_implementation", "_attn_implementation", "_attn_implementation_internal",
+    "experts_implementation", "_experts_implementation", "transformers_weights", "name_or_path", "_name_or_path",
+)  # fmt: skip
+"""What a config.json may not decide: code to import, kernels to fetch from a hub and run, other files to read."""
+_TOKENIZER_CLASS = re.compile(r"(?!Auto)\w+(Tokenizer|TokenizerFast|Backend)")
 _SMALL_MODEL_PARAMETERS = 50_000_000
 """Below this a forward pass on a CPU is bound by overhead, so half precision would only cost accuracy."""
 _WORKSPACE_SHARE = 0.2
@@ -167,7 +174,7 @@ def load(
             f"{found.name} needs about {card.required_bytes / 1e9:.1f} GB in {card.dtype} and "
             f"{card.available_bytes / 1e9:.1f} GB are free. Choose a smaller model or a half-precision dtype."
         )
-    found = sources.download(found, progress)
+    found = sources.download(found, card.spec.num_parameters, progress)
     files = sources.weight_files(found.directory)
     stored_dtype = sources.check_weights(files, card.spec)
     progress(0, card.weights_bytes, "bytes")
@@ -175,7 +182,7 @@ def load(
     if found.config.get(per_layer.KEY):
         model = per_layer.read(config, whole, card.spec, files, DTYPES[card.dtype]).to(target).eval()
     else:
-        model = _read_weights(found.directory, DTYPES[card.dtype], target)
+        model = _read_weights(found.directory, config, DTYPES[card.dtype], target)
     progress(card.weights_bytes, card.weights_bytes, "bytes")
     return LoadedModel(
         model=model,
@@ -213,7 +220,8 @@ def _spec(found: sources.Source) -> ModelSpec:
 def _stock(found: sources.Source) -> tuple[PreTrainedConfig, ModelSpec]:
     """The configuration and the spec as if all layers had the global sizes."""
     family = family_of(found.config)
-    values = {key: value for key, value in found.config.items() if key not in ("model_type", per_layer.KEY)}
+    left_out = ("model_type", per_layer.KEY, *_NOT_FROM_FILES)
+    values = {key: value for key, value in found.config.items() if key not in left_out}
     try:
         config = AutoConfig.for_model(family.model_type, **values)
         return config, ModelSpec.from_config(config)
@@ -260,11 +268,20 @@ def free_bytes(device: torch.device) -> int:
     return memory.available_bytes()
 
 
-def _read_weights(directory: Path, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+def _read_weights(
+    directory: Path, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device
+) -> PreTrainedModel:
+    """`config` is the one that was checked: what config.json names beside it is not heeded."""
+    if (directory / "adapter_config.json").exists():
+        raise CheckpointBroken(
+            f"{directory.name} holds an adapter (adapter_config.json), which names another model to load it into. "
+            "Merge the adapter into its model first, and load that."
+        )
     try:
         with no_progress_bars():
             model, found = AutoModelForCausalLM.from_pretrained(
                 directory,
+                config=config,
                 dtype=dtype,
                 use_safetensors=True,
                 trust_remote_code=False,
@@ -289,8 +306,34 @@ def _read_tokenizer(directory: Path, config: PreTrainedConfig) -> PreTrainedToke
     """`config` names the tokenizer's class where its own files do not."""
     if not any(directory.glob("tokenizer*")) and not (directory / "vocab.json").exists():
         return None
+    _check_tokenizer_class(directory, config)
     try:
-        return AutoTokenizer.from_pretrained(directory, config=config, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(directory, config=config, trust_remote_code=False)
+        # some files are read only now, so that their damage shows here and not in the middle of a run
+        tokenizer.decode(tokenizer("a b", add_special_tokens=False)["input_ids"])
+        return tokenizer
     except Exception as error:  # tokenizer files fail in as many ways as there are formats
         reason = " ".join(str(error).split())
         raise CheckpointBroken(f"The tokenizer in {directory.name} could not be read: {reason}") from error
+
+
+def _check_tokenizer_class(directory: Path, config: PreTrainedConfig) -> None:
+    """Raise `CheckpointBroken` where a file names a class that is no tokenizer: `transformers` would load any.
+
+    A model class, say, would open pickled weights; `AutoTokenizer` would begin again without our refusal of code.
+    """
+    try:
+        named = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
+        named = named.get("tokenizer_class") if isinstance(named, dict) else None
+    except FileNotFoundError:
+        named = None
+    except (ValueError, OSError, RecursionError):
+        raise CheckpointBroken(
+            f"tokenizer_config.json in {directory.name} is not valid JSON. Download it again."
+        ) from None
+    for name in (named, getattr(config, "tokenizer_class", None)):
+        if name is not None and not (isinstance(name, str) and _TOKENIZER_CLASS.fullmatch(name)):
+            raise CheckpointBroken(
+                f"The files of {directory.name} name {str(name)[:100]!r} as their tokenizer's class, which is none. "
+                "Remove tokenizer_class from tokenizer_config.json and config.json, or download them again."
+            )

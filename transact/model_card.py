@@ -9,11 +9,14 @@ from transact import sources
 from transact.export.proof import Proof
 from transact.loading import LoadedModel
 from transact.plan import composed
+from transact.redaction import without_tokens
 from transact.spec import ModelSpec
 
 if TYPE_CHECKING:
     from transact.checkpoint import SaveReport
 
+_LONGEST_NAME = 200
+_ENTITIES = {letter: f"&#{ord(letter)};" for letter in "&<>`*[]|\\"}
 _PAPER = "https://arxiv.org/abs/2407.05690"
 
 
@@ -39,7 +42,7 @@ _LOADED_HERE = ("import transact as ta", "", 'loaded = ta.load("path/to/this/fol
 
 
 def _body(loaded: LoadedModel, report: "SaveReport") -> str:
-    name = model_name(loaded)
+    name = _plain(model_name(loaded))
     lines = [
         f"# {name}, pruned" if loaded.cuts else f"# {name}",
         "",
@@ -65,11 +68,11 @@ def _body(loaded: LoadedModel, report: "SaveReport") -> str:
             f"| channels per layer | {per_layer(before, 'intermediate_size')} "
             f"| {per_layer(after, 'intermediate_size')} |",
             "",
-            f"Scored with `{plan.metric}` on {plan.calibration}; allocation: {plan.allocation}; compensation: "
-            f"{repairs}. The kept indices are in `plan.json`.",
+            f"Scored with `{_plain(plan.metric)}` on {_plain(plan.calibration)}; allocation: "
+            f"{_plain(plan.allocation)}; compensation: {repairs}. The kept indices are in `plan.json`.",
             "",
         ]
-        trainings = [cut.trained for cut in loaded.cuts if cut.trained]
+        trainings = [_plain(cut.trained) for cut in loaded.cuts if cut.trained]
         lines += ["Trained after the cuts:", "", *(f"- {training}" for training in trainings), ""] if trainings else []
     lines += [*report.notes, ""] if report.notes else []
     lines += [
@@ -80,6 +83,12 @@ def _body(loaded: LoadedModel, report: "SaveReport") -> str:
     ]
     lines += [] if report.proof is None else _proof(report.proof)
     return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    """A name that somebody else chose, on one line and without what Markdown or HTML would make of it."""
+    line = without_tokens(" ".join(text.split()))[:_LONGEST_NAME]
+    return "".join(_ENTITIES.get(letter, letter) for letter in line)
 
 
 def _proof(proof: Proof) -> list[str]:

@@ -5,6 +5,7 @@ Only safetensors weights are ever fetched or read, and no code from a repository
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +22,13 @@ BUNDLED = "bundled"
 """The source that `load` takes for the model in `assets/model`."""
 BUNDLED_DIRECTORY = Path(__file__).resolve().parents[1] / "assets" / "model"
 
+_MAX_CONFIG_BYTES = 10_000_000
+"""Real ones have kilobytes; a larger one would fill memory before anything is known of the model."""
+_WIDEST_ELEMENT = 8
+_BESIDE_WEIGHTS_BYTES = 500_000_000
+"""Bytes of a weight in float64, and what tokenizer and card may add; a repository beyond that fills the disk."""
+_REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9][\w./+-]{0,199}")
+"""Branches, tags, commits and `refs/pr/1`; nothing that could lead out of the cache's folder."""
 _WHOLE_FILE_BYTES = 512 << 20
 _SAMPLED_BLOCKS, _BLOCK_BYTES = 4096, 4096
 
@@ -55,6 +63,11 @@ def resolve(name: str, revision: str | None = None) -> Source:
             f"There is no folder {name[:200]!r}, and it is not a hub id either. Give an existing folder or an id such "
             'as "HuggingFaceTB/SmolLM2-135M".'
         )
+    if revision is not None and not _REVISION.fullmatch(revision):
+        raise ModelNotFound(
+            f"{revision[:200]!r} cannot be a revision of {name}. Give a branch, a tag or a commit, or leave it empty "
+            "for the default."
+        )
     config = hub.find_config(name, revision)
     return Source(name, config.parent.name, None, _read_config(config, name))
 
@@ -88,12 +101,16 @@ def _exists(name: str) -> bool:
         return False
 
 
-def download(source: Source, progress: Progress = NO_PROGRESS) -> Source:
-    """The same source with its files on disk; the bundled model and local folders have theirs already."""
+def download(source: Source, parameters: int, progress: Progress = NO_PROGRESS) -> Source:
+    """The same source with its files on disk; the bundled model and local folders have theirs already.
+
+    What a model of so many `parameters` cannot need is not fetched: raises `CheckpointBroken`.
+    """
     if source.directory is not None:
         return source
     progress(0, 1, "download")
-    directory = hub.fetch(source.name, source.revision)
+    at_most = parameters * _WIDEST_ELEMENT + _BESIDE_WEIGHTS_BYTES
+    directory = hub.fetch(source.name, source.revision, at_most=at_most)
     progress(1, 1, "download")
     return replace(source, directory=directory)
 
@@ -111,7 +128,9 @@ def weight_files(directory: Path) -> tuple[Path, ...]:
         )
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        files = tuple(directory / Path(name).name for name in names)
+        if any(Path(name).name != name for name in names):
+            raise ValueError("a name leads out of the folder")
+        files = tuple(directory / name for name in names)
     except (ValueError, KeyError, TypeError, AttributeError, OSError):
         raise CheckpointBroken(f"{index.name} is not a valid index. Download the checkpoint again.") from None
     missing = [file.name for file in files if not file.exists()]
@@ -185,11 +204,15 @@ def card_file(name: str, revision: str | None) -> Path | None:
 
 def _read_config(path: Path, name: str) -> dict:
     try:
+        if path.stat().st_size > _MAX_CONFIG_BYTES:
+            raise ValueError("too large")
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointBroken(f"{name} has no config.json. Give the folder of a transformers checkpoint.") from None
     except (ValueError, OSError, RecursionError):
-        raise CheckpointBroken(f"config.json of {name} is not valid JSON. Download it again.") from None
+        raise CheckpointBroken(
+            f"config.json of {name} is not valid JSON of at most {_MAX_CONFIG_BYTES / 1e6:.0f} MB. Download it again."
+        ) from None
     if not isinstance(config, dict):
         raise CheckpointBroken(f"config.json of {name} is not a JSON object. Download it again.")
     return config

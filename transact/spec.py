@@ -5,6 +5,7 @@ A dense model and a pruned one both have a `ModelSpec`, so every saving is the d
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -207,8 +208,8 @@ class ModelSpec:
         named = (
             (heads, groups)
             for heads in self._nameable_heads(shape.num_attention_heads)
-            for groups in range(shape.num_key_value_heads, heads + 1)
-            if heads % groups == 0
+            for groups in _divisors(heads)
+            if groups >= shape.num_key_value_heads
             and heads // groups >= shape.group_size
             and (groups == heads or self.layout.grouped_queries)
         )
@@ -225,7 +226,7 @@ class ModelSpec:
         """Numbers of heads from `least` on that this family's configuration takes."""
         if self.layout.head_counts == "fixed":
             return [self.hidden_size // self.head_dim]
-        return [heads for heads in range(least, self.hidden_size + 1) if self.hidden_size % heads == 0]
+        return [heads for heads in _divisors(self.hidden_size) if heads >= least]
 
     def tensor_shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Name and shape of every checkpoint tensor that pruning relies on: embeddings, projections, norms of heads."""
@@ -291,13 +292,16 @@ class ModelSpec:
             raise ValueError("layers must be given, their heads a multiple of their key/value heads")
         if len({layer.group_size for layer in layers}) != 1:
             raise ValueError("layers must share one number of heads per key/value head")
-        return cls(
+        spec = cls(
             family=values["family"],
             **{name: _positive(values[name]) for name in sizes},
             **{name: bool(values[name]) for name in flags},
-            other_parameters=_positive(values["other_parameters"]),
+            other_parameters=_positive(values["other_parameters"], 2**53),
             layers=layers,
         )
+        if spec.stored.layers[0].num_attention_heads < spec.widest.layers[0].num_attention_heads:
+            raise ValueError("no configuration of this family has so many heads")
+        return spec
 
     @cached_property
     def fingerprint(self) -> str:
@@ -305,12 +309,17 @@ class ModelSpec:
         return digest(json.dumps(self.to_dict(), sort_keys=True))
 
 
+def _divisors(number: int) -> list[int]:
+    low = [divisor for divisor in range(1, math.isqrt(number) + 1) if number % divisor == 0]
+    return sorted({*low, *(number // divisor for divisor in low)})
+
+
 def digest(text: str) -> str:
     """The first 16 hexadecimal digits of the text's SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _positive(value) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{value!r} is not a positive whole number")
+def _positive(value, largest: int = 2**31 - 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= largest:
+        raise ValueError(f"{str(value)[:40]} is not a whole number from 1 to {largest}")
     return value

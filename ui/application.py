@@ -4,9 +4,10 @@ import logging
 from dataclasses import replace
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 import transact as ta
-from ui import endpoints, health, legal, texts, workbench
+from ui import endpoints, health, legal, limits, texts, workbench
 from ui.events import arrival, choose, look, setup
 from ui.events import compare as comparing
 from ui.events import measure as measuring
@@ -15,6 +16,7 @@ from ui.events import share as sharing
 from ui.events import takeaway as taking
 from ui.events.desk import MAX_THREADS, Desk, Panels
 from ui.export import Exports
+from ui.guard import Guard
 from ui.jobs import Jobs, Watch
 from ui.memory import memory_budget
 from ui.models import Registry
@@ -41,7 +43,7 @@ from ui.theme import ASSETS, STYLE_SHEET, instrument_theme
 
 logger = logging.getLogger(__name__)
 TITLE = "TransAct Explorer"
-_UPLOAD_LIMIT = texts.MAX_UPLOAD_BYTES + 2_000_000
+_UPLOAD_LIMIT = limits.MAX_UPLOAD_BYTES + 2_000_000
 """A little above our own limit, so that a file just over it gets our sentence and not a transport error."""
 _CACHE_SECONDS = 6 * 3600
 _SESSIONS_SHARE = 0.2
@@ -74,6 +76,8 @@ def launch_options() -> dict:
         "footer_links": ["api", "settings"],
         "run_history": False,
         "max_file_size": _UPLOAD_LIMIT,
+        "enable_monitoring": False,
+        "app_kwargs": {"middleware": [Middleware(Guard)]},
         "show_error": True,
         "ssr_mode": False,
         "pwa": False,

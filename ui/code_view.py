@@ -119,7 +119,10 @@ def _imports(recipe: Recipe) -> list[str]:
 
 
 def _load_arguments(key: ModelKey) -> str:
-    arguments = [repr(key.source).replace("'", '"')]
+    quoted = repr(key.source)
+    if not {"'", '"'} & set(key.source):  # one that holds quotation marks stays as Python writes it
+        quoted = quoted.replace("'", '"')
+    arguments = [quoted]
     if key.revision:
         arguments.append(f"revision={key.revision!r}")
     if key.dtype != "auto":
@@ -154,9 +157,10 @@ def _streamed(source: TextSource, variable: str) -> str:
     """The same rows again: the first that hold text, as many as were read."""
     choice, count = source.dataset, len(source.texts)
     config = "" if choice.config is None else f", {choice.config!r}"
+    revision = "" if choice.revision is None else f", revision={choice.revision!r}"
     return (
         f"{variable}_rows = datasets.load_dataset(\n"
-        f"    {choice.name!r}{config}, split={choice.split!r}, streaming=True\n"
+        f"    {choice.name!r}{config}, split={choice.split!r}{revision}, streaming=True\n"
         f").select_columns([{choice.column!r}])\n"
         f"{variable}_cells = (row[{choice.column!r}] for row in {variable}_rows)\n"
         f"{variable}_texts = list(\n"

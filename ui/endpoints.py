@@ -3,23 +3,24 @@
 They run the same functions on the same values as the page does, so the numbers are the page's.
 """
 
+import logging
 from dataclasses import replace
-from typing import Any
 
 import gradio as gr
 import numpy as np
 
 import transact as ta
-from ui import texts, workbench
+from ui import limits, texts, workbench
 from ui.code_view import Recipe, code
 from ui.errors import WrongInput
-from ui.events.desk import HEAVY, LIGHT, Desk
-from ui.events.setup import MAX_SAMPLES, MAX_SEQ_LEN, loaded_key
+from ui.events.desk import HEAVY, LIGHT, Desk, unexpected
+from ui.events.setup import loaded_key
 from ui.export import file_stem, model_stem
 from ui.pages.takeaway import GGUF_TYPE
 from ui.session import BUNDLED, ModelKey, Sampling, Session
 from ui.texts import TextSource
 
+logger = logging.getLogger(__name__)
 EXPORT_KINDS = ("checkpoint", "plan", "gguf")
 
 
@@ -30,7 +31,7 @@ def connect(desk: Desk) -> None:
         """Load the bundled model ("bundled"), a Hugging Face id or a local folder; returns its sizes."""
 
         def act() -> dict:
-            owner, key = desk.visitor(request), ModelKey(source.strip())
+            owner, key = desk.visitor(request), ModelKey(limits.name("source", source))
             loaded = desk.jobs.finish(
                 owner, "Loading", lambda watch: workbench.load(desk.registry, key, watch), kind="load"
             )
@@ -47,13 +48,13 @@ def connect(desk: Desk) -> None:
 
         def act() -> dict:
             owner = desk.visitor(request)
-            if metric not in ta.METRICS:
-                raise WrongInput(f"There is no metric “{metric}”; choose one of {', '.join(ta.METRICS)}.")
+            _one_of("metric", metric, ta.METRICS)
             sampling = Sampling(
-                _whole("num_samples", num_samples, MAX_SAMPLES),
-                _whole("seq_len", seq_len, MAX_SEQ_LEN),
+                limits.whole("num_samples", num_samples, 1, limits.MAX_SAMPLES),
+                limits.whole("seq_len", seq_len, 1, limits.MAX_SEQ_LEN),
                 taylor=ta.METRICS[metric].needs_gradients,
             )
+            limits.tokens(sampling.num_samples, sampling.seq_len)
             source = _text(text, texts.sample, sampling.seq_len)
             key = loaded_key(desk.sessions.get(owner), desk.registry)
             scored = desk.jobs.finish(
@@ -78,9 +79,12 @@ def connect(desk: Desk) -> None:
             owner = desk.visitor(request)
             session = desk.sessions.get(owner)
             session.need_scored()
-            if allocation not in ta.ALLOCATIONS:
-                raise WrongInput(f"There is no allocation “{allocation}”; choose one of {', '.join(ta.ALLOCATIONS)}.")
-            target = ta.PruningTarget.from_sparsity(session.spec, attention=attention_sparsity, mlp=mlp_sparsity)
+            _one_of("allocation", allocation, ta.ALLOCATIONS)
+            target = ta.PruningTarget.from_sparsity(
+                session.spec,
+                attention=limits.share_removed("attention", attention_sparsity),
+                mlp=limits.share_removed("MLP", mlp_sparsity),
+            )
 
             def change(old: Session) -> Session:
                 choice = replace(
@@ -104,8 +108,7 @@ def connect(desk: Desk) -> None:
             owner = desk.visitor(request)
             session = desk.sessions.get(owner)
             session.need_plan()
-            if repair not in ta.COMPENSATIONS:
-                raise WrongInput(f"There is no repair “{repair}”; choose one of {', '.join(ta.COMPENSATIONS)}.")
+            _one_of("repair", repair, ta.COMPENSATIONS)
             result = desk.jobs.finish(
                 owner, "Pruning",
                 lambda watch: workbench.cut(desk.registry, session, repair, watch, search=True), kind="prune",
@@ -139,6 +142,7 @@ def connect(desk: Desk) -> None:
         def act() -> dict:
             owner = desk.visitor(request)
             session = desk.sessions.get(owner)
+            limits.text("prompt", prompt, limits.MAX_PROMPT_CHARACTERS)
             dense, pruned = desk.jobs.finish(
                 owner, "Writing", lambda watch: workbench.generate(desk.registry, session, prompt, watch),
                 kind="generate",
@@ -152,8 +156,7 @@ def connect(desk: Desk) -> None:
 
         def act() -> str:
             owner = desk.visitor(request)
-            if kind not in EXPORT_KINDS:
-                raise WrongInput(f"There is no export “{kind}”; choose one of {', '.join(EXPORT_KINDS)}.")
+            _one_of("export", kind, EXPORT_KINDS)
             session = desk.sessions.get(owner)
             if kind == "plan":
                 return str(desk.exports.plan(owner, model_stem(session.key), session.need_plan()))
@@ -248,20 +251,23 @@ def _spread(channels: np.ndarray) -> dict[str, float]:
 
 def _text(text: str, named, seq_len: int) -> TextSource:
     """A bundled text by its name, or the text itself."""
+    limits.text("text", text)
     return named(text.strip()) if text.strip() in texts.SAMPLES else texts.pasted(text, seq_len)
 
 
-def _whole(name: str, value: Any, high: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value) or not 1 <= value <= high:
-        raise WrongInput(f"{name} is {value!r}; give a whole number from 1 to {high:,}.")
-    return int(value)
+def _one_of(what: str, value, allowed) -> None:
+    if not isinstance(value, str) or value not in allowed:
+        raise WrongInput(f"There is no {what} “{str(value)[:80]}”; choose one of {', '.join(allowed)}.")
 
 
 def _answered(act):
-    """What `act` returns; an error meant for the user reaches the client as its sentence."""
+    """What `act` returns; an error meant for the user reaches the client as its sentence, another as one of ours."""
     try:
         return act()
     except ta.Cancelled:
         raise gr.Error("The run was stopped.", print_exception=False) from None
     except ta.TransactError as error:
         raise gr.Error(str(error), print_exception=False) from error
+    except Exception as error:
+        logger.error("unexpected failure", exc_info=error)
+        raise gr.Error(unexpected(error), print_exception=False) from None

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import transact as ta
 from ui.code_view import CALIBRATION_FILE, EVALUATION_FILE, is_own
+from ui.folders import folder_name
 from ui.session import ModelKey
 from ui.texts import TextSource, as_jsonl
+
+_STEM_CHARACTERS = 60
+"""Of a model's name in a file name: with the longest letters still well below the 255 bytes that disks take."""
 
 
 class Exports:
@@ -73,7 +77,7 @@ class Exports:
         return folder
 
     def _folder(self, owner: str) -> Path:
-        return Path(self._root.name) / "".join(letter for letter in owner if letter.isalnum())
+        return Path(self._root.name) / folder_name(owner)
 
 
 def file_stem(key: ModelKey, number: int) -> str:
@@ -84,4 +88,4 @@ def file_stem(key: ModelKey, number: int) -> str:
 def model_stem(key: ModelKey) -> str:
     """The model's name as far as a file name can hold it."""
     name = "".join(letter if letter.isalnum() or letter in "-." else "-" for letter in Path(key.source).name)
-    return name or "model"
+    return name.lstrip(".")[:_STEM_CHARACTERS] or "model"

@@ -12,6 +12,8 @@ HISTORY_HEADERS = (
     "#", "Parameters", "Perplexity", "dense", "random", "Same token", "Heads cut", "MLP cut", "Metric", "Repair",
     "Scored on", "Measured on", "Model",
 )  # fmt: skip
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""What makes a spreadsheet take a cell for a formula, in the wide forms of East Asian keyboards too."""
 _COMPARED = (
     ("Perplexity", "lower is better", "perplexity", lambda value: numbers.figure(value)),
     ("Same next token", "top-1 agreement", "top1_agreement", lambda value: numbers.percent(value, 1)),
@@ -92,12 +94,18 @@ def history_csv(results: tuple[Result, ...]) -> str:
         achieved, report = result.plan.summary()["achieved"], result.report
         probes = {kind: after for kind, _, after in result.probes}
         writer.writerow(
-            (result.number, result.scored.key.source, result.scored.text.name, result.metric, result.repaired,
+            (result.number, _cell(result.scored.key.source), _cell(result.scored.text.name), result.metric,
+             result.repaired,
              achieved["attention_sparsity"], achieved["mlp_sparsity"], report.parameters, report.perplexity,
              report.perplexity_standard_error, report.reference_perplexity, result.floor, report.top1_agreement,
-             report.kl_divergence, result.text.name, *(probes.get(kind, "") for kind in kinds))
+             report.kl_divergence, _cell(result.text.name), *(probes.get(kind, "") for kind in kinds))
         )  # fmt: skip
     return buffer.getvalue()
+
+
+def _cell(name: str) -> str:
+    """A name that somebody else chose, as a spreadsheet shows it and does not compute it."""
+    return f"'{name}" if name.startswith(_FORMULA) else name
 
 
 def _history_row(result: Result) -> tuple:

@@ -20,11 +20,13 @@ from huggingface_hub import errors as hub_errors
 from huggingface_hub.utils import validate_repo_id
 
 import transact as ta
+from ui import host
+from ui.dataset_card import pinned
 from ui.errors import WrongInput
+from ui.limits import MAX_STREAMED_CHARACTERS as MAX_CHARACTERS
+from ui.limits import MAX_STREAMED_ROWS as MAX_ROWS
 from ui.texts import DatasetChoice, TextSource, is_text, likeliest_first
 
-MAX_ROWS = 200_000
-MAX_CHARACTERS = 20_000_000
 _MAX_FILES = 10_000
 """More files than this make a folder a disk rather than a dataset, and listing them would take minutes."""
 _SEARCHED_ROWS = 100
@@ -59,13 +61,14 @@ def streamed(choice: DatasetChoice, limit: int, progress: ta.Progress = ta.NO_PR
     """
     place = _place(choice.name)
     texts: list[str] = []
+    found: dict[str, str | None] = {}
     characters, column = 0, choice.column
 
     def look_in() -> None:
         progress(len(texts), limit, "texts")
 
     look_in()
-    with closing(_arriving(_rows(choice, place), look_in, choice.name)) as rows:
+    with closing(_arriving(_rows(choice, place, found), look_in, choice.name)) as rows:
         for row in islice(rows, MAX_ROWS):
             ((column, cell),) = row.items()
             if is_text(cell):
@@ -78,13 +81,16 @@ def streamed(choice: DatasetChoice, limit: int, progress: ta.Progress = ta.NO_PR
                 break
     if not texts:
         raise WrongInput(_no_text(choice, column, characters))
-    return TextSource(str(choice), tuple(texts), "dataset", dataset=replace(choice, name=place, column=column))
+    read = replace(choice, name=place, column=column, revision=found.get("revision"))
+    return TextSource(str(choice), tuple(texts), "dataset", dataset=read)
 
 
 def _place(name: str) -> str:
     """What a name stands for: the absolute path of a local folder, or a hub id as it is."""
     if not name:
         raise WrongInput(f"No dataset was named; give {_EXAMPLE}.")
+    if not host.may_name(name):
+        raise WrongInput(host.refusal(name))
     try:
         path = Path(name).expanduser().resolve()
         if path.is_dir():
@@ -104,15 +110,21 @@ def _place(name: str) -> str:
     raise WrongInput(f"There is no folder “{name[:200]}”, and it is no hub id either; give {_EXAMPLE}.")
 
 
-def _rows(choice: DatasetChoice, place: str) -> Iterator[dict]:
-    """Rows of one column, {its name: cell}. Raises `WrongInput` for everything that `datasets` can raise."""
+def _rows(choice: DatasetChoice, place: str, found: dict[str, str | None]) -> Iterator[dict]:
+    """Rows of one column, {its name: cell}; the commit they are of is left in `found` under "revision".
+
+    Raises `WrongInput` for everything that `datasets` can raise.
+    """
     # imported where it is needed: it takes a second, which no visitor should wait for to see the page
     import datasets
 
     if place in {module.name for module in pkgutil.iter_modules(datasets.packaged_modules.__path__)}:
         raise WrongInput(f"“{place}” is the name of a file format and not of a dataset; give {_EXAMPLE}.")
     try:
-        stream = datasets.load_dataset(place, choice.config, split=choice.split, streaming=True)
+        found["revision"] = pinned(place)
+        stream = datasets.load_dataset(
+            place, choice.config, split=choice.split, streaming=True, revision=found["revision"]
+        )
         # the other columns may be pictures or sound, which would be decoded for nothing
         yield from stream.select_columns([_column(choice, stream)])
     except WrongInput:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields
 from urllib.parse import urlencode
 
 import transact as ta
-from ui import budgets, texts
+from transact.loading import DTYPES
+from ui import budgets, limits, texts
 from ui.errors import WrongInput
 from ui.session import Budget, Choice, ModelKey, Sampling, Session
 
@@ -86,7 +87,7 @@ def settings(params: Mapping[str, str]) -> Settings | None:
         kind, _, share = params["limit"].partition(":")
         if kind not in budgets.BUDGETS:
             raise _damaged("limit", params["limit"])
-        budget = Budget(kind, _read("limit", share, float))
+        budget = Budget(kind, limits.share_left(_read("limit", share, float)))
     locks = {
         name: frozenset(_read(name, unit, _unit) for unit in params[name].split(","))
         for name in _LOCKS
@@ -98,19 +99,31 @@ def settings(params: Mapping[str, str]) -> Settings | None:
     ]
     if (by_hand[0] is None) != (by_hand[1] is None):
         raise _damaged("groups and channels", "one without the other")
+    dtype = params.get("dtype", "auto")
+    if dtype not in ("auto", *DTYPES):
+        raise _damaged("dtype", dtype)
+    revision = limits.name("The link's “revision”", params.get("revision", "")) or None
+    num_samples, seq_len, seed = (
+        limits.whole(f"The link's “{name}”", _read(name, params.get(name, standing), int), low, high)
+        for name, standing, low, high in (
+            ("samples", sampling.num_samples, 1, limits.MAX_SAMPLES),
+            ("length", sampling.seq_len, 1, limits.MAX_SEQ_LEN),
+            ("seed", sampling.seed, 0, limits.MAX_SEED),
+        )
+    )
+    limits.tokens(num_samples, seq_len)
     return Settings(
-        key=ModelKey(params["model"], params.get("revision"), params.get("dtype", "auto")),
+        key=ModelKey(limits.name("The link's “model”", params["model"]), revision, dtype),
         text=text,
         sampling=Sampling(
-            _read("samples", params.get("samples", sampling.num_samples), int),
-            _read("length", params.get("length", sampling.seq_len), int),
-            _read("seed", params.get("seed", sampling.seed), int),
-            taylor="gradients" in params or ta.METRICS[metric].needs_gradients,
+            num_samples, seq_len, seed, taylor="gradients" in params or ta.METRICS[metric].needs_gradients
         ),
         choice=Choice(
             metric=metric,
-            attention=_read("attention", params.get("attention", standard.attention), float),
-            mlp=_read("mlp", params.get("mlp", standard.mlp), float),
+            attention=limits.share_removed(
+                "attention", _read("attention", params.get("attention", standard.attention), float)
+            ),
+            mlp=limits.share_removed("MLP", _read("mlp", params.get("mlp", standard.mlp), float)),
             allocation=allocation,
             granularity=granularity,
             budget=budget,

@@ -12,7 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import transact as ta
-from ui import numbers
+from ui import host, numbers
+from ui.errors import WrongInput
+from ui.folders import folder_name
 from ui.jobs import Watch
 from ui.memory import BUDGET_VARIABLE, Shelf, memory_budget
 from ui.session import BUNDLED, ModelKey, Sampling, Scored
@@ -64,6 +66,7 @@ class Registry:
         return loaded
 
     def _loaded(self, key: ModelKey, watch: Watch) -> ta.LoadedModel:
+        _check_place(key)
         if key == BUNDLED:
             self._bundled = self._bundled or ta.load(key.source, progress=watch)
             return self._bundled
@@ -90,6 +93,7 @@ class Registry:
 
     def preflight(self, key: ModelKey) -> ta.Preflight:
         """What loading `key` would need, and what this app lets it have."""
+        _check_place(key)
         card = ta.preflight(key.source, dtype=key.dtype, revision=key.revision)
         allowed = self.budget_bytes + card.required_bytes - card.weights_bytes
         return replace(card, available_bytes=min(card.available_bytes, allowed))
@@ -138,7 +142,7 @@ class Registry:
         return Path(tempfile.mkdtemp(dir=own))
 
     def _trainings_of(self, owner: str) -> Path:
-        return Path(self._trainings.name) / "".join(letter for letter in owner if letter.isalnum())
+        return Path(self._trainings.name) / folder_name(owner)
 
     def forget(self, owner: str) -> None:
         """Drop what belongs to a visitor who left."""
@@ -172,6 +176,12 @@ class Registry:
     def _drop_oldest(self) -> bool:
         """Drop what was used longest ago, whatever it is; False where nothing is left."""
         return min(self._shelves, key=lambda shelf: shelf.oldest).drop_oldest()
+
+
+def _check_place(key: ModelKey) -> None:
+    """Raise `WrongInput` for a folder that visitors of this machine may not name."""
+    if key.source != BUNDLED.source and not host.may_name(key.source):
+        raise WrongInput(host.refusal(key.source))
 
 
 def _bytes(loaded: ta.LoadedModel) -> int:

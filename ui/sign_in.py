@@ -9,23 +9,23 @@ from typing import Literal
 
 import gradio as gr
 
+from ui import host
 from ui.errors import WrongInput
 
 _OAUTH = ("OAUTH_CLIENT_ID", "OAUTH_CLIENT_SECRET", "OAUTH_SCOPES", "OPENID_PROVIDER_URL")
 """What a Space sets where its header says `hf_oauth: true`; gradio stops the launch where one is missing."""
-_OWN = ("127.0.0.1", "localhost", "::1")
 
 Way = Literal["visitor", "machine", "none"]
 
 
 def way() -> Way:
     """Whose account serves here: each visitor's, who signs in; the machine's; or nobody's."""
-    if os.environ.get("SYSTEM") == "spaces" or "SPACE_ID" in os.environ:
+    if host.is_space():
         # gradio takes a page for a Space by both, and elsewhere signs everybody in as the machine's owner
         is_space = os.environ.get("SYSTEM") == "spaces" and "SPACE_ID" in os.environ
         configured = all(os.environ.get(name) for name in _OAUTH)
         return "visitor" if is_space and configured and find_spec("authlib") else "none"
-    return "machine" if os.environ.get("GRADIO_SERVER_NAME", _OWN[0]) in _OWN else "none"
+    return "none" if host.is_public() else "machine"
 
 
 def token(signed_in: gr.OAuthToken | None) -> str | None:

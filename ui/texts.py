@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import transact as ta
+from ui import limits
 from ui.errors import WrongInput
 from ui.theme import ASSETS
 
@@ -22,8 +23,6 @@ SAMPLES = {
     "code": "A small code-like language",
 }
 SAMPLE_DIRECTORY = ASSETS / "samples"
-MAX_UPLOAD_BYTES = 20_000_000
-MAX_PASTE_CHARACTERS = 2_000_000
 _CHARACTERS_PER_TOKEN = 4
 """A cautious guess that only decides how a paste is read: as paragraphs or as one long text."""
 
@@ -32,13 +31,15 @@ _CHARACTERS_PER_TOKEN = 4
 class DatasetChoice:
     """A column of a split of a Hugging Face dataset; `name` is a hub id or a local folder.
 
-    Without `config` the dataset's default one, without `column` the one that looks like the text.
+    Without `config` the dataset's default one, without `column` the one that looks like the text. `revision`: the
+    commit that was read, None for a folder and for what is not read yet.
     """
 
     name: str
     config: str | None = None
     split: str = "train"
     column: str | None = None
+    revision: str | None = None
 
     def __str__(self) -> str:
         return f"{self.name} ({', '.join(part for part in (self.config, self.split) if part)})"
@@ -88,14 +89,9 @@ def pasted(text: str, seq_len: int) -> TextSource:
 
     Raises `WrongInput` when it is empty or too long.
     """
-    stripped = text.strip()
+    stripped = limits.text("The text", text, limits.MAX_PASTE_CHARACTERS).strip()
     if not stripped:
         raise WrongInput("The text is empty; paste at least a sentence, upload a file or choose a bundled sample.")
-    if len(stripped) > MAX_PASTE_CHARACTERS:
-        raise WrongInput(
-            f"The pasted text has {len(stripped):,} characters; at most {MAX_PASTE_CHARACTERS:,} are taken. "
-            "Paste less, or upload it as a file."
-        )
     return from_prose(stripped, "pasted text", "pasted", seq_len)
 
 
@@ -155,7 +151,7 @@ def _tokenizer(loaded: ta.LoadedModel):
 
 
 def _bundled(name: str, filename: str) -> tuple[str, ...]:
-    if name not in SAMPLES:
+    if not isinstance(name, str) or name not in SAMPLES:
         raise WrongInput(f"There is no bundled text “{name}”; choose one of {', '.join(SAMPLES)}.")
     lines = (SAMPLE_DIRECTORY / filename).read_text(encoding="utf-8").split("\n")
     return tuple(json.loads(line)["text"] for line in lines if line)

@@ -4,15 +4,13 @@ from dataclasses import dataclass, replace
 
 import transact as ta
 from transact.search import METRIC as SEARCH
-from ui import workbench
+from ui import limits, workbench
 from ui.errors import WrongInput
 from ui.jobs import Watch
 from ui.models import Registry
 from ui.session import Recovery, Result, Session, Training
 from ui.texts import TextSource
 
-MAX_TOKENS = 5_000_000
-"""Training of one run; who wants more uses the command line, which goes on after an interruption."""
 SEQUENCES = 32
 """Evaluation sequences that the perplexities on the way are measured on; the result is measured on all."""
 _BATCH = 8
@@ -49,10 +47,10 @@ def training(session: Session, form: Form) -> Training:
             (form.recovery_tokens, "Tokens after the last shot"),
         )
     )
-    if between + after > MAX_TOKENS:
+    if between + after > limits.MAX_TRAINED_TOKENS:
         raise WrongInput(
-            f"{between + after:,} tokens are to be trained on; here it is {MAX_TOKENS:,} at most. The command line "
-            "takes any number, and goes on after an interruption."
+            f"{between + after:,} tokens are to be trained on; here it is {limits.MAX_TRAINED_TOKENS:,} at most. The "
+            "command line takes any number, and goes on after an interruption."
         )
     if not isinstance(form.learning_rate, int | float) or not 0 < form.learning_rate <= 1:
         raise WrongInput(f"The learning rate is {form.learning_rate}; give a number above 0 and up to 1, as 0.001.")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import transact as ta
-from ui import budgets, legal, texts
+from ui import budgets, legal, limits, texts
 from ui.errors import NotYet
 from ui.jobs import Watch
 from ui.landscape import Landscape
@@ -245,7 +245,9 @@ def _at(session: Session, moment: Moment, timeline: Timeline) -> Session:
 def evaluation_set(text: TextSource, loaded: ta.LoadedModel, *, num_samples: int | None = None) -> ta.EvaluationSet:
     """The text in sequences as they are measured everywhere here."""
     seq_len = min(EVALUATION_TOKENS, loaded.context_length)
-    return texts.evaluation_set(text, loaded, seq_len=seq_len, num_samples=num_samples)
+    tokens = texts.evaluation_set(text, loaded, seq_len=seq_len, num_samples=num_samples)
+    limits.measured(tokens.num_tokens)
+    return tokens
 
 
 def what_if(

@@ -83,6 +83,7 @@ class TestWhatIsRead:
                 yield {"text": str(number) if number % 2 else ""}
 
         stream = datasets.IterableDataset.from_generator(endless)
+        monkeypatch.setattr(hub_texts, "pinned", lambda place: "c0ffee")
         monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: stream)
         source = streamed(DatasetChoice("team/endless"), limit=200)
         assert source.texts == tuple(str(number) for number in range(1, 400, 2))
@@ -155,7 +156,7 @@ class TestProgress:
             answer.wait(30)
             raise ConnectionError
 
-        monkeypatch.setattr(datasets, "load_dataset", hangs)
+        monkeypatch.setattr(hub_texts, "pinned", hangs)
         jobs = Jobs()
         ticks = jobs.run("visitor", "Reading", DatasetRequest(DatasetChoice("team/slow"), 3).read)
         next(ticks)
@@ -170,7 +171,7 @@ class TestProgress:
     def test_a_hub_that_falls_silent_is_given_up(self, monkeypatch):
         answer = threading.Event()
         monkeypatch.setattr(hub_texts, "_SILENCE_SECONDS", 0.3)
-        monkeypatch.setattr(datasets, "load_dataset", lambda *args, **kwargs: answer.wait(30))
+        monkeypatch.setattr(hub_texts, "pinned", lambda place: answer.wait(30))
         with pytest.raises(WrongInput, match="team/slow has sent nothing for 0 seconds; try again later"):
             streamed(DatasetChoice("team/slow"), 3)
         answer.set()
@@ -205,6 +206,7 @@ def test_what_datasets_raises_becomes_one_sentence(monkeypatch, error, sentence)
     def refused(*args, **kwargs):
         raise error
 
+    monkeypatch.setattr(hub_texts, "pinned", lambda place: "c0ffee")
     monkeypatch.setattr(datasets, "load_dataset", refused)
     with pytest.raises(WrongInput, match=sentence) as caught:
         streamed(DatasetChoice("a/b", "en"), 3)
@@ -298,7 +300,7 @@ answers = {}
 for choice in json.loads(sys.argv[1]):
     try:
         source = streamed(DatasetChoice(*choice), 2)
-        answers[choice[0]] = [source.name, *source.texts]
+        answers[choice[0]] = [source.name, *source.texts, source.dataset.revision]
     except Exception as error:
         answers[choice[0]] = f"{type(error).__name__}: {error}"
 print(json.dumps(answers))
@@ -325,8 +327,8 @@ def test_the_hub_and_the_ways_it_says_no(wiki, parquet, tmp_path):
             [sys.executable, "-c", ASK, json.dumps(choices)], env=environment, cwd=ROOT, capture_output=True, text=True
         )
     answers = json.loads(asked.stdout.splitlines()[-1])
-    assert answers["team/wiki"] == ["team/wiki (train)", WIKI[1], WIKI[3]]
-    assert answers["team/stories"] == ["team/stories (test)", "test one", "test two"]
+    assert answers["team/wiki"] == ["team/wiki (train)", WIKI[1], WIKI[3], dataset_hub.COMMIT]
+    assert answers["team/stories"] == ["team/stories (test)", "test one", "test two", dataset_hub.COMMIT]
     for name, said in {
         "team/script": "WrongInput: team/script would run code of its own",
         "team/empty": "WrongInput: team/empty holds no file that can be read",

@@ -5,7 +5,7 @@ import json
 import pytest
 
 import transact as ta
-from ui import texts
+from ui import limits, texts
 from ui.errors import WrongInput
 
 
@@ -44,7 +44,7 @@ def test_empty_paste_is_refused(text):
 
 
 def test_a_paste_beyond_the_limit_is_refused(monkeypatch):
-    monkeypatch.setattr(texts, "MAX_PASTE_CHARACTERS", 10)
+    monkeypatch.setattr(limits, "MAX_PASTE_CHARACTERS", 10)
     with pytest.raises(WrongInput, match="at most 10"):
         texts.pasted("eleven chars", seq_len=64)
 

@@ -7,7 +7,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from ui import texts, uploads
+from ui import limits, texts, uploads
 from ui.errors import WrongInput
 
 TWO_COLUMNS = {"id": [1, 2, 3], "title": ["A", "", "C"], "story": ["one", "two\nlines", "three"]}
@@ -131,7 +131,7 @@ def test_a_parquet_without_text(tmp_path):
 
 
 def test_a_file_over_the_limit(tmp_path, monkeypatch):
-    monkeypatch.setattr(texts, "MAX_UPLOAD_BYTES", 3)
+    monkeypatch.setattr(limits, "MAX_UPLOAD_BYTES", 3)
     file = tmp_path / "a.txt"
     file.write_text("four")
     with pytest.raises(WrongInput, match="at most"):
@@ -144,7 +144,7 @@ def test_a_small_parquet_that_unpacks_to_gigabytes(tmp_path, monkeypatch):
     repeated = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0] * 20_000, pyarrow.int32()), ["x" * 100_000])
     parquet.write_table(pyarrow.table({"text": repeated}), file)
     assert file.stat().st_size < 1_000_000
-    monkeypatch.setattr(uploads, "_MAX_UNPACKED_BYTES", 20_000_000)
+    monkeypatch.setattr(limits, "MAX_UNPACKED_BYTES", 20_000_000)
     with pytest.raises(WrongInput, match="unpacks to more than 20 MB"):
         uploads.uploaded(file, None, 64)
 

@@ -21,12 +21,17 @@ TAB = """async () => {
 """A name that only this browser tab knows; it outlives a reload, and another tab has another. It is sent once the
 maps are drawn, so that nothing comes between a visitor and these."""
 
+_TAB_CHARACTERS = 31
+"""The least that sixteen bytes come to, as `TAB` writes them."""
+
 
 def connect(desk: Desk, panels: Panels, page: gr.Blocks) -> gr.events.Dependency:
     """Wire the page's load event, and return it for what is to come after it."""
 
     def on_arrival(tab, request: gr.Request):
-        returning = desk.sessions.adopt(request.session_hash, str(tab))
+        # a browser that keeps nothing sends none, and must not share its work with all others that send none
+        named = isinstance(tab, str) and len(tab) >= _TAB_CHARACTERS
+        returning = named and desk.sessions.adopt(request.session_hash, tab)
         owner = desk.visitor(request)
         try:
             session = desk.sessions.get(owner)

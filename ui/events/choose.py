@@ -8,6 +8,7 @@ import gradio as gr
 from ui import budgets, figures, legal, pointing, workbench
 from ui.errors import WrongInput
 from ui.events.desk import Desk, Panels, explained, quick, say
+from ui.limits import share_left, share_removed
 from ui.pages import layer, maps
 from ui.session import Budget, Choice, Selection, Session
 
@@ -45,9 +46,9 @@ def connect(desk: Desk, panels: Panels) -> None:
         if session.spec is None or (attention, mlp) == (choice.attention, choice.mlp):
             return {panels.maps.note: maps.note_line(session)}
         try:
-            asked = checked(attention, "attention")
+            asked = share_removed("attention", attention)
             legal_attention = legal.nearest_attention(session.spec, asked, choice.granularity)
-            legal_mlp = checked(mlp, "MLP")
+            legal_mlp = share_removed("MLP", mlp)
             changed = choose(
                 owner,
                 lambda old: replace(_freed(old.choice), attention=legal_attention, mlp=legal_mlp),
@@ -81,7 +82,7 @@ def connect(desk: Desk, panels: Panels) -> None:
         if session.spec is None or kind not in budgets.BUDGETS or Budget(kind, share) == session.choice.budget:
             return {panels.maps.note: maps.note_line(session)}
         try:
-            return {**say(panels, ""), **controls(limited(owner, Budget(kind, within(share)), control="share"))}
+            return {**say(panels, ""), **controls(limited(owner, Budget(kind, share_left(share)), control="share"))}
         except Exception as error:
             return explained(panels, error)  # the box is left alone: it may be half typed
 
@@ -163,7 +164,8 @@ def connect(desk: Desk, panels: Panels) -> None:
         return quick(panels, lambda: show(desk.visitor(request), point))
 
     def on_pointed(event: gr.EventData, request: gr.Request):
-        owner, plot, key = desk.visitor(request), event.plot, getattr(event, "key", None)
+        owner = desk.visitor(request)
+        plot, key = (str(getattr(event, name, "")) for name in ("plot", "key"))
         if key in _PLAN_KEYS:
             return travelled(owner, _PLAN_KEYS[key])
         if key in pointing.LOCK_KEYS:
@@ -262,20 +264,6 @@ def connect(desk: Desk, panels: Panels) -> None:
     ):
         button.click(on_lock(how), None, panels.all, **panels.light)
     panels.layer.unlock.click(on_unlock_all, None, panels.all, **panels.light)
-
-
-def checked(value, name: str) -> float:
-    """A sparsity as a slider or an endpoint gave it. Raises `WrongInput` outside [0, 1)."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < 1:
-        raise WrongInput(f"The {name} sparsity is {value}; it is the share removed, at least 0 and below 1.")
-    return float(value)
-
-
-def within(share) -> float:
-    """The share that a limit leaves. Raises `WrongInput` outside (0, 1]."""
-    if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 < share <= 1:
-        raise WrongInput(f"The limit is {share}; it is a share of the dense model, above 0 and at most 1.")
-    return float(share)
 
 
 def whole(value, name: str, index: int) -> int:

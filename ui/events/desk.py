@@ -206,8 +206,12 @@ def explained(panels: Panels, error: Exception) -> dict:
     if isinstance(error, ta.TransactError):
         return say(panels, str(error), "wrong")
     logger.error("unexpected failure", exc_info=error)
-    kind = type(error).__name__
-    return say(panels, f"Something failed that should not ({kind}); nothing was changed, so you can go on.", "wrong")
+    return say(panels, unexpected(error), "wrong")
+
+
+def unexpected(error: Exception) -> str:
+    """One sentence for an error that nobody should see; its own words may name files of this machine."""
+    return f"Something failed that should not ({type(error).__name__}); nothing was changed, so you can go on."
 
 
 def quick(panels: Panels, act: Callable[[], dict]) -> dict:

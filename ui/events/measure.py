@@ -4,7 +4,7 @@ import time
 
 import gradio as gr
 
-from ui import texts, workbench
+from ui import limits, texts, workbench
 from ui.events.desk import Desk, Panels, explained, say, watched
 from ui.pages import measure
 from ui.session import BUNDLED, Result, Session
@@ -24,13 +24,14 @@ def connect(desk: Desk, panels: Panels) -> None:
         owner = desk.visitor(request)
         try:
             session, text = plan_and_text(desk, owner, measure_on, pasted)
+            prompt = prompt_text(prompt)
         except Exception as error:
             yield explained(panels, error)
             return
         yield from watched(
             desk, panels, owner, "Trying behind masks",
             lambda watch: workbench.what_if(
-                desk.registry, session, text, watch, prompt=prompt or "", with_probes=session.key == BUNDLED
+                desk.registry, session, text, watch, prompt=prompt, with_probes=session.key == BUNDLED
             ),
             lambda tried: measure.paint_tried(panels.measure, tried), kind="try",
         )  # fmt: skip
@@ -39,6 +40,7 @@ def connect(desk: Desk, panels: Panels) -> None:
         owner = desk.visitor(request)
         try:
             session, text = plan_and_text(desk, owner, measure_on, pasted)
+            prompt = prompt_text(prompt)
         except Exception as error:
             yield explained(panels, error)
             return
@@ -49,7 +51,7 @@ def connect(desk: Desk, panels: Panels) -> None:
             result = workbench.cut(desk.registry, session, repair, watch, search=bool(search))
             return workbench.measure(
                 desk.registry, owner, result, text, watch,
-                prompt=prompt if (prompt or "").strip() else None, with_probes=session.key == BUNDLED,
+                prompt=prompt if prompt.strip() else None, with_probes=session.key == BUNDLED,
             )  # fmt: skip
 
         def finish(result: Result) -> dict:
@@ -63,6 +65,7 @@ def connect(desk: Desk, panels: Panels) -> None:
         owner = desk.visitor(request)
         try:
             session = desk.sessions.get(owner)
+            prompt = prompt_text(prompt)
         except Exception as error:
             yield explained(panels, error)
             return
@@ -97,8 +100,13 @@ def plan_and_text(desk: Desk, owner: str, measure_on: str, pasted: str) -> tuple
     return session, evaluation_text(measure_on, pasted)
 
 
+def prompt_text(prompt) -> str:
+    """The prompt as a text; raises `WrongInput` where it is none, or too long."""
+    return limits.text("The prompt", prompt or "", limits.MAX_PROMPT_CHARACTERS)
+
+
 def evaluation_text(measure_on: str, pasted: str) -> TextSource:
     """The text that is measured on, as the controls name it."""
     if measure_on == measure.PASTE:
-        return texts.pasted(pasted or "", workbench.EVALUATION_TOKENS)
+        return texts.pasted("" if pasted is None else pasted, workbench.EVALUATION_TOKENS)
     return texts.evaluation_sample(measure_on)

@@ -8,7 +8,7 @@ import gradio as gr
 import transact as ta
 from ui import training, workbench
 from ui.events.desk import Desk, Panels, explained, say, watched
-from ui.events.measure import plan_and_text
+from ui.events.measure import plan_and_text, prompt_text
 from ui.pages import recover
 from ui.session import BUNDLED, Recovery, Result, Session
 from ui.training import Form
@@ -33,6 +33,7 @@ def connect(desk: Desk, panels: Panels, arrived: gr.events.Dependency) -> None:
         owner = desk.visitor(request)
         try:
             session, text = plan_and_text(desk, owner, measure_on, pasted)
+            prompt = prompt_text(prompt)
             chosen = training.training(session, Form(shots, between, after, rate, loss, own, repair, search))
         except Exception as error:
             yield explained(panels, error)
@@ -43,7 +44,7 @@ def connect(desk: Desk, panels: Panels, arrived: gr.events.Dependency) -> None:
             result = training.recover(desk.registry, session, chosen, text, watch)
             return workbench.measure(
                 desk.registry, owner, result, text, watch,
-                prompt=prompt if (prompt or "").strip() else None, with_probes=session.key == BUNDLED,
+                prompt=prompt if prompt.strip() else None, with_probes=session.key == BUNDLED,
             )  # fmt: skip
 
         def show(found: Recovery) -> dict:

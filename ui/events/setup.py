@@ -2,7 +2,7 @@
 
 import gradio as gr
 
-from ui import texts, uploads, workbench
+from ui import limits, texts, uploads, workbench
 from ui.errors import WrongInput
 from ui.events.desk import Desk, Panels, explained, quick, say, watched
 from ui.hub_texts import DatasetRequest
@@ -12,15 +12,17 @@ from ui.pages.calibration import CalibrationForm
 from ui.session import BUNDLED, ModelKey, Sampling, Session
 from ui.texts import DatasetChoice, TextRequest, TextSource
 
-MAX_SAMPLES, MAX_SEQ_LEN = 4096, 8192
-
 
 def connect(desk: Desk, panels: Panels) -> None:
     """Wire the sidebar and Stop."""
     own = panels.calibration
 
     def on_model_named(source, revision, dtype, request: gr.Request):
-        key = model.key_of(source, revision, dtype)
+        try:
+            key = model.key_of(source, revision, dtype)
+        except WrongInput as error:
+            yield {**explained(panels, error), panels.model.card: model.refused_card(str(error))}
+            return
         if not key.source or key == desk.sessions.get(desk.visitor(request)).key:
             yield {panels.model.card: model.loaded_card(desk.sessions.get(desk.visitor(request)))}
             return
@@ -41,7 +43,11 @@ def connect(desk: Desk, panels: Panels) -> None:
         )  # fmt: skip
 
     def on_load(source, revision, dtype, request: gr.Request):
-        key = model.key_of(source, revision, dtype)
+        try:
+            key = model.key_of(source, revision, dtype)
+        except WrongInput as error:
+            yield explained(panels, error)
+            return
         owner = desk.visitor(request)
 
         def finish(loaded) -> dict:
@@ -149,18 +155,19 @@ def read_form(form: CalibrationForm) -> tuple[TextRequest, Sampling]:
     Raises `WrongInput` where a field holds what cannot be.
     """
     sampling = Sampling(
-        _whole(form.num_samples, "Sequences", 1, MAX_SAMPLES),
-        _whole(form.seq_len, "Tokens each", 2, MAX_SEQ_LEN),
-        _whole(form.seed, "Seed", 0, 2**31 - 1),
+        limits.whole("“Sequences”", form.num_samples, 1, limits.MAX_SAMPLES),
+        limits.whole("“Tokens each”", form.seq_len, 2, limits.MAX_SEQ_LEN),
+        limits.whole("“Seed”", form.seed, 0, limits.MAX_SEED),
         taylor=bool(form.taylor),
     )
+    limits.tokens(sampling.num_samples, sampling.seq_len)
     typed = _trimmed(form.text)
     if form.source == calibration.DATASET:
         choice = DatasetChoice(
-            _trimmed(form.dataset),
-            _trimmed(form.config) or None,
-            _trimmed(form.split) or DatasetChoice.split,
-            _trimmed(form.dataset_column) or None,
+            limits.name("“Dataset”", form.dataset or ""),
+            limits.name("“Config”", form.config or "") or None,
+            limits.name("“Split”", form.split or "") or DatasetChoice.split,
+            limits.name("“Column with the text”", form.dataset_column or "") or None,
         )
         return DatasetRequest(choice, sampling.num_samples), sampling
     if form.source == calibration.UPLOAD:
@@ -189,13 +196,6 @@ def _columns(file: str | None) -> tuple[str, ...]:
         return uploads.text_columns(file) if file else ()
     except WrongInput:
         return ()
-
-
-def _whole(value, name: str, low: int, high: int) -> int:
-    if value is None or value != int(value) or not low <= value <= high:
-        given = "nothing" if value is None else f"{value:g}"
-        raise WrongInput(f"“{name}” is {given}; give a whole number from {low:,} to {high:,}.")
-    return int(value)
 
 
 def _card_owner(session_hash: str) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 import transact as ta
-from ui.figures.frame import ACCENT, COLOUR_BAR, GREY, GRID, LEGEND_ABOVE, SECOND, laid_out
+from ui.figures.frame import ACCENT, COLOUR_BAR, GREY, GRID, LEGEND_ABOVE, SECOND, laid_out, plain
 from ui.figures.maps import layer_axis, map_height
 from ui.landscape import Landscape
 
@@ -62,7 +62,7 @@ def channel_differences_figure(
         figure,
         height=map_height(len(values)) - 90,
         revision=f"difference channels {values.shape}",
-        xaxis={"title": f"channels, best first on {names[0]} (%)"},
+        xaxis={"title": f"channels, best first on {plain(names[0])} (%)"},
         yaxis=layer_axis(len(values)),
     )
 
@@ -124,7 +124,7 @@ def overlap_figure(compared: ta.CalibrationComparison) -> go.Figure:
 def _colour(values: np.ndarray, names: tuple[str, str]) -> dict:
     """White where both texts agree; the ends stand for the 98th percentile, so that one outlier hides nothing."""
     size = float(np.nanquantile(np.abs(values), 0.98)) or 1.0
-    title = {"side": "right", "text": f"more on {names[0]} · more on {names[1]}"}
+    title = {"side": "right", "text": f"more on {plain(names[0])} · more on {plain(names[1])}"}
     return {
         "colorscale": _DIVERGING,
         "reversescale": True,

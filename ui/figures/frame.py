@@ -1,5 +1,7 @@
 """What all figures share: colours, axes, and the figure that says what to do to fill it."""
 
+from html import escape
+
 import plotly.graph_objects as go
 
 ACCENT = "#4f46e5"
@@ -10,7 +12,14 @@ COLOUR_BAR = {"thickness": 10, "outlinewidth": 0, "xpad": 4}
 LEGEND_ABOVE = {"orientation": "h", "y": 1.2, "x": 0}
 NOT_SCORED = "No scores yet: choose a calibration text and press Score"
 GRID = {"showgrid": True, "gridcolor": "rgba(139,147,161,0.25)"}
+_LONGEST_NAME = 40
 _MARGIN = {"l": 46, "r": 8, "t": 8, "b": 44}
+
+
+def plain(name: str) -> str:
+    """A name that somebody else chose, for a title or label: Plotly would draw tags in it, links among them."""
+    shown = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+    return escape(" ".join(shown.split()), quote=False).replace("$", "&#36;")
 
 
 def empty_figure(sentence: str, height: int = 320) -> go.Figure:

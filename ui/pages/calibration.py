@@ -7,6 +7,7 @@ import gradio as gr
 
 from ui import numbers, texts
 from ui.session import Sampling, Session
+from ui.upload_field import upload_field
 
 PASTE, UPLOAD, DATASET = "paste", "upload", "dataset"
 SOURCES = [
@@ -79,7 +80,7 @@ def build(session: Session) -> CalibrationPanel:
         placeholder="Paste or type your text here, then press Score",
         info="Type here to use your own; a blank line starts a new sequence",
     )
-    file = gr.File(
+    file = upload_field(
         label="File: .txt, .jsonl, .csv or .parquet, UTF-8, up to 20 MB",
         file_count="single",
         visible=False,

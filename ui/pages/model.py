@@ -6,7 +6,7 @@ from html import escape
 import gradio as gr
 
 import transact as ta
-from ui import numbers
+from ui import limits, numbers
 from ui.session import BUNDLED, ModelKey, Session
 
 PRESETS = (
@@ -59,8 +59,8 @@ def paint(panel: ModelPanel, session: Session) -> dict:
 
 
 def key_of(source: str | None, revision: str | None, dtype: str) -> ModelKey:
-    """The model that the controls name."""
-    return ModelKey((source or "").strip(), (revision or "").strip() or None, dtype)
+    """The model that the controls name. Raises `WrongInput` for what is no name."""
+    return ModelKey(limits.name("“Model”", source or ""), limits.name("“Revision”", revision or "") or None, dtype)
 
 
 def loaded_card(session: Session) -> str:

@@ -1,0 +1,160 @@
+"""Folders and repositories that were made to do harm: what their files name is neither run nor fetched nor opened."""
+
+import json
+import pickle
+import shutil
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+import transact as ta
+from transact import hub, sources
+from transact.errors import CheckpointBroken, ModelNotFound, TransactError
+from transact.redaction import without_tokens
+from transact.spec import ModelSpec
+
+CODE = "from pathlib import Path\nPath({mark!r}).write_text('ran')\n"
+
+
+class Planted:
+    """Unpickling it leaves a mark."""
+
+    def __init__(self, mark: str):
+        self.mark = mark
+
+    def __reduce__(self):
+        return open, (self.mark, "w")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A copy of the bundled model that a test may spoil."""
+    copied = tmp_path / "model"
+    shutil.copytree(sources.BUNDLED_DIRECTORY, copied, ignore=shutil.ignore_patterns("*.py", "*.csv", "stories.json"))
+    return copied
+
+
+def change(file, **values) -> None:
+    held = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    file.write_text(json.dumps(held | values), encoding="utf-8")
+
+
+def test_code_that_the_configuration_names_is_not_run(folder, tmp_path):
+    mark = tmp_path / "mark"
+    for module in ("modeling", "configuration", "tokenization"):
+        (folder / f"{module}.py").write_text(CODE.format(mark=str(mark)))
+    change(
+        folder / "config.json",
+        auto_map={"AutoConfig": "configuration.Config", "AutoModelForCausalLM": "modeling.Model"},
+    )
+    change(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["tokenization.Slow", "tokenization.Fast"]})
+    loaded = ta.load(str(folder))
+    assert type(loaded.model).__module__.startswith("transformers.models.")
+    assert not mark.exists()
+
+
+def test_a_kernel_of_the_hub_is_not_fetched(folder):
+    """Attention by an "owner/name" is native code that `transformers` would download and run."""
+    for key in ("attn_implementation", "_attn_implementation", "experts_implementation"):
+        change(folder / "config.json", **{key: "somebody/kernel"})
+    assert ta.load(str(folder)).model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("place", ["tokenizer_config.json", "config.json"])
+@pytest.mark.parametrize("name", ["AutoModelForCausalLM", "LlamaForCausalLM", "AutoTokenizer", "Trainer", ["x"], 5])
+def test_a_class_that_is_no_tokenizer_is_not_made(folder, place, name):
+    change(folder / "tokenizer_config.json", tokenizer_class=None)
+    change(folder / place, tokenizer_class=name)
+    with pytest.raises(CheckpointBroken, match="as their tokenizer's class|not a valid Llama configuration"):
+        ta.load(str(folder))
+
+
+def test_pickled_weights_are_not_opened(folder, tmp_path):
+    mark = tmp_path / "mark"
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Planted(str(mark))))
+    with pytest.raises(CheckpointBroken, match="pickled weights"):
+        ta.load(str(folder))
+    assert not mark.exists()
+
+
+def test_other_weights_that_the_configuration_names_are_not_opened(folder, tmp_path):
+    mark = tmp_path / "mark"
+    (folder / "other.bin").write_bytes(pickle.dumps(Planted(str(mark))))
+    for other in ("other.bin", "../model/other.bin", "/etc/passwd"):
+        change(folder / "config.json", transformers_weights=other)
+        assert torch.equal(
+            ta.load(str(folder)).model.get_output_embeddings().weight,
+            ta.load("bundled").model.get_output_embeddings().weight,
+        )
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", ["../elsewhere/model.safetensors", "/tmp/model.safetensors", "sub/model.safetensors"])
+def test_an_index_leads_nowhere_else(folder, name):
+    shutil.copytree(folder, folder.parent / "elsewhere")
+    (folder / "model.safetensors").rename(folder / "weights.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"lm_head.weight": name}}))
+    with pytest.raises(CheckpointBroken, match="not a valid index"):
+        ta.load(str(folder))
+
+
+def test_an_adapter_does_not_bring_another_model(folder):
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "somebody/else"}))
+    with pytest.raises(CheckpointBroken, match="holds an adapter"):
+        ta.load(str(folder))
+
+
+def test_a_configuration_of_gigabytes_is_not_read(folder):
+    with (folder / "config.json").open("r+b") as file:
+        file.truncate(20_000_000)
+    with pytest.raises(CheckpointBroken, match="at most 10 MB"):
+        ta.preflight(str(folder))
+
+
+@pytest.mark.parametrize("revision", ["../../x", "a/../../b", "/etc", "-x", "a b", "x" * 300, "a\0b", ""])
+def test_a_revision_is_a_name_and_no_path(revision):
+    with pytest.raises(ModelNotFound, match="cannot be a revision"):
+        ta.preflight("team/model", revision=revision)
+
+
+@pytest.mark.parametrize("name", ["https://hf.co/a/b", "http://127.0.0.1/x", "hf://a/b", "file:///etc", "a:b/c"])
+def test_an_address_is_no_model(name):
+    with pytest.raises(ModelNotFound, match="not a hub id either"):
+        ta.preflight(name)
+
+
+def test_a_repository_larger_than_its_configuration_allows_is_not_fetched(monkeypatch):
+    fetched = []
+
+    def snapshot(name, *, dry_run=False, **wanted):
+        if dry_run:
+            return [SimpleNamespace(file_size=5_000_000_000, will_download=True)]
+        fetched.append(name)
+
+    monkeypatch.setattr(hub, "get_hf_file_metadata", lambda *args, **settings: None)
+    monkeypatch.setattr(hub, "snapshot_download", snapshot)
+    with pytest.raises(CheckpointBroken, match="have 5.0 GB, and a model of its config.json has at most 0.5 GB"):
+        sources.download(sources.Source("team/model", "main", None, {}), 1_000_000)
+    assert not fetched
+
+
+def test_a_plan_of_absurd_sizes_is_refused_at_once():
+    spec = ta.load("bundled").spec
+    for size in (2**61 - 1, 2**31 - 1):  # primes: a search for a divisor would not end
+        began = time.monotonic()
+        values = spec.to_dict() | {"hidden_size": size}
+        with pytest.raises(ValueError):
+            ModelSpec.from_dict(values)
+        assert time.monotonic() - began < 1
+
+
+def test_no_error_shows_a_token():
+    token = "hf_" + "aB3" * 12
+    with pytest.raises(TransactError) as caught:
+        ta.preflight("team/model", revision=f"{token} ")
+    assert token not in str(caught.value) and "hf_…" in str(caught.value)
+    assert without_tokens(f"Bearer {token}, hf_oauth_{'x1' * 20}.eyJ-a_b.c") == "Bearer hf_…, hf_…"
+    assert without_tokens("hf_internal-testing/tiny-random") == "hf_internal-testing/tiny-random"

@@ -1,0 +1,108 @@
+"""What a running app serves over HTTP: its own page and downloads, and nothing else of the machine or the network."""
+
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+from gradio_client import Client
+
+ROOT = Path(__file__).resolve().parents[2]
+SVG = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
+
+
+@pytest.fixture
+def web(app_url):
+    with httpx.Client(base_url=app_url, timeout=60) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "app.py", "ui/application.py", "README.md", "assets/model/model.safetensors", ".gitignore", ".git/config",
+        ".venv/pyvenv.cfg", "/etc/passwd", "/proc/self/environ", "../../../../etc/passwd", "assets/../app.py", "/root/.cache",
+        "file:///etc/passwd",
+        str(ROOT / "app.py"), str(ROOT / "assets" / "model" / "config.json"), "//etc/passwd", "/tmp", "%2Fetc%2Fpasswd",
+    ],
+)  # fmt: skip
+def test_no_source_no_weights_no_file_of_the_machine(web, path):
+    for route in ("gradio_api/file=", "gradio_api/file/", "file="):
+        answer = web.get(route + path)
+        assert answer.status_code in (403, 404), (route, answer.status_code)
+        assert b"root:" not in answer.content and b"import" not in answer.content
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "gradio_api/file=http://127.0.0.1:1/x", "gradio_api/file=https://example.com/", "gradio_api/file=https:/x.y",
+        "gradio_api/file=http%3A%2F%2Fexample.com", "gradio_api/file/http://169.254.169.254/",
+        "gradio_api/proxy=https://a.hf.space/",
+        "gradio_api/file=hTTp://example.com", "gradio_api/file=http:\\\\example.com",
+    ],
+)  # fmt: skip
+def test_no_address_of_the_network_is_fetched(web, path):
+    answer = web.get(path)
+    assert (answer.status_code, answer.text) == (403, "Only this page's own files are served.")
+
+
+@pytest.mark.parametrize("path", ["monitoring", "monitoring/summary", "gradio_api/runs", "gradio_api/vibe-code"])
+def test_what_gradio_offers_to_developers_is_off(web, path):
+    assert web.get(path).status_code in (403, 404)
+
+
+def test_a_path_out_of_the_static_folders(web):
+    for path in ("static/%2e%2e/%2e%2e/app.py", "assets/..%2f..%2f..%2fetc/passwd", "svelte/..%2f..%2fetc/passwd"):
+        assert web.get(path).status_code in (403, 404)
+
+
+def test_uploads_come_back_as_downloads_and_never_as_pages(web):
+    for name, content in (("x.html", b"<script>alert(1)</script>"), ("x.svg", SVG), ("../../../evil.py", b"x")):
+        (path,) = web.post("gradio_api/upload", files={"files": (name, content)}).json()
+        assert ".." not in path and Path(path).name == Path(name).name
+        answer = web.get(f"gradio_api/file={path}")
+        assert answer.headers["content-disposition"].startswith("attachment")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["content-type"] == "application/octet-stream"
+
+
+def test_a_request_has_an_end(web):
+    answer = web.post("gradio_api/upload", files={"files": ("a.txt", b"x" * 23_000_000)})
+    assert answer.status_code == 413
+    answer = web.post("gradio_api/queue/join", content=b"x" * 33_000_000)
+    assert (answer.status_code, answer.text) == (413, "The request is too long; at most 32 MB are taken.")
+    in_pieces = web.post("gradio_api/queue/join", content=(b"x" * 1_000_000 for _ in range(34)))
+    assert in_pieces.status_code in (400, 413)
+    assert web.get("gradio_api/info").status_code == 200
+
+
+def test_a_file_field_takes_what_was_uploaded_and_nothing_else(web):
+    config = web.get("config").json()
+    (field,) = [part["id"] for part in config["components"] if part["props"].get("elem_id") == "calibration-file"]
+    (upload,) = [event["id"] for event in config["dependencies"] if event["inputs"] == [field]]
+
+    def give(path: str) -> str:
+        data = [{"path": path, "meta": {"_type": "gradio.FileData"}}]
+        answer = web.post("gradio_api/run/predict", json={"data": data, "fn_index": upload, "session_hash": "files"})
+        return answer.text
+
+    assert "Only a file can be uploaded here, not an address." in give("https://example.com/a.csv")
+    for path in ("/etc/passwd", str(ROOT / "README.md")):
+        said = give(path)
+        assert "was not uploaded by a user" in said and "Traceback" not in said
+    (own,) = web.post("gradio_api/upload", files={"files": ("a.csv", b"text\nhello\n")}).json()
+    assert "error" not in json.loads(give(own))
+
+
+def test_one_visitors_download_is_not_to_be_guessed(app_url, web):
+    client = Client(app_url, verbose=False)
+    client.predict(attention_sparsity=0.5, mlp_sparsity=0.5, allocation="uniform", api_name="/plan")
+    plan = Path(client.predict(kind="plan", api_name="/export"))
+    assert json.loads(plan.read_text())["format"] == "transact-plan"
+    for folder in ("/tmp/gradio", "/tmp/gradio/"):
+        assert web.get(f"gradio_api/file={folder}").status_code == 403
+    exports = [folder for folder in Path("/tmp").glob("transact-exports-*") if any(folder.rglob(plan.name))]
+    assert exports
+    for file in (file for folder in exports for file in folder.rglob(plan.name)):
+        assert web.get(f"gradio_api/file={file}").status_code == 403

@@ -1,0 +1,80 @@
+"""Which folders of the machine a visitor may name, for every place that the app may run in."""
+
+import pytest
+
+import transact as ta
+from transact import sources
+from ui import host, hub_texts
+from ui.errors import WrongInput
+from ui.models import Registry
+from ui.session import BUNDLED, ModelKey
+from ui.texts import DatasetChoice
+
+MODEL = str(sources.BUNDLED_DIRECTORY)
+PUBLIC = ({"SPACE_ID": "a/b"}, {"SYSTEM": "spaces"}, {"GRADIO_SERVER_NAME": "0.0.0.0"})
+
+
+@pytest.fixture(autouse=True)
+def place(monkeypatch):
+    for name in ("SPACE_ID", "SYSTEM", "GRADIO_SERVER_NAME", host.LOCAL_ROOTS):
+        monkeypatch.delenv(name, raising=False)
+
+    def put(settings: dict[str, str]) -> None:
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+
+    return put
+
+
+def test_on_ones_own_machine_every_folder_may_be_named():
+    assert Registry().preflight(ModelKey(MODEL)).spec == ta.preflight("bundled").spec
+
+
+@pytest.mark.parametrize("settings", PUBLIC)
+@pytest.mark.parametrize("named", [MODEL, "assets/model", "./assets/model", "~", "~root", "/etc", "/no/such"])
+def test_where_others_reach_the_page_none_may(place, settings, named):
+    place(settings)
+    for act in (Registry().preflight, Registry().dense):
+        with pytest.raises(WrongInput, match="visitors may not read. Give a hub id instead"):
+            act(ModelKey(named))
+    with pytest.raises(WrongInput, match="visitors may not read"):
+        hub_texts.streamed(DatasetChoice(named), 1)
+
+
+@pytest.mark.parametrize("settings", PUBLIC)
+def test_the_refusal_does_not_tell_what_is_there(place, settings):
+    place(settings)
+    said = set()
+    for named in ("/etc/passwd", "/etc", "/no/such/thing"):
+        with pytest.raises(WrongInput) as caught:
+            Registry().preflight(ModelKey(named))
+        said.add(str(caught.value).replace(named, ""))
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("settings", PUBLIC)
+def test_hub_ids_and_the_bundled_model_may_still_be_named(place, settings):
+    place(settings)
+    assert Registry().dense(BUNDLED).source == "bundled"
+    assert Registry().preflight(ModelKey("bundled", None, "float32")).dtype == "float32"
+    for name in ("team/model", "gpt2"):
+        assert host.may_name(name)
+        with pytest.raises(ta.ModelNotFound, match="The hub could not be reached"):
+            Registry().preflight(ModelKey(name))
+
+
+def test_roots_open_what_is_below_them_and_nothing_else(place, tmp_path):
+    inside, outside = tmp_path / "models" / "a", tmp_path / "models-too"
+    inside.mkdir(parents=True)
+    outside.mkdir()
+    (tmp_path / "models" / "link").symlink_to(outside)
+    place({"SPACE_ID": "a/b", host.LOCAL_ROOTS: f"{tmp_path / 'models'}:{tmp_path / 'none'}"})
+    assert host.may_name(str(inside))
+    for refused in (outside, tmp_path, tmp_path / "models" / "link", tmp_path / "models" / ".." / "models-too"):
+        assert not host.may_name(str(refused))
+
+
+def test_roots_hold_on_ones_own_machine_too(place, tmp_path):
+    place({host.LOCAL_ROOTS: ""})
+    assert not host.may_name(MODEL)
+    assert not host.may_name("assets/model")

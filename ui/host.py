@@ -1,0 +1,48 @@
+"""Who can reach this page: its owner alone, or others; and which folders of the machine these may name.
+
+Imports nothing, so that `app.py` can ask before anything else is loaded.
+"""
+
+import os
+from pathlib import Path
+
+LOCAL_ROOTS = "TRANSACT_LOCAL_ROOTS"
+"""The variable that lists folders below which visitors may name models and datasets, apart as in PATH."""
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def is_space() -> bool:
+    """Whether this runs as a Hugging Face Space."""
+    return os.environ.get("SYSTEM") == "spaces" or "SPACE_ID" in os.environ
+
+
+def is_public() -> bool:
+    """Whether others than the owner of the machine can reach the page."""
+    return is_space() or os.environ.get("GRADIO_SERVER_NAME", _LOOPBACK[0]) not in _LOOPBACK
+
+
+def may_name(place: str) -> bool:
+    """Whether a visitor may name `place` where it is a path: all paths on one's own machine, elsewhere those allowed.
+
+    A name that is no path, such as a hub id, may always be named.
+    """
+    roots = os.environ.get(LOCAL_ROOTS)
+    if roots is None and not is_public():
+        return True
+    allowed = [Path(root).expanduser().resolve() for root in (roots or "").split(os.pathsep) if root]
+    try:
+        path = Path(place).expanduser()
+        if not place.startswith((".", "/", "~")) and not path.exists():
+            return True
+        path = path.resolve()
+    except (OSError, RuntimeError, ValueError):  # a name too long, an unknown ~user, a NUL: nothing on this disk
+        return False
+    return any(path.is_relative_to(root) for root in allowed)
+
+
+def refusal(place: str) -> str:
+    """The sentence for what `may_name` says no to; it does not say whether there is such a path."""
+    return (
+        f"“{place[:200]}” names a place on the machine that runs this page, which visitors may not read. Give a hub id "
+        f"instead; whoever runs the page can allow folders ({LOCAL_ROOTS})."
+    )

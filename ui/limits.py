@@ -1,0 +1,93 @@
+"""How much may be asked for, and what a value from outside may be: the page, the endpoints and links all ask here.
+
+One visitor must not be able to take the machine from the others, nor a slip of the finger an afternoon from oneself.
+"""
+
+from ui.errors import WrongInput
+
+MAX_SAMPLES, MAX_SEQ_LEN = 4096, 8192
+MAX_SCORED_TOKENS = 2**22
+"""Sequences × tokens each of a calibration text: 4096 × 1024."""
+MAX_MEASURED_TOKENS = 2**20
+"""Tokens of an evaluation text."""
+MAX_TRAINED_TOKENS = 5_000_000
+"""Training of one run; who wants more uses the command line, which goes on after an interruption."""
+MAX_SEED = 2**31 - 1
+MAX_PROMPT_CHARACTERS = 100_000
+MAX_PASTE_CHARACTERS = 2_000_000
+MAX_NAME_CHARACTERS = 1_000
+"""Names of models, datasets, columns, … and paths."""
+MAX_UPLOAD_BYTES = 20_000_000
+MAX_UNPACKED_BYTES = 200_000_000
+MAX_COLUMNS = 1_000
+MAX_STREAMED_ROWS = 200_000
+MAX_STREAMED_CHARACTERS = 20_000_000
+MAX_BODY_BYTES = 32_000_000
+"""A whole request; above an upload with what the browser puts around it, and above a pasted text."""
+
+
+def whole(name: str, value, low: int, high: int) -> int:
+    """A whole number in [low, high]; raises `WrongInput` for anything else."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and low <= value <= high and int(value) == value:
+        return int(value)
+    raise WrongInput(f"{name} is {_shown(value)}; give a whole number from {low:,} to {high:,}.")
+
+
+def share_removed(name: str, value) -> float:
+    """A sparsity in [0, 1); raises `WrongInput` for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise WrongInput(f"The {name} sparsity is {_shown(value)}; it is the share removed, at least 0 and below 1.")
+    return float(value)
+
+
+def share_left(value) -> float:
+    """What a limit leaves, in (0, 1]; raises `WrongInput` for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise WrongInput(f"The limit is {_shown(value)}; it is a share of the dense model, above 0 and at most 1.")
+    return float(value)
+
+
+def text(name: str, value, most: int = MAX_PASTE_CHARACTERS) -> str:
+    """A text of at most so many characters that UTF-8 can hold; raises `WrongInput` for anything else."""
+    if not isinstance(value, str):
+        raise WrongInput(f"{name} is {_shown(value)}; give a text.")
+    if len(value) > most:
+        raise WrongInput(f"{name} has {len(value):,} characters; at most {most:,} are taken. Give less.")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise WrongInput(f"{name} holds half a character (a lone surrogate); copy it again as UTF-8.") from None
+    return value
+
+
+def name(what: str, value) -> str:
+    """A name or a path, without the spaces around it; raises `WrongInput` as `text` does."""
+    return text(what, value, MAX_NAME_CHARACTERS).strip()
+
+
+def tokens(num_samples: int, seq_len: int) -> None:
+    """Raise `WrongInput` where a calibration text would have too many tokens."""
+    if num_samples * seq_len > MAX_SCORED_TOKENS:
+        raise WrongInput(
+            f"{num_samples:,} sequences of {seq_len:,} tokens are {num_samples * seq_len:,}; at most "
+            f"{MAX_SCORED_TOKENS:,} are read in a run. Take fewer sequences or shorter ones."
+        )
+
+
+def measured(num_tokens: int) -> None:
+    """Raise `WrongInput` where an evaluation text has too many tokens."""
+    if num_tokens > MAX_MEASURED_TOKENS:
+        raise WrongInput(
+            f"The text to measure on has {num_tokens:,} tokens; at most {MAX_MEASURED_TOKENS:,} are taken. Give a part "
+            "of it."
+        )
+
+
+def _shown(value) -> str:
+    """A wrong value, short enough for a sentence."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return repr(value)[:80] if not isinstance(value, int) or abs(value) < 10**20 else "a number of many digits"
