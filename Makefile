@@ -2,6 +2,7 @@
 # make test  sets up .venv and runs all tests (browser tests skip where there is no chromium)
 # make bench prints the benchmarks' tables
 # make docs  writes the API reference to build/docs
+# make space puts together what a Hugging Face Space needs, in build/space, and tries it in a clean environment
 # make screenshots takes the README's pictures anew
 #
 # On Linux, PyPI's torch brings several GB of CUDA. For a CPU build name PyTorch's CPU index:
@@ -14,7 +15,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint bench docs screenshots clean
+.PHONY: run test lint bench docs space screenshots clean
 
 run: $(VENV)/.installed
 	$(BIN)/python app.py
@@ -33,6 +34,9 @@ bench: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m docs.build build/docs
+
+space: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.space --torch "$(TORCH)" --torch-index "$(TORCH_INDEX)"
 
 screenshots: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.e2e.screenshots

@@ -3,18 +3,27 @@
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+Fault = Callable[[BaseHTTPRequestHandler, bytes], None]
+"""Answers a request in its own way: it is given the handler and what should have been sent."""
 
 
 @contextmanager
-def serve(models: dict[str, Path], gated: frozenset[str] = frozenset()) -> Iterator[str]:
-    """Serve `{hub id: folder}` and yield the address; ids in `gated` exist but are refused."""
+def serve(
+    models: dict[str, Path], gated: frozenset[str] = frozenset(), faults: Mapping[str, Fault] | None = None
+) -> Iterator[str]:
+    """Serve `{hub id: folder}` and yield the address; ids in `gated` exist but are refused.
+
+    `faults`: what goes wrong when a file is fetched, by the ends of their paths, as "model.safetensors"; may change
+    while it serves.
+    """
+    faults = {} if faults is None else faults
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -59,9 +68,17 @@ def serve(models: dict[str, Path], gated: frozenset[str] = frozenset()) -> Itera
             return {"id": name, "sha": COMMIT, "siblings": [{"rfilename": file.name} for file in files]}
 
         def _send(self, status: int, body: bytes, with_body: bool, headers: dict[str, str]) -> None:
+            path = unquote(urlparse(self.path).path)
+            fault = next((fault for end, fault in list(faults.items()) if path.endswith(end)), None)
+            if with_body and fault is not None:
+                self.close_connection = True
+                return fault(self, body)
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.send_header("ETag", f'"{_etag(body)}"')
+            if path.endswith(".safetensors"):
+                self.send_header("X-Linked-ETag", f'"{hashlib.sha256(body).hexdigest()}"')
+                self.send_header("X-Linked-Size", str(len(body)))
             for key, value in headers.items():
                 self.send_header(key, value)
             self.end_headers()
@@ -106,4 +123,5 @@ def _running(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
 
 
 def _etag(body: bytes) -> str:
-    return hashlib.sha1(body).hexdigest()
+    """Git's id of the content, as the hub has it for small files."""
+    return hashlib.sha1(b"blob %d\0" % len(body) + body).hexdigest()

@@ -39,6 +39,7 @@ from transact.layer_plan import LayerPlan
 from transact.loading import LoadedModel, Preflight, load, preflight
 from transact.locks import Locks
 from transact.masking import masked
+from transact.memory import ran_out_of_memory
 from transact.observe import grams_for_repair, observe, sample_bytes
 from transact.plan import PruningPlan, make_plan
 from transact.probes import Probe, ProbeResult, load_probes, run_probe
@@ -143,6 +144,7 @@ __all__ = [
     "preflight",
     "prove",
     "prune",
+    "ran_out_of_memory",
     "push",
     "reads",
     "recover",

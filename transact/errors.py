@@ -26,7 +26,7 @@ class CheckpointBroken(TransactError):
 
 
 class NotEnoughMemory(TransactError):
-    """The model would not fit; said before any weight is read."""
+    """The model would not fit, said before any weight is read; or memory ran out all the same."""
 
 
 class InvalidText(TransactError):

@@ -1,20 +1,17 @@
 """The Hugging Face hub: configuration first, weights later, and one sentence for each way it says no."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-from huggingface_hub import (
-    constants,
-    get_hf_file_metadata,
-    hf_hub_download,
-    hf_hub_url,
-    snapshot_download,
-    try_to_load_from_cache,
-)
+from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub import errors as hub_errors
 
+from transact import downloader, hub_cache
+from transact.alone import AloneFailed, run_alone
 from transact.errors import CheckpointBroken, ModelNotFound
+from transact.progress import NO_PROGRESS, Progress
 
 # what a stock checkpoint consists of; no pattern reaches into sub-folders or duplicates the weights
 FILES = (
@@ -33,49 +30,37 @@ FILES = (
 )
 _FIRST_ANSWER_SECONDS = 10
 """How long the hub may take to answer at all, before what is in the cache is used instead."""
+_SILENCE_SECONDS = 60.0
+"""How long nothing may arrive before the hub is given up; a quarter of a megabyte counts as something."""
+_SECONDS = 7 * 24 * 3600.0
 
 
-def find_config(name: str, revision: str | None) -> Path:
+class _Silent(Exception):
+    """Nothing has arrived for too long."""
+
+
+def find_config(name: str, revision: str | None, progress: Progress = NO_PROGRESS) -> Path:
     """config.json of a hub model, at a commit that its folder is named after; nothing else is fetched.
 
-    Where the hub does not answer, the cached one. Raises `ModelNotFound` with the reason.
+    Where the hub does not answer, or `revision` is a commit, the cached one. Raises `ModelNotFound` with the reason,
+    `CheckpointBroken` where the cached one is damaged and cannot be replaced, and what `progress` raises.
     """
-    with _explained(name, revision):
-        try:
-            # asked once and briefly: the download itself would try for minutes before it gives up
-            get_hf_file_metadata(hf_hub_url(name, "config.json", revision=revision), timeout=_FIRST_ANSWER_SECONDS)
-        except (hub_errors.HTTPError, ConnectionError) as error:
-            cached = try_to_load_from_cache(name, "config.json", revision=revision)
-            if _said_no(error) or not isinstance(cached, str):
-                raise
-            return Path(cached)
-        return Path(hf_hub_download(name, "config.json", revision=revision))
+
+    def get() -> Path:
+        cached = try_to_load_from_cache(name, "config.json", revision=revision) if _is_commit(revision) else None
+        return Path(cached) if isinstance(cached, str) else _fetched(name, revision, (), progress)
+
+    return _whole(name, get, NO_PROGRESS)
 
 
-def fetch(name: str, revision: str, *, at_most: int) -> Path:
-    """The folder with the checkpoint's files, from the cache as far as it has them; never more than `at_most` bytes.
+def fetch(name: str, revision: str, *, at_most: int, progress: Progress = NO_PROGRESS) -> Path:
+    """The folder with the checkpoint's files, from the cache as far as it has them whole; reports "bytes".
 
-    Raises `ModelNotFound` where the hub does not answer and the cache lacks the weights, and, before anything is
-    fetched, `CheckpointBroken` where the files are larger.
+    Raises `ModelNotFound` where the hub does not answer, or stops sending, and the cache lacks the weights;
+    `CheckpointBroken` where a cached file is damaged and cannot be replaced, and, before anything is fetched, where
+    that would be more than `at_most` bytes; and what `progress` raises.
     """
-    wanted = {"revision": revision, "allow_patterns": list(FILES)}
-    with _explained(name, revision):
-        try:
-            get_hf_file_metadata(hf_hub_url(name, "config.json", revision=revision), timeout=_FIRST_ANSWER_SECONDS)
-        except (hub_errors.HTTPError, ConnectionError) as error:
-            directory = Path(snapshot_download(name, **wanted, local_files_only=True))
-            # only config.json may be there, from an earlier look at the model
-            if _said_no(error) or not any(directory.glob("*.safetensors")):
-                raise
-            return directory
-        files = snapshot_download(name, **wanted, dry_run=True)
-        size = sum(file.file_size or 0 for file in files if file.will_download)
-        if size > at_most:
-            raise CheckpointBroken(
-                f"The files of {name} have {size / 1e9:,.1f} GB, and a model of its config.json has at most "
-                f"{at_most / 1e9:,.1f} GB with all that belongs to it. Choose another repository."
-            )
-        return Path(snapshot_download(name, **wanted))
+    return _whole(name, lambda: _fetched(name, revision, FILES, progress, at_most), progress)
 
 
 def cached_card(name: str, revision: str | None) -> Path | None:
@@ -87,59 +72,115 @@ def cached_card(name: str, revision: str | None) -> Path | None:
     return Path(cached) if isinstance(cached, str) else None
 
 
-def _said_no(error: Exception) -> bool:
-    """Whether the hub answered, and the answer was about the model rather than about itself."""
-    return isinstance(
-        error,
-        (hub_errors.RepositoryNotFoundError, hub_errors.RevisionNotFoundError, hub_errors.EntryNotFoundError),
-    )
+def _is_commit(revision: str | None) -> bool:
+    """Whether the revision is the full name of a commit, whose content never changes."""
+    return revision is not None and re.fullmatch("[0-9a-f]{40}", revision) is not None
 
 
-@contextmanager
-def _explained(name: str, revision: str | None) -> Iterator[None]:
-    """Turn what the hub client raises into one sentence each."""
+def _whole(name: str, get: Callable[[], Path], progress: Progress) -> Path:
+    """What `get` finds; damaged files in it are fetched anew, once."""
+    found = get()
+    damaged = hub_cache.damaged(found, progress)
+    if not damaged:
+        return found
+    for file in damaged:
+        hub_cache.drop(file)
+    first = damaged[0].name
     try:
-        yield
-    except hub_errors.GatedRepoError:
+        found = get()
+    except ModelNotFound as error:
+        raise CheckpointBroken(
+            f"{first} of {name} was damaged in the cache ({constants.HF_HUB_CACHE}). It has been removed there, but "
+            f"could not be fetched anew. {error}"
+        ) from error
+    still = hub_cache.damaged(found, progress)
+    if still:
+        for file in still:
+            hub_cache.drop(file)
+        raise CheckpointBroken(
+            f"{still[0].name} of {name} does not arrive as the hub published it (its checksum differs, twice). Try "
+            "again later, or from another network."
+        )
+    return found
+
+
+def _fetched(
+    name: str, revision: str | None, files: tuple[str, ...], progress: Progress, at_most: int | None = None
+) -> Path:
+    """What the downloader finds, in a process of its own; raises `ModelNotFound` with one sentence."""
+    request = {
+        "name": name, "revision": revision, "files": files, "at_most": at_most,
+        "first_answer_seconds": _FIRST_ANSWER_SECONDS,
+    }  # fmt: skip
+    try:
+        answer = run_alone(Path(downloader.__file__), request, _impatient(progress), seconds=_SECONDS)
+    except _Silent:
         raise ModelNotFound(
-            f"{name} is gated: accept its terms on its hub page and sign in (set HF_TOKEN), then load it again."
+            f"The hub has sent nothing of {name} for {_SILENCE_SECONDS:.0f} seconds. Check the connection, then try "
+            "again; what has arrived whole is kept."
         ) from None
-    except hub_errors.RepositoryNotFoundError:
-        raise ModelNotFound(
-            f"The hub has no public model {name!r}. Check the spelling; for a private model sign in (set HF_TOKEN)."
-        ) from None
-    except hub_errors.RevisionNotFoundError:
-        raise ModelNotFound(f"{name} has no revision {revision!r}. Leave it empty for the default.") from None
-    except hub_errors.LocalEntryNotFoundError as error:
-        raise ModelNotFound(_unreachable(name)) from error
-    except hub_errors.EntryNotFoundError as error:
-        raise ModelNotFound(
-            f"{name} has no config.json, or lost a file while it was fetched; it is no whole transformers checkpoint."
-        ) from error
-    except hub_errors.HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", None)
-        raise ModelNotFound(
-            f"The hub answered for {name} with status {status}. Check your token (HF_TOKEN) if you set one, or try "
-            "again later."
-        ) from error
-    except (hub_errors.HTTPError, ConnectionError) as error:
-        raise ModelNotFound(_unreachable(name)) from error
-    except OSError as error:
-        raise ModelNotFound(f"{name} could not be stored on disk ({error.strerror or error}).") from error
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
-        raise ModelNotFound(
-            f"The hub's answer for {name} makes no sense ({_first_line(error)}). A proxy may have answered in its "
-            "place; check the connection."
-        ) from error
+    except AloneFailed as error:
+        raise ModelNotFound(f"{name} was not fetched to its end ({error}). Try again.") from error
+    if answer.get("refused") == "size":
+        raise CheckpointBroken(
+            f"The files of {name} have {answer['size'] / 1e9:,.1f} GB, and a model of its config.json has at most "
+            f"{at_most / 1e9:,.1f} GB with all that belongs to it. Choose another repository."
+        )
+    if "refused" in answer:
+        raise ModelNotFound(_sentence(answer, name, revision))
+    return Path(answer["path"])
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+def _impatient(progress: Progress) -> Progress:
+    """`progress`, but for too long no further than before raises `_Silent`: a file begun again and again counts not."""
+    furthest, since = -1, time.monotonic()
+
+    def watch(done: int, total: int, unit: str) -> None:
+        nonlocal furthest, since
+        progress(done, total, unit)
+        if done > furthest:
+            furthest, since = done, time.monotonic()
+        elif time.monotonic() - since > _SILENCE_SECONDS:
+            raise _Silent
+
+    return watch
 
 
-def _unreachable(name: str) -> str:
-    offline = " (offline mode is on: HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else ""
-    return (
-        f"The hub could not be reached{offline}, and {name} is not in the local cache. Check the connection, or use "
-        "a local folder or the bundled model."
-    )
+def _sentence(answer: dict, name: str, revision: str | None) -> str:
+    match answer["refused"]:
+        case "gated":
+            return f"{name} is gated: accept its terms on its hub page and sign in (set HF_TOKEN), then load it again."
+        case "repository":
+            return (
+                f"The hub has no public model {name!r}. Check the spelling; for a private model sign in (set HF_TOKEN)."
+            )
+        case "revision":
+            return f"{name} has no revision {revision!r}. Leave it empty for the default."
+        case "entry":
+            return (
+                f"{name} has no config.json, or lost a file while it was fetched; it is no whole transformers "
+                "checkpoint."
+            )
+        case "status":
+            return (
+                f"The hub answered for {name} with status {answer['status']}. Check your token (HF_TOKEN) if you set "
+                "one, or try again later."
+            )
+        case "network":
+            offline = " (offline mode is on: HF_HUB_OFFLINE)" if answer["offline"] else ""
+            return (
+                f"The hub could not be reached{offline}, or broke off, and {name} is not in the local cache. Check the "
+                "connection, or use a local folder or the bundled model."
+            )
+        case "incomplete":
+            return f"A file of {name} did not arrive whole ({answer['said']}) Try again."
+        case "disk":
+            return (
+                f"{name} could not be stored on disk ({answer['said']}). Free some space in {constants.HF_HUB_CACHE}, "
+                "or choose a smaller model."
+            )
+        case _:
+            return (
+                f"The hub's answer for {name} makes no sense ({answer['said']}). A proxy may have answered in its "
+                "place; check the connection."
+            )

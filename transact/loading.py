@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from transformers import (
 from transact import memory, per_layer, sources
 from transact.errors import CheckpointBroken, ModelUnsupported, NotEnoughMemory, choice
 from transact.families import Family, family_of
+from transact.memory import ran_out_of_memory
 from transact.progress import NO_PROGRESS, Progress
 from transact.quiet import no_progress_bars
 from transact.spec import ModelSpec, digest
@@ -119,6 +120,10 @@ class LoadedModel:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    def on(self, device: str) -> "LoadedModel":
+        """The same model on another device (`"auto"`, `"cpu"`, `"cuda"`, …): its weights are moved, not copied."""
+        return replace(self, model=self.model.to(_device(device)))
+
     @property
     def context_length(self) -> int:
         """The most tokens the model was made for."""
@@ -140,13 +145,21 @@ class LoadedModel:
         return f"{self.spec.fingerprint}/{digest(json.dumps(weights))}"
 
 
-def preflight(source: str, *, dtype: str = "auto", revision: str | None = None) -> Preflight:
+def preflight(
+    source: str,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    revision: str | None = None,
+    progress: Progress = NO_PROGRESS,
+) -> Preflight:
     """What `load` would need, from config.json alone (a few kilobytes are fetched from the hub at most).
 
-    Raises `ModelNotFound`, `ModelUnsupported`, `CheckpointBroken` or `InvalidOption`, each with its reason.
+    Raises `ModelNotFound`, `ModelUnsupported`, `CheckpointBroken` or `InvalidOption`, each with its reason, and what
+    `progress` raises while the hub is waited for.
     """
     choice(dtype, ("auto", *DTYPES), "dtype")
-    return _preflight(sources.resolve(source, revision), dtype, _device("auto"))
+    return _preflight(sources.resolve(source, revision, progress), dtype, _device(device))
 
 
 def load(
@@ -167,7 +180,7 @@ def load(
     """
     choice(dtype, ("auto", *DTYPES), "dtype")
     target = _device(device)
-    found = sources.resolve(source, revision)
+    found = sources.resolve(source, revision, progress)
     card = _preflight(found, dtype, target)
     if not card.fits:
         raise NotEnoughMemory(
@@ -179,10 +192,18 @@ def load(
     stored_dtype = sources.check_weights(files, card.spec)
     progress(0, card.weights_bytes, "bytes")
     config, whole = _stock(found)
-    if found.config.get(per_layer.KEY):
-        model = per_layer.read(config, whole, card.spec, files, DTYPES[card.dtype]).to(target).eval()
-    else:
-        model = _read_weights(found.directory, config, DTYPES[card.dtype], target)
+    try:
+        if found.config.get(per_layer.KEY):
+            model = per_layer.read(config, whole, card.spec, files, DTYPES[card.dtype]).to(target).eval()
+        else:
+            model = _read_weights(found.directory, config, DTYPES[card.dtype], target)
+    except Exception as error:  # whichever library asked for the memory words it in its own way
+        if not ran_out_of_memory(error):
+            raise
+        raise NotEnoughMemory(
+            f"Memory ran out while {found.name} was read, though {card.available_bytes / 1e9:.1f} GB seemed to be "
+            "free. Choose a smaller model or a half-precision dtype."
+        ) from error
     progress(card.weights_bytes, card.weights_bytes, "bytes")
     return LoadedModel(
         model=model,
@@ -289,8 +310,8 @@ def _read_weights(
             )
         model = model.to(device).eval()
     except Exception as error:  # configuration, weights and allocator raise whatever they raise
-        if isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate" in str(error):
-            raise NotEnoughMemory(f"Memory ran out while {directory.name} was read. Choose a smaller model.") from error
+        if ran_out_of_memory(error):
+            raise
         reason = " ".join(str(error).split())
         raise CheckpointBroken(f"The weights in {directory.name} could not be loaded: {reason}") from error
     for problem, names in (("lacks", found["missing_keys"]), ("has a surplus", found["unexpected_keys"])):

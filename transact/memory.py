@@ -1,9 +1,10 @@
-"""How much memory there is: the machine's, or what a container may use of it."""
+"""How much memory there is: the machine's, or what a container may use of it; and how one knows that it ran out."""
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import psutil
+import torch
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
@@ -21,6 +22,14 @@ def available_bytes() -> int:
     """What can still be taken without swapping, or without the container being killed."""
     left = [limit - used for limit, used in _control_groups()]
     return max(0, min([psutil.virtual_memory().available, *left]))
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: Python's, torch's for a GPU, or what its CPU allocator says."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    said = str(error).lower()
+    return isinstance(error, (RuntimeError, OSError)) and ("allocate memory" in said or "alloc_cpu" in said)
 
 
 def _control_groups() -> Iterator[tuple[int, int]]:

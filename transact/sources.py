@@ -43,10 +43,11 @@ class Source:
     config: dict
 
 
-def resolve(name: str, revision: str | None = None) -> Source:
+def resolve(name: str, revision: str | None = None, progress: Progress = NO_PROGRESS) -> Source:
     """Find a model and read its raw configuration; no weight is touched.
 
-    Raises `ModelNotFound` (with the reason) or `CheckpointBroken` (unreadable config.json).
+    Raises `ModelNotFound` (with the reason), `CheckpointBroken` (unreadable config.json), and what `progress` raises
+    while the hub is waited for.
     """
     name = name.strip() if isinstance(name, str) else str(name)
     if not name:
@@ -68,7 +69,7 @@ def resolve(name: str, revision: str | None = None) -> Source:
             f"{revision[:200]!r} cannot be a revision of {name}. Give a branch, a tag or a commit, or leave it empty "
             "for the default."
         )
-    config = hub.find_config(name, revision)
+    config = hub.find_config(name, revision, progress)
     return Source(name, config.parent.name, None, _read_config(config, name))
 
 
@@ -108,11 +109,8 @@ def download(source: Source, parameters: int, progress: Progress = NO_PROGRESS) 
     """
     if source.directory is not None:
         return source
-    progress(0, 1, "download")
     at_most = parameters * _WIDEST_ELEMENT + _BESIDE_WEIGHTS_BYTES
-    directory = hub.fetch(source.name, source.revision, at_most=at_most)
-    progress(1, 1, "download")
-    return replace(source, directory=directory)
+    return replace(source, directory=hub.fetch(source.name, source.revision, at_most=at_most, progress=progress))
 
 
 def weight_files(directory: Path) -> tuple[Path, ...]:

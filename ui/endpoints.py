@@ -3,24 +3,22 @@
 They run the same functions on the same values as the page does, so the numbers are the page's.
 """
 
-import logging
 from dataclasses import replace
 
 import gradio as gr
 import numpy as np
 
 import transact as ta
-from ui import limits, texts, workbench
+from ui import failures, limits, texts, workbench
 from ui.code_view import Recipe, code
 from ui.errors import WrongInput
-from ui.events.desk import HEAVY, LIGHT, Desk, unexpected
+from ui.events.desk import HEAVY, LIGHT, Desk
 from ui.events.setup import loaded_key
 from ui.export import file_stem, model_stem
 from ui.pages.takeaway import GGUF_TYPE
 from ui.session import BUNDLED, ModelKey, Sampling, Session
 from ui.texts import TextSource
 
-logger = logging.getLogger(__name__)
 EXPORT_KINDS = ("checkpoint", "plan", "gguf")
 
 
@@ -261,13 +259,10 @@ def _one_of(what: str, value, allowed) -> None:
 
 
 def _answered(act):
-    """What `act` returns; an error meant for the user reaches the client as its sentence, another as one of ours."""
+    """What `act` returns; an error reaches the client as one sentence."""
     try:
         return act()
     except ta.Cancelled:
         raise gr.Error("The run was stopped.", print_exception=False) from None
-    except ta.TransactError as error:
-        raise gr.Error(str(error), print_exception=False) from error
     except Exception as error:
-        logger.error("unexpected failure", exc_info=error)
-        raise gr.Error(unexpected(error), print_exception=False) from None
+        raise gr.Error(failures.sentence(error), print_exception=False) from None

@@ -3,7 +3,11 @@
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from gradio.utils import get_upload_folder
 
 import transact as ta
 from ui.code_view import CALIBRATION_FILE, EVALUATION_FILE, is_own
@@ -16,32 +20,41 @@ _STEM_CHARACTERS = 60
 
 
 class Exports:
-    """Where downloads are written."""
+    """Where downloads are written.
+
+    Each method raises `SaveRefused` where the disk has no room for it, and leaves nothing half-written.
+    """
 
     def __init__(self):
-        self._root = tempfile.TemporaryDirectory(prefix="transact-exports-")
+        # in gradio's own folder, as it would copy a file that lies elsewhere: every download would be there twice
+        served = Path(get_upload_folder())
+        served.mkdir(parents=True, exist_ok=True)
+        self._root = tempfile.TemporaryDirectory(prefix="transact-exports-", dir=served)
 
     def checkpoint(
         self, owner: str, name: str, pruned: ta.LoadedModel, progress: ta.Progress, *, layers: str = "padded"
     ) -> tuple[Path, ta.SaveReport]:
         """A zip of the checkpoint with tokenizer, plan.json and model card; proved where stock classes can load it."""
-        folder = self._fresh(owner)
         stock = layers == "padded" or pruned.spec.is_stock
-        report = ta.save(pruned, folder / name, dtype=pruned.file_dtype, layers=layers, prove=stock, progress=progress)
-        archive = folder / f"{name}.zip"
-        # weights do not shrink, so they are stored as they are
-        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as zipped:
-            for file in sorted((folder / name).iterdir()):
-                zipped.write(file, f"{name}/{file.name}")
-        shutil.rmtree(folder / name)
+        with self._fresh(owner) as folder:
+            report = ta.save(
+                pruned, folder / name, dtype=pruned.file_dtype, layers=layers, prove=stock, progress=progress
+            )
+            archive = folder / f"{name}.zip"
+            # weights do not shrink, so they are stored as they are
+            with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as zipped:
+                for file in sorted((folder / name).iterdir()):
+                    zipped.write(file, f"{name}/{file.name}")
+            shutil.rmtree(folder / name)
         return archive, report
 
     def gguf(
         self, owner: str, name: str, pruned: ta.LoadedModel, *, file_type: str, progress: ta.Progress
     ) -> tuple[Path, ta.GgufReport]:
         """One file with weights and tokenizer for llama.cpp."""
-        file = self._fresh(owner) / f"{name}-{file_type}.gguf"
-        return file, ta.save_gguf(pruned, file, file_type=file_type, progress=progress)
+        with self._fresh(owner) as folder:
+            file = folder / f"{name}-{file_type}.gguf"
+            return file, ta.save_gguf(pruned, file, file_type=file_type, progress=progress)
 
     def plan(self, owner: str, name: str, plan: ta.PruningPlan) -> Path:
         """plan.json under a name that says whose it is."""
@@ -52,8 +65,10 @@ class Exports:
 
     def texts(self, owner: str, calibration: TextSource, evaluation: TextSource | None) -> Path:
         """The visitor's own texts in the files that the shown lines read; a document also as it stands."""
-        archive = self._fresh(owner) / "texts.zip"
-        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
+        with (
+            self._fresh(owner) as folder,
+            zipfile.ZipFile(archive := folder / "texts.zip", "w", zipfile.ZIP_DEFLATED) as zipped,
+        ):
             for filename, source in ((CALIBRATION_FILE, calibration), (EVALUATION_FILE, evaluation)):
                 if source is not None and is_own(source):
                     zipped.writestr(filename, as_jsonl(source))
@@ -66,18 +81,37 @@ class Exports:
         shutil.rmtree(self._folder(owner), ignore_errors=True)
 
     def _written(self, owner: str, filename: str, content: str) -> Path:
-        file = self._fresh(owner) / filename
-        file.write_text(content, encoding="utf-8")
+        with self._fresh(owner) as folder:
+            file = folder / filename
+            file.write_text(content, encoding="utf-8")
         return file
 
-    def _fresh(self, owner: str) -> Path:
-        self.forget(owner)
+    @contextmanager
+    def _fresh(self, owner: str) -> Iterator[Path]:
+        """An empty folder to write one download into; it goes again when that does not come to its end."""
         folder = self._folder(owner)
-        folder.mkdir(parents=True)
-        return folder
+        try:
+            self.forget(owner)
+            folder.mkdir(parents=True)
+            yield folder
+        except BaseException as error:
+            self.forget(owner)
+            # the library names the file, which means nothing to a visitor of another machine's page
+            disk = error.__cause__ if isinstance(error, ta.SaveRefused) and error.__cause__ else error
+            if disk is error and not isinstance(error, OSError):
+                raise
+            raise ta.SaveRefused(
+                f"The disk of the machine that runs this page has no room for the download ({reason(disk)}), and "
+                "nothing of it was kept. Free some space there, or take the plan alone, which is small; then try again."
+            ) from error
 
     def _folder(self, owner: str) -> Path:
         return Path(self._root.name) / folder_name(owner)
+
+
+def reason(error: BaseException) -> str:
+    """Why the disk refused, without the name of a file."""
+    return getattr(error, "strerror", None) or "only a part of it could be written"
 
 
 def file_stem(key: ModelKey, number: int) -> str:

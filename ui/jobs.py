@@ -4,6 +4,7 @@ Gradio cannot stop a plain function that runs, and a visitor who waits for other
 are before, and be able to leave. So each job waits for its turn in its own thread and checks its own stop event.
 """
 
+import contextvars
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import transact as ta
+from ui import failures
 from ui.errors import Busy, NotYet
 from ui.telemetry import Telemetry, raised, resident_bytes
 
@@ -172,8 +174,9 @@ class Jobs:
         """Do `work` in a thread and yield a `Tick` now and then, `Partial`s where it has some, at last one `Finished`.
 
         `kind` names the work in logs and counters, where `title` may hold a visitor's words. `model=False` for work
-        that touches no model and so need not wait. Raises what `work` raised, `Cancelled` when stopped, `NotYet`
-        where the owner's last job still runs, and `Busy` where too many wait. Closing the generator stops the work.
+        that touches no model and so need not wait. Raises what `work` raised (as `failures.told` tells it), `Cancelled`
+        when stopped, `NotYet` where the owner's last job still runs, and `Busy` where too many wait. Closing the
+        generator stops the work.
         """
         watch = self._begin(owner, title, kind, model)
         outcome: list[Finished[T] | BaseException] = []
@@ -187,7 +190,10 @@ class Jobs:
                 if model:
                     self._line.leave(watch)
 
-        thread = threading.Thread(target=body, name=f"job: {kind}", daemon=True)
+        # in the caller's context, where gradio keeps whose request it is: a lent GPU is asked for in that name
+        thread = threading.Thread(
+            target=contextvars.copy_context().run, args=(body,), name=f"job: {kind}", daemon=True
+        )
         try:
             try:
                 thread.start()
@@ -203,7 +209,7 @@ class Jobs:
         if not outcome:
             raise ta.Cancelled
         if isinstance(outcome[0], BaseException):
-            raise outcome[0]
+            raise failures.told(outcome[0], watch.title) from outcome[0]
         yield outcome[0]
 
     def finish(

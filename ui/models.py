@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import transact as ta
-from ui import host, numbers
+from ui import host, numbers, zerogpu
 from ui.errors import WrongInput
 from ui.folders import folder_name
 from ui.jobs import Watch
@@ -68,12 +68,13 @@ class Registry:
     def _loaded(self, key: ModelKey, watch: Watch) -> ta.LoadedModel:
         _check_place(key)
         if key == BUNDLED:
-            self._bundled = self._bundled or ta.load(key.source, progress=watch)
+            self._bundled = self._bundled or ta.load(key.source, device=zerogpu.HOME, progress=watch)
             return self._bundled
         held = self._dense.get(key)
         if held is not None:
             return held
-        needed = self.preflight(key).weights_bytes
+        card = self.preflight(key, watch)
+        needed = card.weights_bytes
         if needed > self.budget_bytes:
             raise ta.NotEnoughMemory(
                 f"The weights of {key.source} take {numbers.size(needed)} and this app keeps models within "
@@ -81,9 +82,13 @@ class Registry:
                 f"the app sets {BUDGET_VARIABLE}."
             )
         self._make_room(needed)
-        while not self.preflight(key).fits and self._drop_oldest():
+        # at the commit that was looked at, so that the hub need not be asked again
+        key_now = replace(key, revision=card.revision)
+        while not self.preflight(key_now, watch).fits and self._drop_oldest():
             pass
-        loaded = ta.load(key.source, dtype=key.dtype, revision=key.revision, progress=watch)
+        loaded = ta.load(
+            key.source, dtype=key.dtype, device=zerogpu.HOME, revision=card.revision, progress=watch
+        )
         self._keep(self._dense, key, loaded, _bytes(loaded))
         return loaded
 
@@ -91,10 +96,12 @@ class Registry:
         """The model if it is there now; nothing is loaded."""
         return self._bundled if key == BUNDLED else self._dense.get(key)
 
-    def preflight(self, key: ModelKey) -> ta.Preflight:
+    def preflight(self, key: ModelKey, progress: ta.Progress = ta.NO_PROGRESS) -> ta.Preflight:
         """What loading `key` would need, and what this app lets it have."""
         _check_place(key)
-        card = ta.preflight(key.source, dtype=key.dtype, revision=key.revision)
+        card = ta.preflight(
+            key.source, dtype=key.dtype, device=zerogpu.HOME, revision=key.revision, progress=progress
+        )
         allowed = self.budget_bytes + card.required_bytes - card.weights_bytes
         return replace(card, available_bytes=min(card.available_bytes, allowed))
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import transact as ta
-from ui import budgets, legal, limits, texts
+from ui import budgets, legal, limits, texts, zerogpu
 from ui.errors import NotYet
 from ui.jobs import Watch
 from ui.landscape import Landscape
@@ -39,6 +39,9 @@ MAP_SEQUENCES = 40
 """Sequences that each point of the redundancy map is measured on; the map compares points, not models."""
 MAP_MLP_SPARSITIES = tuple(step / 10 for step in range(10))
 _TOP_READS = 8
+_SEARCH_PASSES, _SPEED_STEPS, _WRITTEN_TOKENS, _PROBE_TOKENS = 30, 500, 80, 128
+"""What the time on a lent GPU is asked for by: forward passes of a search (it takes eleven, some of them backward),
+those that measure speed, tokens written at once, and tokens of a probe's item."""
 _SAMPLE_BYTES = 256_000_000
 """Up to here the sums of every single sample are kept, which the stability check resamples."""
 
@@ -107,9 +110,11 @@ def score(registry: Registry, key: ModelKey, text: TextSource, sampling: Samplin
     watch.says(f"Scoring on {text.name}")
     began = time.monotonic()
     keep_samples = ta.sample_bytes(loaded.spec, calibration.num_samples) <= _SAMPLE_BYTES
-    statistics = ta.observe(
-        loaded, calibration, taylor=sampling.taylor, samples=keep_samples, top_k=_TOP_READS, progress=watch
-    )
+    statistics = zerogpu.forward(
+        ta.observe, loaded, calibration, tokens=_passes(sampling) * calibration.num_tokens,
+        steps=calibration.num_samples, progress=watch,
+        taylor=sampling.taylor, samples=keep_samples, top_k=_TOP_READS,
+    )  # fmt: skip
     seconds = time.monotonic() - began
     registry.note_speed(_flops(loaded.spec, calibration, sampling), seconds)
     scores = {
@@ -258,18 +263,15 @@ def what_if(
     loaded = registry.dense(session.key, watch)
     evaluation = evaluation_set(text, loaded)
     watch.says("Perplexity of the dense model")
-    dense = ta.perplexity(loaded, evaluation, progress=watch)
-    dense_writes = ta.generate(loaded, prompt, progress=watch) if prompt.strip() else None
-    with ta.masked(loaded, plan):
-        watch.says("Perplexity behind masks")
-        masked = ta.perplexity(loaded, evaluation, progress=watch)
-        watch.says("Writing behind masks")
-        masked_writes = ta.generate(loaded, prompt, progress=watch) if prompt.strip() else None
+    dense = _perplexity(loaded, evaluation, watch)
+    dense_writes = _written(loaded, prompt, watch) if prompt.strip() else None
+    watch.says("Perplexity behind masks")
+    masked = _perplexity(loaded, evaluation, watch, plan)
+    watch.says("Writing behind masks")
+    masked_writes = _written(loaded, prompt, watch, plan) if prompt.strip() else None
     probes = ()
     if with_probes:
-        before = _dense_probes(registry, session.key, loaded, watch)
-        with ta.masked(loaded, plan):
-            probes = _paired(before, _probes(loaded, watch))
+        probes = _paired(_dense_probes(registry, session.key, loaded, watch), _probes(loaded, watch, plan))
     return WhatIf(dense, masked, evaluation.num_tokens, text.name, dense_writes, masked_writes, probes)
 
 
@@ -283,9 +285,11 @@ def cut(registry: Registry, session: Session, repair: str, watch: Watch, *, sear
     if search and repair == "best":
         loaded = registry.dense(session.key, watch)
         watch.says("Searching for what the repair can do without")
-        plan = ta.search_plan(
-            loaded, scored.statistics, same_amounts(session), locks=session.choice.locks, progress=watch
-        )
+        plan = zerogpu.forward(
+            ta.search_plan, loaded, scored.statistics, same_amounts(session),
+            tokens=_SEARCH_PASSES * scored.num_tokens, steps=_SEARCH_PASSES * scored.num_samples, progress=watch,
+            locks=session.choice.locks,
+        )  # fmt: skip
     result = Result(number=session.counted + 1, scored=scored, choice=session.choice, plan=plan, repair=repair)
     pruned_model(registry, session.id, result, watch)
     return result
@@ -336,7 +340,10 @@ def _gram_statistics(
 
     def observe() -> ta.ActivationStatistics:
         watch.says("Reading the text again for the repair")
-        return ta.observe(loaded, scored.calibration, gram=True, progress=watch)
+        return zerogpu.forward(
+            ta.observe, loaded, scored.calibration,
+            tokens=scored.num_tokens, steps=scored.num_samples, progress=watch, gram=True,
+        )  # fmt: skip
 
     return registry.gram_statistics(scored, observe)
 
@@ -356,12 +363,15 @@ def measure(
     pruned = pruned_model(registry, owner, result, watch)
     evaluation = evaluation_set(text, loaded)
     watch.says(f"Measuring on {text.name}")
-    report = ta.evaluate(pruned, evaluation, reference=loaded, prompt=prompt, progress=watch)
+    report = zerogpu.forward(
+        ta.evaluate, pruned, evaluation,
+        tokens=2 * evaluation.num_tokens, steps=_SPEED_STEPS + 2 * evaluation.num_samples, progress=watch,
+        reference=loaded, prompt=prompt,
+    )  # fmt: skip
     watch.says("The floor: a random plan of the same sizes")
     floor = report.perplexity
     if result.metric != "random":
-        with ta.masked(loaded, _random_like(result.plan)):
-            floor = ta.perplexity(loaded, evaluation, progress=watch)
+        floor = _perplexity(loaded, evaluation, watch, _random_like(result.plan))
     probes = ()
     if with_probes:
         probes = _paired(_dense_probes(registry, result.scored.key, loaded, watch), _probes(pruned, watch))
@@ -380,11 +390,31 @@ def _random_like(plan: ta.PruningPlan) -> ta.PruningPlan:
     return ta.make_plan(ta.ImportanceScores.random(plan.dense_spec), plan.dense_spec, counts_of(plan))
 
 
-def _probes(loaded: ta.LoadedModel, watch: Watch) -> list[ta.ProbeResult]:
+def _on_model(call: Callable, loaded: ta.LoadedModel, plan: ta.PruningPlan | None, *arguments, **named):
+    """A forward pass, behind the plan's mask where there is one."""
+    if plan is None:
+        return zerogpu.forward(call, loaded, *arguments, **named)
+    return zerogpu.behind_mask(call, loaded, plan, *arguments, **named)
+
+
+def _perplexity(
+    loaded: ta.LoadedModel, evaluation: ta.EvaluationSet, watch: Watch, plan: ta.PruningPlan | None = None
+) -> float:
+    size = {"tokens": evaluation.num_tokens, "steps": evaluation.num_samples}
+    return _on_model(ta.perplexity, loaded, plan, evaluation, progress=watch, **size)
+
+
+def _written(loaded: ta.LoadedModel, prompt: str, watch: Watch, plan: ta.PruningPlan | None = None) -> str:
+    size = {"tokens": len(prompt) + _WRITTEN_TOKENS, "steps": _WRITTEN_TOKENS}
+    return _on_model(ta.generate, loaded, plan, prompt, progress=watch, **size)
+
+
+def _probes(loaded: ta.LoadedModel, watch: Watch, plan: ta.PruningPlan | None = None) -> list[ta.ProbeResult]:
     results = []
     for probe in ta.load_probes():
         watch.says(f"Probe: {probe.kind}")
-        results.append(ta.run_probe(loaded, probe, limit=PROBE_ITEMS, progress=watch))
+        size = {"tokens": PROBE_ITEMS * _PROBE_TOKENS, "steps": PROBE_ITEMS}
+        results.append(_on_model(ta.run_probe, loaded, plan, probe, progress=watch, limit=PROBE_ITEMS, **size))
     return results
 
 
@@ -419,30 +449,43 @@ def redundancy(registry: Registry, session: Session, text: TextSource, watch: Wa
     watch.says("Mapping the redundancy")
     watch(0, len(grid), "points")
 
-    for point in ta.sweep(loaded, scored.scores[metric], grid, evaluation, progress=watch.heed):
-        found = replace(found, points=(*found.points, point))
+    at_once = len(grid) if zerogpu.LENT else 1  # every request for a lent GPU waits anew
+    for start in range(0, len(grid), at_once):
+        points = zerogpu.forward(
+            _swept, loaded, scored.scores[metric], grid[start : start + at_once], evaluation,
+            tokens=at_once * evaluation.num_tokens, steps=at_once * evaluation.num_samples, progress=watch.heed,
+        )  # fmt: skip
+        found = replace(found, points=(*found.points, *points))
         watch.finds(found)
         watch(len(found.points), len(grid), "points")
     return found
+
+
+def _swept(*arguments, **named) -> tuple[ta.SweepPoint, ...]:
+    return tuple(ta.sweep(*arguments, **named))
 
 
 def generate(registry: Registry, session: Session, prompt: str, watch: Watch) -> tuple[str, str | None]:
     """Greedy continuations of the same prompt by the dense and, where there is one, the pruned model."""
     loaded = registry.dense(session.key, watch)
     watch.says("Writing with the dense model")
-    dense = ta.generate(loaded, prompt, progress=watch)
+    dense = _written(loaded, prompt, watch)
     if session.latest is None:
         return dense, None
     pruned = pruned_model(registry, session.id, session.latest, watch)
     watch.says("Writing with the pruned model")
-    return dense, ta.generate(pruned, prompt, progress=watch)
+    return dense, _written(pruned, prompt, watch)
 
 
 def _flops(spec: ta.ModelSpec, calibration: ta.CalibrationSet, sampling: Sampling) -> float:
     """Operations of scoring on the set: a forward pass, and for gradients another and a backward pass (twice that)."""
     longest = calibration.input_ids.shape[1]
-    passes = 4 if sampling.taylor else 1
-    return passes * calibration.num_tokens * float(spec.flops_per_token(context=longest // 2))
+    return _passes(sampling) * calibration.num_tokens * float(spec.flops_per_token(context=longest // 2))
+
+
+def _passes(sampling: Sampling) -> int:
+    """Forward passes that scoring comes to: a backward pass counts twice."""
+    return 4 if sampling.taylor else 1
 
 
 def _calibration(loaded: ta.LoadedModel, text: TextSource, sampling: Sampling) -> ta.CalibrationSet:

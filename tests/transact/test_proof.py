@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 import transact as ta
 from tests.conftest import ROOT, processes_alone
 from tests.tiny_models import build
-from transact import checkpoint
-from transact.export import alone, proof
+from transact import alone, checkpoint
+from transact.export import proof
 
 
 @pytest.fixture(scope="module")

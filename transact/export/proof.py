@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from transact import sources
+from transact.alone import AloneFailed, run_alone
 from transact.errors import CheckpointBroken, NotEnoughMemory
 from transact.export import stock_loader
-from transact.export.alone import AloneFailed, run_alone
 from transact.loading import DTYPES, LoadedModel, free_bytes, required_bytes
 from transact.progress import NO_PROGRESS, Progress
 

@@ -7,9 +7,9 @@ from huggingface_hub import get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from transact.alone import AloneFailed, run_alone
 from transact.errors import PushRefused
 from transact.export import uploader
-from transact.export.alone import AloneFailed, run_alone
 from transact.progress import NO_PROGRESS, Progress
 
 _FIRST_ANSWER_SECONDS, _ANSWER_SECONDS = 10.0, 120.0

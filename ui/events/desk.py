@@ -1,6 +1,5 @@
 """What every event works with, and how its work is shown while it runs."""
 
-import logging
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
@@ -10,7 +9,7 @@ import gradio as gr
 from gradio.components import Component
 
 import transact as ta
-from ui import activity
+from ui import activity, failures
 from ui.export import Exports
 from ui.jobs import MAX_JOBS, Finished, Jobs, Partial, Tick, Watch
 from ui.models import Registry
@@ -33,7 +32,6 @@ from ui.pages import (
 from ui.session import Scored, Session, Sessions
 from ui.telemetry import Telemetry
 
-logger = logging.getLogger(__name__)
 T = TypeVar("T")
 HEAVY = {"concurrency_id": "model", "concurrency_limit": MAX_JOBS + 8}
 """More events than jobs, so that who comes when the line is full hears of it instead of waiting unseen."""
@@ -203,15 +201,7 @@ def say(panels: Panels, sentence: str, mood: activity.Mood = "plain") -> dict:
 
 def explained(panels: Panels, error: Exception) -> dict:
     """The sentence for an error: its own where it was meant for the visitor."""
-    if isinstance(error, ta.TransactError):
-        return say(panels, str(error), "wrong")
-    logger.error("unexpected failure", exc_info=error)
-    return say(panels, unexpected(error), "wrong")
-
-
-def unexpected(error: Exception) -> str:
-    """One sentence for an error that nobody should see; its own words may name files of this machine."""
-    return f"Something failed that should not ({type(error).__name__}); nothing was changed, so you can go on."
+    return say(panels, failures.sentence(error), "wrong")
 
 
 def quick(panels: Panels, act: Callable[[], dict]) -> dict:

@@ -36,7 +36,7 @@ def connect(desk: Desk, panels: Panels) -> None:
 
         yield from watched(
             desk, panels, owner, f"Reading the configuration of {key.source}",
-            lambda watch: desk.registry.preflight(key),
+            lambda watch: desk.registry.preflight(key, watch),
             show,
             failed=lambda error: {**explained(panels, error), panels.model.card: model.refused_card(str(error))},
             kind="preflight", model=False,

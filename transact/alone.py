@@ -9,6 +9,7 @@ import json
 import os
 import queue
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from typing import IO
 from transact.progress import Progress
 
 _POLL_SECONDS = 0.1
+_LEAVING_SECONDS = 5.0
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception): ")
 # -P and an empty working directory keep the caller's folder off the path; None in sys.modules makes importing the
 # package an error even where PYTHONPATH or site-packages lead to it
@@ -58,10 +60,13 @@ def run_alone(
             except BrokenPipeError:
                 pass  # it ended before it read; what it said tells why
             answer = _answer(lines, progress, seconds)
+            killed_by = None if answer is not None else _signal(child)
         finally:
             child.kill()
             child.wait()
             child.stdout.close()
+        if killed_by is not None:
+            raise AloneFailed(f"it was killed by {killed_by}, perhaps for want of memory")
         if answer is None:
             raise AloneFailed(_last_words(said))
         return answer
@@ -100,6 +105,15 @@ def _answer(lines: queue.SimpleQueue, progress: Progress, seconds: float) -> dic
             return told["answer"]
         latest = tuple(told["progress"])
     raise AloneFailed(f"it gave no answer within {seconds:,.0f} seconds")
+
+
+def _signal(child: subprocess.Popen) -> str | None:
+    """The signal that ended a process whose output has ended; None where it went by itself."""
+    try:
+        status = child.wait(timeout=_LEAVING_SECONDS)
+    except subprocess.TimeoutExpired:
+        return None
+    return signal.Signals(-status).name if status < 0 else None
 
 
 def _last_words(said: IO[bytes]) -> str:

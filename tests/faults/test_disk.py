@@ -1,0 +1,83 @@
+"""A disk that is full when something is written for a visitor: one sentence, nothing half-written, then it works."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from gradio_client.exceptions import AppError
+
+import transact as ta
+from tests.faults.kernel import no_file_beyond, small_disk
+from ui.export import Exports
+from ui.texts import pasted
+
+ROOM = 1_000_000
+"""Bytes; the bundled model's files are five times as large, and the plan a hundredth."""
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    return ta.load("bundled")
+
+
+@pytest.fixture(scope="module")
+def plan(bundled):
+    target = ta.PruningTarget.from_sparsity(bundled.spec, attention=0.25, mlp=0.25)
+    return ta.make_plan(ta.ImportanceScores.random(bundled.spec), bundled.spec, target)
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "gguf"])
+def test_the_download_is_refused_and_the_next_click_works(client, kind):
+    client.predict(repair="none", api_name="/prune")
+    with no_file_beyond(ROOM), pytest.raises(AppError) as told:
+        client.predict(kind=kind, api_name="/export")
+    assert "has no room for the download" in str(told.value) and "then try again" in str(told.value)
+    assert "/tmp" not in str(told.value)
+    with no_file_beyond(ROOM):
+        assert Path(client.predict(kind="plan", api_name="/export")).stat().st_size < ROOM
+    assert Path(client.predict(kind=kind, api_name="/export")).stat().st_size > ROOM
+
+
+@pytest.fixture
+def disk(tmp_path, monkeypatch):
+    """A real file system that holds what is served and what is temporary."""
+    with small_disk(tmp_path / "disk", ROOM) as folder:
+        monkeypatch.setenv("GRADIO_TEMP_DIR", str(folder / "served"))
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+        yield folder
+
+
+def test_every_kind_of_download_on_a_full_disk(disk, bundled, plan):
+    exports = Exports()
+    text = pasted("A fox and a crow met by the river. " * 200, 64)
+    filler = disk / "filler"
+    for write in (
+        lambda: exports.checkpoint("me", "large", bundled, ta.NO_PROGRESS),
+        lambda: exports.gguf("me", "large", bundled, file_type="f16", progress=ta.NO_PROGRESS),
+    ):
+        with pytest.raises(ta.SaveRefused, match="has no room for the download .*(No space left|only a part)"):
+            write()
+        assert not [file for file in disk.rglob("*") if file.is_file()]
+    with pytest.raises(OSError, match="No space left"), filler.open("wb", buffering=0) as stream:
+        while True:
+            stream.write(bytes(4096))
+    for write in (
+        lambda: exports.plan("me", "small", plan),
+        lambda: exports.texts("me", text, None),
+        lambda: exports.history("me", "number,perplexity\n" * 1000),
+    ):
+        with pytest.raises(ta.SaveRefused, match="has no room for the download .*No space left"):
+            write()
+        assert [file for file in disk.rglob("*") if file.is_file()] == [filler]
+    filler.unlink()
+    assert exports.plan("me", "small", plan).read_text() == plan.to_json()
+
+
+def test_the_library_on_a_full_disk(disk, bundled):
+    for write in (
+        lambda: ta.save(bundled, disk / "out"),
+        lambda: ta.save_gguf(bundled, disk / "out.gguf"),
+    ):
+        with pytest.raises(ta.SaveRefused, match="Free some space or choose another place"):
+            write()
+        assert not [file for file in disk.rglob("*") if file.is_file()]
