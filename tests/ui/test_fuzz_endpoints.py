@@ -36,13 +36,9 @@ VISITOR = SimpleNamespace(session_hash="fuzz")
 
 
 @pytest.fixture(scope="module")
-def endpoints():
+def endpoints(page):
     """The functions behind the endpoints, as the page's events hold them."""
-    from ui.application import build
-
-    page = build()
-    yield {event.api_name: event.fn for event in page.fns.values() if event.api_name in ARGUMENTS}
-    page.close()
+    return {event.api_name: event.fn for event in page.fns.values() if event.api_name in ARGUMENTS}
 
 
 def call(function, given_values) -> None:
