@@ -146,7 +146,7 @@ def visit(url: str, visitor: Visitor, *, moves: int, times: Times) -> None:
 
 
 def _client(url: str, folder: str) -> Client:
-    return Client(url, verbose=False, download_files=folder, ssl_verify=False)  # reading certificates takes 50 ms a call
+    return Client(url, verbose=False, download_files=folder, ssl_verify=False)  # certificates: 50 ms a call
 
 
 def _check_file(visitor: Visitor, file: Path) -> None:

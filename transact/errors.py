@@ -3,14 +3,17 @@
 Every message says what was given, what is allowed and what to do. Interfaces show it as it is.
 """
 
-from transact.redaction import without_tokens
+from transact.redaction import one_line, without_tokens
 
 
 class TransactError(Exception):
-    """Base of all errors that a user can cause or mend; its text is meant to be shown, and holds no access token."""
+    """Base of all errors that a user can cause or mend; its text is meant to be shown.
+
+    Whatever was put into it, it is one line and holds no access token.
+    """
 
     def __init__(self, message: str = ""):
-        super().__init__(without_tokens(message))
+        super().__init__(one_line(without_tokens(message)))
 
 
 class ModelNotFound(TransactError):

@@ -125,8 +125,11 @@ class Savepoints:
             cuts = tuple(Cut(**{**record, "plan": PruningPlan.from_json(record["plan"])}) for record in records)
             state = load_file(folder / _WEIGHTS, device=str(dense.device))
             pruned = prune(dense, composed(cuts[len(dense.cuts) :]))
-            pruned.model.load_state_dict(state, strict=False)
-        except (OSError, SafetensorError, RuntimeError, ValueError, KeyError, TypeError) as error:
+            found = pruned.model.load_state_dict(state, strict=False)  # tied weights are written once
+            lacking = set(found.missing_keys) & set(each_once(pruned.model.state_dict()))
+            if lacking or found.unexpected_keys:
+                raise ValueError(f"not the model's tensors: {sorted(lacking or found.unexpected_keys)[0]}")
+        except (OSError, SafetensorError, RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
             raise CheckpointBroken(
                 f"{folder} cannot be read ({error}). Remove that folder to begin anew, or choose another one."
             ) from error

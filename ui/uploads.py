@@ -14,6 +14,7 @@ import pyarrow
 import pyarrow.compute
 from pyarrow import parquet
 
+from transact.redaction import one_line
 from ui import limits
 from ui.errors import WrongInput
 from ui.texts import TextSource, from_prose, is_text, likeliest_first
@@ -37,11 +38,12 @@ class Columns:
         self._found: set[str] = set()
         self._rows = 0
         for name in names:
-            self._column(name)
+            self._column(one_line(name))
 
     def add(self, row: Iterable[tuple[str, object]]) -> None:
         """One more row, of pairs of a column's name and a cell."""
-        for name, cell in row:
+        for given, cell in row:
+            name = one_line(given)
             column = self._column(name)
             if is_text(cell):
                 column.append(cell)

@@ -5,10 +5,16 @@ from gradio_client import Client
 
 
 @pytest.fixture(scope="session")
-def app_url():
-    from ui.application import build, launch_options
+def page():
+    from ui.application import build
 
-    page = build()
+    return build()
+
+
+@pytest.fixture(scope="session")
+def app_url(page):
+    from ui.application import launch_options
+
     _, url, _ = page.launch(
         server_name="127.0.0.1", server_port=None, prevent_thread_lock=True, quiet=True, **launch_options()
     )

@@ -21,8 +21,8 @@ def web(app_url):
     "path",
     [
         "app.py", "ui/application.py", "README.md", "assets/model/model.safetensors", ".gitignore", ".git/config",
-        ".venv/pyvenv.cfg", "/etc/passwd", "/proc/self/environ", "../../../../etc/passwd", "assets/../app.py", "/root/.cache",
-        "file:///etc/passwd",
+        ".venv/pyvenv.cfg", "/etc/passwd", "/proc/self/environ", "../../../../etc/passwd", "assets/../app.py",
+        "/root/.cache", "file:///etc/passwd",
         str(ROOT / "app.py"), str(ROOT / "assets" / "model" / "config.json"), "//etc/passwd", "/tmp", "%2Fetc%2Fpasswd",
     ],
 )  # fmt: skip

@@ -18,6 +18,7 @@ from huggingface_hub import errors as hub_errors
 
 import transact as ta
 from tests import dataset_hub
+from tests.ui.test_dataset_card import dataset as card_of
 from ui import hub_texts, texts, workbench
 from ui.code_view import Recipe, code
 from ui.errors import WrongInput
@@ -312,7 +313,15 @@ def test_the_hub_and_the_ways_it_says_no(wiki, parquet, tmp_path):
     script.mkdir()
     (script / "script.py").write_text("raise SystemExit")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "secret.txt").write_text("of this machine")
+    # an absolute path in a card would be opened as it stands
+    elsewhere = {
+        "evil/card": card_of(tmp_path / "card", str(tmp_path / "secret.txt")),
+        "evil/settings": card_of(tmp_path / "settings", str(tmp_path / "secret.txt"), ".huggingface.yaml"),
+        "evil/network": card_of(tmp_path / "network", "http://127.0.0.1:1/x.jsonl"),
+    }
     served = {"team/wiki": wiki, "team/stories": parquet, "team/script": script, "team/empty": tmp_path / "empty"}
+    served |= elsewhere
     with dataset_hub.serve(served, gated=frozenset({"team/gated"})) as address:
         environment = os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
         choices = [
@@ -322,6 +331,7 @@ def test_the_hub_and_the_ways_it_says_no(wiki, parquet, tmp_path):
             ["team/empty"],
             ["team/gated"],
             ["team/nobody"],
+            *([name] for name in elsewhere),
         ]
         asked = subprocess.run(
             [sys.executable, "-c", ASK, json.dumps(choices)], env=environment, cwd=ROOT, capture_output=True, text=True
@@ -336,6 +346,8 @@ def test_the_hub_and_the_ways_it_says_no(wiki, parquet, tmp_path):
         "team/nobody": "WrongInput: The hub has no public dataset “team/nobody”",
     }.items():
         assert answers[name].startswith(said), answers[name]
+    for name in elsewhere:
+        assert answers[name].startswith(f"WrongInput: {name} names a file outside of itself"), answers[name]
     # no thread of a half-read parquet file may abort the process on its way out
     assert asked.returncode == 0, asked.stderr
 
