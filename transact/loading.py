@@ -1,6 +1,8 @@
 """From a name to a model in memory: pre-flight from the configuration alone, then the weights."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,6 +62,13 @@ class Preflight:
     @property
     def fits(self) -> bool:
         return self.required_bytes <= self.available_bytes
+
+    @property
+    def streamed_bytes(self) -> int:
+        """About what going through its files layer by layer takes: the largest layer twice, and the embeddings."""
+        layer = max(map(self.spec.layer_parameters, self.spec.layers))
+        table = self.spec.vocab_size * self.spec.hidden_size
+        return (2 * layer + table) * DTYPES[self.dtype].itemsize + _WORKSPACE_BYTES
 
 
 @dataclass(frozen=True)
@@ -122,6 +131,16 @@ class LoadedModel:
     def decoder_layers(self) -> torch.nn.ModuleList:
         return self.model.get_submodule(self.layout.layers)
 
+    @contextmanager
+    def layer(self, index: int) -> Iterator[torch.nn.Module]:
+        """A decoder layer with its weights, which stay there as long as the block lasts (here: always)."""
+        yield self.decoder_layers[index]
+
+    @contextmanager
+    def entrance(self, input_ids: torch.Tensor) -> Iterator[None]:
+        """For this block, all that tokens meet before the first layer is there, for these ids (here: always)."""
+        yield
+
     @property
     def fingerprint(self) -> str:
         """Digest of family and shapes, then, after a slash, of the weights' identity and the cuts so far.
@@ -140,7 +159,7 @@ def preflight(source: str, *, dtype: str = "auto", revision: str | None = None) 
     Raises `ModelNotFound`, `ModelUnsupported`, `CheckpointBroken` or `InvalidOption`, each with its reason.
     """
     choice(dtype, ("auto", *DTYPES), "dtype")
-    return _preflight(sources.resolve(source, revision), dtype, _device("auto"))
+    return preflight_of(sources.resolve(source, revision), dtype, device_of("auto"))
 
 
 def load(
@@ -160,19 +179,20 @@ def load(
     `CheckpointBroken`, `NotEnoughMemory`, `InvalidOption`.
     """
     choice(dtype, ("auto", *DTYPES), "dtype")
-    target = _device(device)
+    target = device_of(device)
     found = sources.resolve(source, revision)
-    card = _preflight(found, dtype, target)
+    card = preflight_of(found, dtype, target)
     if not card.fits:
         raise NotEnoughMemory(
             f"{found.name} needs about {card.required_bytes / 1e9:.1f} GB in {card.dtype} and "
-            f"{card.available_bytes / 1e9:.1f} GB are free. Choose a smaller model or a half-precision dtype."
+            f"{card.available_bytes / 1e9:.1f} GB are free. Choose a smaller model or a half-precision dtype, "
+            "or go through its files layer by layer: ta.stream_observe and ta.stream_prune, --stream in the shell."
         )
     found = sources.download(found, progress)
     files = sources.weight_files(found.directory)
     stored_dtype = sources.check_weights(files, card.spec)
     progress(0, card.weights_bytes, "bytes")
-    config, whole = _stock(found)
+    config, whole = stock(found)
     if found.config.get(per_layer.KEY):
         model = per_layer.read(config, whole, card.spec, files, DTYPES[card.dtype]).to(target).eval()
     else:
@@ -180,7 +200,7 @@ def load(
     progress(card.weights_bytes, card.weights_bytes, "bytes")
     return LoadedModel(
         model=model,
-        tokenizer=_read_tokenizer(found.directory, config),
+        tokenizer=read_tokenizer(found.directory, config),
         spec=card.spec,
         source=found.name,
         revision=found.revision or sources.content_digest(files),
@@ -188,7 +208,8 @@ def load(
     )
 
 
-def _preflight(found: sources.Source, dtype: str, device: torch.device) -> Preflight:
+def preflight_of(found: sources.Source, dtype: str, device: torch.device) -> Preflight:
+    """As `preflight`, for a source that was found."""
     spec = _spec(found)
     stored = str(found.config.get("dtype") or found.config.get("torch_dtype") or "float32")
     if dtype == "auto":
@@ -207,11 +228,11 @@ def _preflight(found: sources.Source, dtype: str, device: torch.device) -> Prefl
 
 def _spec(found: sources.Source) -> ModelSpec:
     overrides = found.config.get(per_layer.KEY)
-    spec = _stock(found)[1]
+    spec = stock(found)[1]
     return per_layer.with_layers(spec, overrides) if overrides else spec
 
 
-def _stock(found: sources.Source) -> tuple[PreTrainedConfig, ModelSpec]:
+def stock(found: sources.Source) -> tuple[PreTrainedConfig, ModelSpec]:
     """The configuration and the spec as if all layers had the global sizes."""
     family = family_of(found.config)
     values = {key: value for key, value in found.config.items() if key not in ("model_type", per_layer.KEY)}
@@ -242,7 +263,8 @@ def _cpu_computes_bfloat16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """The device of that name; "auto" is the first GPU where there is one."""
     available = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
     if name == "auto":
         return torch.device("cuda:0" if len(available) > 1 else "cpu")
@@ -286,7 +308,7 @@ def _read_weights(directory: Path, dtype: torch.dtype, device: torch.device) -> 
     return model
 
 
-def _read_tokenizer(directory: Path, config: PreTrainedConfig) -> PreTrainedTokenizerBase | None:
+def read_tokenizer(directory: Path, config: PreTrainedConfig) -> PreTrainedTokenizerBase | None:
     """`config` names the tokenizer's class where its own files do not."""
     if not any(directory.glob("tokenizer*")) and not (directory / "vocab.json").exists():
         return None
