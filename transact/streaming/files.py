@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from transact.errors import CheckpointBroken
+from transact.families import Family
 
 TORCH_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _PIECE_BYTES = 16 << 20
@@ -32,13 +33,16 @@ class Entry:
 
 
 class TensorFiles:
-    """All tensors of a checkpoint by name; files of a bare decoder may leave out `base` in front of it.
+    """All tensors of a checkpoint of that family by the names that the stock class has for them.
+
+    Files may rename some (`Family.file_names`), and those of a bare decoder leave out its own name in front.
 
     The headers have to be sound (`transact.sources.check_weights`).
     """
 
-    def __init__(self, files: tuple[Path, ...], base: str):
-        self._base = base
+    def __init__(self, files: tuple[Path, ...], family: Family):
+        self._base = f"{family.layers.partition('.')[0]}."
+        self._renamed = dict(family.file_names)
         self._entries: dict[str, Entry] = {}
         for file in files:
             with file.open("rb") as stream:
@@ -55,7 +59,8 @@ class TensorFiles:
 
     def find(self, name: str) -> str | None:
         """The name under which the files hold a model's tensor; None where they lack it."""
-        return next((each for each in (name, name.removeprefix(self._base)) if each in self._entries), None)
+        candidates = (name, name.removeprefix(self._base), self._renamed.get(name))
+        return next((each for each in candidates if each in self._entries), None)
 
     def read(self, name: str, dtype: torch.dtype) -> torch.Tensor:
         """The whole tensor."""

@@ -113,7 +113,7 @@ def load_streamed(
     model = per_layer.empty_model(config, whole, card.spec, DTYPES[card.dtype], found.directory).eval()
     model.tie_weights()
     model.requires_grad_(False)
-    tensors = TensorFiles(files, f"{card.spec.layout.layers.partition('.')[0]}.")
+    tensors = TensorFiles(files, card.spec.layout)
     _check_complete(model, tensors)
     _place_buffers(model, target)
     model.get_submodule(card.spec.layout.embeddings).register_forward_pre_hook(_refuse_unless_open)

@@ -2,6 +2,7 @@
 
 import shutil
 from contextlib import closing
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -125,7 +126,9 @@ class _Job:
         self.layers = [[name for name in shapes if name.startswith(prefix)] for prefix in prefixes]
         inside = {name for names in self.layers for name in names}
         self.outside = [name for name in shapes if name not in inside]
-        self.shapes = {name: shapes[name] for name in (*self.outside, *(name for some in self.layers for name in some))}
+        renamed = {} if form.report.compact else dict(loaded.layout.file_names)
+        self.names = {name: renamed.get(name, name) for name in (*self.outside, *chain.from_iterable(self.layers))}
+        self.shapes = {self.names[name]: shapes[name] for name in self.names}
 
     def run(self, log: LayerLog, progress: Progress) -> None:
         """Write the weights into the log's folder, from the layer on that it stopped at."""
@@ -143,7 +146,7 @@ class _Job:
             if not start:
                 writer.begin_after(0)
                 for name in self.outside:
-                    writer.write(name, self.loaded.files.pieces(name, self.target))
+                    writer.write(self.names[name], self.loaded.files.pieces(name, self.target))
             for index in range(start, count):
                 progress(index, count, "layers")
                 self._write_layer(writer, index, refit_one)
@@ -168,7 +171,7 @@ class _Job:
         if small != large:
             tensors |= padded_layer(smaller, small, large, self.form.spec)
         for name in self.layers[index]:
-            writer.write(name, [tensors[name.removeprefix(prefix)]])
+            writer.write(self.names[name], [tensors[name.removeprefix(prefix)]])
 
     def _check_room(self, folder: Path, writer: ShardWriter) -> None:
         needed, free = writer.total_bytes - writer.written_bytes, shutil.disk_usage(folder).free
