@@ -20,6 +20,7 @@ from transact.spec import SITES, ModelSpec
 from transact.walking import streams
 
 _BATCH = 8
+_ROWS_AT_ONCE = 1024
 
 
 def layerwise_bytes(spec: ModelSpec, num_positions: int, bytes_per_element: int = 4) -> int:
@@ -69,11 +70,11 @@ class GramWalk:
             stream.hidden = each.to(self._loaded.device)
 
     def gram(self, site: str, layer: int) -> torch.Tensor:
-        """That of the site in the layer, on the model's device."""
+        """That of the site in the layer, on the model's device; each is handed out once and not held here any more."""
         while self._layer < layer:
             self._layer += 1
             self._grams = self._of_next()
-        return self._grams[site]
+        return self._grams.pop(site)
 
     @torch.no_grad()
     def _of_next(self) -> dict[str, torch.Tensor]:
@@ -103,4 +104,6 @@ class GramWalk:
 
     def _add(self, gram: torch.Tensor, activations: torch.Tensor) -> None:
         rows = self._now.counted(activations)
-        gram += rows.T @ rows
+        for start in range(0, len(gram), _ROWS_AT_ONCE):  # a whole product beside the sum would be large
+            some = slice(start, start + _ROWS_AT_ONCE)
+            gram[some] += rows[:, some].T @ rows

@@ -153,13 +153,13 @@ class LoadedModel:
         return f"{self.spec.fingerprint}/{digest(json.dumps(weights))}"
 
 
-def preflight(source: str, *, dtype: str = "auto", revision: str | None = None) -> Preflight:
+def preflight(source: str, *, dtype: str = "auto", revision: str | None = None, device: str = "auto") -> Preflight:
     """What `load` would need, from config.json alone (a few kilobytes are fetched from the hub at most).
 
     Raises `ModelNotFound`, `ModelUnsupported`, `CheckpointBroken` or `InvalidOption`, each with its reason.
     """
     choice(dtype, ("auto", *DTYPES), "dtype")
-    return preflight_of(sources.resolve(source, revision), dtype, device_of("auto"))
+    return preflight_of(sources.resolve(source, revision), dtype, device_of(device))
 
 
 def load(

@@ -1,11 +1,11 @@
 """Models larger than memory: observed, cut, repaired and saved layer by layer from their safetensors files.
 
-    files       tensors read one at a time, never mapped
-    model       a stock model without memory, whose layers are filled while they are used
-    observing   `observe`, all batches through one layer, then the next
-    pruning     `prune` and `save` in one
-    shards      safetensors files written tensor by tensor
-    resuming    how far interrupted work had come
+files       tensors read one at a time, never mapped
+model       a stock model without memory, whose layers are filled while they are used
+observing   `observe`, all batches through one layer, then the next
+pruning     `prune` and `save` in one
+shards      safetensors files written tensor by tensor
+resuming    how far interrupted work had come
 """
 
 from transact.streaming.model import StreamedModel, load_streamed
