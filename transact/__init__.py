@@ -55,6 +55,7 @@ from transact.speed import Speed, measure_speed
 from transact.stability import Spread, Stability, stability
 from transact.standard_tasks import TaskResults, TaskScore, check_tasks, evaluate_tasks
 from transact.statistics import ActivationStatistics, Moments, Peaks
+from transact.streaming import StreamedModel, load_streamed, stream_observe, stream_prune
 from transact.surgery import prune
 from transact.sweep import SweepPoint, search_split, sparsity_grid, sweep
 from transact.target import GRANULARITIES, PruningTarget
@@ -118,6 +119,7 @@ __all__ = [
     "Speed",
     "Spread",
     "Stability",
+    "StreamedModel",
     "StreamedText",
     "SweepPoint",
     "TaskResults",
@@ -135,6 +137,7 @@ __all__ = [
     "grams_for_repair",
     "load",
     "load_probes",
+    "load_streamed",
     "make_plan",
     "masked",
     "measure_speed",
@@ -158,5 +161,7 @@ __all__ = [
     "search_split",
     "sparsity_grid",
     "stability",
+    "stream_observe",
+    "stream_prune",
     "sweep",
 ]

@@ -92,56 +92,32 @@ def save(
     if `directory` holds files already, the disk refuses or the proof fails; `NotEnoughMemory` and what `progress`
     raises where the proof does.
     """
-    compact = choice(layers, LAYERS, "layers") == "compact" and not loaded.spec.is_stock
-    if compact and prove:
+    if prove and choice(layers, LAYERS, "layers") == "compact" and not loaded.spec.is_stock:
         raise InvalidOption(
             "Stock transformers cannot load these sizes yet, so a compact checkpoint cannot be proved. "
             'Save with layers="padded", or with prove=False.'
         )
-    directory = _empty_destination(directory)
+    directory = empty_destination(directory)
     target = DTYPES[choice(dtype, DTYPES, "dtype")] if dtype else loaded.dtype
-    written = loaded.spec.stored
-    config, notes = _stock_config(loaded, written)
-    lost = 0 if compact else written.num_parameters - loaded.spec.num_parameters
-    lost_kv = 0 if compact else written.kv_bytes_per_token() - loaded.spec.kv_bytes_per_token()
-    if compact:
-        notes.append(_COMPACT_NOTE)
-        config.dtype, config.architectures = target, [_class_name(config)]
-        model = None
-    else:
-        notes += [_padding_note(loaded.spec, written)] if lost else []
-        model = _stock_model(loaded, config, written, target)
-    report = SaveReport(
-        directory=str(directory),
-        model_class=_class_name(config),
-        parameters_written=loaded.spec.num_parameters + lost,
-        parameters_lost=lost,
-        kv_bytes_per_token_lost=lost_kv,
-        padded=bool(lost),
-        notes=tuple(notes),
-        compact=compact,
-    )
-    # a folder that is there already keeps its place and mode (it may be a mount): its files are moved in last
-    inside = directory.exists()
-    name = f".{secrets.token_hex(4)}.partial"
-    partial = directory / name if inside else directory.with_name(f".{directory.name}{name}")
+    form = form_of(loaded, directory, target, layers)
+    model = None if form.report.compact else _stock_model(loaded, form.config, form.spec, target)
+    report = form.report
+    partial = partial_folder(directory, secrets.token_hex(4))
     try:
         partial.mkdir(parents=True)
         with no_progress_bars():
             if model is None:
-                _write_compact(partial, config, loaded, target)
+                form.write_config(partial)
+                state = each_once(loaded.model.state_dict())
+                save_torch_state_dict({name: tensor.to(target) for name, tensor in state.items()}, partial)
             else:
                 model.save_pretrained(partial)
-        _write_files(partial, loaded)
+        write_companions(partial, loaded)
         if prove:
             del model  # the proof needs the room
             report = replace(report, proof=_proved(loaded, partial, progress))
         write_card(partial / "README.md", loaded, report)
-        if inside:
-            for file in sorted(partial.iterdir()):
-                os.replace(file, directory / file.name)
-        else:
-            os.replace(partial, directory)
+        move_in(partial, directory)
     except (OSError, SafetensorError) as error:
         raise SaveRefused(
             f"{directory} could not be written ({error}). Free some space or choose another place."
@@ -151,10 +127,72 @@ def save(
     return report
 
 
-def _empty_destination(directory: str | Path) -> Path:
+@dataclass(frozen=True)
+class Form:
+    """How a model is written: the configuration and the sizes in the files, and the report of it (without a proof)."""
+
+    config: PreTrainedConfig
+    spec: ModelSpec
+    report: SaveReport
+
+    def write_config(self, folder: Path) -> None:
+        """config.json, which a stock model would write itself; compact sizes are added to it."""
+        self.config.save_pretrained(folder)
+        if self.report.compact:
+            per_layer.add_to(folder / "config.json", self.spec)
+
+
+def form_of(loaded: LoadedModel, directory: Path, dtype: torch.dtype, layers: str) -> Form:
+    """How `loaded` is written with weights in that dtype, `layers` one of `LAYERS`; looks at shapes alone."""
+    compact = choice(layers, LAYERS, "layers") == "compact" and not loaded.spec.is_stock
+    stored = loaded.spec.stored
+    config, notes = _stock_config(loaded, stored)
+    config.dtype, config.architectures = dtype, [_class_name(config)]
+    lost = 0 if compact else stored.num_parameters - loaded.spec.num_parameters
+    if compact:
+        notes.append(_COMPACT_NOTE)
+    elif lost:
+        notes.append(_padding_note(loaded.spec, stored))
+    report = SaveReport(
+        directory=str(directory),
+        model_class=_class_name(config),
+        parameters_written=loaded.spec.num_parameters + lost,
+        parameters_lost=lost,
+        kv_bytes_per_token_lost=0 if compact else stored.kv_bytes_per_token() - loaded.spec.kv_bytes_per_token(),
+        padded=bool(lost),
+        notes=tuple(notes),
+        compact=compact,
+    )
+    return Form(config, loaded.spec if compact else stored, report)
+
+
+def partial_folder(directory: Path, mark: str) -> Path:
+    """Where a checkpoint is until it is complete; a folder that is there already (maybe a mount) has it inside."""
+    if directory.exists():
+        return directory / f".{mark}.partial"
+    return directory.with_name(f".{directory.name}.{mark}.partial")
+
+
+def move_in(partial: Path, directory: Path) -> None:
+    """Let the complete checkpoint appear; a folder that is there already keeps its place and mode."""
+    if partial.parent != directory:
+        os.replace(partial, directory)
+        return
+    for file in sorted(partial.iterdir()):
+        os.replace(file, directory / file.name)
+    partial.rmdir()
+
+
+def empty_destination(directory: str | Path, *, but: str = "") -> Path:
+    """The folder that a checkpoint can appear in, `but` the name of what may be there.
+
+    Raises `SaveRefused` for one that holds files, and for what can't be a folder.
+    """
     try:
         directory = Path(directory).expanduser().resolve()
-        taken = directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
+        taken = directory.exists() and (
+            not directory.is_dir() or any(entry.name != but for entry in directory.iterdir())
+        )
     except (OSError, RuntimeError, ValueError) as error:
         raise SaveRefused(f"{str(directory)!r} cannot be a folder ({error}). Choose another place.") from None
     if taken:
@@ -176,14 +214,7 @@ def _class_name(config: PreTrainedConfig) -> str:
     return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__name__
 
 
-def _write_compact(folder: Path, config: PreTrainedConfig, loaded: LoadedModel, dtype: torch.dtype) -> None:
-    config.save_pretrained(folder)
-    per_layer.add_to(folder / "config.json", loaded.spec)
-    state = each_once(loaded.model.state_dict())
-    save_torch_state_dict({name: tensor.to(dtype) for name, tensor in state.items()}, folder)
-
-
-def _write_files(folder: Path, loaded: LoadedModel) -> None:
+def write_companions(folder: Path, loaded: LoadedModel) -> None:
     """What goes with the weights."""
     # as the base has it: saving through the model refuses sampling defaults that many published models carry
     loaded.model.generation_config.to_json_file(folder / "generation_config.json")

@@ -44,18 +44,22 @@ class Refit(Protocol):
         """What takes the place of `old` where of its input the channels `kept` are left."""
 
 
-def refit_for(
-    compensation: str, loaded: LoadedModel, statistics: ActivationStatistics | None, progress: Progress = NO_PROGRESS
-) -> Refit:
-    """The refit of that name, to be asked for layer after layer; all but "best".
-
-    Raises `InvalidOption` or `InvalidPlan` for statistics it cannot work from, and as `GramWalk` does for those that
-    were observed with `gram="by_layer"`.
-    """
-    if compensation == "none":
-        return lambda site, layer, old, kept: Reading(matrix(old)[:, kept], old.bias)
+def walks(compensation: str, statistics: ActivationStatistics | None) -> bool:
+    """Whether the repair gathers its Gram matrices itself, a layer at a time."""
     by_layer = statistics is not None and statistics.gram_by_layer and statistics.tokens is not None
-    lacks_grams = statistics is None or (statistics.mlp[0].gram is None and not by_layer)
+    return compensation == "least_squares" and by_layer and statistics.mlp[0].gram is None
+
+
+def plain_refit(site: Site, layer: int, old: torch.nn.Linear, kept: torch.Tensor) -> Reading:
+    """What is left of the projection, as it was."""
+    return Reading(matrix(old)[:, kept], old.bias)
+
+
+def check_repair(compensation: str, loaded: LoadedModel, statistics: ActivationStatistics | None) -> None:
+    """Raise `InvalidOption` or `InvalidPlan` for statistics that the repair cannot work from; all but "best"."""
+    if compensation == "none":
+        return
+    lacks_grams = statistics is None or (statistics.mlp[0].gram is None and not walks(compensation, statistics))
     if statistics is None or (compensation == "least_squares" and lacks_grams):
         if compensation == "bias":
             raise InvalidOption("Bias repair works from means. Pass statistics=observe(loaded, calibration).")
@@ -63,6 +67,23 @@ def refit_for(
             "Least-squares repair works from Gram matrices. Pass statistics=observe(loaded, calibration, gram=True)."
         )
     _check_same_model(loaded, statistics)
+
+
+def refit_for(
+    compensation: str,
+    loaded: LoadedModel,
+    statistics: ActivationStatistics | None,
+    progress: Progress = NO_PROGRESS,
+    walk: GramWalk | None = None,
+) -> Refit:
+    """The refit of that name, to be asked for layer after layer; all but "best".
+
+    `walk`: the one to take Gram matrices from where it `walks`; one is begun unless given. Raises what `check_repair`
+    does, and as `GramWalk` does for statistics that were observed with `gram="by_layer"`.
+    """
+    check_repair(compensation, loaded, statistics)
+    if compensation == "none":
+        return plain_refit
     # the base's files may hold fewer bits than memory does; rounding now lets the result be saved as
     # small as its base, with exactly the weights that were measured
     rounding = DTYPES[loaded.stored_dtype]
@@ -71,8 +92,8 @@ def refit_for(
         return getattr(statistics, site)[layer].gram.to(loaded.device)
 
     gram_of = recorded
-    if compensation == "least_squares" and statistics.mlp[0].gram is None:
-        gram_of = GramWalk(loaded, statistics.tokens, progress).gram
+    if walks(compensation, statistics):
+        gram_of = (walk or GramWalk(loaded, statistics.tokens, progress)).gram
 
     def least_squares_refit(site: Site, layer: int, old: torch.nn.Linear, kept: torch.Tensor) -> Reading:
         weight = matrix(old)

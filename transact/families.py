@@ -56,6 +56,7 @@ class Family:
 
     `residual_multiplier`: the configuration key of what a module's output is scaled with; None where nothing is.
     `channels`: the configuration key of the number of MLP channels, 4 · hidden_size where it holds None.
+    `file_names`: tensors that the stock class renames as it reads and writes files: name in the model, name in files.
     `position_rows`: rows of learned position embeddings beyond `max_position_embeddings`; None where none are learned.
     """
 
@@ -83,6 +84,7 @@ class Family:
     residual_multiplier: str | None = None
     channels: str = "intermediate_size"
     position_rows: int | None = None
+    file_names: tuple[tuple[str, str], ...] = ()
     requires: tuple[Requirement, ...] = ()
     transposed: bool = False
     packed_by_head: bool = False
@@ -192,6 +194,7 @@ FAMILIES: dict[str, Family] = {
             norm_bias=True,
             parallel="use_parallel_residual",
             packed_by_head=True,
+            file_names=(("lm_head.weight", "embed_out.weight"),),
             layers="gpt_neox.layers",
             embeddings="gpt_neox.embed_in",
             query="attention.query_key_value",

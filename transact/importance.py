@@ -16,6 +16,7 @@ For all but transact a head scores the sum over its channels. A head group score
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -44,6 +45,7 @@ class Metric:
     """A way to score channels. `channel_scores` maps a `Site` and a seeded generator to float64 [channel].
 
     `needs_gradients`: it works from statistics observed with `taylor=True` alone; see `available_metrics`.
+    `needs_weights`: it reads what the weights hold, not their shape alone.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Metric:
     channel_scores: Callable[[Site, torch.Generator], torch.Tensor]
     head_scores: Callable[[torch.Tensor], torch.Tensor]
     needs_gradients: bool = False
+    needs_weights: bool = True
 
 
 def _sum_over_channels(channels: torch.Tensor) -> torch.Tensor:
@@ -96,7 +99,14 @@ def _column_norms(weight: torch.Tensor) -> torch.Tensor:
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("transact", "Activation norm (TransAct)", "size of the activation", _transact, _mean_and_peak),
+        Metric(
+            "transact",
+            "Activation norm (TransAct)",
+            "size of the activation",
+            _transact,
+            _mean_and_peak,
+            needs_weights=False,
+        ),
         Metric("wanda", "Weight × activation (Wanda-sp)", "activation times its weights", _wanda, _sum_over_channels),
         Metric(
             "fluctuation",
@@ -112,9 +122,10 @@ METRICS: dict[str, Metric] = {
             _taylor,
             _sum_over_channels,
             needs_gradients=True,
+            needs_weights=False,
         ),
         Metric("magnitude", "Weight magnitude", "weights alone, no text", _magnitude, _sum_over_channels),
-        Metric("random", "Random (the floor)", "chance, seeded", _random, _sum_over_channels),
+        Metric("random", "Random (the floor)", "chance, seeded", _random, _sum_over_channels, needs_weights=False),
     )
 }
 """Every metric by its name, as `score` takes it."""
@@ -201,9 +212,10 @@ def score(
         return chosen.channel_scores(Site(weight, moments, statistics.num_tokens), generator)
 
     attention, mlp = [], []
-    for layer, read, down in zip(loaded.decoder_layers, statistics.attention, statistics.mlp, strict=True):
-        attention.append(channel_scores(layer, layout.output, read))
-        mlp.append(channel_scores(layer, layout.down, down))
+    for index, (read, down) in enumerate(zip(statistics.attention, statistics.mlp, strict=True)):
+        with loaded.layer(index) if chosen.needs_weights else nullcontext(loaded.decoder_layers[index]) as layer:
+            attention.append(channel_scores(layer, layout.output, read))
+            mlp.append(channel_scores(layer, layout.down, down))
     return ImportanceScores.from_channels(
         metric,
         tuple(attention),

@@ -13,12 +13,14 @@ from transact.errors import NonFiniteActivations, NotEnoughMemory
 from transact.hooks import on_inputs
 from transact.loading import LoadedModel, free_bytes
 from transact.matrices import matrix
+from transact.observe import most_tokens
 from transact.progress import NO_PROGRESS, Progress
 from transact.slicing import reading_role
 from transact.spec import SITES, ModelSpec
 from transact.walking import streams
 
 _BATCH = 8
+_ROWS_AT_ONCE = 1024
 
 
 def layerwise_bytes(spec: ModelSpec, num_positions: int, bytes_per_element: int = 4) -> int:
@@ -54,22 +56,36 @@ class GramWalk:
         self._layer = -1
         self._grams: dict[str, torch.Tensor] = {}
         with torch.no_grad():
-            self._streams = streams(loaded, calibration, _BATCH)
+            self._streams = streams(loaded, calibration, _BATCH, most_tokens(loaded))
+
+    @property
+    def hidden(self) -> list[torch.Tensor]:
+        """The residual stream of every batch before the next layer."""
+        return [stream.hidden for stream in self._streams]
+
+    def resume(self, layer: int, hidden: list[torch.Tensor]) -> None:
+        """Go on before that layer, with what `hidden` was there."""
+        self._layer = layer - 1
+        for stream, each in zip(self._streams, hidden, strict=True):
+            stream.hidden = each.to(self._loaded.device)
 
     def gram(self, site: str, layer: int) -> torch.Tensor:
-        """That of the site in the layer, on the model's device."""
+        """That of the site in the layer, on the model's device; each is handed out once and not held here any more."""
         while self._layer < layer:
             self._layer += 1
             self._grams = self._of_next()
-        return self._grams[site]
+        return self._grams.pop(site)
 
     @torch.no_grad()
     def _of_next(self) -> dict[str, torch.Tensor]:
         loaded, index = self._loaded, self._layer
         self._progress(index, loaded.spec.num_hidden_layers, "layers")
-        layer = loaded.decoder_layers[index]
         self._grams = {}  # the last layer's are let go before this one's are made
-        grams, functions = {}, []
+        with loaded.layer(index) as layer:
+            return self._through(layer, index)
+
+    def _through(self, layer: torch.nn.Module, index: int) -> dict[str, torch.Tensor]:
+        loaded, grams, functions = self._loaded, {}, []
         for site in SITES:
             projection = layer.get_submodule(reading_role(loaded.spec, site))
             width = matrix(projection).shape[1]
@@ -88,4 +104,6 @@ class GramWalk:
 
     def _add(self, gram: torch.Tensor, activations: torch.Tensor) -> None:
         rows = self._now.counted(activations)
-        gram += rows.T @ rows
+        for start in range(0, len(gram), _ROWS_AT_ONCE):  # a whole product beside the sum would be large
+            some = slice(start, start + _ROWS_AT_ONCE)
+            gram[some] += rows[:, some].T @ rows

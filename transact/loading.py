@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,6 +70,13 @@ class Preflight:
     def fits(self) -> bool:
         return self.required_bytes <= self.available_bytes
 
+    @property
+    def streamed_bytes(self) -> int:
+        """About what going through its files layer by layer takes: the largest layer twice, and the embeddings."""
+        layer = max(map(self.spec.layer_parameters, self.spec.layers))
+        table = self.spec.vocab_size * self.spec.hidden_size
+        return (2 * layer + table) * DTYPES[self.dtype].itemsize + _WORKSPACE_BYTES
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -122,7 +131,7 @@ class LoadedModel:
 
     def on(self, device: str) -> "LoadedModel":
         """The same model on another device (`"auto"`, `"cpu"`, `"cuda"`, …): its weights are moved, not copied."""
-        return replace(self, model=self.model.to(_device(device)))
+        return replace(self, model=self.model.to(device_of(device)))
 
     @property
     def context_length(self) -> int:
@@ -132,6 +141,16 @@ class LoadedModel:
     @property
     def decoder_layers(self) -> torch.nn.ModuleList:
         return self.model.get_submodule(self.layout.layers)
+
+    @contextmanager
+    def layer(self, index: int) -> Iterator[torch.nn.Module]:
+        """A decoder layer with its weights, which stay there as long as the block lasts (here: always)."""
+        yield self.decoder_layers[index]
+
+    @contextmanager
+    def entrance(self, input_ids: torch.Tensor) -> Iterator[None]:
+        """For this block, all that tokens meet before the first layer is there, for these ids (here: always)."""
+        yield
 
     @property
     def fingerprint(self) -> str:
@@ -159,7 +178,7 @@ def preflight(
     `progress` raises while the hub is waited for.
     """
     choice(dtype, ("auto", *DTYPES), "dtype")
-    return _preflight(sources.resolve(source, revision, progress), dtype, _device(device))
+    return preflight_of(sources.resolve(source, revision, progress), dtype, device_of(device))
 
 
 def load(
@@ -179,19 +198,20 @@ def load(
     `CheckpointBroken`, `NotEnoughMemory`, `InvalidOption`.
     """
     choice(dtype, ("auto", *DTYPES), "dtype")
-    target = _device(device)
+    target = device_of(device)
     found = sources.resolve(source, revision, progress)
-    card = _preflight(found, dtype, target)
+    card = preflight_of(found, dtype, target)
     if not card.fits:
         raise NotEnoughMemory(
             f"{found.name} needs about {card.required_bytes / 1e9:.1f} GB in {card.dtype} and "
-            f"{card.available_bytes / 1e9:.1f} GB are free. Choose a smaller model or a half-precision dtype."
+            f"{card.available_bytes / 1e9:.1f} GB are free. Choose a smaller model or a half-precision dtype, "
+            "or go through its files layer by layer: ta.stream_observe and ta.stream_prune, --stream in the shell."
         )
     found = sources.download(found, card.spec.num_parameters, progress)
     files = sources.weight_files(found.directory)
     stored_dtype = sources.check_weights(files, card.spec)
     progress(0, card.weights_bytes, "bytes")
-    config, whole = _stock(found)
+    config, whole = stock(found)
     try:
         if found.config.get(per_layer.KEY):
             model = per_layer.read(config, whole, card.spec, files, DTYPES[card.dtype]).to(target).eval()
@@ -207,7 +227,7 @@ def load(
     progress(card.weights_bytes, card.weights_bytes, "bytes")
     return LoadedModel(
         model=model,
-        tokenizer=_read_tokenizer(found.directory, config),
+        tokenizer=read_tokenizer(found.directory, config),
         spec=card.spec,
         source=found.name,
         revision=found.revision or sources.content_digest(files),
@@ -215,7 +235,8 @@ def load(
     )
 
 
-def _preflight(found: sources.Source, dtype: str, device: torch.device) -> Preflight:
+def preflight_of(found: sources.Source, dtype: str, device: torch.device) -> Preflight:
+    """As `preflight`, for a source that was found."""
     spec = _spec(found)
     stored = str(found.config.get("dtype") or found.config.get("torch_dtype") or "float32")
     if dtype == "auto":
@@ -234,11 +255,11 @@ def _preflight(found: sources.Source, dtype: str, device: torch.device) -> Prefl
 
 def _spec(found: sources.Source) -> ModelSpec:
     overrides = found.config.get(per_layer.KEY)
-    spec = _stock(found)[1]
+    spec = stock(found)[1]
     return per_layer.with_layers(spec, overrides) if overrides else spec
 
 
-def _stock(found: sources.Source) -> tuple[PreTrainedConfig, ModelSpec]:
+def stock(found: sources.Source) -> tuple[PreTrainedConfig, ModelSpec]:
     """The configuration and the spec as if all layers had the global sizes."""
     family = family_of(found.config)
     left_out = ("model_type", per_layer.KEY, *_NOT_FROM_FILES)
@@ -270,7 +291,8 @@ def _cpu_computes_bfloat16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """The device of that name; "auto" is the first GPU where there is one."""
     available = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
     if name == "auto":
         return torch.device("cuda:0" if len(available) > 1 else "cpu")
@@ -323,7 +345,7 @@ def _read_weights(
     return model
 
 
-def _read_tokenizer(directory: Path, config: PreTrainedConfig) -> PreTrainedTokenizerBase | None:
+def read_tokenizer(directory: Path, config: PreTrainedConfig) -> PreTrainedTokenizerBase | None:
     """`config` names the tokenizer's class where its own files do not."""
     if not any(directory.glob("tokenizer*")) and not (directory / "vocab.json").exists():
         return None

@@ -5,18 +5,19 @@ The transitional activations of a layer (TransAct, arXiv 2407.05690) are the inp
 from these and from the weights, so switching metrics needs no second pass.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 
 from transact.calibration import Batch, CalibrationSet
-from transact.errors import InvalidOption, NonFiniteActivations, NotEnoughMemory
-from transact.hooks import by_sample, on_inputs
+from transact.errors import InvalidOption, NotEnoughMemory
+from transact.hooks import on_inputs
 from transact.loading import LoadedModel, free_bytes
 from transact.processes import rank_and_count, share
 from transact.progress import NO_PROGRESS, Progress, part
-from transact.running import RealTokens, RunningMoments, RunningPeaks, channels, head_norms
+from transact.recording import LayerRecord, LayerRecorder, Wanted
+from transact.running import RealTokens
 from transact.spec import SITES, ModelSpec
 from transact.statistics import ActivationStatistics, CalibrationRecord
 from transact.taylor import gradient_products
@@ -62,40 +63,64 @@ def observe(
     `InvalidOption` for a number out of range, and `NotEnoughMemory` where the Gram matrices, the sums of every
     sample or the backward pass would not fit.
     """
+    wanted = checked(loaded, calibration, gram=gram, samples=samples, top_k=top_k, batch_size=batch_size)
+    watch = part(progress, 0, 2) if taylor else progress
+    pass_ = _Pass(loaded, calibration.num_tokens, watch, wanted)
+    with torch.inference_mode(), on_inputs(pass_.functions()):
+        for batch in share(calibration.batches(batch_size=batch_size, max_tokens=most_tokens(loaded))):
+            pass_.run(batch)
+        pass_.combine()
+    records = [recorder.result() for recorder in pass_.recorders]
+    if taylor:
+        products = gradient_products(loaded, calibration, batch_size=batch_size, progress=part(progress, 1, 2))
+        records = [
+            replace(
+                record,
+                attention=replace(record.attention, taylor=each.attention),
+                mlp=replace(record.mlp, taylor=each.mlp),
+            )
+            for record, each in zip(records, products, strict=True)
+        ]
+    return gathered_statistics(loaded, calibration, records, gram=gram, samples=samples)
+
+
+def checked(
+    loaded: LoadedModel, calibration: CalibrationSet, *, gram: bool | str, samples: bool, top_k: int, batch_size: int
+) -> Wanted:
+    """The options of `observe` as what a pass keeps; raises as `observe` does before its pass."""
     if batch_size < 1:
         raise InvalidOption(f"batch_size is {batch_size}; give a whole number from 1.")
     if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 0:
         raise InvalidOption(f"top_k is {top_k!r}; give a whole number from 0.")
     calibration.check_vocabulary(loaded.spec.vocab_size)
-    num_samples = calibration.num_samples if samples else 0
     if gram not in _GRAM_SITES:
         raise InvalidOption(f'gram is {gram!r}; give True, False, "attention" or "by_layer".')
-    gram_sites = _GRAM_SITES[gram]
-    _check_fits(loaded, gram_sites, num_samples)
-    watch = part(progress, 0, 2) if taylor else progress
-    pass_ = _Pass(loaded, calibration.num_tokens, watch, gram_sites=gram_sites, num_samples=num_samples, top_k=top_k)
-    max_tokens = TOKENS_IN_CACHE if loaded.device.type == "cpu" else None
-    with torch.inference_mode(), on_inputs(pass_.functions()):
-        for batch in share(calibration.batches(batch_size=batch_size, max_tokens=max_tokens)):
-            pass_.run(batch)
-        pass_.combine()
-    attention = tuple(sums.result() for sums in pass_.attention)
-    mlp = tuple(sums.result() for sums in pass_.mlp)
-    if taylor:
-        products = gradient_products(loaded, calibration, batch_size=batch_size, progress=part(progress, 1, 2))
-        attention = tuple(replace(sums, taylor=each.attention) for sums, each in zip(attention, products, strict=True))
-        mlp = tuple(replace(sums, taylor=each.mlp) for sums, each in zip(mlp, products, strict=True))
+    wanted = Wanted(_GRAM_SITES[gram], calibration.num_samples if samples else 0, top_k)
+    _check_fits(loaded, wanted.gram_sites, wanted.num_samples)
+    return wanted
+
+
+def most_tokens(loaded: LoadedModel) -> int | None:
+    """Positions of one batch at most, where the device has a say in it."""
+    return TOKENS_IN_CACHE if loaded.device.type == "cpu" else None
+
+
+def gathered_statistics(
+    loaded: LoadedModel, calibration: CalibrationSet, records: Sequence[LayerRecord], *, gram: bool | str, samples: bool
+) -> ActivationStatistics:
+    """The layers' records as one value."""
+    peaks = [record for record in records if record.head_peaks is not None]
     return ActivationStatistics(
-        attention=attention,
-        mlp=mlp,
+        attention=tuple(record.attention for record in records),
+        mlp=tuple(record.mlp for record in records),
         num_tokens=calibration.num_tokens,
         calibration=CalibrationRecord.of(calibration),
         fingerprint=loaded.fingerprint,
         dtype=str(loaded.dtype).removeprefix("torch."),
         sample_tokens=calibration.lengths if samples else (),
         tokens=calibration,
-        head_peaks=tuple(peaks.result() for peaks in pass_.head_peaks),
-        channel_peaks=tuple(peaks.result() for peaks in pass_.channel_peaks),
+        head_peaks=tuple(record.head_peaks for record in peaks),
+        channel_peaks=tuple(record.channel_peaks for record in peaks),
         gram_by_layer=gram == BY_LAYER,
     )
 
@@ -148,58 +173,32 @@ def _check_fits(loaded: LoadedModel, gram_sites: tuple[str, ...], num_samples: i
 class _Pass:
     """One observation in progress: the running sums, and how far it has come."""
 
-    def __init__(
-        self,
-        loaded: LoadedModel,
-        num_tokens: int,
-        progress: Progress,
-        *,
-        gram_sites: tuple[str, ...],
-        num_samples: int,
-        top_k: int,
-    ):
+    def __init__(self, loaded: LoadedModel, num_tokens: int, progress: Progress, wanted: Wanted):
         self.loaded = loaded
         self.progress = progress
         self.total = num_tokens
         self.done = 0
         self.processes = rank_and_count()[1]
-        layers, head_dim, device = loaded.spec.layers, loaded.spec.head_dim, loaded.device
-
-        def moments(num_channels: int, site: str) -> RunningMoments:
-            return RunningMoments(num_channels, device, gram=site in gram_sites, num_samples=num_samples)
-
-        self.attention = [moments(layer.num_attention_heads * head_dim, "attention") for layer in layers]
-        self.mlp = [moments(layer.intermediate_size, "mlp") for layer in layers]
-        observed = layers if top_k else ()
-        norms = head_norms(head_dim)
-        self.head_peaks = [RunningPeaks(layer.num_attention_heads, top_k, norms, device) for layer in observed]
-        self.channel_peaks = [RunningPeaks(layer.intermediate_size, top_k, channels, device) for layer in observed]
+        layers = range(loaded.spec.num_hidden_layers)
+        self.recorders = [LayerRecorder(loaded.spec, index, wanted, loaded.device) for index in layers]
 
     def functions(self) -> list[tuple[torch.nn.Module, Callable[[torch.Tensor], None]]]:
-        layout = self.loaded.layout
         pairs = []
-        for index, layer in enumerate(self.loaded.decoder_layers):
-            attention = (self.attention[index], *self.head_peaks[index : index + 1])
-            mlp = (self.mlp[index], *self.channel_peaks[index : index + 1])
-            pairs.append((layer.get_submodule(layout.output), self._recorder(attention, index)))
-            pairs.append((layer.get_submodule(layout.down), self._recorder(mlp, index)))
+        for layer, recorder in zip(self.loaded.decoder_layers, self.recorders, strict=True):
+            for module, record in recorder.functions(layer, lambda: self.tokens):
+                pairs.append((module, self._told(record, recorder.index)))
         return pairs
 
-    def _recorder(
-        self, running: tuple[RunningMoments | RunningPeaks, ...], index: int
-    ) -> Callable[[torch.Tensor], None]:
-        def record(activations: torch.Tensor) -> None:
-            activations = by_sample(activations, self.tokens.mask.shape)
-            for each in running:
-                each.add(activations, self.tokens)
-            self._tell(self.done + self._counted() * index // len(self.mlp))
+    def _told(self, record: Callable[[torch.Tensor], None], index: int) -> Callable[[torch.Tensor], None]:
+        def told(activations: torch.Tensor) -> None:
+            record(activations)
+            self._tell(self.done + self._counted() * index // len(self.recorders))
 
-        return record
+        return told
 
     def run(self, batch: Batch) -> None:
         device = self.loaded.device
-        lengths = tuple(batch.mask.sum(dim=1).tolist())
-        self.tokens = RealTokens(batch.mask.to(device), lengths, batch.indices)
+        self.tokens = RealTokens.of(batch, device)
         self.loaded.model.base_model(input_ids=batch.input_ids.to(device), use_cache=False)
         self.done += self._counted()
         if self.processes == 1:  # one of several that stopped here would leave the others waiting
@@ -215,19 +214,14 @@ class _Pass:
 
     def combine(self) -> None:
         """The sums of all processes, where there are several."""
-        for running in (*self.attention, *self.mlp, *self.head_peaks, *self.channel_peaks):
-            running.combine()
+        for recorder in self.recorders:
+            recorder.combine()
         if self.processes > 1:
             self._check_finite()
             self._tell(self.total)
 
     def _check_finite(self) -> None:
-        if bool(torch.cat([sums.totals.flatten() for sums in (*self.attention, *self.mlp)]).isfinite().all()):
+        if bool(torch.cat([recorder.totals() for recorder in self.recorders]).isfinite().all()):
             return
-        for index, pair in enumerate(zip(self.attention, self.mlp, strict=True)):
-            for name, sums in zip(("attention", "MLP"), pair, strict=True):
-                if not bool(sums.totals.isfinite().all()):
-                    raise NonFiniteActivations(
-                        f"Layer {index} produced NaN or infinite {name} activations in {self.loaded.dtype}. "
-                        'The weights may be damaged; if not, load the model with dtype="float32".'
-                    )
+        for recorder in self.recorders:
+            recorder.check_finite(self.loaded.dtype)

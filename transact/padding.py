@@ -23,12 +23,15 @@ def padded_tensors(loaded: LoadedModel, spec: ModelSpec, dtype: torch.dtype) -> 
         zip(loaded.decoder_layers, loaded.spec.layers, spec.layers, strict=True)
     ):
         if small != large:
-            tensors = _layer(layer, small, large, spec)
+            tensors = padded_layer(layer, small, large, spec)
             found |= {f"{layout.layers}.{index}.{name}": tensor.to(dtype) for name, tensor in tensors.items()}
     return found
 
 
-def _layer(layer: torch.nn.Module, small: LayerShape, large: LayerShape, spec: ModelSpec) -> dict[str, torch.Tensor]:
+def padded_layer(
+    layer: torch.nn.Module, small: LayerShape, large: LayerShape, spec: ModelSpec
+) -> dict[str, torch.Tensor]:
+    """Those tensors of one layer that are larger in `large`, at the size they have there, by their names within it."""
     layout = spec.layout
     first = LayerPlan.first(small, large)
     device = layer.get_submodule(layout.output).weight.device

@@ -68,11 +68,7 @@ def read(
 
     Raises `CheckpointBroken` where a tensor is missing or left over.
     """
-    with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    for layer, large, small in zip(model.get_submodule(spec.layout.layers), whole.layers, spec.layers, strict=True):
-        _narrow(layer, large, small, whole)
-    write_sizes(model, spec)
+    model = empty_model(config, whole, spec, dtype, files[0].parent)
     state = {name: tensor.to(dtype) for file in files for name, tensor in load_file(file).items()}
     found = model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
@@ -80,8 +76,24 @@ def read(
     for problem, names in (("lacks", lacking), ("has a surplus", found.unexpected_keys)):
         if names:
             raise CheckpointBroken(f"The checkpoint {problem} tensor {names[0]}. Use files that belong together.")
-    if (files[0].parent / "generation_config.json").exists():
-        model.generation_config = GenerationConfig.from_pretrained(files[0].parent)
+    return model
+
+
+def empty_model(
+    config: PreTrainedConfig, whole: ModelSpec, spec: ModelSpec, dtype: torch.dtype, folder: Path
+) -> PreTrainedModel:
+    """The stock class of `config` (sizes `whole`) with layers as `spec` has them and parameters on the meta device.
+
+    How it generates is read from the checkpoint's folder.
+    """
+    with init_empty_weights(include_buffers=False):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    if spec != whole:
+        for layer, large, small in zip(model.get_submodule(spec.layout.layers), whole.layers, spec.layers, strict=True):
+            _narrow(layer, large, small, whole)
+        write_sizes(model, spec)
+    if (folder / "generation_config.json").exists():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
     return model
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from transact.calibration import Batch
 from transact.processes import add_up, gathered
 from transact.statistics import Moments, Peaks
 
@@ -23,6 +24,10 @@ class RealTokens:
     mask: torch.Tensor
     lengths: tuple[int, ...]
     samples: tuple[int, ...]
+
+    @classmethod
+    def of(cls, batch: Batch, device: torch.device) -> "RealTokens":
+        return cls(batch.mask.to(device), tuple(batch.mask.sum(dim=1).tolist()), batch.indices)
 
 
 class RunningMoments:

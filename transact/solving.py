@@ -117,12 +117,21 @@ def least_squares(weight: torch.Tensor, gram: torch.Tensor, kept: torch.Tensor) 
     """
     if len(kept) == weight.shape[1]:
         return weight[:, kept]
-    full = weight.double()
     ridge = RIDGE * gram.diagonal().mean()
     if ridge == 0:  # the text never moved any channel: nothing to learn from
         return weight[:, kept]
-    inner = gram[kept][:, kept]
+    # for the sake of memory some columns at a time, and every matrix let go as soon as it was used
+    outer = gram.new_empty(len(kept), len(weight))
+    full = weight.double()
+    done = 0
+    for some in kept.split(_ROWS_AT_ONCE):
+        rows = outer[done : done + len(some)]
+        torch.mm(gram[some], full.T, out=rows)  # G is symmetric
+        rows.add_(full[:, some].T * ridge)
+        done += len(some)
+    del full
+    inner = gram[kept[:, None], kept]
     inner.diagonal().add_(ridge)
-    outer = full @ gram[:, kept] + ridge * full[:, kept]
     factor = torch.linalg.cholesky(inner)
-    return torch.cholesky_solve(outer.T, factor).T.to(weight.dtype)
+    del inner
+    return torch.cholesky_solve(outer, factor).T.to(weight.dtype)

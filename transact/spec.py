@@ -131,6 +131,11 @@ class ModelSpec:
         """Parameters that one MLP channel holds: rows of gate (where there is one) and up, a column of down, biases."""
         return (self.mlp_matrices * self.hidden_size) + (self.mlp_matrices - 1) * self.mlp_bias
 
+    def layer_parameters(self, shape: LayerShape) -> int:
+        """Parameters of the heads and channels of one layer of that shape."""
+        heads = shape.num_key_value_heads * self.parameters_per_head_group
+        return heads + shape.intermediate_size * self.parameters_per_channel
+
     @property
     def mlp_matrices(self) -> int:
         """Gate, up and down, or the last two alone."""

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import torch
 
-from transact.compensation import COMPENSATIONS, calibration_tokens, needs_bias, refit_for
+from transact.compensation import COMPENSATIONS, Refit, calibration_tokens, needs_bias, refit_for
 from transact.correction import correct
 from transact.errors import choice
+from transact.layer_plan import LayerPlan
 from transact.loading import LoadedModel
 from transact.plan import Cut, PruningPlan
 from transact.progress import NO_PROGRESS, Progress, part
@@ -50,21 +51,46 @@ def prune(
     plan.check_fits(loaded.fingerprint)
     if compensation == "best":
         return _best(loaded, plan, statistics, progress)
+    return cut(loaded, plan, compensation, refit_for(compensation, loaded, statistics, progress))
+
+
+def cut(loaded: LoadedModel, plan: PruningPlan, compensation: str, refit_one: Refit) -> LoadedModel:
+    """The plan cut into a copy of the model, with what reads the activations refitted; all but "best".
+
+    Raises `InvalidOption` where the model cannot hold the compensation.
+    """
     spec = plan.spec
     if compensation == "bias":
         attention, mlp = needs_bias(plan, loaded.layout)
         spec = _with_biases(spec, attention, mlp)
-    refit_one = refit_for(compensation, loaded, statistics, progress)
     new: dict[int, torch.nn.Module] = {}
-    with torch.no_grad():
-        parts = zip(loaded.decoder_layers, loaded.spec.layers, plan.layers, strict=True)
-        for index, (layer, shape, kept) in enumerate(parts):
-            for site in SITES:
-                positions = kept_positions(kept, loaded.spec, site, loaded.device)
-                old = layer.get_submodule(reading_role(loaded.spec, site))
-                new |= writing_projections(layer, shape, kept, loaded.spec, site)
-                new |= reading_projection(old, refit_one(site, index, old, positions))
+    for index, layer in enumerate(loaded.decoder_layers):
+        new |= cut_projections(loaded.spec, layer, index, plan.layers[index], refit_one)
     return _assembled(loaded, new, spec, Cut(plan, compensation))
+
+
+@torch.no_grad()
+def cut_projections(
+    spec: ModelSpec, layer: torch.nn.Module, index: int, kept: LayerPlan, refit_one: Refit
+) -> dict[int, torch.nn.Module]:
+    """The smaller projections of one layer of a model of `spec`, under the identity of those that they replace."""
+    new: dict[int, torch.nn.Module] = {}
+    for site in SITES:
+        old = layer.get_submodule(reading_role(spec, site))
+        positions = kept_positions(kept, spec, site, old.weight.device)
+        new |= writing_projections(layer, spec.layers[index], kept, spec, site)
+        new |= reading_projection(old, refit_one(site, index, old, positions))
+    return new
+
+
+@torch.no_grad()
+def cut_layer(
+    spec: ModelSpec, layer: torch.nn.Module, index: int, kept: LayerPlan, refit_one: Refit, after: ModelSpec
+) -> torch.nn.Module:
+    """One layer as `cut` would leave it in a model of the shape `after`."""
+    smaller = copy.deepcopy(layer, dict(cut_projections(spec, layer, index, kept, refit_one)))
+    _add_biases_to(smaller, after)
+    return smaller
 
 
 def _best(
@@ -121,19 +147,28 @@ def _with_biases(spec: ModelSpec, attention: bool, mlp: bool) -> ModelSpec:
 
 def _add_zero_biases(model: torch.nn.Module, spec: ModelSpec) -> None:
     """Where the spec has a bias and a projection lacks it, one that does nothing; the configuration says so."""
+    for key, _ in _biased(spec):
+        if isinstance(key, str):
+            setattr(model.config, key, True)
+    for layer in model.get_submodule(spec.layout.layers):
+        _add_biases_to(layer, spec)
+
+
+def _add_biases_to(layer: torch.nn.Module, spec: ModelSpec) -> None:
+    for _, roles in _biased(spec):
+        for role in roles:
+            projection = layer.get_submodule(role)
+            if projection.bias is None:
+                weight = projection.weight
+                projection.bias = torch.nn.Parameter(weight.new_zeros(len(weight)), weight.requires_grad)
+
+
+def _biased(spec: ModelSpec) -> list[tuple[bool | str, tuple[str, ...]]]:
+    """What switches biases on and the projections that it is for, where the spec has them."""
     layout = spec.layout
-    for present, key, roles in (
+    all_of_them = (
         (spec.qkv_bias, layout.qkv_bias, (layout.query, layout.key, layout.value)),
         (spec.output_bias, layout.output_bias, (layout.output,)),
         (spec.mlp_bias, layout.mlp_bias, (layout.gate or layout.up, layout.up, layout.down)),
-    ):
-        if not present:
-            continue
-        if isinstance(key, str):
-            setattr(model.config, key, True)
-        for layer in model.get_submodule(layout.layers):
-            for role in roles:
-                projection = layer.get_submodule(role)
-                if projection.bias is None:
-                    weight = projection.weight
-                    projection.bias = torch.nn.Parameter(weight.new_zeros(len(weight)), weight.requires_grad)
+    )
+    return [(key, roles) for present, key, roles in all_of_them if present]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from transact.calibration import TokenSet
+from transact.calibration import Batch, TokenSet
 from transact.hooks import by_sample, on_calls, on_inputs
 from transact.loading import LoadedModel
 
@@ -57,13 +57,17 @@ class NoAttention(torch.nn.Module):
         return torch.zeros_like(hidden_states), None
 
 
-def streams(loaded: LoadedModel, tokens: TokenSet, batch_size: int) -> list[Stream]:
-    """Every batch before the first layer."""
-    found = []
-    for batch in tokens.batches(batch_size=batch_size):
-        hidden, arguments = _first_hidden(loaded, batch.input_ids.to(loaded.device))
-        found.append(Stream(hidden, batch.mask.flatten().to(loaded.device), arguments))
-    return found
+def streams(loaded: LoadedModel, tokens: TokenSet, batch_size: int, max_tokens: int | None = None) -> list[Stream]:
+    """Every batch before the first layer; batches as `TokenSet.batches` makes them."""
+    batches = list(tokens.batches(batch_size=batch_size, max_tokens=max_tokens))
+    with loaded.entrance(tokens.input_ids):
+        return [stream(loaded, batch) for batch in batches]
+
+
+def stream(loaded: LoadedModel, batch: Batch) -> Stream:
+    """One batch before the first layer, where the model's entrance is open."""
+    hidden, arguments = _first_hidden(loaded, batch.input_ids.to(loaded.device))
+    return Stream(hidden, batch.mask.flatten().to(loaded.device), arguments)
 
 
 def output_watched(layer: torch.nn.Module, role: str) -> "_Watched":

@@ -43,7 +43,13 @@ COMMANDS = (
         "how the scores of each layer spread; --json and --output give all of them.",
         """\
   python -m transact score --model bundled --calibration assets/samples/stories.jsonl --metric wanda""",
-        (options.MODEL, options.CALIBRATION, options.SCORING, _output("write all scores as JSON to this new file")),
+        (
+            options.MODEL,
+            options.CALIBRATION,
+            options.SCORING,
+            options.STREAM,
+            _output("write all scores as JSON to this new file"),
+        ),
         commands.score,
     ),
     Command(
@@ -75,6 +81,7 @@ COMMANDS = (
       --evaluation assets/samples/evaluation_stories.jsonl --output pruned-model""",
         (
             *_FROM_A_PLAN,
+            options.STREAM,
             options.EVALUATION_OR_NOT,
             _output(
                 "save a checkpoint with tokenizer, plan and model card in this new folder, in the dtype of the model's "

@@ -29,9 +29,10 @@ def score(given: Namespace, meter: Meter) -> Answer:
     sources = steps.read_sources(given)
     if given.output is not None:
         check_free(given.output)
-    loaded = steps.load(given, meter, given.model, given.revision)
+    steps.join_processes(given.device)
+    loaded = steps.load_or_stream(given, meter)
     calibration = steps.calibration_set(given, loaded, sources.calibration)
-    scores = steps.score(given, loaded, steps.observe(loaded, calibration, meter, metric=steps.metric(given)))
+    scores = steps.score(given, loaded, steps.observe(given, loaded, calibration, meter, metric=steps.metric(given)))
     names = ("heads", "head_groups", "attention_channels", "mlp_channels")
     values = {
         "model": _model(loaded),
@@ -43,7 +44,7 @@ def score(given: Namespace, meter: Meter) -> Answer:
         ],
     }
     parts = (f"{loaded.source}, {scores.metric} on {summaries.tokens(calibration)}", summaries.score_table(scores))
-    if given.output is None:
+    if given.output is None or not is_main():
         return Answer(values, parts)
     write_new(given.output, json.dumps(values))
     return Answer(values, (*parts, f"All scores are in {given.output}."))
@@ -62,7 +63,9 @@ def prune(given: Namespace, meter: Meter) -> Answer:
     sources = steps.read_sources(given)
     if given.output is not None:
         check_free(given.output, folder=True)
-    loaded = steps.load(given, meter, given.model, given.revision)
+    loaded = steps.load_or_stream(given, meter)
+    if isinstance(loaded, ta.StreamedModel):
+        return _prune_streamed(given, loaded, sources, meter)
     # tokenised now, though needed last: text that is of no use is refused before the work
     evaluation = None if sources.evaluation is None else steps.evaluation_set(given, loaded, sources.evaluation)
     chosen = steps.choose(given, loaded, sources, meter, compensation=given.compensation)
@@ -74,6 +77,40 @@ def prune(given: Namespace, meter: Meter) -> Answer:
     measured = {"evaluation": {**_record(evaluation), "overlap": overlap}, "report": report.to_dict()}
     warning = (summaries.overlap(overlap),) if overlap else ()
     return Answer(answer.values | measured, (*answer.parts, *summaries.measured(report, evaluation), *warning))
+
+
+_STREAMED = (
+    "The model was streamed: one layer at a time was in memory. The result is not proved and not compared with the "
+    "dense model, which would hold all of it."
+)
+
+
+def _prune_streamed(given: Namespace, loaded: ta.StreamedModel, sources: steps.Sources, meter: Meter) -> Answer:
+    """The same layer by layer; what comes of it is measured alone, if it fits into memory."""
+    if given.output is None:
+        raise ta.InvalidOption(
+            f"{loaded.source} is streamed, so that the result is in files alone. Give --output, or --stream never "
+            "where the model fits into memory."
+        )
+    evaluation = None if sources.evaluation is None else steps.evaluation_set(given, loaded, sources.evaluation)
+    chosen = steps.choose(given, loaded, sources, meter, compensation=given.compensation)
+    saved = ta.stream_prune(
+        loaded,
+        chosen.plan,
+        given.output,
+        compensation=given.compensation,
+        statistics=chosen.statistics,
+        layers=given.layers,
+        progress=meter("Cutting"),
+    )
+    values = {**_planned(loaded, chosen), "compensation": given.compensation, "saved": asdict(saved), "streamed": True}
+    parts = (*summaries.plan(loaded.source, chosen.plan, given.compensation), summaries.saved(saved), _STREAMED)
+    if evaluation is None:
+        return Answer(values, parts)
+    pruned = steps.load(given, meter, str(given.output), None)
+    report = steps.evaluate(given, pruned, None, evaluation, meter)
+    measured = {"evaluation": _record(evaluation), "report": report.to_dict()}
+    return Answer(values | measured, (*parts, *summaries.measured(report, evaluation)))
 
 
 def recover(given: Namespace, meter: Meter) -> Answer:

@@ -112,6 +112,15 @@ MODEL = Group(
     ),
 )  # fmt: skip
 
+STREAM = Group(
+    "larger than memory",
+    "Layer by layer from the model's files, one in memory at a time; interrupted, the same command goes on.",
+    (
+        _option("--stream", "always; auto: where the model does not fit into memory; never (default: auto; --stream "
+                "alone: always)", nargs="?", choices=("always", "auto", "never"), const="always", default="auto"),
+    ),
+)  # fmt: skip
+
 CALIBRATION = _calibration(required=True)
 CALIBRATION_UNLESS_PLANNED = _calibration(required=False)
 EVALUATION = _evaluation(required=True, column=True)

@@ -8,6 +8,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
 
@@ -15,6 +16,7 @@ import transact as ta
 from transact.cli import options
 from transact.cli.bars import Meter
 from transact.cli.files import Text, read_locks, read_plan, read_text
+from transact.processes import rank_and_count
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,20 @@ def load(given: Namespace, meter: Meter, source: str, revision: str | None) -> t
     return ta.load(source, revision=revision, dtype=given.dtype, device=given.device, progress=progress)
 
 
+def load_or_stream(given: Namespace, meter: Meter) -> ta.LoadedModel:
+    """The model in memory, or left in its files where that was asked for or memory is short."""
+    chosen = given.stream
+    if chosen == "auto":
+        fits = ta.preflight(given.model, dtype=given.dtype, revision=given.revision, device=given.device).fits
+        chosen = "never" if fits else "always"
+    if chosen == "never":
+        return load(given, meter, given.model, given.revision)
+    progress = meter(f"Opening {given.model}")
+    return ta.load_streamed(
+        given.model, revision=given.revision, dtype=given.dtype, device=given.device, progress=progress
+    )
+
+
 def calibration_set(given: Namespace, loaded: ta.LoadedModel, text: Text) -> ta.CalibrationSet:
     length = _length(given.seq_len, loaded)
     return text.tokens(ta.CalibrationSet, loaded, num_samples=given.num_samples, seq_len=length, seed=given.seed)
@@ -110,9 +126,14 @@ def choose(
     if sources.plan is not None:
         sources.plan.check_fits(loaded.fingerprint)
         repaired = compensation != "none"
-        statistics = observe(loaded, calibration, meter, gram=_grams(compensation, loaded)) if repaired else None
+        statistics = observe(given, loaded, calibration, meter, gram=_grams(compensation, loaded)) if repaired else None
         return Chosen(sources.plan, calibration, statistics)
     target, searched = target_of(given, loaded.spec), given.metric == options.SEARCH
+    if searched and isinstance(loaded, ta.StreamedModel):
+        raise ta.InvalidOption(
+            f"--metric {options.SEARCH} runs the whole model again and again, and this one is streamed. Choose another "
+            "metric, or --stream never where it fits into memory."
+        )
     make_plan = partial(
         ta.make_plan,
         spec=loaded.spec,
@@ -123,14 +144,15 @@ def choose(
     make_plan(ta.ImportanceScores.random(loaded.spec))  # a target that no scores could meet is refused here
     gram = _grams(compensation, loaded)
     if searched:
-        statistics = observe(loaded, calibration, meter, gram=gram or "attention")
+        statistics = observe(given, loaded, calibration, meter, gram=gram or "attention")
         plan = ta.search_plan(loaded, statistics, target, locks=sources.locks, progress=meter("Searching"))
         return Chosen(plan, calibration, statistics)
-    statistics = observe(loaded, calibration, meter, gram=gram, metric=metric(given))
+    statistics = observe(given, loaded, calibration, meter, gram=gram, metric=metric(given))
     return Chosen(make_plan(score(given, loaded, statistics)), calibration, statistics)
 
 
 def observe(
+    given: Namespace,
     loaded: ta.LoadedModel,
     calibration: ta.CalibrationSet,
     meter: Meter,
@@ -140,7 +162,26 @@ def observe(
 ) -> ta.ActivationStatistics:
     """What that metric and, with `gram`, a repair can work from."""
     taylor = ta.METRICS[metric].needs_gradients
+    if isinstance(loaded, ta.StreamedModel):
+        if taylor:
+            raise ta.InvalidOption(
+                f"--metric {metric} takes gradients through the whole model at once, and this one is streamed. Choose "
+                "another metric, or --stream never where it fits into memory."
+            )
+        return ta.stream_observe(
+            loaded,
+            calibration,
+            gram=gram and "by_layer",
+            savepoint=_savepoint(given.output),
+            progress=meter("Scoring"),
+        )
     return ta.observe(loaded, calibration, gram=gram, taylor=taylor, progress=meter("Scoring"))
+
+
+def _savepoint(output: Path | None) -> Path | None:
+    """Beside the result, for the same command to go on from; none without a name, and none for several processes."""
+    alone = rank_and_count()[1] == 1
+    return output.with_name(f".{output.name}.scoring.partial") if alone and output is not None else None
 
 
 def _grams(compensation: str, loaded: ta.LoadedModel) -> bool | str:

@@ -1,5 +1,6 @@
 """Step 1, the model: presets, any hub id or folder, and what loading it would take."""
 
+import shlex
 from dataclasses import dataclass
 from html import escape
 
@@ -76,7 +77,33 @@ def preflight_card(preflight: ta.Preflight) -> str:
     free = ("Memory free", "", numbers.size(preflight.available_bytes))
     if preflight.fits:
         return _card(preflight.spec, "Can be pruned and fits; press Load", "plain", (needed, free))
-    return _card(preflight.spec, "Does not fit into memory; choose a smaller one", "wrong", (needed, free))
+    if preflight.streamed_bytes > preflight.available_bytes:
+        return _card(preflight.spec, "Does not fit into memory; choose a smaller one", "wrong", (needed, free))
+    streamed = ("Layer by layer", "from its files", f"about {numbers.size(preflight.streamed_bytes)}")
+    verdict = "Does not fit into memory here; it can be cut layer by layer from its files"
+    return _card(preflight.spec, verdict, "wrong", (needed, free, streamed), _streamed_way(preflight))
+
+
+def _streamed_way(preflight: ta.Preflight) -> str:
+    """What to run where the page cannot: it needs all of the model in memory, these do not."""
+    revision = preflight.revision
+    shell = (
+        f"python -m transact prune --model {shlex.quote(preflight.source)}"
+        f"{f' --revision {revision}' if revision else ''} --stream \\\n"
+        "    --calibration texts.jsonl --attention-sparsity 0.25 --mlp-sparsity 0.5 --output pruned-model"
+    )
+    named = f"{preflight.source!r}{f', revision={revision!r}' if revision else ''}"
+    python = (
+        f"loaded = ta.load_streamed({named})\n"
+        "statistics = ta.stream_observe(loaded, ta.CalibrationSet.from_texts(texts, loaded.tokenizer))\n"
+        "target = ta.PruningTarget.from_sparsity(loaded.spec, attention=0.25, mlp=0.5)\n"
+        "plan = ta.make_plan(ta.score(loaded, statistics), loaded.spec, target)\n"
+        'ta.stream_prune(loaded, plan, "pruned-model")'
+    )
+    return (
+        "<details><summary>How to cut it</summary>"
+        f"<p>In a shell:</p><pre>{escape(shell)}</pre><p>In Python:</p><pre>{escape(python)}</pre></details>"
+    )
 
 
 def refused_card(reason: str) -> str:
@@ -84,7 +111,7 @@ def refused_card(reason: str) -> str:
     return f'<div class="card"><p class="verdict wrong">{escape(reason)}</p></div>'
 
 
-def _card(spec: ta.ModelSpec, verdict: str, mood: str, extra: tuple[tuple[str, str, str], ...]) -> str:
+def _card(spec: ta.ModelSpec, verdict: str, mood: str, extra: tuple[tuple[str, str, str], ...], below: str = "") -> str:
     layer = spec.layers[0]
     rows = (
         ("Family", "", spec.family),
@@ -99,4 +126,4 @@ def _card(spec: ta.ModelSpec, verdict: str, mood: str, extra: tuple[tuple[str, s
     cells = "".join(
         f"<dt>{escape(name)} <small>{escape(term)}</small></dt><dd>{escape(value)}</dd>" for name, term, value in rows
     )
-    return f'<div class="card"><p class="verdict {mood}">{escape(verdict)}</p><dl>{cells}</dl></div>'
+    return f'<div class="card"><p class="verdict {mood}">{escape(verdict)}</p><dl>{cells}</dl>{below}</div>'

@@ -1,0 +1,15 @@
+"""Models larger than memory: observed, cut, repaired and saved layer by layer from their safetensors files.
+
+files       tensors read one at a time, never mapped
+model       a stock model without memory, whose layers are filled while they are used
+observing   `observe`, all batches through one layer, then the next
+pruning     `prune` and `save` in one
+shards      safetensors files written tensor by tensor
+resuming    how far interrupted work had come
+"""
+
+from transact.streaming.model import StreamedModel, load_streamed
+from transact.streaming.observing import stream_observe
+from transact.streaming.pruning import stream_prune
+
+__all__ = ["StreamedModel", "load_streamed", "stream_observe", "stream_prune"]

@@ -1,0 +1,165 @@
+"""A model whose weights stay in their files: stock modules without memory, filled for as long as they are used."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, fields
+
+import torch
+
+from transact import per_layer, sources
+from transact.errors import CheckpointBroken, InvalidOption, NotEnoughMemory, choice
+from transact.loading import DTYPES, LoadedModel, device_of, preflight_of, read_tokenizer, stock
+from transact.progress import NO_PROGRESS, Progress
+from transact.streaming.files import TensorFiles
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamedModel(LoadedModel):
+    """A `LoadedModel` that holds a decoder layer's weights while it is worked on, and no others.
+
+    What goes from layer to layer takes it: `score`, `stream_observe`, `stream_prune`. Running the model as a whole
+    (`observe`, `evaluate`, `generate`, ...) is refused. For one thread at a time.
+    """
+
+    files: TensorFiles
+    on: torch.device
+
+    @property
+    def device(self) -> torch.device:
+        return self.on
+
+    @property
+    def outline(self) -> LoadedModel:
+        """The same as a model in memory that has shapes and nothing in them (torch's meta device)."""
+        return LoadedModel(**{field.name: getattr(self, field.name) for field in fields(LoadedModel)})
+
+    def layer(self, index: int) -> AbstractContextManager[torch.nn.Module]:
+        return self.layer_as(index, self.dtype)
+
+    @contextmanager
+    def layer_as(self, index: int, dtype: torch.dtype) -> Iterator[torch.nn.Module]:
+        """As `layer`, in a dtype of its own; one that is open further out stays as it is."""
+        layer, prefix = self.decoder_layers[index], f"{self.layout.layers}.{index}."
+        empty = dict(layer.named_parameters())
+        if not any(parameter.is_meta for parameter in empty.values()):  # open already, further out
+            yield layer
+            return
+        layer.load_state_dict({name: self._read(prefix + name, dtype) for name in empty}, assign=True)
+        try:
+            yield layer
+        finally:
+            layer.load_state_dict(empty, assign=True)
+
+    @contextmanager
+    def entrance(self, input_ids: torch.Tensor) -> Iterator[None]:
+        path, _, layers = self.layout.layers.rpartition(".")
+        decoder = self.model.get_submodule(path)
+        inside = f"{layers}."
+        empty = {name: each for name, each in decoder.named_parameters() if not name.startswith(inside)}
+        filled = {}
+        for name in empty:
+            full = f"{path}.{name}"
+            if full == f"{self.layout.embeddings}.weight":
+                filled[name] = self.files.rows(full, input_ids.unique(), self.dtype).to(self.on)
+            else:
+                filled[name] = self._read(full, self.dtype)
+        decoder.load_state_dict(filled, strict=False, assign=True)
+        try:
+            yield
+        finally:
+            decoder.load_state_dict(empty, strict=False, assign=True)
+
+    def _read(self, name: str, dtype: torch.dtype) -> torch.Tensor:
+        return self.files.read(name, dtype).to(self.on)
+
+
+def streamed(source: str | StreamedModel, device: str, revision: str | None) -> StreamedModel:
+    """The source itself, or what it names."""
+    if isinstance(source, StreamedModel):
+        return source
+    if isinstance(source, LoadedModel):
+        raise InvalidOption(
+            f"{source.source} is in memory already. Use ta.observe and ta.prune, or give its name or ta.load_streamed."
+        )
+    return load_streamed(source, device=device, revision=revision)
+
+
+def load_streamed(
+    source: str,
+    *,
+    dtype: str = "auto",
+    device: str = "auto",
+    revision: str | None = None,
+    progress: Progress = NO_PROGRESS,
+) -> StreamedModel:
+    """A hub id, a local folder or `"bundled"` as a model whose weights are read layer by layer as they are needed.
+
+    Takes what `load` takes and refuses what `load` refuses, but `NotEnoughMemory` is raised only where one layer and
+    what is computed with it would not fit. `dtype` is what layers are computed in.
+    """
+    choice(dtype, ("auto", *DTYPES), "dtype")
+    target = device_of(device)
+    found = sources.resolve(source, revision)
+    card = preflight_of(found, dtype, target)
+    if card.streamed_bytes > card.available_bytes:
+        raise NotEnoughMemory(
+            f"{found.name} needs about {card.streamed_bytes / 1e9:.1f} GB in {card.dtype} even layer by layer and "
+            f"{card.available_bytes / 1e9:.1f} GB are free. Choose a smaller model or a half-precision dtype."
+        )
+    found = sources.download(found, progress)
+    files = sources.weight_files(found.directory)
+    stored_dtype = sources.check_weights(files, card.spec)
+    config, whole = stock(found)
+    model = per_layer.empty_model(config, whole, card.spec, DTYPES[card.dtype], found.directory).eval()
+    model.tie_weights()
+    model.requires_grad_(False)
+    tensors = TensorFiles(files, card.spec.layout)
+    _check_complete(model, tensors)
+    _place_buffers(model, target)
+    model.get_submodule(card.spec.layout.embeddings).register_forward_pre_hook(_refuse_unless_open)
+    return StreamedModel(
+        model=model,
+        tokenizer=read_tokenizer(found.directory, config),
+        spec=card.spec,
+        source=found.name,
+        revision=found.revision or sources.content_digest(files),
+        stored_dtype=stored_dtype,
+        files=tensors,
+        on=target,
+    )
+
+
+def _check_complete(model: torch.nn.Module, files: TensorFiles) -> None:
+    """Raise `CheckpointBroken` unless the files hold what the stock class calls for, and nothing else."""
+    lacking = [name for name, _ in model.named_parameters() if files.find(name) is None]
+    held = {files.find(name) for name in model.state_dict()}
+    surplus = [name for name in files.names() if name not in held and not _is_ignored(name, model)]
+    for problem, names in (("lacks", lacking), ("has a surplus", surplus)):
+        if names:
+            raise CheckpointBroken(
+                f"The checkpoint {problem} tensor {sorted(names)[0]} ({len(names)} in all), so it would not compute "
+                "what it was made for. Use the config.json and the weights that belong together."
+            )
+
+
+def _is_ignored(name: str, model: torch.nn.Module) -> bool:
+    """Constants that older files hold and stock classes now compute: masks, rotary frequencies."""
+    patterns = model._keys_to_ignore_on_load_unexpected or ()
+    return name.endswith("rotary_emb.inv_freq") or any(pattern in name for pattern in patterns)
+
+
+def _place_buffers(model: torch.nn.Module, device: torch.device) -> None:
+    for module in model.modules():
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = buffer.to(device)
+
+
+def _refuse_unless_open(embeddings: torch.nn.Module, inputs: tuple) -> None:
+    """Every forward pass begins here; one that finds nothing would end in an error of torch's own."""
+    if not embeddings.weight.is_meta:
+        return
+    raise InvalidOption(
+        "This model is streamed: its weights are in their files, so that it cannot be run as a whole. Use "
+        "ta.stream_observe and ta.stream_prune, or ta.load where it fits into memory."
+    )

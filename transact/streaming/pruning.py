@@ -1,0 +1,182 @@
+"""`prune` and `save` in one for a model whose weights stay in their files: read a layer, cut it, write it."""
+
+import shutil
+from contextlib import closing
+from itertools import chain
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+
+from transact.checkpoint import Form, SaveReport, empty_destination, form_of, move_in, partial_folder, write_companions
+from transact.compensation import COMPENSATIONS, Refit, check_repair, plain_refit, refit_for, walks
+from transact.errors import InvalidOption, SaveRefused, choice
+from transact.layerwise import GramWalk
+from transact.loading import DTYPES, LoadedModel
+from transact.model_card import write_card
+from transact.padding import padded_layer, padded_tensors
+from transact.plan import PruningPlan
+from transact.processes import rank_and_count
+from transact.progress import NO_PROGRESS, Progress
+from transact.statistics import ActivationStatistics
+from transact.streaming.model import StreamedModel, streamed
+from transact.streaming.resuming import LayerLog
+from transact.streaming.shards import ShardWriter
+from transact.surgery import cut, cut_layer
+
+_MARK = "stream"
+"""Part of the name of the unfinished folder, so that the same call finds it again."""
+
+
+def stream_prune(
+    source: str | StreamedModel,
+    plan: PruningPlan,
+    directory: str | Path,
+    *,
+    compensation: str = "none",
+    statistics: ActivationStatistics | None = None,
+    dtype: str | None = None,
+    layers: str = "padded",
+    device: str = "auto",
+    revision: str | None = None,
+    progress: Progress = NO_PROGRESS,
+) -> SaveReport:
+    """Cut the plan and write the checkpoint that `prune` and `save` would, with one layer in memory at a time.
+
+    `source`: a name as `load` takes it, or what `load_streamed` returned (`device` and `revision` are settled there).
+    `compensation`: "none", "bias" (from `statistics`) or "least_squares": from statistics with Gram matrices, or, with
+    `gram="by_layer"`, from a walk of the calibration text through the layers that goes along with the cutting.
+    "best" is refused, as its last step takes gradients through the whole model. `dtype`: that of the files, by default
+    the one of the source's files. `layers` as `save` takes it. Everything else is copied from file to file. What was
+    written is not proved, as that would hold the whole model. Progress is in layers.
+
+    The folder appears only when all of it is written. Until then it stands beside it as `.<name>.stream.partial`;
+    interrupted at any moment, the same call goes on from the layer where it stopped.
+
+    Raises what `prune`, `save` and `load_streamed` raise.
+    """
+    choice(compensation, COMPENSATIONS, "compensation")
+    if compensation == "best":
+        raise InvalidOption(
+            'compensation="best" takes gradients through the whole model at once, so that it cannot be streamed. '
+            'Choose "none", "bias" or "least_squares", or load the model where it fits into memory.'
+        )
+    if rank_and_count()[1] > 1:
+        raise InvalidOption("stream_prune writes one checkpoint and is for one process. Call it in one alone.")
+    loaded = streamed(source, device, revision)
+    plan.check_fits(loaded.fingerprint)
+    directory = empty_destination(directory, but=f".{_MARK}.partial")
+    target = DTYPES[choice(dtype, DTYPES, "dtype") if dtype else loaded.file_dtype]
+    check_repair(compensation, loaded, statistics)
+    outline = cut(loaded.outline, plan, compensation, plain_refit)
+    form = form_of(outline, directory, target, layers)
+    job = _Job(loaded, plan, compensation, statistics, outline, form, target)
+    identity = {
+        "work": "prune",
+        "model": loaded.fingerprint,
+        "plan": plan.digest,
+        "compensation": compensation,
+        "statistics": None if statistics is None else statistics.calibration.fingerprint,
+        "by_layer": walks(compensation, statistics),
+        "computed_in": str(loaded.dtype),
+        "dtype": str(target),
+        "layers": layers,
+    }
+    try:
+        with closing(LayerLog(partial_folder(directory, _MARK), identity)) as log:
+            job.run(log, progress)
+            form.write_config(log.folder)
+            write_companions(log.folder, outline)
+            write_card(log.folder / "README.md", outline, form.report)
+            log.remove()
+            move_in(log.folder, directory)
+    except (OSError, SafetensorError) as error:
+        raise SaveRefused(
+            f"{directory} could not be written ({error}). Free some space and start again: layers that are finished "
+            "are kept. Or choose another place."
+        ) from error
+    return form.report
+
+
+class _Job:
+    """What is written, in its order: all that stands outside the layers, then layer by layer."""
+
+    def __init__(
+        self,
+        loaded: StreamedModel,
+        plan: PruningPlan,
+        compensation: str,
+        statistics: ActivationStatistics | None,
+        outline: LoadedModel,
+        form: Form,
+        target: torch.dtype,
+    ):
+        self.loaded = loaded
+        self.plan = plan
+        self.compensation = compensation
+        self.statistics = statistics
+        self.after = outline.spec
+        self.form = form
+        self.target = target
+        # nothing needs more than the files hold where nothing is computed
+        self.dtype = target if compensation == "none" else loaded.dtype
+        shapes = {name: tuple(each.shape) for name, each in outline.model.named_parameters()}
+        shapes |= {name: tuple(each.shape) for name, each in padded_tensors(outline, form.spec, target).items()}
+        prefixes = [f"{loaded.layout.layers}.{index}." for index in range(loaded.spec.num_hidden_layers)]
+        self.layers = [[name for name in shapes if name.startswith(prefix)] for prefix in prefixes]
+        inside = {name for names in self.layers for name in names}
+        self.outside = [name for name in shapes if name not in inside]
+        renamed = {} if form.report.compact else dict(loaded.layout.file_names)
+        self.names = {name: renamed.get(name, name) for name in (*self.outside, *chain.from_iterable(self.layers))}
+        self.shapes = {self.names[name]: shapes[name] for name in self.names}
+
+    def run(self, log: LayerLog, progress: Progress) -> None:
+        """Write the weights into the log's folder, from the layer on that it stopped at."""
+        writer = ShardWriter(log.folder, self.shapes, self.target)
+        start = log.layers if writer.begin_after(self._tensors_before(log.layers)) else 0
+        self._check_room(log.folder, writer)
+        walk = None
+        if walks(self.compensation, self.statistics):
+            walk = GramWalk(self.loaded, self.statistics.tokens)
+            if start:
+                walk.resume(start, [log.tensors[str(number)] for number in range(len(log.tensors))])
+        refit_one = refit_for(self.compensation, self.loaded, self.statistics, walk=walk)
+        try:
+            count = len(self.layers)
+            if not start:
+                writer.begin_after(0)
+                for name in self.outside:
+                    writer.write(self.names[name], self.loaded.files.pieces(name, self.target))
+            for index in range(start, count):
+                progress(index, count, "layers")
+                self._write_layer(writer, index, refit_one)
+                writer.sync()
+                hidden = [] if walk is None else walk.hidden
+                log.finish(index + 1, {str(number): each for number, each in enumerate(hidden)})
+            writer.finish()
+            progress(count, count, "layers")
+        finally:
+            writer.close()
+
+    def _tensors_before(self, layer: int) -> int:
+        return len(self.outside) + sum(map(len, self.layers[:layer])) if layer else 0
+
+    def _write_layer(self, writer: ShardWriter, index: int, refit_one: Refit) -> None:
+        prefix = f"{self.loaded.layout.layers}.{index}."
+        with self.loaded.layer_as(index, self.dtype) as layer:
+            kept = self.plan.layers[index]
+            smaller = cut_layer(self.loaded.spec, layer, index, kept, refit_one, self.after)
+        tensors = smaller.state_dict()
+        small, large = self.after.layers[index], self.form.spec.layers[index]
+        if small != large:
+            tensors |= padded_layer(smaller, small, large, self.form.spec)
+        for name in self.layers[index]:
+            writer.write(self.names[name], [tensors[name.removeprefix(prefix)]])
+
+    def _check_room(self, folder: Path, writer: ShardWriter) -> None:
+        needed, free = writer.total_bytes - writer.written_bytes, shutil.disk_usage(folder).free
+        if needed > free:
+            raise SaveRefused(
+                f"The checkpoint takes {needed / 1e9:.1f} GB more and {free / 1e9:.1f} GB are free at {folder.parent}. "
+                "Free some space and start again, or choose another place."
+            )
