@@ -58,7 +58,7 @@ from transact.statistics import ActivationStatistics, Moments, Peaks
 from transact.streaming import StreamedModel, load_streamed, stream_observe, stream_prune
 from transact.surgery import prune
 from transact.sweep import SweepPoint, search_split, sparsity_grid, sweep
-from transact.target import GRANULARITIES, PruningTarget
+from transact.target import GRANULARITIES, INSIDE_HEADS, PruningTarget
 from transact.training_text import StreamedText
 
 __all__ = [
@@ -67,6 +67,7 @@ __all__ = [
     "COMPENSATIONS",
     "GGUF_TYPES",
     "GRANULARITIES",
+    "INSIDE_HEADS",
     "METRICS",
     "NO_PROGRESS",
     "ActivationStatistics",

@@ -68,8 +68,13 @@ def keep_in_all(
 
 def heads_in_groups(scores: np.ndarray, groups: tuple[int, ...], count: int) -> tuple[int, ...]:
     """Sorted indices of the `count` highest heads of each of those groups; `scores` [group, head in it]."""
-    size = scores.shape[1]
-    return tuple(group * size + head for group in groups for head in _highest(scores[group], count))
+    size, highest = scores.shape[1], highest_in_groups(scores, groups, count)
+    return tuple(group * size + head for group, heads in zip(groups, highest, strict=True) for head in heads)
+
+
+def highest_in_groups(scores: np.ndarray, groups: tuple[int, ...], count: int) -> tuple[tuple[int, ...], ...]:
+    """Of each of those groups the sorted indices of the `count` highest; `scores` [group, index in it]."""
+    return tuple(_highest(scores[group], count) for group in groups)
 
 
 def _locked(scores: list[np.ndarray], keep: Pairs, remove: Pairs, what: str) -> list[np.ndarray]:

@@ -3,7 +3,9 @@
 A uniform result keeps its class where that class takes the head count. `LlamaConfig` refuses counts that do
 not divide the hidden size; Mistral (without biases) and Granite (with them) compute the same function from
 tensors of the same names and take any count. Everything else is padded with zeros, which changes nothing but the
-saving: layers of different sizes to the widest, and heads to the next number that the configuration can name.
+saving: layers of different sizes to the widest, heads to the next number that the configuration can name, and heads
+that lost dimensions to their whole width. Or it is kept compact, for `ta.load` and, where only heads are narrower, for
+the classes that this package registers (`transact.narrow_models`).
 """
 
 import os
@@ -28,12 +30,14 @@ from transact.errors import InvalidOption, SaveRefused, choice
 from transact.export.proof import Proof, prove
 from transact.families import FAMILIES
 from transact.loading import DTYPES, LoadedModel
+from transact.matrices import cast
 from transact.model_card import write_card
+from transact.narrow_models import narrow_config
 from transact.padding import padded_tensors
 from transact.plan import composed
 from transact.progress import NO_PROGRESS, Progress
 from transact.quiet import no_progress_bars
-from transact.spec import ModelSpec
+from transact.spec import HEAD_WIDTHS, ModelSpec
 from transact.ties import each_once
 
 PLAN_FILE = "plan.json"
@@ -42,6 +46,11 @@ LAYERS = ("padded", "compact")
 _COMPACT_NOTE = (
     "The files hold every layer at the size it has (per_layer_config), which stock transformers cannot load yet; "
     "ta.load does."
+)
+_NARROW_NOTE = (
+    "The files hold heads whose queries and keys have {query_key_dim} of {head_dim} dimensions and whose values have "
+    "{value_dim}. No stock class computes such heads: only this project loads the files, with ta.load or, after "
+    "`import transact`, with AutoModelForCausalLM."
 )
 
 # what GraniteConfig adds to a Llama configuration; with these values it computes what Llama computes
@@ -53,7 +62,7 @@ class SaveReport:
     """What was written.
 
     `model_class` is the stock class that loads it; `padded` says whether zeros fill layers up to the widest;
-    `compact`: whether every layer is in the files as it is, by `per_layer_config`, which only `ta.load` reads today;
+    `compact`: whether sizes that stock classes lack are in the files as they are, which only this project loads today;
     `parameters_lost` and `kv_bytes_per_token_lost` (16-bit) are the savings that padding gave back; `notes`
     explains in words; `proof` is the comparison with a fresh process, None where none was asked for.
     """
@@ -81,8 +90,8 @@ def save(
     """Write a stock checkpoint, tokenizer, `plan.json` and model card.
 
     Weights keep the dtype they have in memory unless `dtype` names another. Sizes that a stock configuration cannot
-    name (layers that differ, some head counts) are `"padded"` with zeros, or kept `"compact"` (`transact.per_layer`):
-    smaller files and memory, but until stock classes read `per_layer_config` only `ta.load` loads them.
+    name (layers that differ, some head counts, narrower heads) are `"padded"` with zeros, or kept `"compact"`
+    (`transact.per_layer`, `transact.narrow_models`): smaller files and memory, but only this project loads them.
 
     With `prove` a fresh process without this package loads what was written and must compute the same (`ta.prove`; the
     start of a process and one more model in memory, which is why it is asked for); the card then says how. The folder
@@ -109,7 +118,7 @@ def save(
             if model is None:
                 form.write_config(partial)
                 state = each_once(loaded.model.state_dict())
-                save_torch_state_dict({name: tensor.to(target) for name, tensor in state.items()}, partial)
+                save_torch_state_dict({name: cast(tensor, target) for name, tensor in state.items()}, partial)
             else:
                 model.save_pretrained(partial)
         write_companions(partial, loaded)
@@ -135,10 +144,15 @@ class Form:
     spec: ModelSpec
     report: SaveReport
 
+    @property
+    def _names_all(self) -> bool:
+        """Whether the configuration alone says every size, as ours of narrower heads does where layers agree."""
+        return self.spec.has_narrow_heads and self.spec.is_uniform
+
     def write_config(self, folder: Path) -> None:
         """config.json, which a stock model would write itself; compact sizes are added to it."""
         self.config.save_pretrained(folder)
-        if self.report.compact:
+        if self.report.compact and not self._names_all:
             per_layer.add_to(folder / "config.json", self.spec)
 
 
@@ -147,9 +161,13 @@ def form_of(loaded: LoadedModel, directory: Path, dtype: torch.dtype, layers: st
     compact = choice(layers, LAYERS, "layers") == "compact" and not loaded.spec.is_stock
     stored = loaded.spec.stored
     config, notes = _stock_config(loaded, stored)
+    narrow = compact and loaded.spec.has_narrow_heads
+    if narrow:
+        config = narrow_config(config, loaded.spec)
+        notes.append(_NARROW_NOTE.format_map(vars(loaded.spec)))
     config.dtype, config.architectures = dtype, [_class_name(config)]
     lost = 0 if compact else stored.num_parameters - loaded.spec.num_parameters
-    if compact:
+    if compact and not (narrow and loaded.spec.is_uniform):
         notes.append(_COMPACT_NOTE)
     elif lost:
         notes.append(_padding_note(loaded.spec, stored))
@@ -228,7 +246,13 @@ def _padding_note(spec: ModelSpec, written: ModelSpec) -> str:
     heads = written.layers[0].num_attention_heads
     if not spec.is_uniform:
         why = "Its layers have different sizes, and a stock configuration has one: zeros pad them to the widest"
-        why += f" and to {heads} heads" if written != spec.widest else ""
+        why += f" and to {heads} heads" if heads != spec.widest.layers[0].num_attention_heads else ""
+        why += f" and its heads to {spec.head_dim} dimensions" if spec.has_narrow_heads else ""
+    elif spec.has_narrow_heads:
+        why = (
+            f"Its heads have queries and keys of {spec.query_key_dim} dimensions and values of {spec.value_dim}, which "
+            f"no stock class computes: zeros pad both to {spec.head_dim}"
+        )
     else:
         why = (
             f"{spec.layout.label}'s configuration cannot name {spec.layers[0].num_attention_heads} heads of "
@@ -246,7 +270,7 @@ def _stock_config(loaded: LoadedModel, spec: ModelSpec) -> tuple[PreTrainedConfi
     family, shape = spec.layout, spec.layers[0]
     old = loaded.model.config
     values = old.to_dict()
-    for name in ("model_type", "architectures", "transformers_version"):
+    for name in ("model_type", "architectures", "transformers_version", *HEAD_WIDTHS):
         values.pop(name, None)
     sizes = {
         "num_attention_heads": shape.num_attention_heads,
@@ -273,10 +297,12 @@ def _stock_config(loaded: LoadedModel, spec: ModelSpec) -> tuple[PreTrainedConfi
 
 
 def _stock_model(loaded: LoadedModel, config: PreTrainedConfig, spec: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:
-    """The stock class of `config`, holding the weights of `loaded`, zero-padded to the sizes of `spec`."""
+    """The class of `config`, holding the weights of `loaded`, zero-padded to the sizes of `spec`."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
-    state = {name: tensor.detach().to(dtype) for name, tensor in loaded.model.state_dict().items()}
+    state = {name: cast(tensor.detach(), dtype) for name, tensor in loaded.model.state_dict().items()}
+    if not spec.has_narrow_heads:
+        state = {name: tensor for name, tensor in state.items() if not name.endswith(f".{loaded.layout.pairs}")}
     state |= padded_tensors(loaded, spec, dtype)
     model.load_state_dict(state, assign=True)
     model.tie_weights()

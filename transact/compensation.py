@@ -122,7 +122,8 @@ def needs_bias(plan: PruningPlan, family: Family) -> tuple[bool, bool]:
     """
     pairs = list(zip(plan.layers, plan.dense_spec.layers, strict=True))
     wanted = (
-        any(len(kept.kept_heads) < shape.num_attention_heads for kept, shape in pairs),
+        any(len(kept.kept_heads) < shape.num_attention_heads for kept, shape in pairs)
+        or plan.spec.value_dim < plan.dense_spec.value_dim,
         any(len(kept.kept_channels) < shape.intermediate_size for kept, shape in pairs),
     )
     for want, possible, where in zip(

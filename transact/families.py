@@ -48,6 +48,10 @@ class Family:
     "heads" or "groups", or its "width" (heads · head_dim). `attention_reads_config`: it asks its configuration for
     the number of heads whenever it runs.
 
+    `whole_heads`: why heads cannot be made narrower (see `transact.narrow_attention`); None where they can: projections
+    of their own under the usual names, half-rotated RoPE over the whole head or none, logits from queries and keys
+    as they come out of it.
+
     `layer_norms`: norms of `hidden_size` weights in a layer (and one after the last), with a bias where `norm_bias`;
     with `parallel` residuals (attention and MLP read the same stream) there are `parallel_norms`.
     `query_norm`, `key_norm`: norms of queries and keys, where `has_head_norms`; `head_norms` says over what: one norm
@@ -71,6 +75,7 @@ class Family:
     grouped_queries: bool = True
     attention_sizes: tuple[tuple[str, Literal["heads", "groups", "width"]], ...] = ()
     attention_reads_config: bool = False
+    whole_heads: str | None = "it is not known here how its attention would run with narrower ones"
     layer_norms: int = 2
     norm_bias: bool = False
     parallel: ConfigFlag = False
@@ -104,6 +109,11 @@ class Family:
         return self.output.rpartition(".")[0]
 
     @property
+    def pairs(self) -> str:
+        """Which RoPE pairs narrower heads have kept; a buffer of theirs alone."""
+        return f"{self.attention}.pairs"
+
+    @property
     def projections(self) -> tuple[str, ...]:
         """Every module that pruning makes smaller, once."""
         roles = (self.query, self.key, self.value, self.output, self.gate, self.up, self.down)
@@ -111,7 +121,10 @@ class Family:
 
 
 _ATTENTION_BIAS = {"qkv_bias": "attention_bias", "output_bias": "attention_bias"}
-_HEAD_NORMS = {"query_norm": "self_attn.q_norm", "key_norm": "self_attn.k_norm"}
+_NORMED = "it norms its queries and keys, which would be other norms over fewer dimensions"
+_HEAD_NORMS = {"query_norm": "self_attn.q_norm", "key_norm": "self_attn.k_norm", "whole_heads": _NORMED}
+_NO_ROPE = "it learns its positions and has no RoPE pairs"
+_NARROW = {"whole_heads": None}
 _POST_NORMS = {"post_attention": "post_attention_layernorm", "post_mlp": "post_feedforward_layernorm"}
 
 FAMILIES: dict[str, Family] = {
@@ -121,15 +134,24 @@ FAMILIES: dict[str, Family] = {
             "llama",
             "Llama",
             **_ATTENTION_BIAS,
+            **_NARROW,
             mlp_bias="mlp_bias",
             head_counts="divisors",
             compact_without_bias="mistral",
             compact_with_bias="granite",
         ),
-        Family("mistral", "Mistral"),
-        Family("qwen2", "Qwen2", qkv_bias=True),
+        Family("mistral", "Mistral", **_NARROW),
+        Family("qwen2", "Qwen2", **_NARROW, qkv_bias=True),
         Family("qwen3", "Qwen3", **_ATTENTION_BIAS, **_HEAD_NORMS),
-        Family("gemma2", "Gemma 2", **_ATTENTION_BIAS, **_POST_NORMS, head_counts="divisors", layer_norms=4),
+        Family(
+            "gemma2",
+            "Gemma 2",
+            **_ATTENTION_BIAS,
+            **_POST_NORMS,
+            head_counts="divisors",
+            whole_heads="it caps the logits of its attention, which ours does not",
+            layer_norms=4,
+        ),
         Family(
             "gemma3_text",
             "Gemma 3",
@@ -145,6 +167,7 @@ FAMILIES: dict[str, Family] = {
             "Phi-3",
             attention_sizes=(("num_key_value_heads", "groups"),),
             attention_reads_config=True,
+            whole_heads="its queries, keys and values are packed in one projection",
             query="self_attn.qkv_proj",
             key="self_attn.qkv_proj",
             value="self_attn.qkv_proj",
@@ -155,15 +178,17 @@ FAMILIES: dict[str, Family] = {
             "granite",
             "Granite",
             **_ATTENTION_BIAS,
+            **_NARROW,
             mlp_bias="mlp_bias",
             residual_multiplier="residual_multiplier",
         ),
-        Family("smollm3", "SmolLM3", **_ATTENTION_BIAS, mlp_bias="mlp_bias"),
+        Family("smollm3", "SmolLM3", **_ATTENTION_BIAS, **_NARROW, mlp_bias="mlp_bias"),
         Family(
             "stablelm",
             "StableLM",
             qkv_bias="use_qkv_bias",
             head_counts="fixed",
+            whole_heads="it turns a part of each head alone, and may norm its queries and keys",
             attention_sizes=(("num_heads", "heads"), ("num_key_value_heads", "groups")),
             norm_bias=True,
             parallel="use_parallel_residual",
@@ -176,6 +201,7 @@ FAMILIES: dict[str, Family] = {
         Family(
             "starcoder2",
             "Starcoder2",
+            **_NARROW,
             qkv_bias="use_bias",
             output_bias="use_bias",
             mlp_bias="use_bias",
@@ -190,6 +216,7 @@ FAMILIES: dict[str, Family] = {
             **_ATTENTION_BIAS,
             mlp_bias=True,
             head_counts="fixed",
+            whole_heads="its queries, keys and values are packed head by head, and a part of each is turned",
             grouped_queries=False,
             norm_bias=True,
             parallel="use_parallel_residual",
@@ -212,6 +239,7 @@ FAMILIES: dict[str, Family] = {
             output_bias=True,
             mlp_bias=True,
             head_counts="fixed",
+            whole_heads=_NO_ROPE,
             grouped_queries=False,
             attention_sizes=(("num_heads", "heads"), ("split_size", "width")),
             norm_bias=True,
@@ -236,6 +264,7 @@ FAMILIES: dict[str, Family] = {
             output_bias="enable_bias",
             mlp_bias="enable_bias",
             head_counts="fixed",
+            whole_heads=_NO_ROPE,
             grouped_queries=False,
             attention_sizes=(("num_heads", "heads"),),
             norm_bias=True,
@@ -256,12 +285,17 @@ FAMILIES: dict[str, Family] = {
     )
 }
 
+OWN_PREFIX = "transact_"
+"""What begins the model type of our own classes, those with narrower heads (see `transact.narrow_models`)."""
 _EXPERT_KEYS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_intermediate_size")
 _REMEDY = "Choose a decoder of one of these families: {families}."
 
 
 def family_of(config: dict) -> Family:
-    """The family of a raw `config.json`; raises `ModelUnsupported` with the reason if it cannot be pruned."""
+    """The family of a raw `config.json`; raises `ModelUnsupported` with the reason if it cannot be pruned.
+
+    A model type of our own is of the family that it makes narrower.
+    """
     remedy = _REMEDY.format(families=", ".join(f"{f.label} ({f.model_type})" for f in FAMILIES.values()))
     model_type = config.get("model_type")
     architectures = config.get("architectures") or []
@@ -287,13 +321,13 @@ def family_of(config: dict) -> Family:
         )
     if any(name.endswith("ForMaskedLM") for name in architectures):
         raise ModelUnsupported(f"{model_type} is an encoder (masked language model), not a decoder. {remedy}")
-    if model_type not in FAMILIES:
+    family = FAMILIES.get(model_type.removeprefix(OWN_PREFIX))
+    if family is None or (model_type != family.model_type and family.whole_heads is not None):
         raise ModelUnsupported(f"The model type {model_type!r} is not supported. {remedy}")
     if architectures and not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):
         raise ModelUnsupported(
             f"This checkpoint holds {', '.join(architectures)}, which has no language-model head. {remedy}"
         )
-    family = FAMILIES[model_type]
     for needed in family.requires:
         given = config.get(needed.key, needed.value)
         if given != needed.value:

@@ -125,7 +125,7 @@ def backward_bytes(spec: ModelSpec, itemsize: int) -> int:
     """About what a forward pass keeps for its backward pass, per token; norms are kept in float32."""
     elements = sum(
         6 * spec.hidden_size
-        + 2 * (layer.num_attention_heads + 2 * layer.num_key_value_heads) * spec.head_dim
+        + (layer.num_attention_heads + 2 * layer.num_key_value_heads) * (spec.query_key_dim + spec.value_dim)
         + 4 * layer.intermediate_size
         for layer in spec.layers
     )

@@ -12,8 +12,8 @@ import torch
 
 InputFunction = Callable[[torch.Tensor], torch.Tensor | None]
 """Takes a module's input; returns what to use instead, or None to leave it."""
-CallFunction = Callable[[torch.Tensor, torch.Tensor], None]
-"""Takes a module's input and its output."""
+CallFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor | None]
+"""Takes a module's input and its output; returns what to use instead of the output, or None to leave it."""
 
 
 def by_sample(activations: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
@@ -47,9 +47,8 @@ def on_calls(functions: Iterable[tuple[torch.nn.Module, CallFunction]]) -> Itera
     owner = threading.get_ident()
 
     def bound(function: CallFunction):
-        def hook(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-            if threading.get_ident() == owner:
-                function(inputs[0], output)
+        def hook(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor):
+            return function(inputs[0], output) if threading.get_ident() == owner else None
 
         return hook
 

@@ -135,8 +135,9 @@ METRICS: dict[str, Metric] = {
 class ImportanceScores:
     """Scores of everything that can be removed; higher is more important. All tensors float64.
 
-    `attention_channels[layer]` [head, head_dim]; `heads[layer]` [head]; `head_groups[layer]` [group];
-    `mlp_channels[layer]` [channel]. `calibration` is the name of the text; `fingerprint` the model's.
+    `attention_channels[layer]` [head, value_dim]; `heads[layer]` [head]; `head_groups[layer]` [group];
+    `mlp_channels[layer]` [channel]; `rotary_pairs[layer]` [group, pair], empty unless observed with `queries=True`.
+    `calibration` is the name of the text; `fingerprint` the model's.
     """
 
     metric: str
@@ -146,6 +147,7 @@ class ImportanceScores:
     mlp_channels: tuple[torch.Tensor, ...]
     fingerprint: str
     calibration: str
+    rotary_pairs: tuple[torch.Tensor, ...] = ()
 
     @classmethod
     def from_channels(
@@ -157,15 +159,16 @@ class ImportanceScores:
         *,
         fingerprint: str,
         calibration: str,
+        rotary_pairs: tuple[torch.Tensor, ...] = (),
     ) -> "ImportanceScores":
-        """Head and group scores from channel scores: `attention[layer]` [head · head_dim], `mlp[layer]`."""
-        channels = tuple(scores.reshape(-1, spec.head_dim) for scores in attention)  # [head, head_dim]
+        """Head and group scores from channel scores: `attention[layer]` [head · value_dim], `mlp[layer]`."""
+        channels = tuple(scores.reshape(-1, spec.value_dim) for scores in attention)  # [head, value_dim]
         heads = tuple(METRICS[metric].head_scores(scores) for scores in channels)
         groups = tuple(
             scores.reshape(-1, layer.group_size).mean(dim=1)  # [head] -> [group, heads in it] -> [group]
             for scores, layer in zip(heads, spec.layers, strict=True)
         )
-        return cls(metric, channels, heads, groups, tuple(mlp), fingerprint, calibration)
+        return cls(metric, channels, heads, groups, tuple(mlp), fingerprint, calibration, rotary_pairs)
 
     @classmethod
     def random(cls, spec: ModelSpec, seed: int = 0) -> "ImportanceScores":
@@ -175,11 +178,44 @@ class ImportanceScores:
         def draw(size: int) -> torch.Tensor:
             return torch.rand(size, dtype=torch.float64, generator=generator)
 
-        drawn = [
-            (draw(layer.num_attention_heads * spec.head_dim), draw(layer.intermediate_size)) for layer in spec.layers
-        ]
+        drawn = [(draw(spec.attention_width(layer)), draw(layer.intermediate_size)) for layer in spec.layers]
         attention, mlp = zip(*drawn, strict=True)
-        return cls.from_channels("random", attention, mlp, spec, fingerprint=spec.fingerprint, calibration="none")
+        return cls.from_channels(
+            "random",
+            attention,
+            mlp,
+            spec,
+            fingerprint=spec.fingerprint,
+            calibration="none",
+            rotary_pairs=_random_pairs(spec, generator),
+        )
+
+    def value_channels(self, layer: int) -> torch.Tensor:
+        """What a value channel of each head group is worth, float64 [group, value_dim]: the mean over its heads."""
+        channels = self.attention_channels[layer]
+        # [head, value_dim] -> [group, head, value_dim] -> [group, value_dim]
+        return channels.unflatten(0, (len(self.head_groups[layer]), -1)).mean(dim=1)
+
+
+def pair_scores(queries: torch.Tensor, keys: torch.Tensor, query_key_dim: int) -> torch.Tensor:
+    """What a RoPE pair of each key/value head is worth: Σ_tokens x² of queries and keys -> [..., group, pair].
+
+    sqrt(Σ_tokens ‖q_pair‖²), all heads of the group together, times sqrt(Σ_tokens ‖k_pair‖²): no sum of squares of what
+    the pair adds to the logits is larger, as |q·k| ≤ ‖q‖ ‖k‖. Turning a pair leaves its norm, so that the outputs of
+    the projections serve. `queries` [..., head · query_key_dim], `keys` [..., group · query_key_dim].
+    """
+    by_pair = (-1, 2, query_key_dim // 2)
+    of_keys = keys.unflatten(-1, by_pair).sum(dim=-2)  # [..., group, pair]
+    groups, pairs = of_keys.shape[-2:]
+    of_queries = queries.unflatten(-1, (groups, -1, 2, pairs)).sum(dim=(-3, -2))
+    return of_queries.sqrt() * of_keys.sqrt()
+
+
+def _random_pairs(spec: ModelSpec, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
+    return tuple(
+        torch.rand(layer.num_key_value_heads, spec.query_key_dim // 2, dtype=torch.float64, generator=generator)
+        for layer in spec.layers
+    )
 
 
 def available_metrics(statistics: ActivationStatistics) -> tuple[str, ...]:
@@ -193,8 +229,9 @@ def score(
 ) -> ImportanceScores:
     """Scores of every head, group and channel by the named metric; no forward pass.
 
-    `seed` matters to `random` alone. Raises `InvalidOption` for an unknown metric and for one that these
-    statistics do not allow (see `available_metrics`), `InvalidPlan` for the statistics of another model.
+    RoPE pairs are scored alike by all of them (see `pair_scores`), but by `random`, and only from statistics observed
+    with `queries=True`. `seed` matters to `random` alone. Raises `InvalidOption` for an unknown metric and for one that
+    these statistics do not allow (see `available_metrics`), `InvalidPlan` for the statistics of another model.
     """
     chosen = METRICS[choice(metric, METRICS, "metric")]
     if metric not in available_metrics(statistics):
@@ -216,6 +253,10 @@ def score(
         with loaded.layer(index) if chosen.needs_weights else nullcontext(loaded.decoder_layers[index]) as layer:
             attention.append(channel_scores(layer, layout.output, read))
             mlp.append(channel_scores(layer, layout.down, down))
+    pairs = tuple(
+        pair_scores(queries.square_sums, keys.square_sums, loaded.spec.query_key_dim)
+        for queries, keys in zip(statistics.queries, statistics.keys, strict=True)
+    )
     return ImportanceScores.from_channels(
         metric,
         tuple(attention),
@@ -223,4 +264,5 @@ def score(
         loaded.spec,
         fingerprint=loaded.fingerprint,
         calibration=statistics.calibration.name,
+        rotary_pairs=_random_pairs(loaded.spec, generator) if pairs and metric == "random" else pairs,
     )

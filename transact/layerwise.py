@@ -28,7 +28,7 @@ def layerwise_bytes(spec: ModelSpec, num_positions: int, bytes_per_element: int 
 
     `num_positions`: tokens of the calibration text, padding included.
     """
-    sizes = [(layer.num_attention_heads * spec.head_dim, layer.intermediate_size) for layer in spec.layers]
+    sizes = [(spec.attention_width(layer), layer.intermediate_size) for layer in spec.layers]
     widest = max(map(max, sizes))
     streamed = num_positions * (2 * spec.hidden_size + widest) * bytes_per_element
     # the matrices of both sites, and of the widest its kept part, its factor and both sides of the equations

@@ -22,6 +22,7 @@ from transact import memory, per_layer, sources
 from transact.errors import CheckpointBroken, ModelUnsupported, NotEnoughMemory, choice
 from transact.families import Family, family_of
 from transact.memory import ran_out_of_memory
+from transact.narrow_attention import check_pairs
 from transact.progress import NO_PROGRESS, Progress
 from transact.quiet import no_progress_bars
 from transact.spec import ModelSpec, digest
@@ -224,6 +225,7 @@ def load(
             f"Memory ran out while {found.name} was read, though {card.available_bytes / 1e9:.1f} GB seemed to be "
             "free. Choose a smaller model or a half-precision dtype."
         ) from error
+    check_pairs(model)
     progress(card.weights_bytes, card.weights_bytes, "bytes")
     return LoadedModel(
         model=model,
@@ -265,7 +267,7 @@ def stock(found: sources.Source) -> tuple[PreTrainedConfig, ModelSpec]:
     left_out = ("model_type", per_layer.KEY, *_NOT_FROM_FILES)
     values = {key: value for key, value in found.config.items() if key not in left_out}
     try:
-        config = AutoConfig.for_model(family.model_type, **values)
+        config = AutoConfig.for_model(found.config["model_type"], **values)
         return config, ModelSpec.from_config(config)
     except ModelUnsupported:
         raise

@@ -5,33 +5,49 @@ from contextlib import contextmanager
 
 import torch
 
-from transact.hooks import InputFunction, on_inputs
+from transact.hooks import CallFunction, InputFunction, on_calls, on_inputs
 from transact.layer_plan import LayerPlan
 from transact.loading import LoadedModel
 from transact.plan import PruningPlan
-from transact.spec import LayerShape, ModelSpec
+from transact.slicing import kept_positions, kept_rows, reading_role
+from transact.spec import SITES, LayerShape, ModelSpec
 
 
 @contextmanager
 def masked(loaded: LoadedModel, plan: PruningPlan) -> Iterator[LoadedModel]:
     """Let `loaded` compute what the pruned model would, without cutting; undone however the block ends.
 
-    A removed head or channel feeds zeros to the projection that reads it, which is exactly its absence. Where queries
-    and keys are normed over all heads together (OLMo 2), they are normed over the kept ones. Only forward passes of
-    the calling thread are masked. Raises `InvalidPlan` for the plan of another model.
+    A removed head or channel feeds zeros to the projection that reads it, which is exactly its absence; a removed RoPE
+    pair is zero in the queries. Where queries and keys are normed over all heads together (OLMo 2), they are normed
+    over the kept ones. Only forward passes of the calling thread are masked. Raises `InvalidPlan` for the plan of
+    another model.
     """
     plan.check_fits(loaded.fingerprint)
-    layout, head_dim = loaded.layout, loaded.spec.head_dim
-    functions = []
-    for layer, kept, shape in zip(loaded.decoder_layers, plan.layers, loaded.spec.layers, strict=True):
-        heads = _removed(kept.kept_heads, shape.num_attention_heads).repeat_interleave(head_dim)
-        channels = _removed(kept.kept_channels, shape.intermediate_size)
-        for role, removed in ((layout.output, heads), (layout.down, channels)):
+    spec = loaded.spec
+    functions, queries = [], []
+    for layer, kept, shape in zip(loaded.decoder_layers, plan.layers, spec.layers, strict=True):
+        for site, width in zip(SITES, (spec.attention_width(shape), shape.intermediate_size), strict=True):
+            removed = torch.ones(width, dtype=torch.bool, device=loaded.device)
+            removed[kept_positions(kept, spec, site, loaded.device)] = False
             if removed.any():
-                functions.append((layer.get_submodule(role), _zeroing(removed.to(loaded.device))))
-        functions += joint_norms(layer, kept, shape, loaded.spec)
-    with on_inputs(functions):
+                functions.append((layer.get_submodule(reading_role(spec, site)), _zeroing(removed)))
+        functions += joint_norms(layer, kept, shape, spec)
+        queries += removed_pairs(layer, kept, shape, spec)
+    with on_inputs(functions), on_calls(queries):
         yield loaded
+
+
+def removed_pairs(
+    layer: torch.nn.Module, kept: LayerPlan, shape: LayerShape, spec: ModelSpec
+) -> list[tuple[torch.nn.Module, CallFunction]]:
+    """Zeros for the RoPE pairs that queries lose: without theirs, those of the keys add nothing to a logit."""
+    if not kept.kept_pairs:
+        return []
+    query = layer.get_submodule(spec.layout.query)
+    removed = torch.ones(shape.num_attention_heads * spec.query_key_dim, dtype=torch.bool)
+    removed[kept_rows(spec, shape, kept, "attention")[spec.layout.query]] = False
+    zeroing = _zeroing(removed.to(query.weight.device))
+    return [(query, lambda _, output: zeroing(output))]
 
 
 def joint_norms(

@@ -13,6 +13,11 @@ def matrix(projection: torch.nn.Module) -> torch.Tensor:
     return weight.T if isinstance(projection, Conv1D) else weight
 
 
+def cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """A tensor of a checkpoint in that dtype; whole numbers, which are no weights, stay what they are."""
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
 def linear(old: torch.nn.Module, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.nn.Module:
     """`weight` [out, in] and `bias` [out] as a module of the same kind that is to be trained if `old` was."""
     if isinstance(old, Conv1D):

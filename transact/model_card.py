@@ -46,8 +46,9 @@ def _body(loaded: LoadedModel, report: "SaveReport") -> str:
     lines = [
         f"# {name}, pruned" if loaded.cuts else f"# {name}",
         "",
-        f"Activation-guided structured pruning of `{name}` after TransAct ({_PAPER}): whole head groups and MLP "
-        "channels were removed inside the modules, the residual stream between them is as it was."
+        f"Activation-guided structured pruning of `{name}` after TransAct ({_PAPER}): head groups"
+        f"{', dimensions of heads' if loaded.spec.has_narrow_heads else ''} and MLP channels were removed inside the "
+        "modules, the residual stream between them is as it was."
         if loaded.cuts
         else f"A copy of `{name}`, nothing removed.",
         "",
@@ -67,6 +68,7 @@ def _body(loaded: LoadedModel, report: "SaveReport") -> str:
             f"| {per_layer(after, 'num_key_value_heads')} |",
             f"| channels per layer | {per_layer(before, 'intermediate_size')} "
             f"| {per_layer(after, 'intermediate_size')} |",
+            *_head_widths(before, after),
             "",
             f"Scored with `{_plain(plan.metric)}` on {_plain(plan.calibration)}; allocation: "
             f"{_plain(plan.allocation)}; compensation: {repairs}. The kept indices are in `plan.json`.",
@@ -89,6 +91,16 @@ def _plain(text: str) -> str:
     """A name that somebody else chose, on one line and without what Markdown or HTML would make of it."""
     line = without_tokens(" ".join(text.split()))[:_LONGEST_NAME]
     return "".join(_ENTITIES.get(letter, letter) for letter in line)
+
+
+def _head_widths(before: ModelSpec, after: ModelSpec) -> list[str]:
+    """Rows of the table, where heads are narrower than they were."""
+    if not after.has_narrow_heads:
+        return []
+    return [
+        f"| dimensions of queries and keys | {before.query_key_dim} | {after.query_key_dim} |",
+        f"| dimensions of values | {before.value_dim} | {after.value_dim} |",
+    ]
 
 
 def _proof(proof: Proof) -> list[str]:

@@ -12,7 +12,7 @@ import torch
 
 from transact.calibration import Batch, CalibrationSet
 from transact.errors import InvalidOption, NotEnoughMemory
-from transact.hooks import on_inputs
+from transact.hooks import CallFunction, on_calls, on_inputs
 from transact.loading import LoadedModel, free_bytes
 from transact.processes import rank_and_count, share
 from transact.progress import NO_PROGRESS, Progress, part
@@ -35,6 +35,7 @@ def observe(
     *,
     gram: bool | str = False,
     taylor: bool = False,
+    queries: bool = False,
     samples: bool = False,
     top_k: int = 0,
     batch_size: int = 8,
@@ -54,19 +55,22 @@ def observe(
       repair will, with a forward pass of its own that holds one layer's matrices at a time.
     - `taylor=True` also takes the gradient of the loss, in a pass of its own, for the metric of that name: see
       `transact.taylor`. Every token then counts twice in the progress, and scores depend a little on `batch_size`.
+    - `queries=True` also sums the outputs of `q_proj` and `k_proj`, which plans with a `keep_query_key_dim` need.
     - `samples=True` also keeps the sums of every sample, for `ActivationStatistics.subset` and `stability`.
     - `top_k` > 0 also keeps, for every head (the norm over head_dim at a token) and every MLP channel (the size
       of its activation), the `top_k` samples where it is largest and the token where it is, for `reads`; all of
       the samples if there are fewer.
 
     Raises `NonFiniteActivations`, naming the layer, `InvalidText` for ids outside the vocabulary,
-    `InvalidOption` for a number out of range, and `NotEnoughMemory` where the Gram matrices, the sums of every
-    sample or the backward pass would not fit.
+    `InvalidOption` for a number out of range and for queries of a family that keeps its heads whole, and
+    `NotEnoughMemory` where the Gram matrices, the sums of every sample or the backward pass would not fit.
     """
-    wanted = checked(loaded, calibration, gram=gram, samples=samples, top_k=top_k, batch_size=batch_size)
+    wanted = checked(
+        loaded, calibration, gram=gram, queries=queries, samples=samples, top_k=top_k, batch_size=batch_size
+    )
     watch = part(progress, 0, 2) if taylor else progress
     pass_ = _Pass(loaded, calibration.num_tokens, watch, wanted)
-    with torch.inference_mode(), on_inputs(pass_.functions()):
+    with torch.inference_mode(), on_inputs(pass_.functions()), on_calls(pass_.query_functions()):
         for batch in share(calibration.batches(batch_size=batch_size, max_tokens=most_tokens(loaded))):
             pass_.run(batch)
         pass_.combine()
@@ -85,7 +89,14 @@ def observe(
 
 
 def checked(
-    loaded: LoadedModel, calibration: CalibrationSet, *, gram: bool | str, samples: bool, top_k: int, batch_size: int
+    loaded: LoadedModel,
+    calibration: CalibrationSet,
+    *,
+    gram: bool | str,
+    queries: bool,
+    samples: bool,
+    top_k: int,
+    batch_size: int,
 ) -> Wanted:
     """The options of `observe` as what a pass keeps; raises as `observe` does before its pass."""
     if batch_size < 1:
@@ -95,7 +106,10 @@ def checked(
     calibration.check_vocabulary(loaded.spec.vocab_size)
     if gram not in _GRAM_SITES:
         raise InvalidOption(f'gram is {gram!r}; give True, False, "attention" or "by_layer".')
-    wanted = Wanted(_GRAM_SITES[gram], calibration.num_samples if samples else 0, top_k)
+    whole = loaded.layout.whole_heads
+    if queries and whole is not None:
+        raise InvalidOption(f"{loaded.layout.label} keeps its heads whole: {whole}. Observe with queries=False.")
+    wanted = Wanted(_GRAM_SITES[gram], queries, calibration.num_samples if samples else 0, top_k)
     _check_fits(loaded, wanted.gram_sites, wanted.num_samples)
     return wanted
 
@@ -121,6 +135,8 @@ def gathered_statistics(
         tokens=calibration,
         head_peaks=tuple(record.head_peaks for record in peaks),
         channel_peaks=tuple(record.channel_peaks for record in peaks),
+        queries=tuple(record.queries for record in records if record.queries is not None),
+        keys=tuple(record.keys for record in records if record.keys is not None),
         gram_by_layer=gram == BY_LAYER,
     )
 
@@ -128,7 +144,7 @@ def gathered_statistics(
 def gram_bytes(spec: ModelSpec, sites: tuple[str, ...] = SITES) -> int:
     """Bytes that the Gram matrices of all layers take in float64."""
     sizes = {
-        "attention": [layer.num_attention_heads * spec.head_dim for layer in spec.layers],
+        "attention": [spec.attention_width(layer) for layer in spec.layers],
         "mlp": [layer.intermediate_size for layer in spec.layers],
     }
     return 8 * sum(size**2 for site in sites for size in sizes[site])
@@ -141,7 +157,7 @@ def grams_for_repair(spec: ModelSpec) -> bool | str:
 
 def sample_bytes(spec: ModelSpec, num_samples: int) -> int:
     """Bytes that the sums and square sums of that many samples take in float32, all layers together."""
-    num_channels = sum(layer.num_attention_heads * spec.head_dim + layer.intermediate_size for layer in spec.layers)
+    num_channels = sum(spec.attention_width(layer) + layer.intermediate_size for layer in spec.layers)
     return 2 * 4 * num_samples * num_channels
 
 
@@ -188,6 +204,14 @@ class _Pass:
             for module, record in recorder.functions(layer, lambda: self.tokens):
                 pairs.append((module, self._told(record, recorder.index)))
         return pairs
+
+    def query_functions(self) -> list[tuple[torch.nn.Module, CallFunction]]:
+        """What adds up the outputs of the query and key projections, where that was asked for."""
+        return [
+            pair
+            for layer, recorder in zip(self.loaded.decoder_layers, self.recorders, strict=True)
+            for pair in recorder.query_functions(layer, lambda: self.tokens)
+        ]
 
     def _told(self, record: Callable[[torch.Tensor], None], index: int) -> Callable[[torch.Tensor], None]:
         def told(activations: torch.Tensor) -> None:

@@ -1,9 +1,9 @@
 """Zeros around smaller projections, so that a stock configuration can name their size and nothing else changes.
 
 A head whose queries, keys and values are zero attends evenly to zeros, and its columns of the output projection are
-zero as well; a channel of zeros activates to what a zero column reads. Norms that go over all heads together
-(OLMo 2) would divide by the larger number: with k of n entries real, x is scaled by sqrt(n / k) before the norm and its
-weight by sqrt(k / n), and x · w / rms(x) is what it was.
+zero as well; a RoPE pair of zeros adds nothing to a logit; a channel of zeros activates to what a zero column reads.
+Norms that go over all heads together (OLMo 2) would divide by the larger number: with k of n entries real, x is scaled
+by sqrt(n / k) before the norm and its weight by sqrt(k / n), and x · w / rms(x) is what it was.
 """
 
 import torch
@@ -22,18 +22,21 @@ def padded_tensors(loaded: LoadedModel, spec: ModelSpec, dtype: torch.dtype) -> 
     for index, (layer, small, large) in enumerate(
         zip(loaded.decoder_layers, loaded.spec.layers, spec.layers, strict=True)
     ):
-        if small != large:
-            tensors = padded_layer(layer, small, large, spec)
+        if small != large or loaded.spec.has_narrow_heads:
+            tensors = padded_layer(layer, small, large, loaded.spec, spec)
             found |= {f"{layout.layers}.{index}.{name}": tensor.to(dtype) for name, tensor in tensors.items()}
     return found
 
 
 def padded_layer(
-    layer: torch.nn.Module, small: LayerShape, large: LayerShape, spec: ModelSpec
+    layer: torch.nn.Module, small: LayerShape, large: LayerShape, now: ModelSpec, spec: ModelSpec
 ) -> dict[str, torch.Tensor]:
-    """Those tensors of one layer that are larger in `large`, at the size they have there, by their names within it."""
+    """Those tensors of a layer of `now` that are larger in `spec`, as large as there, by their names in the layer."""
     layout = spec.layout
     first = LayerPlan.first(small, large)
+    if now.has_narrow_heads and not spec.has_narrow_heads:  # pairs go back to where their own angles are
+        pairs = layer.get_submodule(layout.attention).pairs.tolist()
+        first = first.with_heads(tuple(map(tuple, pairs)), now.value_dim)
     device = layer.get_submodule(layout.output).weight.device
     scales = _norm_scales(small, large, spec)
     sizes = {path: rows for path, rows, _, _ in spec.projection_sizes(large)}
@@ -50,7 +53,7 @@ def padded_layer(
             size = sizes[path]
             scale = scales.get(path, 1.0)
             put(path, _spread(matrix(old), rows, size, scale), _spread(old.bias, rows, size, scale))
-    widths = (large.num_attention_heads * spec.head_dim, large.intermediate_size)
+    widths = (spec.attention_width(large), large.intermediate_size)
     for site, width in zip(SITES, widths, strict=True):
         path = reading_role(spec, site)
         old = layer.get_submodule(path)

@@ -17,11 +17,10 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfi
 
 from transact.errors import CheckpointBroken
 from transact.families import Family
-from transact.layer_plan import LayerPlan
-from transact.matrices import linear, matrix
+from transact.matrices import cast
 from transact.sizes import write_sizes
-from transact.slicing import writing_projections
-from transact.spec import SITES, LayerShape, ModelSpec
+from transact.slicing import shrink
+from transact.spec import LayerShape, ModelSpec
 
 KEY = "per_layer_config"
 
@@ -69,7 +68,7 @@ def read(
     Raises `CheckpointBroken` where a tensor is missing or left over.
     """
     model = empty_model(config, whole, spec, dtype, files[0].parent)
-    state = {name: tensor.to(dtype) for file in files for name, tensor in load_file(file).items()}
+    state = {name: cast(tensor, dtype) for file in files for name, tensor in load_file(file).items()}
     found = model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
     lacking = [name for name, parameter in model.named_parameters() if parameter.is_meta]
@@ -90,29 +89,11 @@ def empty_model(
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     if spec != whole:
         for layer, large, small in zip(model.get_submodule(spec.layout.layers), whole.layers, spec.layers, strict=True):
-            _narrow(layer, large, small, whole)
+            shrink(layer, large, small, whole, spec)
         write_sizes(model, spec)
     if (folder / "generation_config.json").exists():
         model.generation_config = GenerationConfig.from_pretrained(folder)
     return model
-
-
-def _narrow(layer: torch.nn.Module, large: LayerShape, small: LayerShape, whole: ModelSpec) -> None:
-    """The first heads and channels of every projection; what they hold comes later."""
-    layout = whole.layout
-    first = LayerPlan.first(small, large)
-    paths = {id(module): path for path, module in layer.named_modules()}
-    new: dict[int, torch.nn.Module] = {}
-    for site in SITES:
-        new |= writing_projections(layer, large, first, whole, site)
-    for path, width in (
-        (layout.output, small.num_attention_heads * whole.head_dim),
-        (layout.down, small.intermediate_size),
-    ):
-        old = layer.get_submodule(path)
-        new[id(old)] = linear(old, matrix(old)[:, :width], old.bias)
-    for identity, module in new.items():
-        layer.set_submodule(paths[identity], module)
 
 
 def _names(layout: Family) -> tuple[tuple[str, str], ...]:

@@ -9,12 +9,12 @@ from functools import cached_property
 
 import numpy as np
 
-from transact.allocation import ALLOCATIONS, KEEP_HIGHEST, heads_in_groups
-from transact.errors import InvalidPlan, choice
+from transact.allocation import ALLOCATIONS, KEEP_HIGHEST, heads_in_groups, highest_in_groups
+from transact.errors import InvalidOption, InvalidPlan, choice
 from transact.importance import ImportanceScores
 from transact.layer_plan import LayerPlan
 from transact.locks import NO_LOCKS, Locks
-from transact.spec import ModelSpec, digest
+from transact.spec import HEAD_WIDTHS, ModelSpec, digest
 from transact.target import PruningTarget
 
 _FORMAT = "transact-plan"
@@ -41,12 +41,25 @@ class PruningPlan:
     @cached_property
     def spec(self) -> ModelSpec:
         """The shape that pruning will give."""
-        return self.dense_spec.with_layers(tuple(layer.shape for layer in self.layers))
+        spec = self.dense_spec.with_layers(tuple(layer.shape for layer in self.layers))
+        return spec.with_heads(**self.layers[0].head_widths)
 
     @property
     def cuts_inside_groups(self) -> bool:
         """Whether kept groups lose query heads."""
         return self.spec.group_size < self.dense_spec.group_size
+
+    @property
+    def cuts_inside_heads(self) -> dict[str, int]:
+        """How wide heads stay that lose dimensions, as a target says it; empty where they stay whole."""
+        before, after = self.dense_spec, self.spec
+        widths = {name: getattr(after, name) for name in HEAD_WIDTHS if getattr(after, name) < getattr(before, name)}
+        return {f"keep_{name}": width for name, width in widths.items()}
+
+    @property
+    def granularity(self) -> str:
+        """What attention is cut by, as `PruningTarget.from_sparsity` calls it."""
+        return "heads" if self.cuts_inside_groups else "head_dims" if self.cuts_inside_heads else "head_groups"
 
     @cached_property
     def digest(self) -> str:
@@ -73,7 +86,10 @@ class PruningPlan:
         FLOPs per token at a context of 512; KV bytes and checkpoint bytes for 2-byte elements.
         """
         before, after = self.dense_spec, self.spec
-        heads = [sum(layer.num_attention_heads for layer in spec.layers) for spec in (before, after)]
+        heads = [
+            sum(layer.num_attention_heads for layer in spec.layers) * (spec.query_key_dim + spec.value_dim)
+            for spec in (before, after)
+        ]
         channels = [sum(layer.intermediate_size for layer in spec.layers) for spec in (before, after)]
         return {
             "requested": dict(self.requested),
@@ -83,6 +99,8 @@ class PruningPlan:
                 "parameter_sparsity": 1 - after.num_parameters / before.num_parameters,
                 "keep_head_groups": [layer.num_key_value_heads for layer in after.layers],
                 "keep_heads_per_group": after.group_size,
+                "keep_query_key_dim": after.query_key_dim,
+                "keep_value_dim": after.value_dim,
                 "keep_channels": [layer.intermediate_size for layer in after.layers],
             },
             "before": _costs(before),
@@ -106,6 +124,8 @@ class PruningPlan:
                         "kept_head_groups": list(layer.kept_head_groups),
                         "kept_heads": list(layer.kept_heads),
                         "kept_channels": list(layer.kept_channels),
+                        "kept_pairs": [list(pairs) for pairs in layer.kept_pairs],
+                        "kept_value_channels": [list(channels) for channels in layer.kept_value_channels],
                     }
                     for layer in self.layers
                 ],
@@ -128,10 +148,12 @@ class PruningPlan:
                     _indices(kept["kept_head_groups"], shape.num_key_value_heads),
                     _indices(kept["kept_heads"], shape.num_attention_heads),
                     _indices(kept["kept_channels"], shape.intermediate_size),
+                    tuple(_indices(pairs, spec.query_key_dim // 2) for pairs in kept["kept_pairs"]),
+                    tuple(_indices(channels, spec.value_dim) for channels in kept["kept_value_channels"]),
                 )
                 for kept, shape in zip(values["layers"], spec.layers, strict=True)
             )
-            _check_heads(layers, spec.group_size)
+            _check_heads(layers, spec)
             fingerprint = _text(values["fingerprint"])
             if fingerprint.split("/")[0] != spec.fingerprint:
                 raise ValueError("the fingerprint does not belong to dense_spec")
@@ -164,17 +186,33 @@ def composed(cuts: tuple[Cut, ...]) -> PruningPlan:
     """One plan for the model before the first cut that keeps what all cuts kept."""
     whole = cuts[0].plan
     for cut in cuts[1:]:
-        layers = tuple(
-            LayerPlan(
-                *(
-                    tuple(getattr(before, kind)[index] for index in getattr(after, kind))
-                    for kind in ("kept_head_groups", "kept_heads", "kept_channels")
-                )
-            )
-            for before, after in zip(whole.layers, cut.plan.layers, strict=True)
-        )
+        layers = tuple(_both(before, after) for before, after in zip(whole.layers, cut.plan.layers, strict=True))
         whole = replace(whole, layers=layers, metric=cut.plan.metric, calibration=cut.plan.calibration, requested=())
     return whole
+
+
+def _both(before: LayerPlan, after: LayerPlan) -> LayerPlan:
+    """What a cut keeps of what another one before it kept."""
+
+    def of(kind: str) -> tuple[int, ...]:
+        return tuple(getattr(before, kind)[index] for index in getattr(after, kind))
+
+    def inside(kind: str) -> tuple[tuple[int, ...], ...]:
+        whole, kept = getattr(before, kind), getattr(after, kind)
+        if not whole:
+            return kept
+        left = tuple(whole[group] for group in after.kept_head_groups)
+        if not kept:
+            return left
+        return tuple(tuple(each[index] for index in indices) for each, indices in zip(left, kept, strict=True))
+
+    return LayerPlan(
+        of("kept_head_groups"),
+        of("kept_heads"),
+        of("kept_channels"),
+        inside("kept_pairs"),
+        inside("kept_value_channels"),
+    )
 
 
 def make_plan(
@@ -194,8 +232,11 @@ def make_plan(
       the standardisations tried (z-scores as FLAP's among them) the share lost least after repair. Every layer
       keeps at least `GLOBAL_FLOOR` of its own count, rounded up.
 
+    Inside heads, each kept group keeps the pairs and the value channels that are worth most in it.
+
     `spec` is the model that the scores belong to. Raises `InvalidPlan` if it is not, `InvalidTarget` for
-    counts that a layer does not have or locks that contradict them, `InvalidOption` for an allocation.
+    counts that a layer does not have or locks that contradict them, `InvalidOption` for an allocation and for pairs
+    to be removed by scores that know none.
     """
     choice(allocation, ALLOCATIONS, "allocation")
     if scores.fingerprint.split("/")[0] != spec.fingerprint:
@@ -222,10 +263,11 @@ def make_plan(
         locks.remove_channels,
         "channels",
     )
+    inside = kept_inside_heads(scores, spec, target, groups)
     return PruningPlan(
         layers=tuple(
-            LayerPlan(kept_groups, heads_in_groups(values, kept_groups, per_group), kept_channels)
-            for values, kept_groups, kept_channels in zip(heads, groups, channels, strict=True)
+            LayerPlan(kept_groups, heads_in_groups(values, kept_groups, per_group), kept_channels, *dimensions)
+            for values, kept_groups, kept_channels, dimensions in zip(heads, groups, channels, inside, strict=True)
         ),
         dense_spec=spec,
         fingerprint=scores.fingerprint,
@@ -234,6 +276,36 @@ def make_plan(
         allocation="manual" if target.is_by_layer and allocation == "uniform" else allocation,
         requested=target.requested,
     )
+
+
+KeptInside = tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]
+"""`kept_pairs` and `kept_value_channels` of a `LayerPlan`."""
+
+
+def kept_inside_heads(
+    scores: ImportanceScores, spec: ModelSpec, target: PruningTarget, groups: list[tuple[int, ...]]
+) -> list[KeptInside]:
+    """Per layer what each of its kept `groups` keeps of its pairs and value channels; nothing named where all stay.
+
+    Raises as `make_plan` does.
+    """
+    widths = target.head_widths(spec)
+    cuts_pairs, cuts_values = (widths[name] < getattr(spec, name) for name in ("query_key_dim", "value_dim"))
+    if cuts_pairs and not scores.rotary_pairs:
+        raise InvalidOption(
+            "These scores do not know RoPE pairs, which keep_query_key_dim removes. Score what was observed with "
+            "queries=True, or leave it out."
+        )
+
+    def of(layer: int, kept: tuple[int, ...]) -> KeptInside:
+        pairs, values = (), ()
+        if cuts_pairs:
+            pairs = highest_in_groups(scores.rotary_pairs[layer].numpy(), kept, widths["query_key_dim"] // 2)
+        if cuts_values:
+            values = highest_in_groups(scores.value_channels(layer).numpy(), kept, widths["value_dim"])
+        return pairs, values
+
+    return [of(layer, kept) for layer, kept in enumerate(groups)]
 
 
 def _costs(spec: ModelSpec) -> dict[str, int]:
@@ -258,13 +330,25 @@ def _indices(values: list, available: int) -> tuple[int, ...]:
     return tuple(values)
 
 
-def _check_heads(layers: tuple[LayerPlan, ...], group_size: int) -> None:
-    """Every kept group keeps as many heads as every other, and no other group keeps any."""
-    per_group = len(layers[0].kept_heads) // len(layers[0].kept_head_groups)
+def _check_heads(layers: tuple[LayerPlan, ...], spec: ModelSpec) -> None:
+    """Every kept group keeps as many heads, as wide ones, as every other, and no other group keeps any."""
+    first = layers[0]
+    per_group = len(first.kept_heads) // len(first.kept_head_groups)
     for layer in layers:
-        of = [head // group_size for head in layer.kept_heads]
+        of = [head // spec.group_size for head in layer.kept_heads]
         if of != [group for group in layer.kept_head_groups for _ in range(per_group)]:
             raise ValueError("the kept heads are not the same number of each kept group")
+        for by_group, in_first in (
+            (layer.kept_pairs, first.kept_pairs),
+            (layer.kept_value_channels, first.kept_value_channels),
+        ):
+            widths = {len(kept) for kept in (*by_group, *in_first)}
+            if bool(by_group) != bool(in_first) or (by_group and len(by_group) != len(layer.kept_head_groups)):
+                raise ValueError("dimensions of heads are not given for each kept group")
+            if len(widths) > 1:
+                raise ValueError("the kept groups do not keep the same number of dimensions")
+    if spec.layout.whole_heads is not None and (first.kept_pairs or first.kept_value_channels):
+        raise ValueError(f"{spec.layout.label} keeps its heads whole")
 
 
 def _number(value) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from transact.errors import NonFiniteActivations
-from transact.hooks import by_sample
+from transact.hooks import CallFunction, by_sample
 from transact.running import RealTokens, RunningMoments, RunningPeaks, channels, head_norms
 from transact.spec import SITES, ModelSpec
 from transact.statistics import Moments, Peaks
@@ -16,22 +16,26 @@ from transact.statistics import Moments, Peaks
 class Wanted:
     """What a pass over the text is to keep beside Σ x and Σ x².
 
-    `gram_sites`: where X^T X too; `num_samples` > 0: the sums of each of so many samples; `top_k` > 0: as many peaks.
+    `gram_sites`: where X^T X too; `queries`: also the outputs of the query and key projections; `num_samples` > 0: the
+    sums of each of so many samples; `top_k` > 0: as many peaks.
     """
 
     gram_sites: tuple[str, ...] = ()
+    queries: bool = False
     num_samples: int = 0
     top_k: int = 0
 
 
 @dataclass(frozen=True, eq=False)
 class LayerRecord:
-    """What was recorded of one layer; no peaks unless asked for."""
+    """What was recorded of one layer; no peaks, queries and keys unless asked for."""
 
     attention: Moments
     mlp: Moments
     head_peaks: Peaks | None = None
     channel_peaks: Peaks | None = None
+    queries: Moments | None = None
+    keys: Moments | None = None
 
 
 class LayerRecorder:
@@ -41,17 +45,25 @@ class LayerRecorder:
         self.index = index
         self._layout = spec.layout
         shape = spec.layers[index]
-        sizes = {"attention": shape.num_attention_heads * spec.head_dim, "mlp": shape.intermediate_size}
+        sizes = {"attention": spec.attention_width(shape), "mlp": shape.intermediate_size}
         self.moments = {
             site: RunningMoments(sizes[site], device, gram=site in wanted.gram_sites, num_samples=wanted.num_samples)
             for site in SITES
         }
         self.peaks: dict[str, RunningPeaks] = {}
         if wanted.top_k:
-            norms = head_norms(spec.head_dim)
+            norms = head_norms(spec.value_dim)
             self.peaks = {
                 "attention": RunningPeaks(shape.num_attention_heads, wanted.top_k, norms, device),
                 "mlp": RunningPeaks(shape.intermediate_size, wanted.top_k, channels, device),
+            }
+
+        self.turned: dict[str, RunningMoments] = {}
+        if wanted.queries:
+            counts = {"queries": shape.num_attention_heads, "keys": shape.num_key_value_heads}
+            self.turned = {
+                name: RunningMoments(count * spec.query_key_dim, device, num_samples=wanted.num_samples)
+                for name, count in counts.items()
             }
 
     def functions(
@@ -73,6 +85,21 @@ class LayerRecorder:
         roles = {"attention": self._layout.output, "mlp": self._layout.down}
         return [(layer.get_submodule(roles[site]), recorder(site)) for site in SITES]
 
+    def query_functions(
+        self, layer: torch.nn.Module, tokens: Callable[[], RealTokens]
+    ) -> list[tuple[torch.nn.Module, CallFunction]]:
+        """What to call on the outputs of the query and key projections, where that was asked for."""
+
+        def recorder(sums: RunningMoments) -> CallFunction:
+            def record(_: torch.Tensor, output: torch.Tensor) -> None:
+                real = tokens()
+                sums.add(by_sample(output, real.mask.shape), real)
+
+            return record
+
+        roles = {"queries": self._layout.query, "keys": self._layout.key}
+        return [(layer.get_submodule(roles[name]), recorder(sums)) for name, sums in self.turned.items()]
+
     def totals(self) -> torch.Tensor:
         """All sums end to end, for a look at whether they are finite."""
         return torch.cat([self.moments[site].totals.flatten() for site in SITES])
@@ -88,9 +115,10 @@ class LayerRecorder:
 
     def combine(self) -> None:
         """The sums of all processes, where there are several."""
-        for running in (*self.moments.values(), *self.peaks.values()):
+        for running in (*self.moments.values(), *self.peaks.values(), *self.turned.values()):
             running.combine()
 
     def result(self) -> LayerRecord:
         moments = [self.moments[site].result() for site in SITES]
-        return LayerRecord(*moments, *(peaks.result() for peaks in self.peaks.values()))
+        peaks = (self.peaks[site].result() if self.peaks else None for site in SITES)
+        return LayerRecord(*moments, *peaks, **{name: sums.result() for name, sums in self.turned.items()})

@@ -28,7 +28,7 @@ from transact.schedule import Phase, RecoverySettings, phases, recovery_cost
 from transact.search import METRIC as SEARCH
 from transact.search import search_plan
 from transact.surgery import prune
-from transact.target import PruningTarget
+from transact.target import INSIDE_HEADS, PruningTarget
 from transact.training_text import StreamedText, TrainingText, num_steps, step_tokens
 
 
@@ -84,12 +84,14 @@ def recover(
             raise InvalidText("The training text has no two tokens in a row, so there is nothing to predict.")
     _check_fits(loaded, target, settings, training)
     stages, locks = phases(loaded.spec, target, settings), locks or NO_LOCKS
+    inside = {name: value for name in INSIDE_HEADS if (value := getattr(target, name)) is not None}
     identity = {
         "model": loaded.fingerprint,
         "calibration": calibration.fingerprint,
         "training": _identity(training),
         "evaluation": None if evaluation is None else evaluation.fingerprint,
         "target": [[shape.num_key_value_heads, shape.intermediate_size] for shape in target.per_layer(loaded.spec)],
+        **inside,
         "locks": locks.to_dict(),
         "settings": settings.to_dict(),
     }
@@ -181,7 +183,14 @@ class _Work:
         searched = settings.metric == SEARCH
         gram = grams_for_repair(now.spec) if repair == "least_squares" else "attention" if searched else False
         taylor = not searched and METRICS[settings.metric].needs_gradients
-        statistics = observe(now, self.calibration, gram=gram, taylor=taylor, progress=self._watch)
+        statistics = observe(
+            now,
+            self.calibration,
+            gram=gram,
+            taylor=taylor,
+            queries=target.keep_query_key_dim is not None,
+            progress=self._watch,
+        )
         if searched:
             plan = search_plan(now, statistics, target, locks=locks, progress=self._watch)
         else:

@@ -107,11 +107,11 @@ def channels(activations: torch.Tensor) -> torch.Tensor:
     return activations
 
 
-def head_norms(head_dim: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Every head is a unit, strong by its norm: [sample, seq, head · head_dim] -> [sample, seq, head]."""
+def head_norms(value_dim: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Every head is a unit, strong by its norm: [sample, seq, head · value_dim] -> [sample, seq, head]."""
 
     def norms(activations: torch.Tensor) -> torch.Tensor:
-        heads = activations.unflatten(-1, (-1, head_dim))  # [sample, seq, head · head_dim] -> [.., head, head_dim]
+        heads = activations.unflatten(-1, (-1, value_dim))  # [sample, seq, head · value_dim] -> [.., head, value_dim]
         return torch.linalg.vector_norm(heads, dim=-1, dtype=torch.promote_types(heads.dtype, torch.float32))
 
     return norms

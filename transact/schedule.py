@@ -13,7 +13,7 @@ from transact.gradients import backward_bytes
 from transact.importance import METRICS
 from transact.search import METRIC as SEARCH
 from transact.spec import ModelSpec
-from transact.target import PruningTarget
+from transact.target import INSIDE_HEADS, PruningTarget
 
 _STATE_BYTES = 4 * (1 + 1 + 2 + 1)
 """A trained parameter's weight, gradient and two moments, and the best weight so far."""
@@ -122,17 +122,23 @@ def phases(spec: ModelSpec, target: PruningTarget, settings: RecoverySettings) -
     pairs = list(zip(dense, wanted, strict=True))
     groups = [(before.num_key_value_heads, after.num_key_value_heads) for before, after in pairs]
     channels = [(before.intermediate_size, after.intermediate_size) for before, after in pairs]
-    inside = [(spec.group_size, target.heads_per_group(spec))]
+    widths = target.head_widths(spec)
+    inside = [
+        (spec.group_size, target.heads_per_group(spec)),
+        (spec.query_key_dim // 2, widths["query_key_dim"] // 2),  # pairs
+        (spec.value_dim, widths["value_dim"]),
+    ]
     found = []
     for shot in range(1, settings.shots + 1):
         left = settings.shots - shot + 1
         groups, channels, inside = (
             [(now - (now - end) // left, end) for now, end in counts] for counts in (groups, channels, inside)
         )
+        now_inside = zip(INSIDE_HEADS, (inside[0][0], 2 * inside[1][0], inside[2][0]), strict=True)
         kept = PruningTarget(
             _counts(groups),
             _counts(channels),
-            keep_heads_per_group=None if target.keep_heads_per_group is None else inside[0][0],
+            **{name: count for name, count in now_inside if getattr(target, name) is not None},
         )
         rate = settings.learning_rate * settings.shot_rate_rise * shot / settings.shots
         found.append(Phase(f"shot {shot} of {settings.shots}", kept, shot_tokens(shot, settings), rate))
@@ -169,10 +175,10 @@ def recovery_cost(spec: ModelSpec, target: PruningTarget, settings: RecoverySett
     teacher = spec.flops_per_token(context=seq_len) if settings.loss == "distillation" else 0
     schedule = phases(spec, target, settings)
     for phase in schedule:
-        now = now if phase.target is None else spec.with_layers(phase.target.per_layer(spec))
+        now = now if phase.target is None else phase.target.spec(spec)
         flops += phase.tokens * (3 * now.flops_per_token(context=seq_len) + teacher)
         tokens += phase.tokens
-    first = spec.with_layers(schedule[0].target.per_layer(spec))
+    first = schedule[0].target.spec(spec)
     trained = _STATE_BYTES * first.num_parameters if tokens else 4 * first.num_parameters
     micro = settings.micro_batch_size or settings.batch_size
     return RecoveryCost(flops, trained + micro * seq_len * backward_bytes(first, 4), tokens)

@@ -26,14 +26,15 @@ from transact.calibration import CalibrationSet
 from transact.compensation import calibration_tokens
 from transact.errors import NonFiniteActivations
 from transact.gradients import Key, drawn_loss, output_gradients
+from transact.importance import score
 from transact.layer_plan import LayerPlan
 from transact.loading import LoadedModel
 from transact.locks import NO_LOCKS, Locks
 from transact.matrices import matrix
 from transact.observe import observe
-from transact.plan import PruningPlan
+from transact.plan import PruningPlan, kept_inside_heads
 from transact.progress import NO_PROGRESS, Progress, part
-from transact.sequential import AttentionUnits, refit
+from transact.sequential import refit
 from transact.solving import RIDGE, Normal
 from transact.spec import LayerShape
 from transact.statistics import ActivationStatistics
@@ -55,11 +56,12 @@ def search_plan(
 ) -> PruningPlan:
     """Our best choice of what to remove for that target; runs the model on the tokens that `statistics` keep.
 
-    Made for `prune(…, compensation="best", statistics=statistics)`. The model is unchanged. Deterministic.
+    Made for `prune(…, compensation="best", statistics=statistics)`. The model is unchanged. Deterministic. What goes
+    inside heads is not searched for but chosen as `make_plan` does by the metric transact.
 
     Raises `InvalidTarget` for counts that a layer does not have or locks that contradict them, `InvalidPlan` for
-    the statistics of another model, `InvalidOption` for statistics without their tokens (read from a file),
-    `NotEnoughMemory` before the work and `NonFiniteActivations`.
+    the statistics of another model, `InvalidOption` for statistics without their tokens (read from a file) or, where
+    pairs are to go, observed without `queries=True`, `NotEnoughMemory` before the work and `NonFiniteActivations`.
     """
     shapes, locks = target.per_layer(loaded.spec), locks or NO_LOCKS
     tokens = calibration_tokens(loaded, statistics)
@@ -74,6 +76,8 @@ def search_plan(
         locks.remove_channels,
         "channels",
     )
+    scores = score(loaded, statistics)
+    kept_inside_heads(scores, loaded.spec, target, groups)  # refuses what it cannot choose from
     pairs = list(zip(shapes, loaded.spec.layers, strict=True))
     if any(shape.num_key_value_heads < before.num_key_value_heads for shape, before in pairs):
         losses = unit_losses(loaded, statistics, tokens, size, part(progress, 0, 2))
@@ -81,12 +85,17 @@ def search_plan(
     if per_group < size:
         losses = unit_losses(loaded, statistics, tokens, 1, part(progress, 0, 2))
         heads = [each.numpy().reshape(-1, size) for each in losses]
-    attention = [(kept, heads_in_groups(values, kept, per_group)) for values, kept in zip(heads, groups, strict=True)]
+    attention = [
+        LayerPlan(kept, heads_in_groups(values, kept, per_group), kept_channels, *inside)
+        for values, kept, kept_channels, inside in zip(
+            heads, groups, channels, kept_inside_heads(scores, loaded.spec, target, groups), strict=True
+        )
+    ]
     if any(shape.intermediate_size < before.intermediate_size for shape, before in pairs):
-        chosen = _Search(attention, channels, locks)
+        chosen = _Search(attention, locks)
         layers = refit(loaded, tokens, chosen, batch_size=_BATCH, progress=part(progress, 1, 2)).layers
     else:
-        layers = tuple(LayerPlan(*kept, kept_channels) for kept, kept_channels in zip(attention, channels, strict=True))
+        layers = tuple(attention)
     return PruningPlan(
         layers=layers,
         dense_spec=loaded.spec,
@@ -105,27 +114,26 @@ def _groups(losses: list[np.ndarray], shapes: tuple[LayerShape, ...], locks: Loc
 
 
 class _Search:
-    """The `Choice` that takes the heads as given and finds as many channels as `unmoved` has.
+    """The `Choice` that takes the heads as given and finds as many channels as `given` has.
 
-    `unmoved[layer]`: the channels to keep where the text moves none.
+    `given[layer]`: the channels in it are those to keep where the text moves none.
     """
 
-    def __init__(self, attention: list[AttentionUnits], unmoved: list[tuple[int, ...]], locks: Locks):
-        self.attention_units = attention
-        self.unmoved = unmoved
+    def __init__(self, given: list[LayerPlan], locks: Locks):
+        self.given = given
         self.locks = locks
 
-    def attention(self, layer: int) -> AttentionUnits:
-        return self.attention_units[layer]
+    def attention(self, layer: int) -> LayerPlan:
+        return self.given[layer]
 
     def channels(self, layer: int, normal: Normal | None) -> tuple[int, ...]:
         if normal is None:
-            return self.unmoved[layer]
+            return self.given[layer].kept_channels
         staying, going = (
             [channel for of, channel in locked if of == layer]
             for locked in (self.locks.keep_channels, self.locks.remove_channels)
         )
-        return normal.least_missed(len(self.unmoved[layer]), staying, going)
+        return normal.least_missed(len(self.given[layer].kept_channels), staying, going)
 
 
 def unit_losses(
@@ -142,7 +150,7 @@ def unit_losses(
     if statistics.attention[0].gram is None:
         statistics = observe(loaded, tokens, gram="attention")
     spec, layout = loaded.spec, loaded.layout
-    width = heads * spec.head_dim
+    width = heads * spec.value_dim
     modules, innovations = {}, {}
     for index, (layer, moments) in enumerate(zip(loaded.decoder_layers, statistics.attention, strict=True)):
         modules[index, "attention"] = layer.get_submodule(layout.output)

@@ -24,10 +24,10 @@ import torch
 from transact.calibration import CalibrationSet
 from transact.errors import NotEnoughMemory
 from transact.families import is_on
-from transact.hooks import on_inputs
+from transact.hooks import on_calls, on_inputs
 from transact.layer_plan import LayerPlan
 from transact.loading import DTYPES, LoadedModel, free_bytes
-from transact.masking import joint_norms
+from transact.masking import joint_norms, removed_pairs
 from transact.matrices import matrix
 from transact.observe import gram_bytes
 from transact.progress import Progress
@@ -40,14 +40,13 @@ _FEEDBACK = 0.5
 """How far the target is moved towards the dense residual stream."""
 
 
-AttentionUnits = tuple[tuple[int, ...], tuple[int, ...]]
-"""Kept head groups and kept heads of one layer."""
-
-
 class Choice(Protocol):
-    """Decides what a layer keeps; for channels, once the sums of the module are there."""
+    """Decides what a layer keeps: of attention (channels in that plan play no part), and of its channels.
 
-    def attention(self, layer: int) -> AttentionUnits: ...
+    The latter once the sums of the module are there.
+    """
+
+    def attention(self, layer: int) -> LayerPlan: ...
 
     def channels(self, layer: int, normal: Normal | None) -> tuple[int, ...]: ...
 
@@ -72,7 +71,7 @@ def sequential_bytes(
     Both residual streams before and after a module, the widest transitional activation, its sums and their
     factors in float64, and the Gram matrices that are kept.
     """
-    widest = max(max(layer.num_attention_heads * spec.head_dim, layer.intermediate_size) for layer in spec.layers)
+    widest = max(max(spec.attention_width(layer), layer.intermediate_size) for layer in spec.layers)
     streamed = num_tokens * (5 * spec.hidden_size + widest) * bytes_per_element
     held = 0 if grams_of is None else gram_bytes(grams_of)
     return streamed + 8 * (3 * widest**2 + 3 * spec.hidden_size * widest) + held
@@ -142,10 +141,10 @@ class _Walk:
         read = [stream.input_of(layout.output, layer, index) for stream in self.pruned]
         normal = self._normal(layer, "attention", read, wanted["attention"])
         everything = tuple(range(shape.intermediate_size))
-        kept = LayerPlan(*self.choice.attention(index), everything)
-        norms = joint_norms(layer, kept, shape, spec)
-        if norms:  # what attention computes changes with the heads that are left
-            with on_inputs(norms):
+        kept = replace(self.choice.attention(index), kept_channels=everything)
+        norms, pairs = joint_norms(layer, kept, shape, spec), removed_pairs(layer, kept, shape, spec)
+        if norms or pairs:  # what attention computes changes with the heads, or the pairs, that are left
+            with on_inputs(norms), on_calls(pairs):
                 read = [stream.input_of(layout.output, layer, index) for stream in self.pruned]
             normal = self._normal(layer, "attention", read, wanted["attention"])
         new = self._reading(layer, index, kept, "attention", normal)

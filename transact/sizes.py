@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from transact.families import Family
-from transact.spec import LayerShape, ModelSpec
+from transact.spec import HEAD_WIDTHS, LayerShape, ModelSpec
 
 
 def write_sizes(model: torch.nn.Module, spec: ModelSpec) -> None:
@@ -18,6 +18,9 @@ def write_sizes(model: torch.nn.Module, spec: ModelSpec) -> None:
     widest = spec.widest.layers[0]
     layout = spec.layout
     model.config.head_dim = spec.head_dim
+    if spec.has_narrow_heads:
+        for name in HEAD_WIDTHS:
+            setattr(model.config, name, getattr(spec, name))
     _write_shape(model.config, widest, layout)
     for layer, shape in zip(model.get_submodule(layout.layers), spec.layers, strict=True):
         mlp = layer.get_submodule(layout.down.rpartition(".")[0])
@@ -26,7 +29,7 @@ def write_sizes(model: torch.nn.Module, spec: ModelSpec) -> None:
         sizes = {
             "heads": shape.num_attention_heads,
             "groups": shape.num_key_value_heads,
-            "width": shape.num_attention_heads * spec.head_dim,
+            "width": spec.attention_width(shape),
         }
         if hasattr(attention, "num_key_value_groups"):
             attention.num_key_value_groups = shape.group_size

@@ -11,7 +11,8 @@ import torch
 
 from transact.layer_plan import LayerPlan
 from transact.matrices import linear, matrix
-from transact.spec import LayerShape, ModelSpec
+from transact.narrow_attention import narrow_attention
+from transact.spec import SITES, LayerShape, ModelSpec
 
 Site = str
 """Which transitional activation: "attention" or "mlp"."""
@@ -42,8 +43,8 @@ def reading_role(spec: ModelSpec, site: Site) -> str:
 def kept_positions(kept: LayerPlan, spec: ModelSpec, site: Site, device: torch.device) -> torch.Tensor:
     """Channels of the transitional activation that stay, sorted: int64 [kept]."""
     if site == "attention":
-        return positions(kept.kept_heads, spec.head_dim, device)
-    return positions(kept.kept_channels, 1, device)
+        return positions(kept.kept_heads, spec.value_dim, kept.of_each_head(kept.kept_value_channels), device)
+    return positions(kept.kept_channels, 1, device=device)
 
 
 def written_rows(spec: ModelSpec, shape: LayerShape, site: Site) -> list[Rows]:
@@ -51,14 +52,18 @@ def written_rows(spec: ModelSpec, shape: LayerShape, site: Site) -> list[Rows]:
     layout = spec.layout
     if site == "mlp":
         return _stacked([(layout.gate, "gate", shape.intermediate_size), (layout.up, "up", shape.intermediate_size)])
-    query, key = shape.num_attention_heads * spec.head_dim, shape.num_key_value_heads * spec.head_dim
+    query, key, value = (
+        shape.num_attention_heads * spec.query_key_dim,
+        shape.num_key_value_heads * spec.query_key_dim,
+        shape.num_key_value_heads * spec.value_dim,
+    )
     if layout.packed_by_head:
         # [head, role, head_dim]
         rows = torch.arange(3 * query).view(shape.num_attention_heads, 3, spec.head_dim)
         return [
             Rows(layout.query, role, rows[:, place].flatten()) for place, role in enumerate(("query", "key", "value"))
         ]
-    return _stacked([(layout.query, "query", query), (layout.key, "key", key), (layout.value, "value", key)])
+    return _stacked([(layout.query, "query", query), (layout.key, "key", key), (layout.value, "value", value)])
 
 
 def kept_rows(spec: ModelSpec, shape: LayerShape, kept: LayerPlan, site: Site) -> dict[str, torch.Tensor]:
@@ -92,6 +97,25 @@ def reading_projection(old: torch.nn.Module, new: Reading) -> dict[int, torch.nn
     return {id(old): linear(old, new.weight, None if new.bias is None else new.bias.clone())}
 
 
+def shrink(layer: torch.nn.Module, large: LayerShape, small: LayerShape, before: ModelSpec, after: ModelSpec) -> None:
+    """Make a layer's modules as small as they are in a layer of `after`; what they hold comes later."""
+    layout = before.layout
+    kept = LayerPlan.first(small, large)
+    if after.has_narrow_heads:
+        kept = kept.with_heads((tuple(range(after.query_key_dim // 2)),) * small.num_key_value_heads, after.value_dim)
+    paths = {id(module): path for path, module in layer.named_modules()}
+    new: dict[int, torch.nn.Module] = {}
+    for site in SITES:
+        new |= writing_projections(layer, large, kept, before, site)
+    for path, width in ((layout.output, after.attention_width(small)), (layout.down, small.intermediate_size)):
+        old = layer.get_submodule(path)
+        new[id(old)] = linear(old, matrix(old)[:, :width], old.bias)
+    for identity, module in new.items():
+        layer.set_submodule(paths[identity], module)
+    if after.has_narrow_heads:
+        narrow_attention(layer, kept, layout)
+
+
 def _stacked(roles: list[tuple[str | None, str, int]]) -> list[Rows]:
     found, used = [], {}
     for module, role, size in roles:
@@ -103,15 +127,20 @@ def _stacked(roles: list[tuple[str | None, str, int]]) -> list[Rows]:
 
 
 def _kept_of(role: str, kept: LayerPlan, spec: ModelSpec) -> torch.Tensor:
-    units = {"query": kept.kept_heads, "key": kept.kept_head_groups, "value": kept.kept_head_groups}
-    if role in units:
-        return positions(units[role], spec.head_dim)
+    if role == "value":
+        return positions(kept.kept_head_groups, spec.value_dim, kept.kept_value_channels)
+    if role in ("query", "key"):
+        half = spec.query_key_dim // 2
+        turned = tuple((*pairs, *(pair + half for pair in pairs)) for pairs in kept.kept_pairs)
+        if role == "key":
+            return positions(kept.kept_head_groups, spec.query_key_dim, turned)
+        return positions(kept.kept_heads, spec.query_key_dim, kept.of_each_head(turned))
     return positions(kept.kept_channels, 1)
 
 
 def _joint_norm(old: torch.nn.Module, heads: tuple[int, ...], spec: ModelSpec) -> torch.nn.Module:
     new = copy.deepcopy(old)
-    rows = positions(heads, spec.head_dim, old.weight.device)
+    rows = positions(heads, spec.head_dim, device=old.weight.device)
     new.weight = torch.nn.Parameter(old.weight[rows], requires_grad=old.weight.requires_grad)
     return new
 
@@ -123,7 +152,16 @@ def _norms(old: torch.nn.Module, heads: tuple[int, ...]) -> torch.nn.Module:
     return new
 
 
-def positions(units: tuple[int, ...], width: int, device: torch.device | None = None) -> torch.Tensor:
-    """Rows or columns that the units fill: [unit] -> [unit · width]."""
+def positions(
+    units: tuple[int, ...],
+    width: int,
+    inside: tuple[tuple[int, ...], ...] = (),
+    device: torch.device | None = None,
+) -> torch.Tensor:
+    """Rows or columns that the units fill, all `width` of each or those that `inside` names for it.
+
+    [unit] -> [unit · width] or, with `inside` [unit, kept], [unit · kept].
+    """
     starts = torch.tensor(units, device=device, dtype=torch.int64) * width
-    return (starts[:, None] + torch.arange(width, device=device)).flatten()
+    within = torch.tensor(inside, device=device) if inside else torch.arange(width, device=device)
+    return (starts[:, None] + within).flatten()

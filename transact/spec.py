@@ -15,6 +15,8 @@ from transact.families import FAMILIES, Family, family_of, is_on
 
 SITES = ("attention", "mlp")
 """The two places in a layer where units are cut."""
+HEAD_WIDTHS = ("query_key_dim", "value_dim")
+"""What configurations and specs call the widths of heads that are narrower than `head_dim`."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,10 @@ class LayerShape:
 class ModelSpec:
     """Family, sizes and one `LayerShape` per layer; counts parameters, FLOPs and KV-cache bytes.
 
+    `head_dim` is the configuration's, from which RoPE's frequencies and the scale of the logits come;
+    `query_key_dim` and `value_dim` are how wide the queries and keys, and the values, of a head are: `head_dim` in
+    every stock model, less where `transact.narrow_attention` runs.
+
     `own_head_norms`: every head has norm weights of its own for its queries and keys. `other_parameters`: those that
     pruning never touches and that are neither embeddings of tokens nor biases: norms and learned positions.
     """
@@ -42,6 +48,8 @@ class ModelSpec:
     family: str
     hidden_size: int
     head_dim: int
+    query_key_dim: int
+    value_dim: int
     vocab_size: int
     max_position_embeddings: int
     tie_word_embeddings: bool
@@ -72,6 +80,10 @@ class ModelSpec:
                 f"{channels} channels; all sizes must be positive and the heads a multiple of the "
                 "key/value heads. Check config.json."
             )
+        query_key_dim, value_dim = (getattr(config, name, None) or head_dim for name in HEAD_WIDTHS)
+        problem = _width_problem(family, head_dim, query_key_dim, value_dim)
+        if problem is not None:
+            raise ModelUnsupported(f"The configuration gives {problem}. Check config.json.")
 
         head_norms = family.query_norm is not None and is_on(family.has_head_norms, config)
         norms = family.parallel_norms if is_on(family.parallel, config) else family.layer_norms
@@ -84,6 +96,8 @@ class ModelSpec:
             family=family.model_type,
             hidden_size=hidden,
             head_dim=head_dim,
+            query_key_dim=query_key_dim,
+            value_dim=value_dim,
             vocab_size=config.vocab_size,
             max_position_embeddings=config.max_position_embeddings,
             tie_word_embeddings=bool(config.tie_word_embeddings),
@@ -115,14 +129,19 @@ class ModelSpec:
         return len(set(self.layers)) == 1
 
     @property
+    def has_narrow_heads(self) -> bool:
+        """Whether heads are narrower than `head_dim`, which no stock class can hold."""
+        return (self.query_key_dim, self.value_dim) != (self.head_dim, self.head_dim)
+
+    @property
     def has_bias(self) -> bool:
         return self.qkv_bias or self.output_bias or self.mlp_bias
 
     @property
     def parameters_per_head_group(self) -> int:
         """Parameters that one head group holds: rows of q, k, v, columns of o, biases, and norms of its own."""
-        rows = (self.group_size + 2) * self.head_dim
-        columns = self.group_size * self.head_dim
+        rows = (self.group_size + 1) * self.query_key_dim + self.value_dim
+        columns = self.group_size * self.value_dim
         norms = (self.group_size + 1) * self.head_dim * self.own_head_norms
         return (rows + columns) * self.hidden_size + rows * self.qkv_bias + norms
 
@@ -159,20 +178,24 @@ class ModelSpec:
         """Forward floating-point operations for one token that attends to `context` positions.
 
         2 per weight of every matrix product (output head included, embedding look-up not) plus
-        4 · context · heads · head_dim a layer for attention.
+        2 · context · heads · (query_key_dim + value_dim) a layer for attention.
         """
         weights = self.vocab_size * self.hidden_size
         attention = 0
+        both = self.query_key_dim + self.value_dim
         for layer in self.layers:
-            projected = 2 * (layer.num_attention_heads + layer.num_key_value_heads) * self.head_dim
+            projected = (layer.num_attention_heads + layer.num_key_value_heads) * both
             weights += (projected + self.mlp_matrices * layer.intermediate_size) * self.hidden_size
-            attention += 4 * context * layer.num_attention_heads * self.head_dim
+            attention += 2 * context * layer.num_attention_heads * both
         return 2 * weights + attention
 
     def kv_bytes_per_token(self, bytes_per_element: int = 2) -> int:
-        """Bytes the key/value cache grows by per token: 2 · Σ_layers key/value heads · head_dim · bytes."""
+        """Bytes the key/value cache grows by per token.
+
+        Σ_layers key/value heads · (query_key_dim + value_dim) · bytes.
+        """
         heads = sum(layer.num_key_value_heads for layer in self.layers)
-        return 2 * heads * self.head_dim * bytes_per_element
+        return heads * (self.query_key_dim + self.value_dim) * bytes_per_element
 
     def checkpoint_bytes(self, bytes_per_element: int = 2) -> int:
         """Bytes of the weights in a stock checkpoint, without the few kilobytes of headers.
@@ -184,6 +207,11 @@ class ModelSpec:
     def with_layers(self, layers: tuple[LayerShape, ...]) -> "ModelSpec":
         """The same model with layers of these shapes."""
         return replace(self, layers=layers)
+
+    def with_heads(self, *, query_key_dim: int | None = None, value_dim: int | None = None) -> "ModelSpec":
+        """The same model with heads of these widths, as wide as they are where none is given."""
+        widths = {"query_key_dim": query_key_dim or self.query_key_dim, "value_dim": value_dim or self.value_dim}
+        return replace(self, **widths)
 
     @property
     def widest(self) -> "ModelSpec":
@@ -206,7 +234,7 @@ class ModelSpec:
     @property
     def stored(self) -> "ModelSpec":
         """The smallest uniform spec that every layer fits into and that a stock configuration can express."""
-        widest = self.widest
+        widest = self.widest.with_heads(query_key_dim=self.head_dim, value_dim=self.head_dim)
         if self.compact_family is not None:
             return widest
         shape = widest.layers[0]
@@ -220,7 +248,7 @@ class ModelSpec:
         )
         heads, groups = min(named, key=lambda pair: (sum(pair), pair[1]))  # parameters grow with the sum
         padded = LayerShape(heads, groups, shape.intermediate_size)
-        return self.with_layers((padded,) * self.num_hidden_layers)
+        return widest.with_layers((padded,) * self.num_hidden_layers)
 
     @property
     def is_stock(self) -> bool:
@@ -243,12 +271,18 @@ class ModelSpec:
                 yield f"{layout.layers}.{index}.{path}.weight", shape
                 if bias:
                     yield f"{layout.layers}.{index}.{path}.bias", (rows,)
+            if self.has_narrow_heads:
+                yield f"{layout.layers}.{index}.{layout.pairs}", (layer.num_key_value_heads, self.query_key_dim // 2)
             for path, heads in self.head_norm_sizes(layer):
                 if layout.head_norms == "joint":
                     yield f"{layout.layers}.{index}.{path}.weight", (heads * self.head_dim,)
                 else:
                     for head in range(heads):
                         yield f"{layout.layers}.{index}.{path}.norms.{head}.weight", (self.head_dim,)
+
+    def attention_width(self, layer: LayerShape) -> int:
+        """Channels of the transitional activation of attention: heads · value_dim."""
+        return layer.num_attention_heads * self.value_dim
 
     def head_norm_sizes(self, layer: LayerShape) -> tuple[tuple[str, int], ...]:
         """Path and number of heads of the norms that have weights for every head."""
@@ -260,13 +294,11 @@ class ModelSpec:
     def projection_sizes(self, layer: LayerShape) -> Iterator[tuple[str, int, int, bool]]:
         """Path, rows, columns and whether there is a bias, of every projection."""
         layout = self.layout
-        query = layer.num_attention_heads * self.head_dim
-        key = layer.num_key_value_heads * self.head_dim
         rows: dict[str, int] = {}
         for role, size in (
-            (layout.query, query),
-            (layout.key, key),
-            (layout.value, key),
+            (layout.query, layer.num_attention_heads * self.query_key_dim),
+            (layout.key, layer.num_key_value_heads * self.query_key_dim),
+            (layout.value, layer.num_key_value_heads * self.value_dim),
             (layout.gate, layer.intermediate_size),
             (layout.up, layer.intermediate_size),
         ):
@@ -275,12 +307,13 @@ class ModelSpec:
         for path, size in rows.items():
             attends = path in (layout.query, layout.key, layout.value)
             yield path, size, self.hidden_size, self.qkv_bias if attends else self.mlp_bias
-        yield layout.output, self.hidden_size, query, self.output_bias
+        yield layout.output, self.hidden_size, self.attention_width(layer), self.output_bias
         yield layout.down, self.hidden_size, layer.intermediate_size, self.mlp_bias
 
     def to_dict(self) -> dict:
-        """JSON-able; `from_dict` reads it back."""
-        return asdict(self)
+        """JSON-able; `from_dict` reads it back. Heads as wide as `head_dim` go without saying."""
+        values = asdict(self)
+        return {name: value for name, value in values.items() if name not in HEAD_WIDTHS or value != self.head_dim}
 
     @classmethod
     def from_dict(cls, values: dict) -> "ModelSpec":
@@ -297,9 +330,15 @@ class ModelSpec:
             raise ValueError("layers must be given, their heads a multiple of their key/value heads")
         if len({layer.group_size for layer in layers}) != 1:
             raise ValueError("layers must share one number of heads per key/value head")
+        head_dim = values["head_dim"]
+        widths = {name: _positive(values.get(name, head_dim)) for name in HEAD_WIDTHS}
+        problem = _width_problem(FAMILIES[values["family"]], head_dim, **widths)
+        if problem is not None:
+            raise ValueError(problem)
         spec = cls(
             family=values["family"],
             **{name: _positive(values[name]) for name in sizes},
+            **widths,
             **{name: bool(values[name]) for name in flags},
             other_parameters=_positive(values["other_parameters"], 2**53),
             layers=layers,
@@ -317,6 +356,17 @@ class ModelSpec:
 def _divisors(number: int) -> list[int]:
     low = [divisor for divisor in range(1, math.isqrt(number) + 1) if number % divisor == 0]
     return sorted({*low, *(number // divisor for divisor in low)})
+
+
+def _width_problem(family: Family, head_dim: int, query_key_dim: int, value_dim: int) -> str | None:
+    """What is wrong with widths of heads that no cut can give."""
+    if (query_key_dim, value_dim) == (head_dim, head_dim):
+        return None
+    given = f"heads of {head_dim} with queries and keys of {query_key_dim} and values of {value_dim}"
+    if family.whole_heads is not None:
+        return f"{given}, but {family.label} keeps its heads whole: {family.whole_heads}"
+    possible = 2 <= query_key_dim <= head_dim and query_key_dim % 2 == 0 and 1 <= value_dim <= head_dim
+    return None if possible else f"{given}; queries and keys are pairs, and neither is wider than the head"
 
 
 def digest(text: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from transact.errors import InvalidOption, choice
-from transact.importance import METRICS, ImportanceScores, Site, score
+from transact.importance import METRICS, ImportanceScores, Site, pair_scores, score
 from transact.loading import LoadedModel
 from transact.matrices import matrix
 from transact.plan import PruningPlan, make_plan
@@ -34,7 +34,8 @@ class Stability:
     `channel_overlaps` tell which share of its kept units the plans from `resamples` draws keep (mean over the
     layers), beside what chance alone gives. `head_group_frequencies[layer]` float64 array [group] and
     `channel_frequencies[layer]` [channel]: the share of bootstraps of full size in which the unit is kept;
-    units far from both 0 and 1 are undecided. Where heads are cut inside groups, heads take the place of groups.
+    units far from both 0 and 1 are undecided. Where heads are cut inside groups, heads take the place of groups; which
+    dimensions of heads stay is not compared.
     """
 
     metric: str
@@ -147,6 +148,10 @@ def _rescored(
         progress(0, len(times), "resamples")
         attention.append(channel_scores(layer, layout.output, read))
         mlp.append(channel_scores(layer, layout.down, down))
+    pairs = [
+        pair_scores(queries.drawn(times).square_sums, keys.drawn(times).square_sums, loaded.spec.query_key_dim)
+        for queries, keys in zip(statistics.queries, statistics.keys, strict=True)
+    ]
     for draw in range(len(times)):
         yield ImportanceScores.from_channels(
             metric,
@@ -155,6 +160,7 @@ def _rescored(
             loaded.spec,
             fingerprint=loaded.fingerprint,
             calibration=statistics.calibration.name,
+            rotary_pairs=tuple(scores[draw] for scores in pairs),
         )
 
 

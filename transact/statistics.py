@@ -110,8 +110,10 @@ class CalibrationRecord:
 class ActivationStatistics:
     """Moments of both transitional activations in every layer.
 
-    `attention[layer]`: inputs of `o_proj`, channels ordered [head · head_dim]; `mlp[layer]`: inputs of
-    `down_proj`. `fingerprint`: the model they belong to; `dtype`: what the forward pass computed in.
+    `attention[layer]`: inputs of `o_proj`, channels ordered [head · value_dim]; `mlp[layer]`: inputs of
+    `down_proj`; `queries[layer]` [head · query_key_dim] and `keys[layer]` [group · query_key_dim]: outputs of `q_proj`
+    and `k_proj`, both empty unless observed with `queries=True`. `fingerprint`: the model they belong to; `dtype`: what
+    the forward pass computed in.
 
     `sample_tokens`: real tokens of each sample, empty unless observed with `samples=True`. `head_peaks[layer]`
     and `channel_peaks[layer]`: where each unit was strongest, empty unless observed with `top_k`.
@@ -131,6 +133,8 @@ class ActivationStatistics:
     sample_tokens: tuple[int, ...] = ()
     head_peaks: tuple[Peaks, ...] = ()
     channel_peaks: tuple[Peaks, ...] = ()
+    queries: tuple[Moments, ...] = ()
+    keys: tuple[Moments, ...] = ()
     tokens: CalibrationSet | None = None
     gram_by_layer: bool = False
 
@@ -163,6 +167,8 @@ class ActivationStatistics:
             self,
             attention=tuple(moments.of_samples(chosen) for moments in self.attention),
             mlp=tuple(moments.of_samples(chosen) for moments in self.mlp),
+            queries=tuple(moments.of_samples(chosen) for moments in self.queries),
+            keys=tuple(moments.of_samples(chosen) for moments in self.keys),
             num_tokens=sum(tokens),
             calibration=self._record(chosen, tokens),
             sample_tokens=tokens,
@@ -233,17 +239,25 @@ class ActivationStatistics:
             raise CheckpointBroken(f"{path} holds no activation statistics ({error}). Score again.") from None
 
 
-_SITES = {"attention": Moments, "mlp": Moments, "head_peaks": Peaks, "channel_peaks": Peaks}
+_SITES = {
+    "attention": Moments,
+    "mlp": Moments,
+    "queries": Moments,
+    "keys": Moments,
+    "head_peaks": Peaks,
+    "channel_peaks": Peaks,
+}
 """The fields of `ActivationStatistics` that hold tensors, one value a layer."""
+_ALWAYS = ("attention", "mlp")
 
 
 def _read(file: safe_open, site: str, num_layers: int) -> tuple:
-    """What the file holds of one site, layer by layer; peaks may be missing altogether."""
+    """What the file holds of one site, layer by layer; what is not always there may be missing altogether."""
     kind, present = _SITES[site], set(file.keys())
     layers = [
         {field.name: key for field in fields(kind) if (key := f"{site}.{index}.{field.name}") in present}
         for index in range(num_layers)
     ]
-    if kind is Peaks and not any(layers):
+    if site not in _ALWAYS and not any(layers):
         return ()
     return tuple(kind(**{name: file.get_tensor(key) for name, key in names.items()}) for names in layers)

@@ -1,4 +1,8 @@
-"""The plan as smaller weights. The result is a stock `transformers` model with narrower projections."""
+"""The plan as smaller weights.
+
+The result is a stock `transformers` model with narrower projections, and where heads were cut inside with attention of
+our own (`transact.narrow_attention`).
+"""
 
 import copy
 from dataclasses import replace
@@ -10,9 +14,10 @@ from transact.correction import correct
 from transact.errors import choice
 from transact.layer_plan import LayerPlan
 from transact.loading import LoadedModel
+from transact.narrow_attention import narrow_attention
 from transact.plan import Cut, PruningPlan
 from transact.progress import NO_PROGRESS, Progress, part
-from transact.sequential import AttentionUnits, refit
+from transact.sequential import refit
 from transact.sizes import write_sizes
 from transact.slicing import kept_positions, reading_projection, reading_role, writing_projections
 from transact.solving import Normal
@@ -34,7 +39,8 @@ def prune(
 
     Removing a head group removes its rows of the query, key and value projections (and biases) and its columns of
     the output projection, removing a head those of the query and output projections; removing a channel removes its
-    rows of gate and up and its column of down. `compensation` makes up for it, without training (see
+    rows of gate and up and its column of down; removing dimensions inside heads removes pairs of rows of query and key,
+    and rows of value with their columns of the output projection. `compensation` makes up for it, without training (see
     `transact.compensation`):
 
     - `"bias"`: from `statistics`; where the stock class has an output bias or, as Llama, can be told to.
@@ -111,8 +117,8 @@ class _Planned:
     def __init__(self, plan: PruningPlan):
         self.plan = plan
 
-    def attention(self, layer: int) -> AttentionUnits:
-        return self.plan.layers[layer].kept_head_groups, self.plan.layers[layer].kept_heads
+    def attention(self, layer: int) -> LayerPlan:
+        return self.plan.layers[layer]
 
     def channels(self, layer: int, normal: Normal | None) -> tuple[int, ...]:
         return self.plan.layers[layer].kept_channels
@@ -125,6 +131,9 @@ def _assembled(loaded: LoadedModel, new: dict[int, torch.nn.Module], spec: Model
     with torch.no_grad():
         model = copy.deepcopy(loaded.model, dict(new))
         write_sizes(model, spec)
+        if spec.has_narrow_heads:
+            for layer, kept in zip(model.get_submodule(spec.layout.layers), cut.plan.layers, strict=True):
+                narrow_attention(layer, kept, spec.layout)
         _add_zero_biases(model, spec)
     return replace(loaded, model=model.eval(), spec=spec, cuts=(*loaded.cuts, cut))
 

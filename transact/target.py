@@ -7,8 +7,10 @@ from numbers import Integral, Real
 from transact.errors import InvalidTarget, choice
 from transact.spec import LayerShape, ModelSpec
 
-GRANULARITIES = ("head_groups", "heads")
-"""What attention is cut by: whole head groups, or the same number of query heads in every group."""
+GRANULARITIES = ("head_groups", "heads", "head_dims")
+"""What attention is cut by: head groups, the same number of query heads in every group, or dimensions of every head."""
+INSIDE_HEADS = ("keep_heads_per_group", "keep_query_key_dim", "keep_value_dim")
+"""What a target can say of a group or a head from within; None where nothing of it goes."""
 Counts = int | tuple[int, ...]
 _ROUNDING = 1e-9
 """Keeps 10 · (1 − 0.9) from falling below 1 for lack of a binary 0.9."""
@@ -22,6 +24,11 @@ class PruningTarget:
     configuration names one; None for all, which removes groups whole. Without a group removed the key/value cache
     stays as it is.
 
+    `keep_query_key_dim`, `keep_value_dim`: how wide the queries and keys, and the values, of every head stay, the same
+    in all layers; None for as wide as they are. Which dimensions these are is every head group's own choice; queries
+    and keys keep whole RoPE pairs, so their width is even. No stock class holds such heads (see `save`), and not every
+    family can have them.
+
     `requested` remembers what the counts were derived from, for the plan's summary.
     """
 
@@ -29,14 +36,16 @@ class PruningTarget:
     keep_channels: Counts
     requested: tuple[tuple[str, float], ...] = field(default=(), compare=False)
     keep_heads_per_group: int | None = None
+    keep_query_key_dim: int | None = None
+    keep_value_dim: int | None = None
 
     def __post_init__(self):
-        if self.keep_heads_per_group is not None:
-            if isinstance(self.keep_heads_per_group, bool) or not isinstance(self.keep_heads_per_group, Integral):
-                raise InvalidTarget(
-                    f"keep_heads_per_group is {self.keep_heads_per_group!r}; give a whole number, or None for all."
-                )
-            object.__setattr__(self, "keep_heads_per_group", int(self.keep_heads_per_group))
+        for name in INSIDE_HEADS:
+            value = getattr(self, name)
+            if value is not None:
+                if isinstance(value, bool) or not isinstance(value, Integral):
+                    raise InvalidTarget(f"{name} is {value!r}; give a whole number, or None for all.")
+                object.__setattr__(self, name, int(value))
         for name in ("keep_head_groups", "keep_channels"):
             value = getattr(self, name)
             if isinstance(value, Sequence) and not isinstance(value, str):
@@ -65,7 +74,8 @@ class PruningTarget:
     ) -> "PruningTarget":
         """Keep floor(n · (1 − sparsity)) of a layer's n head groups and channels, at least one.
 
-        With the granularity "heads" all groups stay and n counts the query heads of each.
+        With the granularity "heads" all groups stay and n counts the query heads of each; with "head_dims" all heads
+        stay, and n counts the RoPE pairs of their queries and keys, and the channels of their values.
 
         Channels are rounded down to `multiple_of` (but never below it where the layer has as many). Raises
         `InvalidTarget` for a sparsity outside [0, 1) or a `multiple_of` below 1.
@@ -74,13 +84,18 @@ class PruningTarget:
             raise InvalidTarget(f"multiple_of is {multiple_of!r}; give a whole number from 1.")
         attention = checked_sparsity("attention sparsity", attention)
         mlp = checked_sparsity("MLP sparsity", mlp)
-        by_head = choice(granularity, GRANULARITIES, "granularity") == "heads"
-        share = 1.0 if by_head else 1 - attention
+        choice(granularity, GRANULARITIES, "granularity")
+        share = 1 - attention if granularity == "head_groups" else 1.0
         groups = tuple(kept_count(layer.num_key_value_heads, share) for layer in spec.layers)
         channels = tuple(kept_count(layer.intermediate_size, 1 - mlp, multiple_of) for layer in spec.layers)
         requested = (("attention_sparsity", attention), ("mlp_sparsity", mlp))
-        per_group = kept_count(spec.group_size, 1 - attention) if by_head else None
-        return cls(_collapse(groups), _collapse(channels), requested, per_group)
+        inside: dict[str, int] = {}
+        if granularity == "heads":
+            inside["keep_heads_per_group"] = kept_count(spec.group_size, 1 - attention)
+        if granularity == "head_dims":
+            inside["keep_query_key_dim"] = 2 * kept_count(spec.query_key_dim // 2, 1 - attention)
+            inside["keep_value_dim"] = kept_count(spec.value_dim, 1 - attention)
+        return cls(_collapse(groups), _collapse(channels), requested, **inside)
 
     @classmethod
     def from_parameters(cls, spec: ModelSpec, parameters: int) -> "PruningTarget":
@@ -181,12 +196,40 @@ class PruningTarget:
         groups = _spread("keep_head_groups", self.keep_head_groups, spec.num_hidden_layers)
         channels = _spread("keep_channels", self.keep_channels, spec.num_hidden_layers)
         per_group = self.heads_per_group(spec)
+        self.head_widths(spec)
         shapes = []
         for index, (layer, group, channel) in enumerate(zip(spec.layers, groups, channels, strict=True)):
             _check(index, "head groups", group, layer.num_key_value_heads)
             _check(index, "channels", channel, layer.intermediate_size)
             shapes.append(LayerShape(group * per_group, group, channel))
         return tuple(shapes)
+
+    def spec(self, dense: ModelSpec) -> ModelSpec:
+        """What `dense` becomes. Raises `InvalidTarget` as `per_layer` does."""
+        widths = self.head_widths(dense)
+        return dense.with_layers(self.per_layer(dense)).with_heads(**widths)
+
+    def head_widths(self, spec: ModelSpec) -> dict[str, int]:
+        """`query_key_dim` and `value_dim` that the heads of `spec` keep.
+
+        Raises `InvalidTarget` for a width that they do not have, and where the family keeps its heads whole.
+        """
+        asked = {"query_key_dim": self.keep_query_key_dim, "value_dim": self.keep_value_dim}
+        if any(width is not None for width in asked.values()) and spec.layout.whole_heads is not None:
+            raise InvalidTarget(
+                f"{spec.layout.label} keeps its heads whole: {spec.layout.whole_heads}. Leave out keep_query_key_dim "
+                "and keep_value_dim, and remove head groups, or query heads of each."
+            )
+        widths = {}
+        for (name, width), least in zip(asked.items(), (2, 1), strict=True):
+            available = getattr(spec, name)
+            if width is not None and (not least <= width <= available or width % least):
+                raise InvalidTarget(
+                    f"keep_{name} is {width}; the heads have {available} and must keep at least {least}"
+                    f"{', an even number as RoPE turns pairs' if least == 2 else ''}."
+                )
+            widths[name] = available if width is None else width
+        return widths
 
     def heads_per_group(self, spec: ModelSpec) -> int:
         """Query heads that every kept group of `spec` keeps. Raises `InvalidTarget` for more than there are."""

@@ -24,7 +24,7 @@ from functools import partial
 import torch
 
 from transact.calibration import CalibrationSet
-from transact.errors import InvalidText, NonFiniteActivations, NotEnoughMemory
+from transact.errors import InvalidOption, InvalidText, NonFiniteActivations, NotEnoughMemory
 from transact.gradients import Key, backward_bytes, largest_batch, output_gradients
 from transact.loading import LoadedModel, free_bytes
 from transact.matrices import matrix
@@ -36,7 +36,7 @@ from transact.spec import SITES, ModelSpec
 
 @dataclass(frozen=True, eq=False)
 class LayerProducts:
-    """t of the module's docstring for one layer, float64: `attention` [head · head_dim], `mlp` [channel]."""
+    """t of the module's docstring for one layer, float64: `attention` [head · value_dim], `mlp` [channel]."""
 
     attention: torch.Tensor
     mlp: torch.Tensor
@@ -51,15 +51,20 @@ def gradient_products(
     at a time, so that no parameter's `requires_grad` or `grad` is ever touched. Padding predicts nothing and is not
     predicted. Batches are those of `batch_size`, or smaller where the vocabulary is large. Progress is in tokens.
 
-    Raises `InvalidText` where there is nothing to predict, `NotEnoughMemory` before the pass, and
-    `NonFiniteActivations`, naming the layer.
+    Raises `InvalidOption` for narrower heads, `InvalidText` where there is nothing to predict, `NotEnoughMemory`
+    before the pass, and `NonFiniteActivations`, naming the layer.
     """
+    if loaded.spec.has_narrow_heads:
+        raise InvalidOption(
+            "Taylor scores count a row of the query projection with the same row of value, and the heads of this model "
+            "have lost rows of each on their own. Observe with taylor=False."
+        )
     if calibration.num_predictions < 1:
         raise InvalidText("The text is too short for a gradient: every sample has a single token. Give more.")
     _check_fits(loaded, largest_batch(loaded, calibration, batch_size=batch_size))
     zeros = partial(torch.zeros, dtype=torch.float64, device=loaded.device)
     found = tuple(
-        LayerProducts(zeros(layer.num_attention_heads * loaded.spec.head_dim), zeros(layer.intermediate_size))
+        LayerProducts(zeros(loaded.spec.attention_width(layer)), zeros(layer.intermediate_size))
         for layer in loaded.spec.layers
     )
     modules = {

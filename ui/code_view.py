@@ -173,7 +173,7 @@ def _target(plan: ta.PruningPlan) -> list[str]:
     requested = dict(plan.requested)
     if "attention_sparsity" in requested:
         shares = f"attention={requested['attention_sparsity']!r}, mlp={requested['mlp_sparsity']!r}"
-        shares += ', granularity="heads"' if plan.cuts_inside_groups else ""
+        shares += "" if plan.granularity == ta.GRANULARITIES[0] else f', granularity="{plan.granularity}"'
         return [f"target = ta.PruningTarget.from_sparsity(loaded.spec, {shares})"]
     for name, function in (
         ("parameters", "from_parameters"),
@@ -184,7 +184,8 @@ def _target(plan: ta.PruningPlan) -> list[str]:
             limits = ", ".join(f"{limit}={int(value)}" for limit, value in requested.items())
             return [f"target = ta.PruningTarget.{function}(loaded.spec, {limits})"]
     counts = counts_of(plan)
-    inside = f"    keep_heads_per_group={counts.keep_heads_per_group},\n" if plan.cuts_inside_groups else ""
+    counted = {name: getattr(counts, name) for name in ta.INSIDE_HEADS}
+    inside = "".join(f"    {name}={count},\n" for name, count in counted.items() if count is not None)
     return [
         f"target = ta.PruningTarget(\n    keep_head_groups={counts.keep_head_groups},\n"
         f"    keep_channels={counts.keep_channels},\n{inside})"
@@ -202,7 +203,8 @@ def _observed(recipe: Recipe) -> str:
     gradients = not recipe.searched and ta.METRICS[recipe.choice.metric].needs_gradients
     grams = {False: "", True: ", gram=True", "by_layer": ', gram="by_layer"'}
     needed = recipe.repair == "least_squares" and ta.grams_for_repair(recipe.plan.dense_spec)
-    return grams[needed] + (", taylor=True" if gradients else "")
+    queries = "keep_query_key_dim" in recipe.plan.cuts_inside_heads
+    return grams[needed] + (", taylor=True" if gradients else "") + (", queries=True" if queries else "")
 
 
 def _scores(metric: str, seed: int) -> str:

@@ -68,15 +68,16 @@ def _file(source: TextSource, name: str) -> str:
 def _target(recipe: Recipe) -> str:
     requested = dict(recipe.plan.requested)
     if "attention_sparsity" in requested:
-        inside = " --granularity heads" if recipe.plan.cuts_inside_groups else ""
+        cut_by = recipe.plan.granularity
+        inside = "" if cut_by == ta.GRANULARITIES[0] else f" --granularity {cut_by}"
         shares = (requested[name] for name in ("attention_sparsity", "mlp_sparsity"))
         return "--attention-sparsity {!r} --mlp-sparsity {!r}".format(*shares) + inside
     if "parameters" in requested:
         return f"--parameters {int(requested['parameters'])}"
     counts = counts_of(recipe.plan)
     kept = f"--keep-head-groups {_counts(counts.keep_head_groups)} --keep-channels {_counts(counts.keep_channels)}"
-    inside = counts.keep_heads_per_group
-    return kept if inside is None else f"{kept} --keep-heads-per-group {inside}"
+    inside = {name.replace("_", "-"): getattr(counts, name) for name in ta.INSIDE_HEADS}
+    return " ".join([kept, *(f"--{option} {count}" for option, count in inside.items() if count is not None)])
 
 
 def _counts(counts: tuple[int, ...]) -> str:

@@ -1,4 +1,4 @@
-"""Which slider positions are legal: whole head groups or heads of a group, and at least one of everything left."""
+"""Which slider positions are legal: whole head groups, heads or RoPE pairs, and at least one of everything left."""
 
 from dataclasses import replace
 
@@ -9,8 +9,12 @@ MLP_STEP = 0.01
 
 
 def attention_units(spec: ta.ModelSpec, granularity: str) -> int:
-    """What the attention slider counts: a layer's head groups, or the heads of a group."""
-    return spec.group_size if granularity == "heads" else spec.layers[0].num_key_value_heads
+    """What the attention slider counts: a layer's head groups, the heads of a group, or the RoPE pairs of a head."""
+    return {
+        "head_groups": spec.layers[0].num_key_value_heads,
+        "heads": spec.group_size,
+        "head_dims": spec.query_key_dim // 2,
+    }[granularity]
 
 
 def attention_step(units: int) -> float:

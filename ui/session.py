@@ -103,7 +103,8 @@ class Choice:
 
     `attention` and `mlp` are what the sliders show, `allocation` how they are shared among the layers. A `budget`,
     or counts set by hand for every layer, come before them; whichever was touched last holds. `granularity`: whether
-    the attention slider removes head groups, or query heads inside all of them, to which counts by hand are added.
+    the attention slider removes head groups, or query heads inside all of them, or dimensions of every head; to these
+    two counts by hand are added.
     """
 
     metric: str = "transact"

@@ -112,8 +112,8 @@ def score(registry: Registry, key: ModelKey, text: TextSource, sampling: Samplin
     keep_samples = ta.sample_bytes(loaded.spec, calibration.num_samples) <= _SAMPLE_BYTES
     statistics = zerogpu.forward(
         ta.observe, loaded, calibration, tokens=_passes(sampling) * calibration.num_tokens,
-        steps=calibration.num_samples, progress=watch,
-        taylor=sampling.taylor, samples=keep_samples, top_k=_TOP_READS,
+        steps=calibration.num_samples, progress=watch, taylor=sampling.taylor,
+        queries=loaded.layout.whole_heads is None, samples=keep_samples, top_k=_TOP_READS,
     )  # fmt: skip
     seconds = time.monotonic() - began
     registry.note_speed(_flops(loaded.spec, calibration, sampling), seconds)
@@ -167,12 +167,9 @@ def planned(session: Session) -> Session:
 def target(spec: ta.ModelSpec, choice: Choice) -> ta.PruningTarget:
     """How much to keep, from counts set by hand, from one limit, or from the two sliders."""
     if choice.by_hand:
-        inside = _sliders(spec, choice) if choice.granularity == "heads" else None
-        return ta.PruningTarget(
-            keep_head_groups=choice.keep_head_groups,
-            keep_channels=choice.keep_channels,
-            keep_heads_per_group=inside and inside.keep_heads_per_group,
-        )
+        sliders = _sliders(spec, choice)
+        inside = {name: getattr(sliders, name) for name in ta.INSIDE_HEADS}  # None with whole head groups
+        return ta.PruningTarget(choice.keep_head_groups, choice.keep_channels, **inside)
     if choice.budget is not None:
         return budgets.target(spec, choice.budget)
     return _sliders(spec, choice)
@@ -309,6 +306,7 @@ def counts_of(plan: ta.PruningPlan) -> ta.PruningTarget:
         keep_head_groups=tuple(shape.num_key_value_heads for shape in shapes),
         keep_channels=tuple(shape.intermediate_size for shape in shapes),
         keep_heads_per_group=plan.spec.group_size if plan.cuts_inside_groups else None,
+        **plan.cuts_inside_heads,
     )
 
 

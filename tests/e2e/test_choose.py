@@ -156,6 +156,18 @@ def test_a_wrong_limit_table_prompt_and_revision_are_told(explorer):
     explorer.says("org/none")
 
 
+def test_dimensions_of_heads_say_who_can_load_them(explorer):
+    page = explorer.page
+    page.click("#granularity input[value=head_dims]")
+    explorer.reads("choice-note", "4 of 4 head groups, of each head")
+    assert "only this project loads them" in explorer.text("choice-note")
+    assert "RoPE pairs" in explorer.text("attention-sparsity")
+    code = explorer.reads("code-view", "granularity")
+    assert 'granularity="head_dims"' in code and "queries=True" in code
+    explorer.prune(1, repair="None")
+    explorer.reads("export-layers", "Compact: today only")
+
+
 def test_heads_inside_their_groups_leave_the_kv_cache_as_it_is(explorer):
     page = explorer.page
     page.click("#granularity input[value=heads]")

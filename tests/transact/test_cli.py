@@ -4,6 +4,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from safetensors.torch import load_file
@@ -104,6 +105,10 @@ def test_scores_are_those_of_the_library(run, calibrated, loaded, statistics, tm
         (
             ("--keep-head-groups", "4,3,2,1,4,4", "--keep-channels", "512,100,64,1,90,7"),
             lambda spec: ta.PruningTarget((4, 3, 2, 1, 4, 4), (512, 100, 64, 1, 90, 7)),
+        ),
+        (
+            ("--mlp-sparsity", "0.5", "--keep-value-dim", "9"),
+            lambda spec: replace(ta.PruningTarget.from_sparsity(spec, mlp=0.5), keep_value_dim=9),
         ),
     ],
 )
@@ -296,6 +301,7 @@ def test_the_example_is_a_line_that_can_be_typed(command, monkeypatch):
         ("plan --calibration C --mlp-sparsity 0.5 --parameters 1e6", "several ways given"),
         ("plan --calibration C --keep-channels 3", "are given together"),
         ("plan --calibration C --keep-channels 3,x --keep-head-groups 1", "'3,x' is neither a whole number nor"),
+        ("plan --calibration C --parameters 1e6 --keep-value-dim 3", "--parameters knows whole heads alone"),
         ("plan --mlp-sparsity 0.5", "--calibration"),
         ("plan --calibration C --mlp-sparsity half", "invalid float"),
         ("plan --calibration C --mlp-sparsity 0.5 --metric nonsense", "transact"),

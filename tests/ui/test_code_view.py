@@ -127,8 +127,9 @@ def test_every_metric_is_named_as_the_library_names_it(registry):
         (Choice(allocation="global"), "best"),
         (Choice(metric="taylor"), "bias"),
         (Choice(attention=0.5, granularity="heads"), "best"),
+        (Choice(attention=0.5, granularity="head_dims"), "best"),
     ],
-    ids=["search", "search with a lock", "global", "global and search", "gradients", "heads"],
+    ids=["search", "search with a lock", "global", "global and search", "gradients", "heads", "dimensions"],
 )
 def test_every_choice_and_repair_is_reproduced(registry, tmp_path, monkeypatch, request, choice, repair):
     taken = replace(SAMPLING, taylor=choice.metric == "taylor")
@@ -165,8 +166,13 @@ def test_a_limit_and_locks_are_reproduced(registry, tmp_path, monkeypatch, kind)
         Choice(keep_head_groups=(4, 3, 2, 1, 4, 4), keep_channels=(512, 100, 64, 1, 90, 300)),
         Choice(attention=0.5, granularity="heads"),
         Choice(attention=0.5, granularity="heads", keep_head_groups=(4, 3, 2, 1, 4, 4), keep_channels=(90,) * 6),
+        Choice(attention=0.5, granularity="head_dims"),
+        Choice(attention=0.5, granularity="head_dims", keep_head_groups=(4, 3, 2, 1, 4, 4), keep_channels=(90,) * 6),
     ],
-    ids=["sliders and a lock", "memory", "global", "by hand", "heads", "heads and by hand"],
+    ids=[
+        "sliders and a lock", "memory", "global", "by hand", "heads", "heads and by hand", "dimensions",
+        "dimensions and by hand",
+    ],
 )
 def test_the_shell_lines_come_to_the_same_numbers(registry, tmp_path, request, choice):
     session = planned(registry, BUNDLED, texts.sample("stories"), choice)

@@ -154,7 +154,8 @@ PLANNING = Group(
         _option("--attention-sparsity", "share of each layer's head groups that goes (default: 0)",
                 type=float, metavar="SHARE"),
         _option("--granularity", "what attention sparsity counts; head_groups: whole groups; heads: the query heads of "
-                "every group, the same number of each, which leaves the KV cache as it is (default: head_groups)",
+                "every group, the same number of each, which leaves the KV cache as it is; head_dims: RoPE pairs and "
+                "value channels of every head (default: head_groups)",
                 choices=GRANULARITIES),
         _option("--mlp-sparsity", "share of each layer's MLP channels that goes (default: 0)",
                 type=float, metavar="SHARE"),
@@ -166,6 +167,10 @@ PLANNING = Group(
                 type=int, metavar="N"),
         _option("--keep-channels", "MLP channels that stay in each layer: one number, or one per layer",
                 type=counts, metavar="N"),
+        _option("--keep-query-key-dim", "dimensions that the queries and keys of every head keep, an even number as "
+                "RoPE turns pairs; alone, or beside shares or counts", type=int, metavar="N"),
+        _option("--keep-value-dim", "dimensions that the values of every head keep; only this project loads such heads "
+                "compact, see --layers", type=int, metavar="N"),
         _option("--allocation", "how the removal is shared among layers; uniform: the same in each; global: "
                 f"more where less is lost, half the count at least (default: {ALLOCATION})",
                 choices=ALLOCATIONS),
@@ -260,17 +265,20 @@ def target_problem(given: Namespace) -> str | None:
     """What is wrong with how the target was given, if anything."""
     shares = (given.attention_sparsity, given.mlp_sparsity)
     kept = (given.keep_head_groups, given.keep_channels)
+    inside = any(width is not None for width in (given.keep_query_key_dim, given.keep_value_dim))
     ways = [way for way in (shares, (given.parameters,), kept) if any(value is not None for value in way)]
-    if len(ways) != 1:
+    if inside and given.parameters is not None:
+        return "--parameters knows whole heads alone; leave it out, or --keep-query-key-dim and --keep-value-dim"
+    if len(ways) > 1 or not (ways or inside):
         return (
             f"{'several ways' if ways else 'nothing'} given to say how much to remove; give --attention-sparsity "
             "and/or --mlp-sparsity, or --parameters, or --keep-head-groups with --keep-channels"
         )
-    if ways[0] is kept and None in kept:
+    if kept in ways and None in kept:
         return "--keep-head-groups and --keep-channels are given together"
     if given.granularity is not None and given.attention_sparsity is None:
         return "--granularity belongs to --attention-sparsity; give that too"
-    if given.keep_heads_per_group is not None and ways[0] is not kept:
+    if given.keep_heads_per_group is not None and kept not in ways:
         return "--keep-heads-per-group belongs to --keep-head-groups with --keep-channels; give those too"
     if given.metric == SEARCH and vars(given).get("allocation") is not None:
         return f"--metric {SEARCH} does not know --allocation; leave it out or choose another metric"

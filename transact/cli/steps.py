@@ -6,7 +6,7 @@ Everything that can be refused is refused before the text is run through the mod
 import os
 from argparse import Namespace
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -142,12 +142,12 @@ def choose(
         locks=sources.locks,
     )
     make_plan(ta.ImportanceScores.random(loaded.spec))  # a target that no scores could meet is refused here
-    gram = _grams(compensation, loaded)
+    gram, queries = _grams(compensation, loaded), target.keep_query_key_dim is not None
     if searched:
-        statistics = observe(given, loaded, calibration, meter, gram=gram or "attention")
+        statistics = observe(given, loaded, calibration, meter, gram=gram or "attention", queries=queries)
         plan = ta.search_plan(loaded, statistics, target, locks=sources.locks, progress=meter("Searching"))
         return Chosen(plan, calibration, statistics)
-    statistics = observe(given, loaded, calibration, meter, gram=gram, metric=metric(given))
+    statistics = observe(given, loaded, calibration, meter, gram=gram, metric=metric(given), queries=queries)
     return Chosen(make_plan(score(given, loaded, statistics)), calibration, statistics)
 
 
@@ -159,10 +159,16 @@ def observe(
     *,
     gram: bool | str = False,
     metric: str = options.METRIC,
+    queries: bool = False,
 ) -> ta.ActivationStatistics:
-    """What that metric and, with `gram`, a repair can work from."""
+    """What that metric, with `gram` a repair, and with `queries` a cut inside queries and keys can work from."""
     taylor = ta.METRICS[metric].needs_gradients
     if isinstance(loaded, ta.StreamedModel):
+        if queries:
+            raise ta.InvalidOption(
+                "--keep-query-key-dim is not for a streamed model. Plan whole heads, or give --stream never where the "
+                "model fits into memory."
+            )
         if taylor:
             raise ta.InvalidOption(
                 f"--metric {metric} takes gradients through the whole model at once, and this one is streamed. Choose "
@@ -175,7 +181,7 @@ def observe(
             savepoint=_savepoint(given.output),
             progress=meter("Scoring"),
         )
-    return ta.observe(loaded, calibration, gram=gram, taylor=taylor, progress=meter("Scoring"))
+    return ta.observe(loaded, calibration, gram=gram, taylor=taylor, queries=queries, progress=meter("Scoring"))
 
 
 def _savepoint(output: Path | None) -> Path | None:
@@ -219,6 +225,12 @@ def _length(asked: int | None, loaded: ta.LoadedModel) -> int:
 
 
 def target_of(given: Namespace, spec: ta.ModelSpec) -> ta.PruningTarget:
+    widths = {"keep_query_key_dim": given.keep_query_key_dim, "keep_value_dim": given.keep_value_dim}
+    asked = {name: width for name, width in widths.items() if width is not None}
+    return replace(_of_shares_or_counts(given, spec), **asked)
+
+
+def _of_shares_or_counts(given: Namespace, spec: ta.ModelSpec) -> ta.PruningTarget:
     if given.parameters is not None:
         return ta.PruningTarget.from_parameters(spec, given.parameters)
     if given.keep_channels is not None:

@@ -43,6 +43,9 @@ def plan(source: str, made: PruningPlan, compensation: str = "none") -> tuple[st
     rows += [_cost(f"{label}{' (16-bit)' * ('bytes' in name)}", before[name], after[name]) for label, name in _COSTS]
     for label, name in (("head groups per layer", "num_key_value_heads"), ("channels per layer", "intermediate_size")):
         rows.append([label, _counts(made.dense_spec, name), _counts(made.spec, name), ""])
+    if made.spec.has_narrow_heads:
+        for label, name in (("dimensions of queries and keys", "query_key_dim"), ("of values", "value_dim")):
+            rows.append([label, *(str(getattr(spec, name)) for spec in (made.dense_spec, made.spec)), ""])
     return heading, _table(rows)
 
 

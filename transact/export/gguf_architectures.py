@@ -76,8 +76,13 @@ ARCHITECTURES_OF: dict[str, tuple[Architecture, ...]] = {
 
 
 def known_architectures(spec: ModelSpec, config: PreTrainedConfig) -> tuple[Architecture, ...]:
-    """Those that compute the family's function; raises `SaveRefused` where none is known."""
+    """Those that compute the family's function; raises `SaveRefused` where none is known, or heads are narrower."""
     label = spec.layout.label
+    if spec.has_narrow_heads:
+        raise SaveRefused(
+            "The heads of this model have lost dimensions, each its own, which llama.cpp cannot compute. Save a padded "
+            "checkpoint; once loaded again it can be written as GGUF."
+        )
     if spec.family not in ARCHITECTURES_OF:
         known = ", ".join(FAMILIES[family].label for family in ARCHITECTURES_OF)
         raise SaveRefused(

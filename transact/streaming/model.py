@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 import torch
 
 from transact import per_layer, sources
-from transact.errors import CheckpointBroken, InvalidOption, NotEnoughMemory, choice
+from transact.errors import CheckpointBroken, InvalidOption, ModelUnsupported, NotEnoughMemory, choice
 from transact.loading import DTYPES, LoadedModel, device_of, preflight_of, read_tokenizer, stock
 from transact.progress import NO_PROGRESS, Progress
 from transact.streaming.files import TensorFiles
@@ -99,14 +99,18 @@ def load_streamed(
     """
     choice(dtype, ("auto", *DTYPES), "dtype")
     target = device_of(device)
-    found = sources.resolve(source, revision)
+    found = sources.resolve(source, revision, progress)
     card = preflight_of(found, dtype, target)
+    if card.spec.has_narrow_heads:
+        raise ModelUnsupported(
+            f"{found.name} has heads that lost dimensions, which are not streamed. Load it where it fits into memory."
+        )
     if card.streamed_bytes > card.available_bytes:
         raise NotEnoughMemory(
             f"{found.name} needs about {card.streamed_bytes / 1e9:.1f} GB in {card.dtype} even layer by layer and "
             f"{card.available_bytes / 1e9:.1f} GB are free. Choose a smaller model or a half-precision dtype."
         )
-    found = sources.download(found, progress)
+    found = sources.download(found, card.spec.num_parameters, progress)
     files = sources.weight_files(found.directory)
     stored_dtype = sources.check_weights(files, card.spec)
     config, whole = stock(found)

@@ -42,7 +42,8 @@ def stream_observe(
     """What `observe` gives, with one decoder layer in memory at a time, the used embeddings and the hidden states.
 
     `source`: a name as `load` takes it, or what `load_streamed` returned (`device` and `revision` are settled there).
-    Options are those of `observe`, but for `taylor`: gradients go through the whole model at once. With `gram=True`
+    Options are those of `observe`, but for `taylor`, as gradients go through the whole model at once, and `queries`, as
+    heads are kept whole here. With `gram=True`
     the matrices of all layers are held; `gram="by_layer"` leaves them to `stream_prune`.
 
     `savepoint`: a folder of this work alone. After every layer what is needed to go on is written there; after an
@@ -52,7 +53,9 @@ def stream_observe(
     Raises what `observe` and `load_streamed` raise, and `NotEnoughMemory` where the hidden states would not fit.
     """
     loaded = streamed(source, device, revision)
-    wanted = checked(loaded, calibration, gram=gram, samples=samples, top_k=top_k, batch_size=batch_size)
+    wanted = checked(
+        loaded, calibration, gram=gram, queries=False, samples=samples, top_k=top_k, batch_size=batch_size
+    )
     _check_fits(loaded, calibration)
     batches = list(share(calibration.batches(batch_size=batch_size, max_tokens=most_tokens(loaded))))
     pass_ = _Pass(loaded, calibration, batches, wanted, progress)

@@ -65,6 +65,11 @@ def stream_prune(
         raise InvalidOption("stream_prune writes one checkpoint and is for one process. Call it in one alone.")
     loaded = streamed(source, device, revision)
     plan.check_fits(loaded.fingerprint)
+    if plan.spec.has_narrow_heads:
+        raise InvalidOption(
+            "This plan takes dimensions out of heads, which is not streamed. Plan whole heads, or load the model where "
+            "it fits into memory."
+        )
     directory = empty_destination(directory, but=f".{_MARK}.partial")
     target = DTYPES[choice(dtype, DTYPES, "dtype") if dtype else loaded.file_dtype]
     check_repair(compensation, loaded, statistics)
@@ -169,7 +174,7 @@ class _Job:
         tensors = smaller.state_dict()
         small, large = self.after.layers[index], self.form.spec.layers[index]
         if small != large:
-            tensors |= padded_layer(smaller, small, large, self.form.spec)
+            tensors |= padded_layer(smaller, small, large, self.after, self.form.spec)
         for name in self.layers[index]:
             writer.write(self.names[name], [tensors[name.removeprefix(prefix)]])
 

@@ -61,7 +61,7 @@ def connect(desk: Desk, panels: Panels) -> None:
             updates |= {panels.maps.kind: maps.SLIDERS, panels.maps.share: maps.share_update(changed)}
         if attention == legal_attention:
             return updates
-        units = "heads of a group" if choice.granularity == "heads" else "head groups"
+        units = maps.UNITS[choice.granularity][2]
         snapped = f"{attention:g} of the {units} is no whole number of them; the nearest is {legal_attention:g}."
         return {**updates, panels.maps.attention: legal_attention, **say(panels, snapped)}
 

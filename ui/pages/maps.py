@@ -19,13 +19,19 @@ _ALLOCATIONS = [
     ("More where less is lost (global)", "global"),
     ("By hand, layer by layer (manual)", BY_HAND),
 ]
-_UNITS = {"head_groups": ("head group", "head groups"), "heads": ("head of a group", "the heads of every group")}
+UNITS = {
+    "head_groups": ("head group", "head groups", "head groups"),
+    "heads": ("head of a group", "the heads of every group", "heads of a group"),
+    "head_dims": ("RoPE pair of a head", "every head's RoPE pairs, and of its value channels,", "RoPE pairs of a head"),
+}
+"""What a granularity counts: one of them, what a share is taken of, several of them."""
 SLIDERS = "sliders"
 _KINDS = [("Both sliders", SLIDERS), *((kind.label, name) for name, kind in budgets.BUDGETS.items())]
 
 _GRANULARITIES = [
     ("Whole head groups", "head_groups"),
     ("The same number of heads in every group", "heads"),
+    ("Dimensions inside every head", "head_dims"),
 ]
 
 LINKING = ASSETS / "linking.js"
@@ -118,7 +124,6 @@ def build(session: Session) -> MapsPanel:
                 elem_id="allocation",
             )
             granularity = gr.Radio(
-                _GRANULARITIES,
                 **_granularity(session),
                 label="What goes of attention (granularity)",
                 elem_id="granularity",
@@ -237,8 +242,16 @@ def note_line(session: Session) -> str:
     inside = ""
     if session.plan.cuts_inside_groups:
         inside = f", of each <b>{after.group_size} of {before.group_size}</b> query heads,"
+    if session.plan.cuts_inside_heads:
+        inside = (
+            f", of each head <b>{after.query_key_dim} of {before.query_key_dim}</b> dimensions of queries and keys and "
+            f"<b>{after.value_dim} of {before.value_dim}</b> of values,"
+        )
     why = (
-        "The KV cache holds the key/value heads, so that heads which go inside a group leave it as it is."
+        "No stock class has such heads: kept compact, only this project loads them; padded with zeros, every program "
+        "does, and what attention saves is lost."
+        if session.choice.granularity == "head_dims"
+        else "The KV cache holds the key/value heads, so that heads which go inside a group leave it as it is."
         if session.choice.granularity == "heads"
         else f"{before.group_size} heads share a key/value head and go together: attention moves by 1/{groups}."
         if before.group_size > 1
@@ -275,14 +288,22 @@ def _span(counts: list[int]) -> str:
 
 
 def _granularity(session: Session) -> dict:
-    """Where every head has a key/value head of its own, there is nothing to choose."""
-    grouped = session.spec is not None and session.spec.group_size > 1
-    return {
-        "value": session.choice.granularity,
-        "interactive": grouped,
-        "info": "A group is a key/value head with its query heads; its keys and values are what the KV cache holds"
+    """What the model allows: several heads to a group, and a family whose heads can be narrower."""
+    spec = session.spec
+    grouped = spec is not None and spec.group_size > 1
+    whole = None if spec is None else spec.layout.whole_heads
+    possible = {"head_groups": True, "heads": grouped, "head_dims": spec is not None and whole is None}
+    possible[session.choice.granularity] = True  # a link can ask for anything; the plan says what is wrong with it
+    info = (
+        "A group is a key/value head with its query heads; its keys and values are what the KV cache holds"
         if grouped
-        else "Here every head has keys and values of its own and goes whole",
+        else "Here every head has keys and values of its own"
+    )
+    return {
+        "choices": [(label, name) for label, name in _GRANULARITIES if possible[name]],
+        "value": session.choice.granularity,
+        "interactive": sum(possible.values()) > 1,
+        "info": info if whole is None else f"{info}. {spec.layout.label} keeps heads whole: {whole}",
     }
 
 
@@ -291,7 +312,7 @@ def _attention_range(session: Session) -> dict:
     if spec is None:
         return {"minimum": 0, "maximum": 1, "interactive": False, "info": "Load a model first"}
     granularity = session.choice.granularity
-    units, what = legal.attention_units(spec, granularity), _UNITS[granularity]
+    units, what = legal.attention_units(spec, granularity), UNITS[granularity]
     if units == 1:
         return {"minimum": 0, "maximum": 1, "interactive": False, "info": f"The only {what[0]} has to stay"}
     step = legal.attention_step(units)
