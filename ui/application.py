@@ -56,8 +56,7 @@ def launch(server_name: str, server_port: int) -> None:
     desk = open_desk()
     page = page_of(desk)
     page.launch(
-        server_name=server_name, server_port=server_port, prevent_thread_lock=True,
-        app_kwargs={"routes": health.routes(desk)}, **launch_options(),
+        server_name=server_name, server_port=server_port, prevent_thread_lock=True, **launch_options(desk)
     )  # fmt: skip
     log_to_stderr()  # again, as the server has set up its own
     desk.telemetry.event(
@@ -67,8 +66,11 @@ def launch(server_name: str, server_port: int) -> None:
     page.block_thread()
 
 
-def launch_options() -> dict:
-    """Everything that `launch` is told besides where to listen."""
+def launch_options(desk: Desk | None = None) -> dict:
+    """Everything that `launch` is told besides where to listen; with a desk, hosts can probe it."""
+    server = {"middleware": [Middleware(Guard)]}
+    if desk is not None:
+        server["routes"] = health.routes(desk)
     return {
         "theme": instrument_theme(),
         "css_paths": [STYLE_SHEET, guide.STYLE_SHEET],
@@ -77,7 +79,7 @@ def launch_options() -> dict:
         "run_history": False,
         "max_file_size": _UPLOAD_LIMIT,
         "enable_monitoring": False,
-        "app_kwargs": {"middleware": [Middleware(Guard)]},
+        "app_kwargs": server,
         "show_error": True,
         "ssr_mode": False,
         "pwa": False,
