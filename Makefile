@@ -1,6 +1,7 @@
 # make run   sets up .venv and starts the app on 127.0.0.1:7860
 # make test  sets up .venv and runs all tests (browser tests skip where there is no chromium)
 # make bench prints the benchmarks' tables
+# make soak  lets visitors come to a server of its own for half an hour
 # make docs  writes the API reference to build/docs
 # make space puts together what a Hugging Face Space needs, in build/space, and tries it in a clean environment
 # make screenshots takes the README's pictures anew
@@ -15,7 +16,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint bench docs space screenshots clean
+.PHONY: run test lint bench soak docs space screenshots clean
 
 run: $(VENV)/.installed
 	$(BIN)/python app.py
@@ -31,6 +32,9 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.interface
 	$(BIN)/python -m benchmarks.repair
 	$(BIN)/python -m benchmarks.quality
+
+soak: $(VENV)/.installed-dev
+	$(BIN)/python -m benchmarks.load --soak 30
 
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m docs.build build/docs

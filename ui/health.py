@@ -22,8 +22,8 @@ _HELP = {
     "transact_jobs_waiting": "Jobs that wait for the model.",
     "transact_sessions": "Visitors whose work is kept.",
     "transact_models": "Models in memory, dense and pruned.",
-    "transact_held_bytes": "Bytes that the memory budget counts as held.",
-    "transact_budget_bytes": "The memory budget.",
+    "transact_held_bytes": "Bytes of the models, scores and statistics in memory.",
+    "transact_budget_bytes": "Bytes that these may fill: four fifths of the memory budget.",
     "process_resident_memory_bytes": "Resident memory of the process.",
     "process_uptime_seconds": "Seconds since the start.",
 }

@@ -1,12 +1,16 @@
-"""Long work: a thread that can be stopped, watched by a generator that yields how far it is.
+"""Long work: done in another thread, stopped when told to, watched by a generator that yields how far it is.
 
 Gradio cannot stop a plain function that runs, and a visitor who waits for other visitors' runs must see how many
-are before, and be able to leave. So each job waits for its turn in its own thread and checks its own stop event.
+are before, and be able to leave. So jobs that need a model stand in a line of our own, which one thread works off.
+That it is always the same thread also bounds memory: the allocator and torch keep what they need for every thread
+anew, and with a thread for each job the process grew for as long as visitors came.
 """
 
 import contextvars
+import functools
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -105,11 +109,6 @@ class Watch:
         """Show what has been found so far; only the latest is sure to be seen."""
         self.found = Partial(value)
 
-    def waits(self, before: int) -> None:
-        """Show how many come first, or raise `Cancelled` when told to stop."""
-        self._latest = Tick(self.title, before=before)
-        self.heed()
-
     @property
     def latest(self) -> Tick:
         return self._latest
@@ -120,33 +119,49 @@ class Line:
 
     def __init__(self):
         self._changed = threading.Condition()
-        self._watches: list[Watch] = []
+        self._jobs: deque[tuple[Watch, Callable[[], None], threading.Event]] = deque()
+        self._worker: threading.Thread | None = None
 
     def __len__(self) -> int:
-        return len(self._watches)
+        return len(self._jobs)
 
-    def join(self, watch: Watch) -> None:
-        """Stand at the end. Raises `Busy` where the line is full."""
+    def join(self, watch: Watch, job: Callable[[], None], ended: threading.Event) -> None:
+        """Have `job`, which raises nothing, done in its turn, and then `ended` set. Raises `Busy` where it is full."""
         with self._changed:
-            if len(self._watches) >= MAX_JOBS:
+            if len(self._jobs) >= MAX_JOBS:
                 raise Busy(
-                    f"{len(self._watches)} runs are before you, which is all that may wait here. Try again in some "
+                    f"{len(self._jobs)} runs are before you, which is all that may wait here. Try again in some "
                     "minutes; moving the sliders and looking around goes on as ever."
                 )
-            self._watches.append(watch)
-
-    def wait(self, watch: Watch) -> None:
-        """Return once all who came earlier have left; raises `Cancelled` when told to stop before."""
-        with self._changed:
-            while before := self._watches.index(watch):
-                watch.waits(before)
-                self._changed.wait(POLL_SECONDS)
-            watch.waits(0)
-
-    def leave(self, watch: Watch) -> None:
-        with self._changed:
-            self._watches.remove(watch)
+            if self._worker is None:
+                self._worker = threading.Thread(target=self._work, name="jobs", daemon=True)
+                self._worker.start()
+            self._jobs.append((watch, job, ended))
             self._changed.notify_all()
+
+    def before(self, watch: Watch) -> int:
+        """How many come first, the one at work included; 0 for the one at work, and for who is not in line."""
+        with self._changed:
+            return next((place for place, (other, *_) in enumerate(self._jobs) if other is watch), 0)
+
+    def leave(self, watch: Watch) -> bool:
+        """Give up a place behind others; False for the one at work, which has to end by itself."""
+        with self._changed:
+            place = self.before(watch)
+            if place:
+                del self._jobs[place]
+            return place > 0
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._jobs)
+                _, job, ended = self._jobs[0]
+            job()
+            with self._changed:
+                self._jobs.popleft()
+            ended.set()
+            del job  # with all that it holds, until somebody comes
 
 
 class Jobs:
@@ -178,39 +193,35 @@ class Jobs:
         when stopped, `NotYet` where the owner's last job still runs, and `Busy` where too many wait. Closing the
         generator stops the work.
         """
-        watch = self._begin(owner, title, kind, model)
-        outcome: list[Finished[T] | BaseException] = []
+        watch, outcome, ended = Watch(title), [], threading.Event()
+        asked = time.monotonic()
 
         def body() -> None:
             try:
-                outcome.append(Finished(self._recorded(watch, kind, work, model)))
+                outcome.append(Finished(self._recorded(watch, kind, work, asked)))
             except BaseException as error:  # handed to the generator, which raises it again
                 outcome.append(error)
-            finally:
-                if model:
-                    self._line.leave(watch)
 
         # in the caller's context, where gradio keeps whose request it is: a lent GPU is asked for in that name
-        thread = threading.Thread(
-            target=contextvars.copy_context().run, args=(body,), name=f"job: {kind}", daemon=True
-        )
+        job = functools.partial(contextvars.copy_context().run, body)
+        self._begin(owner, watch, kind, job, ended, model)
         try:
-            try:
-                thread.start()
-            except RuntimeError:  # no thread is to be had: nobody else would leave the line for it
-                if model:
-                    self._line.leave(watch)
-                raise
-            yield from self._ticks(thread, watch)
+            yield from self._ticks(watch, ended)
         finally:
             watch.stop.set()
+            if self._line.leave(watch):
+                self._told(kind, "cancelled", waited=time.monotonic() - asked)
             with self._guard:
                 self._jobs.pop(owner, None)
         if not outcome:
             raise ta.Cancelled
-        if isinstance(outcome[0], BaseException):
+        if isinstance(outcome[0], Finished):
+            yield outcome[0]
+            return
+        try:
             raise failures.told(outcome[0], watch.title) from outcome[0]
-        yield outcome[0]
+        finally:
+            outcome.clear()  # an error holds the frames it came through, and this frame held the error
 
     def finish(
         self, owner: str, title: str, work: Callable[[Watch], T], *, kind: str = "other", model: bool = True
@@ -228,30 +239,31 @@ class Jobs:
         watch.stop.set()
         return True
 
-    def _begin(self, owner: str, title: str, kind: str, model: bool) -> Watch:
-        watch = Watch(title)
+    def _begin(
+        self, owner: str, watch: Watch, kind: str, job: Callable[[], None], ended: threading.Event, model: bool
+    ) -> None:
         with self._guard:
             if owner in self._jobs:
                 raise NotYet(f"“{self._jobs[owner].title}” is still running; wait for it or press Stop.")
             if model:
                 try:
-                    self._line.join(watch)
+                    self._line.join(watch, job, ended)
                 except Busy:
                     self._telemetry.add("transact_jobs_refused_total")
                     self._telemetry.event("job refused", kind=kind, waiting=self.waiting)
                     raise
+            else:
+                alone = threading.Thread(target=lambda: (job(), ended.set()), name=f"job: {kind}", daemon=True)
+                alone.start()
             self._jobs[owner] = watch
-        return watch
 
-    def _recorded(self, watch: Watch, kind: str, work: Callable[[Watch], T], model: bool) -> T:
-        """`work` done in its turn, with its beginning and its end in the log and the counters."""
-        asked, began = time.monotonic(), None
+    def _recorded(self, watch: Watch, kind: str, work: Callable[[Watch], T], asked: float) -> T:
+        """`work` done, with its beginning and its end in the log and the counters; `asked`: when it was wanted."""
+        began = time.monotonic()
+        self._telemetry.event("job started", kind=kind, waited_seconds=began - asked)
         outcome, why = "cancelled", {}
         try:
-            if model:
-                self._line.wait(watch)
-            began = time.monotonic()
-            self._telemetry.event("job started", kind=kind, waited_seconds=began - asked)
+            watch.heed()
             value = work(watch)
             outcome = "finished"
             return value
@@ -262,30 +274,35 @@ class Jobs:
             why = {"error": type(error).__name__} if isinstance(error, ta.TransactError) else raised(error)
             raise
         finally:
-            ended = time.monotonic()
-            waited, seconds = (began or ended) - asked, ended - (began or ended)
-            self._telemetry.add("transact_jobs_total", kind=kind, outcome=outcome)
-            self._telemetry.add("transact_job_seconds_total", seconds, kind=kind)
-            self._telemetry.add("transact_job_waited_seconds_total", waited, kind=kind)
-            self._telemetry.event(
-                f"job {outcome}", kind=kind, waited_seconds=waited, seconds=seconds, parameters=watch.parameters,
-                resident_bytes=resident_bytes(), **why,
-            )  # fmt: skip
+            seconds = time.monotonic() - began
+            self._told(kind, outcome, waited=began - asked, seconds=seconds, parameters=watch.parameters, **why)
 
-    @staticmethod
-    def _ticks(thread: threading.Thread, watch: Watch) -> Iterator[Tick | Partial]:
+    def _told(self, kind: str, outcome: str, *, waited: float, seconds: float = 0.0, **more) -> None:
+        self._telemetry.add("transact_jobs_total", kind=kind, outcome=outcome)
+        self._telemetry.add("transact_job_seconds_total", seconds, kind=kind)
+        self._telemetry.add("transact_job_waited_seconds_total", waited, kind=kind)
+        self._telemetry.event(
+            f"job {outcome}", kind=kind, waited_seconds=waited, seconds=seconds, resident_bytes=resident_bytes(), **more
+        )
+
+    def _ticks(self, watch: Watch, ended: threading.Event) -> Iterator[Tick | Partial]:
         stopped_at, shown, found = None, None, None
-        while thread.is_alive():
+        while not ended.is_set():
             if watch.found is not found:
                 found = watch.found
                 yield found
             if watch.stop.is_set():
+                if self._line.before(watch):
+                    return
                 if stopped_at is None:
                     stopped_at = time.monotonic()
                     yield Tick("Stopping", stopping=True)
                 if time.monotonic() - stopped_at > watch.grace_seconds:
                     return
-            elif watch.latest != shown:
-                shown = watch.latest
-                yield shown
-            thread.join(POLL_SECONDS)
+            else:
+                before = self._line.before(watch)
+                latest = Tick(watch.title, before=before) if before else watch.latest
+                if latest != shown:
+                    shown = latest
+                    yield latest
+            ended.wait(POLL_SECONDS)

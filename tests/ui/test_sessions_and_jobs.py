@@ -215,7 +215,8 @@ class TestJobs:
                 raise
 
         run = jobs.run("a", "Working", work)
-        next(run)
+        while not next(run).total:
+            pass
         run.close()
         assert seen.wait(2)
 

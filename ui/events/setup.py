@@ -119,9 +119,18 @@ def connect(desk: Desk, panels: Panels) -> None:
                 **say(panels, f"Scored {scored.num_tokens:,} tokens in {scored.seconds:.1f} s.", "good"),
             }
 
+        if not isinstance(text, TextSource):  # a hub may take its time, and nobody else is to wait for it
+            found = []
+            yield from watched(
+                desk, panels, owner, f"Reading {text.name}", text.read, lambda read: found.append(read) or {},
+                kind="read", model=False,
+            )  # fmt: skip
+            if not found:
+                return
+            (text,) = found
         yield from watched(
             desk, panels, owner, f"Reading {text.name}",
-            lambda watch: workbench.score(desk.registry, key, text.read(watch), sampling, watch), finish,
+            lambda watch: workbench.score(desk.registry, key, text, sampling, watch), finish,
             kind="score",
         )  # fmt: skip
 

@@ -1,0 +1,21 @@
+"""Twenty visitors at once on a real server, then two minutes of them: no error, nothing mixed up, no growth."""
+
+import json
+
+from benchmarks.load import GROWTH, SLIDER_SECONDS, all_at_once, crowd, soak
+from tests.e2e.server import running_app
+
+
+def test_twenty_visitors_at_once_then_a_soak(tmp_path):
+    """The longest test by far: the soak alone takes two minutes, since a shorter one would see no slow growth."""
+    visitors, log = crowd(20), tmp_path / "app.log"
+    with running_app(log) as url:
+        times = all_at_once(url, visitors, moves=50)  # raises at the first number that is not the visitor's own
+        soaked = soak(url, visitors, minutes=2, moves=10)
+    assert len(times.seconds["/plan"]) == 20 * 50
+    assert times.percentile("/plan", 0.95) < SLIDER_SECONDS
+    assert soaked.visits > 10 and len(soaked.resident) > 60
+    assert soaked.growth < GROWTH
+    events = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+    assert {event["event"] for event in events} >= {"started", "job started", "job finished"}
+    assert not [event for event in events if event["event"] in ("job failed", "job cancelled", "job refused")]
