@@ -133,6 +133,7 @@ def main() -> None:
         answers.flush()
 
     request = json.load(sys.stdin)
+    tell({"progress": [0, 0, "bytes"]})  # from here on it is the hub that is waited for
     try:
         answer = {"path": files(request, tell) if request["files"] else config(request)}
     except TooLarge as error:

@@ -132,13 +132,16 @@ def _fetched(
 
 
 def _impatient(progress: Progress) -> Progress:
-    """`progress`, but for too long no further than before raises `_Silent`: a file begun again and again counts not."""
+    """`progress`, but for too long no further than before raises `_Silent`: a file begun again and again counts not.
+
+    What comes before the first "bytes" is the start of the process, for which the hub is not to blame.
+    """
     furthest, since = -1, time.monotonic()
 
     def watch(done: int, total: int, unit: str) -> None:
         nonlocal furthest, since
         progress(done, total, unit)
-        if done > furthest:
+        if done > furthest or unit != "bytes":
             furthest, since = done, time.monotonic()
         elif time.monotonic() - since > _SILENCE_SECONDS:
             raise _Silent

@@ -11,7 +11,11 @@ SLOW = 60_000
 class Explorer:
     """One visitor with the page open."""
 
-    def __init__(self, browser: Browser, url: str, *, width: int = 1280, theme: str = "light", query: str = ""):
+    def __init__(
+        self, browser: Browser, url: str, *,
+        width: int = 1280, theme: str = "light", query: str = "", tab: str | None = None,
+    ):  # fmt: skip
+        """`tab`: what a closed tab had kept for itself, which a browser gives back when it is reopened."""
         self.url = url
         self.errors: list[str] = []
         self.foreign_requests: list[str] = []
@@ -19,6 +23,8 @@ class Explorer:
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
         self.page.on("request", self._note)
+        if tab is not None:
+            self.page.add_init_script(f"sessionStorage.setItem('transact-tab', {tab!r})")
         self.page.goto(f"{url}?__theme={theme}&{query}")
         self.page.wait_for_selector("#channels-plot .heatmaplayer image", timeout=SLOW)
 

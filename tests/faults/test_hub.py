@@ -70,15 +70,15 @@ def garbled(handler: BaseHTTPRequestHandler, body: bytes) -> None:
 
 WEIGHTS = f"resolve/{hub.COMMIT}/model.safetensors"
 FAULTS = {
-    "hang": (WEIGHTS, hang, "The hub has sent nothing of team/hang for 8 seconds"),
-    "trickle": (WEIGHTS, trickle, "The hub has sent nothing of team/trickle for 8 seconds"),
-    "break-off": (WEIGHTS, break_off, "The hub has sent nothing of team/break-off for 8 seconds"),
+    "hang": (WEIGHTS, hang, "The hub has sent nothing of team/hang for 4 seconds"),
+    "trickle": (WEIGHTS, trickle, "The hub has sent nothing of team/trickle for 4 seconds"),
+    "break-off": (WEIGHTS, break_off, "The hub has sent nothing of team/break-off for 4 seconds"),
     "status": (WEIGHTS, fail, "The hub answered for team/status with status 500"),
     "html": (WEIGHTS, html, "A file of team/html did not arrive whole"),
     "too-long": (WEIGHTS, too_long, "A file of team/too-long did not arrive whole"),
     "garbled": (WEIGHTS, garbled, "model.safetensors of team/garbled does not arrive as the hub published"),
     "listing": (f"tree/{hub.COMMIT}", html, "The hub's answer for team/listing makes no sense"),
-    "silent-card": ("resolve/main/config.json", hang, "The hub has sent nothing of team/silent-card for 8 seconds"),
+    "silent-card": ("resolve/main/config.json", hang, "The hub has sent nothing of team/silent-card for 4 seconds"),
 }
 
 # in a process of its own, as the hub client reads its environment when it is imported; the steps are the page's
@@ -95,7 +95,7 @@ from ui.jobs import Jobs
 from ui.models import Registry
 from ui.session import ModelKey
 
-hub._SILENCE_SECONDS, address = 8.0, sys.argv[1]
+hub._SILENCE_SECONDS, address = 4.0, sys.argv[1]
 load = lambda registry, name: lambda watch: workbench.load(registry, ModelKey(f"team/{name}"), watch)
 
 def attempt(name, registry=None, stop_after=None):
@@ -112,7 +112,7 @@ def attempt(name, registry=None, stop_after=None):
 names = json.loads(sys.argv[2])
 with ThreadPoolExecutor(20) as together:
     first = together.map(attempt, names)
-    stopped = together.map(lambda name: attempt(name, stop_after=4.0), ("hang", "silent-card"))
+    stopped = together.map(lambda name: attempt(name, stop_after=2.0), ("hang", "silent-card"))
 told = dict(zip(names, first)) | {"stopped": list(stopped), "left": len(processes_alone())}
 urllib.request.urlopen(f"{address}/mend").read()
 told["after"] = {name: attempt(name)["said"] for name in names}
@@ -164,7 +164,7 @@ def told(tmp_path_factory):
         env = os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
         run = subprocess.run(
             [sys.executable, "-c", SCRIPT, address, json.dumps(list(FAULTS)), hub.COMMIT],
-            cwd=ROOT, env=env, capture_output=True, text=True, timeout=300,
+            cwd=ROOT, env=env, capture_output=True, text=True, timeout=900,
         )  # fmt: skip
         OVER.set()
     assert run.returncode == 0, run.stderr
@@ -175,14 +175,14 @@ def told(tmp_path_factory):
 def test_one_sentence_in_bounded_time_and_the_next_click_works(told, name):
     found = told[name]
     assert str(found["said"]).startswith(FAULTS[name][2])
-    assert found["seconds"] < 60  # eight of silence, and processes that start beside whatever else the machine does
+    assert found["seconds"] < 60  # four of silence, and processes that start beside whatever else the machine does
     assert told["left"] == 0
     assert told["after"][name] == build("llama").spec.num_parameters
 
 
 def test_stop_works_while_it_hangs(told):
     assert [one["said"] for one in told["stopped"]] == ["Cancelled"] * 2
-    assert all(4 < one["seconds"] < 7 for one in told["stopped"])
+    assert all(2 < one["seconds"] < 4 for one in told["stopped"])
 
 
 @pytest.mark.parametrize("how", ["cut", "changed"])
