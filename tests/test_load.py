@@ -2,10 +2,13 @@
 
 import json
 
+import pytest
+
 from benchmarks.load import GROWTH, SLIDER_SECONDS, all_at_once, crowd, soak
 from tests.e2e.server import running_app
 
 
+@pytest.mark.alone
 def test_twenty_visitors_at_once_then_a_soak(tmp_path):
     """The longest test by far: the soak alone takes two minutes, since a shorter one would see no slow growth."""
     visitors, log = crowd(20), tmp_path / "app.log"
