@@ -362,11 +362,14 @@ def _width_problem(family: Family, head_dim: int, query_key_dim: int, value_dim:
     """What is wrong with widths of heads that no cut can give."""
     if (query_key_dim, value_dim) == (head_dim, head_dim):
         return None
-    given = f"heads of {head_dim} with queries and keys of {query_key_dim} and values of {value_dim}"
+    given = f"heads of {head_dim} with queries and keys of {query_key_dim!r} and values of {value_dim!r}"
     if family.whole_heads is not None:
         return f"{given}, but {family.label} keeps its heads whole: {family.whole_heads}"
-    possible = 2 <= query_key_dim <= head_dim and query_key_dim % 2 == 0 and 1 <= value_dim <= head_dim
-    return None if possible else f"{given}; queries and keys are pairs, and neither is wider than the head"
+    whole = all(isinstance(width, int) and not isinstance(width, bool) for width in (query_key_dim, value_dim))
+    possible = whole and 2 <= query_key_dim <= head_dim and query_key_dim % 2 == 0 and 1 <= value_dim <= head_dim
+    if possible:
+        return None
+    return f"{given}; both are whole numbers, that of queries and keys an even one, and neither is wider than the head"
 
 
 def digest(text: str) -> str:

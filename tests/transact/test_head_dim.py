@@ -349,7 +349,9 @@ def test_what_cannot_hold_them_says_so(tmp_path):
     ("changed", "match"),
     [
         ({"value_dim": 9}, "wider than the head"),
-        ({"query_key_dim": 3}, "pairs"),
+        ({"query_key_dim": 3}, "even one"),
+        ({"query_key_dim": 2.0}, "whole numbers"),
+        ({"value_dim": "3"}, "whole numbers"),
         ({"value_dim": 2}, "has shape"),
         ({"model_type": "transact_qwen3"}, "not supported"),
     ],
