@@ -28,7 +28,7 @@ from transact.matrices import matrix
 from transact.plan import PruningPlan
 from transact.progress import NO_PROGRESS, Progress
 from transact.slicing import Reading, Site
-from transact.solving import least_squares
+from transact.solving import least_squares, reduced, solved
 from transact.statistics import ActivationStatistics
 
 __all__ = ["COMPENSATIONS", "Refit", "calibration_tokens", "least_squares", "needs_bias", "refit_for"]
@@ -97,7 +97,8 @@ def refit_for(
 
     def least_squares_refit(site: Site, layer: int, old: torch.nn.Linear, kept: torch.Tensor) -> Reading:
         weight = matrix(old)
-        new = least_squares(weight, gram_of(site, layer), kept)
+        equations = reduced(weight, gram_of(site, layer), kept)
+        new = solved(equations, weight, kept)
         return Reading(new.to(rounding).to(weight.dtype), old.bias)
 
     def bias_refit(site: Site, layer: int, old: torch.nn.Linear, kept: torch.Tensor) -> Reading:

@@ -227,7 +227,7 @@ class _Walk:
             normed = self._post_norms[site] is not None
             error = stream.counted(dense if normed else (dense - stream.hidden) / self.scale)
             if projection.bias is not None:
-                error -= projection.bias
+                error = error - projection.bias  # `error` may be a view of what is needed again
             gram += rows.T @ rows
             missing += error.T @ rows
         products = missing.mul_(_FEEDBACK).addmm_(weight.double(), gram, alpha=1 - _FEEDBACK)

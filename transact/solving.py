@@ -115,16 +115,24 @@ def least_squares(weight: torch.Tensor, gram: torch.Tensor, kept: torch.Tensor) 
 
     W' = (W G[:, S] + λ W_S) (G[S, S] + λ I)^-1, [hidden, kept] in the dtype of `weight`.
     """
+    return solved(reduced(weight, gram, kept), weight, kept)
+
+
+def reduced(weight: torch.Tensor, gram: torch.Tensor, kept: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """G[S, S] + λ I [kept, kept] and (W G[:, S] + λ W_S)^T [kept, hidden], float64, of `least_squares`.
+
+    They are all that `solved` needs, so that the whole Gram matrix can be let go between the two. None where the
+    weights stay as they are: nothing is cut, or the text never moved any channel.
+    """
     if len(kept) == weight.shape[1]:
-        return weight[:, kept]
+        return None
     ridge = RIDGE * gram.diagonal().mean()
-    if ridge == 0:  # the text never moved any channel: nothing to learn from
-        return weight[:, kept]
-    # for the sake of memory some columns at a time, and every matrix let go as soon as it was used
+    if ridge == 0:
+        return None
     outer = gram.new_empty(len(kept), len(weight))
     full = weight.double()
     done = 0
-    for some in kept.split(_ROWS_AT_ONCE):
+    for some in kept.split(_ROWS_AT_ONCE):  # a whole G[:, S] beside the rest would be large
         rows = outer[done : done + len(some)]
         torch.mm(gram[some], full.T, out=rows)  # G is symmetric
         rows.add_(full[:, some].T * ridge)
@@ -132,6 +140,14 @@ def least_squares(weight: torch.Tensor, gram: torch.Tensor, kept: torch.Tensor) 
     del full
     inner = gram[kept[:, None], kept]
     inner.diagonal().add_(ridge)
-    factor = torch.linalg.cholesky(inner)
-    del inner
-    return torch.cholesky_solve(outer, factor).T.to(weight.dtype)
+    return inner, outer
+
+
+def solved(
+    equations: tuple[torch.Tensor, torch.Tensor] | None, weight: torch.Tensor, kept: torch.Tensor
+) -> torch.Tensor:
+    """W' of `least_squares` from what `reduced` made."""
+    if equations is None:
+        return weight[:, kept]
+    inner, outer = equations
+    return torch.cholesky_solve(outer, torch.linalg.cholesky(inner)).T.to(weight.dtype)
