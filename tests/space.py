@@ -1,7 +1,7 @@
 """What is pushed to a Space, put together and tried in an environment that has nothing else; run by `make space`.
 
-A Space installs Gradio as the header of README.md says, then requirements.txt, and runs app.py. So does this, outside
-the checkout, with the variables that a Space sets; then a client goes through a plan and a cut.
+A Space installs Gradio as the header of README.md says, `spaces` and requirements.txt, and runs app.py. So does this,
+outside the checkout, with the variables that a Space sets; then a client goes through a plan and a cut.
 """
 
 import argparse
@@ -111,7 +111,8 @@ def environment(venv: Path, space: Path, index: str, torch: str) -> Path:
         subprocess.run([str(python), "-m", "pip", "install", "--quiet", *what], check=True)
 
     install(*(["--index-url", index] if index else []), torch)
-    install(f"gradio[oauth]=={header(space)['sdk_version']}", "--requirement", str(space / "requirements.txt"))
+    gradio = f"gradio[oauth]=={header(space)['sdk_version']}"
+    install(gradio, "spaces", "--requirement", str(space / "requirements.txt"))  # the first two come from the Space
     return python
 
 
@@ -137,7 +138,7 @@ def started(python: Path, space: Path, home: Path) -> Iterator[tuple[str, psutil
             _wait_for_maps(url, app, log)
             yield url, app, time.monotonic() - began
         finally:
-            children = app.children(recursive=True)
+            children = app.children(recursive=True) if app.poll() is None else []
             app.terminate()
             app.wait(20)
             _, left = psutil.wait_procs(children, timeout=5)
