@@ -15,6 +15,7 @@ from gradio_client.exceptions import AppError
 
 import transact as ta
 from tests.e2e.server import running_app
+from ui import texts
 from ui.jobs import Jobs
 from ui.telemetry import JsonLines, Telemetry
 
@@ -88,9 +89,10 @@ def test_work_is_logged_and_counted_without_the_visitors_words(served, tmp_path)
 def test_health_answers_at_once_while_visitors_wait_for_each_other(served):
     url, _ = served
     clients = [Client(url, verbose=False) for _ in range(3)]
-    for client in clients:
-        client.predict(repair="none", api_name="/prune")
-    jobs = [client.submit(text="mixed", api_name="/evaluate") for client in clients]
+    clients[0].predict(repair="none", api_name="/prune")
+    text = "\n\n".join(texts.evaluation_sample("stories").texts[:2])
+    jobs = [clients[0].submit(text=text, api_name="/evaluate")]
+    jobs += [client.submit(repair="none", api_name="/prune") for client in clients[1:]]
     until = time.monotonic() + 30
     while (health := json.loads(get(f"{url}healthz")))["jobs_waiting"] != 2:
         assert time.monotonic() < until, health
