@@ -21,7 +21,7 @@ from transact.spec import SITES, ModelSpec
 from transact.walking import streams
 
 _BATCH = 8
-_ROWS_AT_ONCE = 1024
+_ROWS_AT_ONCE = 256
 
 
 def layerwise_bytes(spec: ModelSpec, num_positions: int, bytes_per_element: int = 4) -> int:

@@ -130,14 +130,12 @@ def reduced(weight: torch.Tensor, gram: torch.Tensor, kept: torch.Tensor) -> tup
     if ridge == 0:
         return None
     outer = gram.new_empty(len(kept), len(weight))
-    full = weight.double()
-    done = 0
-    for some in kept.split(_ROWS_AT_ONCE):  # a whole G[:, S] beside the rest would be large
-        rows = outer[done : done + len(some)]
-        torch.mm(gram[some], full.T, out=rows)  # G is symmetric
-        rows.add_(full[:, some].T * ridge)
-        done += len(some)
-    del full
+    # in blocks, as neither a whole G[:, S] nor a whole W in float64 has to stand beside the rest
+    for some, rows in zip(kept.split(_ROWS_AT_ONCE), outer.split(_ROWS_AT_ONCE), strict=True):
+        sums = gram[some]  # G is symmetric
+        for part, block in zip(weight.split(_ROWS_AT_ONCE), rows.split(_ROWS_AT_ONCE, dim=1), strict=True):
+            full = part.double()
+            block.copy_(sums @ full.T + ridge * full[:, some].T)
     inner = gram[kept[:, None], kept]
     inner.diagonal().add_(ridge)
     return inner, outer

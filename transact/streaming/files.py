@@ -18,7 +18,7 @@ from transact.errors import CheckpointBroken
 from transact.families import Family
 
 TORCH_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-_PIECE_BYTES = 16 << 20
+_PIECE_BYTES = 4 << 20
 _LENGTH_BYTES = 8
 
 
