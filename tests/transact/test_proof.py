@@ -115,8 +115,8 @@ def truncated(folder):
      (truncated, "model.safetensors cannot be read")],
 )  # fmt: skip
 def test_a_failed_proof_blocks_the_save_with_its_reason(bundled, tmp_path, monkeypatch, spoil, reason):
-    write = checkpoint._write_files
-    monkeypatch.setattr(checkpoint, "_write_files", lambda folder, *rest: (write(folder, *rest), spoil(folder)))
+    write = checkpoint.write_companions
+    monkeypatch.setattr(checkpoint, "write_companions", lambda folder, *rest: (write(folder, *rest), spoil(folder)))
     with pytest.raises(ta.SaveRefused, match="The checkpoint is not kept") as refused:
         ta.save(bundled, tmp_path / "out", prove=True)
     assert reason in str(refused.value) and "\n" not in str(refused.value)

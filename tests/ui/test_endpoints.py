@@ -141,7 +141,7 @@ def test_one_visitor_never_sees_another(app_url):
 
 
 def test_a_failed_proof_blocks_the_export_with_its_reason(client, monkeypatch):
-    write = checkpoint._write_files
+    write = checkpoint.write_companions
 
     def spoiled(folder, *rest):
         write(folder, *rest)
@@ -149,7 +149,7 @@ def test_a_failed_proof_blocks_the_export_with_its_reason(client, monkeypatch):
         (folder / "config.json").write_text(json.dumps(config | {"hidden_act": "gelu"}))
 
     client.predict(repair="none", api_name="/prune")
-    monkeypatch.setattr(checkpoint, "_write_files", spoiled)
+    monkeypatch.setattr(checkpoint, "write_companions", spoiled)
     with pytest.raises(AppError, match="The checkpoint is not kept.*the logits differ by up to"):
         client.predict(kind="checkpoint", api_name="/export")
 
