@@ -17,7 +17,7 @@ def scoring(explorer: Explorer) -> None:
 
 def pruning(explorer: Explorer) -> None:
     explorer.page.click("#prune-button")
-    explorer.reads("progress", "Searching")
+    explorer.reads("progress", "Measuring")
 
 
 @pytest.mark.parametrize("begin", [scoring, pruning], ids=lambda begin: begin.__name__)
