@@ -17,7 +17,7 @@ def test_twenty_visitors_at_once_then_a_soak(tmp_path):
         soaked = soak(url, visitors, minutes=2, moves=10)
     assert len(times.seconds["/plan"]) == 20 * 50
     assert times.percentile("/plan", 0.95) < SLIDER_SECONDS
-    assert soaked.visits > 10 and len(soaked.resident) > 60
+    assert soaked.visits > 5 and len(soaked.resident) > 60
     assert soaked.growth < GROWTH
     events = [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
     assert {event["event"] for event in events} >= {"started", "job started", "job finished"}
