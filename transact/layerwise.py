@@ -13,7 +13,6 @@ from transact.errors import NonFiniteActivations, NotEnoughMemory
 from transact.hooks import on_inputs
 from transact.loading import LoadedModel, free_bytes
 from transact.matrices import matrix
-from transact.memory import give_back
 from transact.observe import most_tokens
 from transact.progress import NO_PROGRESS, Progress
 from transact.slicing import reading_role
@@ -75,7 +74,6 @@ class GramWalk:
         while self._layer < layer:
             self._layer += 1
             self._grams = self._of_next()
-        give_back()
         return self._grams.pop(site)
 
     @torch.no_grad()
@@ -97,7 +95,6 @@ class GramWalk:
             for stream in self._streams:
                 self._now = stream
                 stream.hidden = stream.run(layer, index)
-                give_back()
         if not all(bool(gram.diagonal().isfinite().all()) for gram in grams.values()):
             raise NonFiniteActivations(
                 f"Layer {index} produced NaN or infinite activations in {loaded.dtype}. The weights may be damaged; "

@@ -14,6 +14,7 @@ _OWN_CGROUP = Path("/proc/self/cgroup")
 _VERSION_2 = ("memory.max", "memory.current", "inactive_file")
 _VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
 """Files of limit and use, and the entry of memory.stat for the file cache that gives way at once."""
+_M_MMAP_THRESHOLD, _LARGE_BYTES = -3, 1 << 20
 
 
 def limit_bytes() -> int:
@@ -52,11 +53,11 @@ def _control_groups() -> Iterator[tuple[int, int]]:
         yield most, used - int(statistics.get(reclaimable, 0))
 
 
-def give_back() -> None:
-    """Let the C library return what it keeps for itself; where it can't, nothing happens.
+def return_large_blocks() -> None:
+    """Have the C library return blocks from 1 MB on as soon as they are freed, in this process from now on.
 
-    glibc keeps freed blocks of up to 32 MB, which the activations of a layer are. Before large matrices are made that
-    would stay on top of them (hundreds of megabytes, measured).
+    glibc by itself keeps freed blocks of up to 32 MB, which the activations of a layer are, and what was kept stood
+    beside the matrices made later (hundreds of megabytes, measured). Where the library can't, nothing happens.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library, or another system
-        ctypes.CDLL(None).malloc_trim(0)
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)

@@ -9,6 +9,7 @@ import torch
 from transact import per_layer, sources
 from transact.errors import CheckpointBroken, InvalidOption, ModelUnsupported, NotEnoughMemory, choice
 from transact.loading import DTYPES, LoadedModel, device_of, preflight_of, read_tokenizer, stock
+from transact.memory import return_large_blocks
 from transact.progress import NO_PROGRESS, Progress
 from transact.streaming.files import TensorFiles
 
@@ -110,6 +111,7 @@ def load_streamed(
             f"{found.name} needs about {card.streamed_bytes / 1e9:.1f} GB in {card.dtype} even layer by layer and "
             f"{card.available_bytes / 1e9:.1f} GB are free. Choose a smaller model or a half-precision dtype."
         )
+    return_large_blocks()
     found = sources.download(found, card.spec.num_parameters, progress)
     files = sources.weight_files(found.directory)
     stored_dtype = sources.check_weights(files, card.spec)

@@ -13,7 +13,6 @@ from transact.calibration import Batch, CalibrationSet
 from transact.errors import InvalidOption, NotEnoughMemory, SaveRefused
 from transact.hooks import on_inputs
 from transact.loading import free_bytes
-from transact.memory import give_back
 from transact.observe import checked, gathered_statistics, most_tokens
 from transact.processes import rank_and_count, share
 from transact.progress import NO_PROGRESS, Progress
@@ -136,7 +135,6 @@ class _Pass:
                 each.hidden = each.run(layer, index)
                 self._tell(index, done)
                 done += sum(tokens.lengths) * self.processes
-        give_back()
         recorder.combine()
         recorder.check_finite(self.loaded.dtype)
         return recorder.result()

@@ -13,7 +13,6 @@ from transact.compensation import COMPENSATIONS, Refit, check_repair, plain_refi
 from transact.errors import InvalidOption, SaveRefused, choice
 from transact.layerwise import GramWalk
 from transact.loading import DTYPES, LoadedModel
-from transact.memory import give_back
 from transact.model_card import write_card
 from transact.padding import padded_layer, padded_tensors
 from transact.plan import PruningPlan
@@ -159,7 +158,6 @@ class _Job:
                 writer.sync()
                 hidden = [] if walk is None else walk.hidden
                 log.finish(index + 1, {str(number): each for number, each in enumerate(hidden)})
-                give_back()
             writer.finish()
             progress(count, count, "layers")
         finally:
