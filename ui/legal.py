@@ -25,7 +25,7 @@ def attention_step(units: int) -> float:
 def nearest_attention(spec: ta.ModelSpec, sparsity: float, granularity: str = "head_groups") -> float:
     """The legal attention sparsity nearest to what was asked for."""
     units = attention_units(spec, granularity)
-    removed = min(units - 1, max(0, round(sparsity * units)))
+    removed = min(units - 1, max(0, int(sparsity * units + 0.5)))  # half a unit counts as one
     return round(removed * attention_step(units), 6)
 
 
