@@ -22,11 +22,6 @@ class LayerPlan:
     kept_value_channels: tuple[tuple[int, ...], ...] = ()
 
     @classmethod
-    def of_groups(cls, groups: tuple[int, ...], channels: tuple[int, ...], group_size: int) -> "LayerPlan":
-        """Those head groups, whole, and those channels."""
-        return cls(groups, heads_of(groups, group_size), channels)
-
-    @classmethod
     def first(cls, small: LayerShape, large: LayerShape) -> "LayerPlan":
         """The first groups, the first heads in each and the first channels of a larger layer, as `small` has them."""
         groups = tuple(range(small.num_key_value_heads))
@@ -55,8 +50,3 @@ class LayerPlan:
     def shape(self) -> LayerShape:
         """What is left."""
         return LayerShape(len(self.kept_heads), len(self.kept_head_groups), len(self.kept_channels))
-
-
-def heads_of(groups: tuple[int, ...], group_size: int) -> tuple[int, ...]:
-    """All query heads of those groups, sorted where they are."""
-    return tuple(head for group in groups for head in range(group * group_size, (group + 1) * group_size))
