@@ -6,7 +6,7 @@ neither a score nor a loss depends on batch size or padding; padding that came i
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
@@ -163,6 +163,16 @@ class TokenSet:
         """The token ids of each sample, without padding."""
         for row, length in zip(self.input_ids.tolist(), self.lengths, strict=True):
             yield tuple(row[:length])
+
+    def first(self, count: int) -> Self:
+        """The first `count` samples (at least one), or all where there are no more."""
+        count = max(count, 1)
+        if count >= self.num_samples:
+            return self
+        return replace(
+            self, input_ids=self.input_ids[:count], attention_mask=self.attention_mask[:count],
+            protocol=f"{self.protocol}, the first {count}",
+        )  # fmt: skip
 
     @cached_property
     def fingerprint(self) -> str:

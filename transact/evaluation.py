@@ -3,15 +3,16 @@
 import dataclasses
 import math
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 import torch
 
 from transact.calibration import Batch, EvaluationSet, TokenSet
-from transact.errors import InvalidText, NonFiniteActivations
+from transact.errors import InvalidOption, InvalidText, NonFiniteActivations
 from transact.generation import encode_prompt, generate
 from transact.loading import DTYPES, LoadedModel
-from transact.progress import NO_PROGRESS, Progress
+from transact.progress import NO_PROGRESS, Progress, part
 from transact.speed import DECODE_TOKENS, PREFILL_TOKENS, REPEATS, Speed, measure_speed
 
 _LOGIT_ELEMENTS = 1 << 24
@@ -82,10 +83,17 @@ def evaluate(
 ) -> EvalReport:
     """Measure `loaded`, and how it differs from `reference` on the same tokens.
 
-    `prompt`: also continue it greedily, with both. `speed=False` leaves the timing out. Raises as
-    `perplexity` does, and `InvalidText` for a reference with another vocabulary.
+    `prompt`: also continue it greedily, with both. `speed=False` leaves the timing out; a streamed model (see
+    `load_streamed`), on either side, is never timed. Raises as `perplexity` does, `InvalidText` for a reference with
+    another vocabulary, and `InvalidOption` for a prompt where a model is streamed.
     """
     models = (loaded,) if reference is None else (loaded, reference)
+    if any(model.is_streamed for model in models):
+        speed = False
+        if prompt is not None:
+            raise InvalidOption(
+                "A streamed model cannot write: every token would take a pass over all its files. Leave the prompt out."
+            )
     if prompt is not None:
         for model in models:
             encode_prompt(model, prompt)  # refused now rather than after all the measuring
@@ -155,8 +163,7 @@ def _clustered_error(deviations: torch.Tensor, counts: torch.Tensor) -> float | 
 
 def _measure_losses(loaded: LoadedModel, evaluation: TokenSet, progress: Progress) -> _Losses:
     sums = torch.zeros(evaluation.num_samples, dtype=torch.float64)
-    for batch, rows, targets in _predictions(loaded, evaluation, progress):
-        logits = _logits(loaded, batch, rows)
+    for batch, rows, targets, (logits,) in _predictions((loaded,), evaluation, progress):
         losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
         sums.index_add_(0, _samples(batch, rows), losses.double().cpu())
     return _checked(sums, evaluation)
@@ -170,9 +177,8 @@ def _compare(loaded: LoadedModel, reference: LoadedModel, evaluation: Evaluation
         )
     sums = torch.zeros(2, evaluation.num_samples, dtype=torch.float64)
     agreed, divergence = 0, 0.0
-    for batch, rows, targets in _predictions(loaded, evaluation, progress):
-        own = _logits(loaded, batch, rows).log_softmax(dim=-1)
-        other = _logits(reference, batch, rows).log_softmax(dim=-1)
+    for batch, rows, targets, logits in _predictions((loaded, reference), evaluation, progress):
+        own, other = (each.log_softmax(dim=-1) for each in logits)
         samples = _samples(batch, rows)
         for index, log_probabilities in enumerate((own, other)):
             losses = -log_probabilities.gather(1, targets[:, None])[:, 0]
@@ -188,29 +194,36 @@ def _compare(loaded: LoadedModel, reference: LoadedModel, evaluation: Evaluation
 
 
 def _predictions(
-    loaded: LoadedModel, evaluation: TokenSet, progress: Progress
-) -> Iterator[tuple[Batch, torch.Tensor, torch.Tensor]]:
-    """Batches with `rows` bool [sample, seq], the positions that predict a real token, and those tokens."""
+    models: tuple[LoadedModel, ...], evaluation: TokenSet, progress: Progress
+) -> Iterator[tuple[Batch, torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]]:
+    """Batches with `rows` bool [sample, seq], the positions that predict a real token, those tokens, and what each
+    model says there: logits [prediction, vocabulary], at least float32."""
     if evaluation.num_predictions < 1:
         raise InvalidText("The text is too short to predict a token: every sample has a single token. Give more.")
-    evaluation.check_vocabulary(loaded.spec.vocab_size)
+    spec, device = models[0].spec, models[0].device
+    evaluation.check_vocabulary(spec.vocab_size)
     done = 0
     progress(done, evaluation.num_tokens, "tokens")
-    budget = max(_LOGIT_ELEMENTS // loaded.spec.vocab_size, 1)
-    with torch.inference_mode():
-        for batch in evaluation.batches(batch_size=_MAX_BATCH, max_tokens=budget):
+    budget = max(_LOGIT_ELEMENTS // spec.vocab_size, 1)
+    batches = list(evaluation.batches(batch_size=_MAX_BATCH, max_tokens=budget))
+    with torch.inference_mode(), ExitStack() as stack:
+        outputs = [
+            stack.enter_context(closing(model.logits(batches, part(progress, number, len(models)))))
+            for number, model in enumerate(models)
+        ]
+        for batch, *logits in zip(batches, *outputs, strict=True):
             rows = torch.zeros_like(batch.mask)
             rows[:, :-1] = batch.mask[:, 1:]
             if rows.any():
-                yield batch, rows, batch.input_ids[:, 1:][batch.mask[:, 1:]].to(loaded.device)
+                targets = batch.input_ids[:, 1:][batch.mask[:, 1:]].to(device)
+                yield batch, rows, targets, tuple(_at(each, rows).to(device) for each in logits)
             done += int(batch.mask.sum())
             progress(done, evaluation.num_tokens, "tokens")
 
 
-def _logits(loaded: LoadedModel, batch: Batch, rows: torch.Tensor) -> torch.Tensor:
-    """Logits at `rows`, at least float32: [prediction, vocabulary]."""
-    logits = loaded.model(input_ids=batch.input_ids.to(loaded.device), use_cache=False).logits
-    chosen = logits[rows.to(loaded.device)]
+def _at(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """[sample, seq, vocabulary] -> [prediction, vocabulary]"""
+    chosen = logits[rows.to(logits.device)]
     return chosen if chosen.dtype == torch.float64 else chosen.float()
 
 

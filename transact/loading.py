@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from transact.quiet import no_progress_bars
 from transact.spec import ModelSpec, digest
 
 if TYPE_CHECKING:
+    from transact.calibration import Batch
     from transact.plan import Cut
 
 DTYPES = {
@@ -73,10 +74,8 @@ class Preflight:
 
     @property
     def streamed_bytes(self) -> int:
-        """About what going through its files layer by layer takes: the largest layer twice, and the embeddings."""
-        layer = max(map(self.spec.layer_parameters, self.spec.layers))
-        table = self.spec.vocab_size * self.spec.hidden_size
-        return (2 * layer + table) * DTYPES[self.dtype].itemsize + _WORKSPACE_BYTES
+        """About what going through its files layer by layer takes."""
+        return held_while_streamed(self.spec, DTYPES[self.dtype]) + _WORKSPACE_BYTES
 
 
 @dataclass(frozen=True)
@@ -113,6 +112,16 @@ class LoadedModel:
         return cls(model.eval(), tokenizer, spec, source, stored_dtype=dtype)
 
     @property
+    def held_bytes(self) -> int:
+        """What the weights take in memory."""
+        return self.spec.num_parameters * self.dtype.itemsize
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether weights stay in their files, see `transact.streaming`: then the model cannot be run as a whole."""
+        return False
+
+    @property
     def layout(self) -> Family:
         return self.spec.layout
 
@@ -142,6 +151,14 @@ class LoadedModel:
     @property
     def decoder_layers(self) -> torch.nn.ModuleList:
         return self.model.get_submodule(self.layout.layers)
+
+    def logits(self, batches: Sequence["Batch"], progress: Progress = NO_PROGRESS) -> Iterator[torch.Tensor]:
+        """What the model says of each batch in turn: [sample, seq, vocabulary].
+
+        `progress` is told of work that comes before the first of them (here: none).
+        """
+        for batch in batches:
+            yield self.model(input_ids=batch.input_ids.to(self.device), use_cache=False).logits
 
     @contextmanager
     def layer(self, index: int) -> Iterator[torch.nn.Module]:
@@ -299,6 +316,12 @@ def device_of(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda:0" if len(available) > 1 else "cpu")
     return torch.device(choice("cuda:0" if name == "cuda" else name, ("auto", *available), "device"))
+
+
+def held_while_streamed(spec: ModelSpec, dtype: torch.dtype) -> int:
+    """Most bytes of weights that going layer by layer holds at a time: the largest layer twice, and the embeddings."""
+    layer = max(map(spec.layer_parameters, spec.layers))
+    return (2 * layer + spec.vocab_size * spec.hidden_size) * dtype.itemsize
 
 
 def required_bytes(weights: int) -> int:

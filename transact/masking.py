@@ -31,14 +31,14 @@ def masked(loaded: LoadedModel, plan: PruningPlan) -> Iterator[LoadedModel]:
             removed[kept_positions(kept, spec, site, loaded.device)] = False
             if removed.any():
                 functions.append((layer.get_submodule(reading_role(spec, site)), _zeroing(removed)))
-        functions += joint_norms(layer, kept, shape, spec)
-        queries += removed_pairs(layer, kept, shape, spec)
+        functions += joint_norms(layer, kept, shape, spec, loaded.device)
+        queries += removed_pairs(layer, kept, shape, spec, loaded.device)
     with on_inputs(functions), on_calls(queries):
         yield loaded
 
 
 def removed_pairs(
-    layer: torch.nn.Module, kept: LayerPlan, shape: LayerShape, spec: ModelSpec
+    layer: torch.nn.Module, kept: LayerPlan, shape: LayerShape, spec: ModelSpec, device: torch.device
 ) -> list[tuple[torch.nn.Module, CallFunction]]:
     """Zeros for the RoPE pairs that queries lose: without theirs, those of the keys add nothing to a logit."""
     if not kept.kept_pairs:
@@ -46,12 +46,12 @@ def removed_pairs(
     query = layer.get_submodule(spec.layout.query)
     removed = torch.ones(shape.num_attention_heads * spec.query_key_dim, dtype=torch.bool)
     removed[kept_rows(spec, shape, kept, "attention")[spec.layout.query]] = False
-    zeroing = _zeroing(removed.to(query.weight.device))
+    zeroing = _zeroing(removed.to(device))
     return [(query, lambda _, output: zeroing(output))]
 
 
 def joint_norms(
-    layer: torch.nn.Module, kept: LayerPlan, shape: LayerShape, spec: ModelSpec
+    layer: torch.nn.Module, kept: LayerPlan, shape: LayerShape, spec: ModelSpec, device: torch.device
 ) -> list[tuple[torch.nn.Module, InputFunction]]:
     """For norms that go over all heads together: let them norm as if there were only the kept ones.
 
@@ -64,8 +64,7 @@ def joint_norms(
     for (path, heads), units in zip(spec.head_norm_sizes(shape), (kept.kept_heads, kept.kept_head_groups), strict=True):
         removed = _removed(units, heads).repeat_interleave(spec.head_dim)
         if removed.any():
-            norm = layer.get_submodule(path)
-            functions.append((norm, _of_kept(removed.to(norm.weight.device))))
+            functions.append((layer.get_submodule(path), _of_kept(removed.to(device))))
     return functions
 
 

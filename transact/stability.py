@@ -144,10 +144,11 @@ def _rescored(
         return scores.expand(len(times), -1)  # metrics that read no text have one row: [channel] -> [draw, channel]
 
     attention, mlp = [], []
-    for layer, read, down in zip(loaded.decoder_layers, statistics.attention, statistics.mlp, strict=True):
+    for index, (read, down) in enumerate(zip(statistics.attention, statistics.mlp, strict=True)):
         progress(0, len(times), "resamples")
-        attention.append(channel_scores(layer, layout.output, read))
-        mlp.append(channel_scores(layer, layout.down, down))
+        with loaded.layer(index) as layer:
+            attention.append(channel_scores(layer, layout.output, read))
+            mlp.append(channel_scores(layer, layout.down, down))
     pairs = [
         pair_scores(queries.drawn(times).square_sums, keys.drawn(times).square_sums, loaded.spec.query_key_dim)
         for queries, keys in zip(statistics.queries, statistics.keys, strict=True)

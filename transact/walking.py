@@ -119,14 +119,28 @@ class _Recorder(torch.nn.Module):
 
 def _first_hidden(loaded: LoadedModel, input_ids: torch.Tensor) -> tuple[torch.Tensor, tuple[Arguments, ...]]:
     """The embedded tokens and the arguments of every layer, from the model's own code with no layer run."""
-    decoder, _, name = loaded.layout.layers.rpartition(".")
-    decoder = loaded.model.get_submodule(decoder)
     recorders = torch.nn.ModuleList(_Recorder(layer) for layer in loaded.decoder_layers)
-    # a second face of the same module: only the entry for the layers differs, and the model itself is untouched
-    face = copy.copy(decoder)
-    face._modules = dict(decoder._modules)
-    face._modules[name] = recorders
     received: list[torch.Tensor] = []
     recorders[0].register_forward_pre_hook(lambda _, inputs: received.append(inputs[0]))
-    face(input_ids=input_ids, use_cache=False)
+    decoder, _, name = loaded.layout.layers.rpartition(".")
+    _with(loaded.model.get_submodule(decoder), name, recorders)(input_ids=input_ids, use_cache=False)
     return received[0], tuple(recorder.arguments for recorder in recorders)
+
+
+def last_logits(loaded: LoadedModel, input_ids: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """What the model's own code makes of `hidden` [sample, seq, hidden], the residual stream after the last layer.
+
+    Logits [sample, seq, vocabulary]. All outside the layers has to be there, for `input_ids` of the same batch.
+    """
+    recorders = torch.nn.ModuleList(_Recorder(layer) for layer in loaded.decoder_layers)
+    recorders[0].register_forward_pre_hook(lambda _, inputs: (hidden, *inputs[1:]))
+    return _with(loaded.model, loaded.layout.layers, recorders)(input_ids=input_ids, use_cache=False).logits
+
+
+def _with(module: torch.nn.Module, path: str, stand_in: torch.nn.Module) -> torch.nn.Module:
+    """A second face of `module` with another module at `path`; itself, and all others in it, untouched."""
+    name, _, rest = path.partition(".")
+    face = copy.copy(module)
+    face._modules = dict(module._modules)
+    face._modules[name] = _with(module._modules[name], rest, stand_in) if rest else stand_in
+    return face

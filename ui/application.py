@@ -7,7 +7,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 import transact as ta
-from ui import endpoints, health, legal, limits, texts, workbench
+from ui import endpoints, health, legal, limits, planning, texts, workbench
 from ui.events import arrival, choose, look, setup
 from ui.events import compare as comparing
 from ui.events import measure as measuring
@@ -109,7 +109,7 @@ def open_desk(opening: Scored | None = None) -> Desk:
         session = Session(id, BUNDLED, spec, scored)
         if spec is None:
             return session
-        return workbench.planned(replace(session, choice=legal.start(spec)))
+        return planning.planned(replace(session, choice=legal.start(spec)))
 
     def forget(id: str) -> None:
         jobs.stop(id)

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 
 import transact as ta
 from transact.search import METRIC as SEARCH
+from ui.planning import counts_of
 from ui.session import Choice, ModelKey, Result, Sampling, Scored, Training
+from ui.streamed import SEQUENCES as STREAMED_SEQUENCES
 from ui.texts import TextSource
 from ui.training import SEQUENCES
-from ui.workbench import EVALUATION_TOKENS, counts_of
+from ui.workbench import EVALUATION_TOKENS
 
 MAX_LITERAL_CHARACTERS = 2_000
 CALIBRATION_FILE, EVALUATION_FILE = "calibration.jsonl", "evaluation.jsonl"
@@ -17,7 +19,10 @@ NO_LOCKS = ta.Locks()
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything a run depends on: model, text, choice, plan, repair, and what it was measured on."""
+    """Everything a run depends on: model, text, choice, plan, repair, and what it was measured on.
+
+    `streamed`: the model is larger than memory.
+    """
 
     key: ModelKey
     text: TextSource
@@ -27,6 +32,7 @@ class Recipe:
     repair: str = "none"
     measured_on: TextSource | None = None
     training: Training | None = None
+    streamed: bool = False
 
     @property
     def searched(self) -> bool:
@@ -39,23 +45,25 @@ class Recipe:
             scored.key, scored.text, scored.sampling, result.choice, result.plan, result.repair,
             result.text if recovery is None else recovery.text,
             None if recovery is None else recovery.training,
+            scored.streamed,
         )  # fmt: skip
 
     @classmethod
     def of_plan(cls, scored: Scored, choice: Choice, plan: ta.PruningPlan) -> "Recipe":
-        return cls(scored.key, scored.text, scored.sampling, choice, plan)
+        return cls(scored.key, scored.text, scored.sampling, choice, plan, streamed=scored.streamed)
 
 
 def code(recipe: Recipe) -> str:
     """Runnable Python, from loading to saving."""
-    lines = [*_imports(recipe), "import transact as ta", "", f"loaded = ta.load({_load_arguments(recipe.key)})"]
+    load, observe = ("load_streamed", "stream_observe") if recipe.streamed else ("load", "observe")
+    lines = [*_imports(recipe), "import transact as ta", "", f"loaded = ta.{load}({_load_arguments(recipe.key)})"]
     sampling = recipe.sampling
     lines += [
         *_tokens(
             recipe.text, "calibration", "CalibrationSet", CALIBRATION_FILE,
             f"num_samples={sampling.num_samples}, seq_len={sampling.seq_len}, seed={sampling.seed}",
         ),
-        *([] if recipe.training else [f"statistics = ta.observe(loaded, calibration{_observed(recipe)})"]),
+        *([] if recipe.training else [f"statistics = ta.{observe}(loaded, calibration{_observed(recipe)})"]),
         *([] if recipe.searched or recipe.training else [_scores(recipe.choice.metric, sampling.seed)]),
         "",
         *_target(recipe.plan),
@@ -64,13 +72,18 @@ def code(recipe: Recipe) -> str:
     evaluation = _evaluation(recipe)
     if recipe.training is not None:
         lines += [*evaluation, *_recovered(recipe)]
+    elif recipe.streamed:
+        cut = f'ta.stream_prune(loaded, plan, "{OUTPUT_FOLDER}"{_repair(recipe.repair)})'
+        lines += [f"plan = {_plan(recipe)}", cut, *evaluation]
+        if evaluation:
+            lines += [f"evaluation = evaluation.first({STREAMED_SEQUENCES})"]
+            lines += [f'pruned = ta.load_streamed("{OUTPUT_FOLDER}"{_dtype(recipe.key)})']
     else:
         lines += [f"plan = {_plan(recipe)}", f"pruned = ta.prune(loaded, plan{_repair(recipe.repair)})", *evaluation]
-    if recipe.measured_on is not None:
-        lines += [
-            "report = ta.evaluate(pruned, evaluation, reference=loaded)",
-        ]  # fmt: skip
-    lines += ["", f'ta.save(pruned, "{OUTPUT_FOLDER}", dtype=pruned.file_dtype)']
+    if evaluation:
+        lines += ["report = ta.evaluate(pruned, evaluation, reference=loaded)"]
+    if not recipe.streamed:
+        lines += ["", f'ta.save(pruned, "{OUTPUT_FOLDER}", dtype=pruned.file_dtype)']
     return "\n".join(lines) + "\n"
 
 
@@ -87,7 +100,7 @@ def _recovered(recipe: Recipe) -> list[str]:
     changed = {name: value for name, value in recipe.training.settings.to_dict().items() if value != defaults[name]}
     options = ["loaded", "calibration", "target", "settings", "evaluation=few"]
     lines = ["settings = ta.RecoverySettings(", *(f"    {name}={value!r}," for name, value in changed.items()), ")"]
-    lines += [f'few = ta.EvaluationSet.from_sequences(list(evaluation.rows())[:{SEQUENCES}], name="few")']
+    lines += [f"few = evaluation.first({SEQUENCES})"]
     if recipe.training.own_samples:
         lines += [
             "training = ta.CalibrationSet.from_model(",
@@ -125,9 +138,11 @@ def _load_arguments(key: ModelKey) -> str:
     arguments = [quoted]
     if key.revision:
         arguments.append(f"revision={key.revision!r}")
-    if key.dtype != "auto":
-        arguments.append(f'dtype="{key.dtype}"')
-    return ", ".join(arguments)
+    return ", ".join(arguments) + _dtype(key)
+
+
+def _dtype(key: ModelKey) -> str:
+    return "" if key.dtype == "auto" else f', dtype="{key.dtype}"'
 
 
 def _tokens(source: TextSource, variable: str, kind: str, filename: str, settings: str) -> list[str]:
@@ -202,7 +217,8 @@ def _locks(locks: ta.Locks) -> list[str]:
 def _observed(recipe: Recipe) -> str:
     gradients = not recipe.searched and ta.METRICS[recipe.choice.metric].needs_gradients
     grams = {False: "", True: ", gram=True", "by_layer": ', gram="by_layer"'}
-    needed = recipe.repair == "least_squares" and ta.grams_for_repair(recipe.plan.dense_spec)
+    by_layer = "by_layer" if recipe.streamed else ta.grams_for_repair(recipe.plan.dense_spec)
+    needed = recipe.repair == "least_squares" and by_layer
     queries = "keep_query_key_dim" in recipe.plan.cuts_inside_heads
     return grams[needed] + (", taylor=True" if gradients else "") + (", queries=True" if queries else "")
 

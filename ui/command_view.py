@@ -5,10 +5,11 @@ import shlex
 
 import transact as ta
 from ui.code_view import CALIBRATION_FILE, EVALUATION_FILE, NO_LOCKS, OUTPUT_FOLDER, Recipe
+from ui.planning import counts_of
 from ui.session import Training
+from ui.streamed import SEQUENCES as STREAMED_SEQUENCES
 from ui.texts import TextSource
 from ui.training import SEQUENCES
-from ui.workbench import counts_of
 
 LOCKS_FILE = "locks.json"
 _BUNDLED = {"sample": "", "evaluation": "evaluation_"}
@@ -21,6 +22,7 @@ def commands(recipe: Recipe) -> str:
         f"--model {shlex.quote(recipe.key.source)}",
         *([f"--revision {shlex.quote(recipe.key.revision)}"] if recipe.key.revision else []),
         *([f"--dtype {recipe.key.dtype}"] if recipe.key.dtype != "auto" else []),
+        *(["--stream"] if recipe.streamed else []),
         f"--calibration {_file(recipe.text, CALIBRATION_FILE)}",
         f"--num-samples {sampling.num_samples} --seq-len {sampling.seq_len} --seed {sampling.seed}",
         f"--metric {recipe.plan.metric} {_target(recipe)}",
@@ -28,6 +30,7 @@ def commands(recipe: Recipe) -> str:
         *([f"--locks {LOCKS_FILE}"] if choice.locks != NO_LOCKS else []),
         *([f"--compensation {recipe.repair}"] if recipe.repair != "none" else []),
         *([f"--evaluation {_file(recipe.measured_on, EVALUATION_FILE)}"] if recipe.measured_on else []),
+        *([f"--evaluation-samples {STREAMED_SEQUENCES}"] if recipe.measured_on and recipe.streamed else []),
         *(_training(training) if training else []),
         f"--output {OUTPUT_FOLDER}",
     ]

@@ -9,12 +9,13 @@ import gradio as gr
 import numpy as np
 
 import transact as ta
-from ui import failures, limits, texts, workbench
+from ui import failures, limits, planning, texts, workbench
 from ui.code_view import Recipe, code
 from ui.errors import WrongInput
+from ui.events import takeaway
 from ui.events.desk import HEAVY, LIGHT, Desk
 from ui.events.setup import loaded_key
-from ui.export import file_stem, model_stem
+from ui.export import model_stem
 from ui.pages.takeaway import GGUF_TYPE
 from ui.session import BUNDLED, ModelKey, Sampling, Session
 from ui.texts import TextSource
@@ -61,7 +62,7 @@ def connect(desk: Desk) -> None:
             )  # fmt: skip
 
             def change(old: Session) -> Session:
-                return workbench.chosen(workbench.rescored(old, scored), replace(old.choice, metric=metric))
+                return planning.chosen(planning.rescored(old, scored), replace(old.choice, metric=metric))
 
             desk.sessions.update(owner, change)
             return score_facts(scored.scores[metric], scored)
@@ -90,7 +91,7 @@ def connect(desk: Desk) -> None:
                     mlp=target_share(target, "mlp_sparsity"), allocation=allocation, budget=None,
                     granularity="head_groups", keep_head_groups=None, keep_channels=None,
                 )  # fmt: skip
-                return workbench.chosen(old, choice)
+                return planning.chosen(old, choice)
 
             return desk.sessions.update(owner, change).plan.summary()
 
@@ -161,11 +162,9 @@ def connect(desk: Desk) -> None:
             result = session.need_result()
 
             def work(watch):
-                pruned = workbench.pruned_model(desk.registry, owner, result, watch)
-                name = file_stem(result.scored.key, result.number)
                 if kind == "gguf":
-                    return desk.exports.gguf(owner, name, pruned, file_type=GGUF_TYPE, progress=watch)
-                return desk.exports.checkpoint(owner, name, pruned, watch)
+                    return takeaway.gguf(desk, owner, result, watch, file_type=GGUF_TYPE)
+                return takeaway.checkpoint(desk, owner, result, watch)
 
             file, _ = desk.jobs.finish(owner, "Writing the file", work, kind=f"export {kind}")
             return str(file)
@@ -192,6 +191,7 @@ def model_facts(loaded: ta.LoadedModel) -> dict:
         "revision": loaded.revision,
         "fingerprint": loaded.fingerprint,
         "dtype": str(loaded.dtype).removeprefix("torch."),
+        "streamed": loaded.is_streamed,
         "family": spec.family,
         "parameters": spec.num_parameters,
         "num_hidden_layers": spec.num_hidden_layers,

@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,29 +32,26 @@ class Exports:
         self._root = tempfile.TemporaryDirectory(prefix="transact-exports-", dir=served)
 
     def checkpoint(
-        self, owner: str, name: str, pruned: ta.LoadedModel, progress: ta.Progress, *, layers: str = "padded"
-    ) -> tuple[Path, ta.SaveReport]:
-        """A zip of the checkpoint with tokenizer, plan.json and model card; proved where stock classes can load it."""
-        stock = layers == "padded" or pruned.spec.is_stock
+        self, owner: str, name: str, write: Callable[[Path], str], progress: ta.Progress
+    ) -> tuple[Path, str]:
+        """A zip of the folder that `write` fills (a checkpoint with tokenizer, plan and card), and what it says."""
         with self._fresh(owner) as folder:
-            report = ta.save(
-                pruned, folder / name, dtype=pruned.file_dtype, layers=layers, prove=stock, progress=progress
-            )
+            said = write(folder / name)
             archive = folder / f"{name}.zip"
+            files = sorted((folder / name).iterdir())
             # weights do not shrink, so they are stored as they are
             with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as zipped:
-                for file in sorted((folder / name).iterdir()):
+                for number, file in enumerate(files):
+                    progress(number, len(files), "files")
                     zipped.write(file, f"{name}/{file.name}")
             shutil.rmtree(folder / name)
-        return archive, report
+        return archive, said
 
-    def gguf(
-        self, owner: str, name: str, pruned: ta.LoadedModel, *, file_type: str, progress: ta.Progress
-    ) -> tuple[Path, ta.GgufReport]:
-        """One file with weights and tokenizer for llama.cpp."""
+    def gguf(self, owner: str, name: str, write: Callable[[Path], str]) -> tuple[Path, str]:
+        """The file that `write` writes, and what it says."""
         with self._fresh(owner) as folder:
-            file = folder / f"{name}-{file_type}.gguf"
-            return file, ta.save_gguf(pruned, file, file_type=file_type, progress=progress)
+            file = folder / f"{name}.gguf"
+            return file, write(file)
 
     def plan(self, owner: str, name: str, plan: ta.PruningPlan) -> Path:
         """plan.json under a name that says whose it is."""

@@ -8,6 +8,8 @@ from pathlib import Path
 
 LOCAL_ROOTS = "TRANSACT_LOCAL_ROOTS"
 """The variable that lists folders below which visitors may name models and datasets, apart as in PATH."""
+STREAM = "TRANSACT_STREAM"
+"""The variable that says (1 or 0) whether models larger than memory are streamed from their files."""
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -19,6 +21,15 @@ def is_space() -> bool:
 def is_public() -> bool:
     """Whether others than the owner of the machine can reach the page."""
     return is_space() or os.environ.get("GRADIO_SERVER_NAME", _LOOPBACK[0]) not in _LOOPBACK
+
+
+def may_stream() -> bool:
+    """Whether models larger than memory are gone through layer by layer here: for hours maybe, and others wait.
+
+    So only where all visitors are the owner's own, unless TRANSACT_STREAM=1 says that it may be done for everybody.
+    """
+    said = os.environ.get(STREAM)
+    return not is_public() if said is None else said == "1"
 
 
 def may_name(place: str) -> bool:

@@ -2,7 +2,7 @@
 
 All of it together keeps within one budget of bytes: what was used longest ago makes room. Nothing is lost by that:
 a dense model is loaded again from its source, a pruned one is cut again from its plan, and one that was trained is
-read again from its folder.
+read again from its folder. A model larger than the budget stays in its files and passes layer by layer.
 """
 
 import shutil
@@ -40,7 +40,7 @@ class Registry:
         self._scored = self._shelf("scores", max_items=_MAX_SCORED)
         self._probed = self._shelf("probes", max_items=_MAX_PROBED)
         self._gram = self._shelf("gram", max_items=_MAX_GRAM, max_bytes=_GRAM_SHARE * self.budget_bytes)
-        self._trainings = tempfile.TemporaryDirectory(prefix="transact-trainings-")
+        self._folders = tempfile.TemporaryDirectory(prefix="transact-results-")
 
     @property
     def models(self) -> int:
@@ -51,14 +51,14 @@ class Registry:
     def held_bytes(self) -> int:
         """What models, scores and their statistics take together."""
         self._pruned.expire()
-        bundled = 0 if self._bundled is None else _bytes(self._bundled)
+        bundled = 0 if self._bundled is None else self._bundled.held_bytes
         return bundled + sum(shelf.held_bytes for shelf in self._shelves)
 
     def dense(self, key: ModelKey, watch: Watch | None = None) -> ta.LoadedModel:
         """The model as published, loaded if it is not in memory; the bundled one stays for good.
 
-        What was used longest ago makes room. Raises what `transact.load` raises, and `NotEnoughMemory` for a model
-        larger than the budget.
+        What was used longest ago makes room. One that does not fit even so comes as a `StreamedModel`. Raises what
+        `transact.load` raises, and `NotEnoughMemory` where streaming would not fit either, or is not done here.
         """
         watch = watch or Watch("Loading")
         loaded = self._loaded(key, watch)
@@ -74,43 +74,57 @@ class Registry:
         if held is not None:
             return held
         card = self.preflight(key, watch)
-        needed = card.weights_bytes
-        if needed > self.budget_bytes:
+        loaded = self._opened(card, key, watch)
+        self._keep(self._dense, key, loaded, loaded.held_bytes)
+        return loaded
+
+    def opened(self, folder: Path, dtype: str, watch: Watch) -> ta.LoadedModel:
+        """A checkpoint that was written here, which nobody else keeps: in memory where it fits, or streamed."""
+        key = ModelKey(str(folder), dtype=dtype)
+        return self._opened(self._card(key, watch), key, watch)
+
+    def _opened(self, card: ta.Preflight, key: ModelKey, watch: Watch) -> ta.LoadedModel:
+        """In memory where it fits once others have made room, or else streamed from its files."""
+        # at the commit that was looked at, so that the hub need not be asked again
+        now = {"dtype": key.dtype, "device": zerogpu.HOME, "revision": card.revision, "progress": watch}
+        if is_streamed(card):
+            self._make_room(card.streamed_bytes)
+            return ta.load_streamed(key.source, **now)
+        if card.weights_bytes > self.budget_bytes:
             raise ta.NotEnoughMemory(
-                f"The weights of {key.source} take {numbers.size(needed)} and this app keeps models within "
+                f"The weights of {key.source} take {numbers.size(card.weights_bytes)} and this app keeps models within "
                 f"{numbers.size(self.budget_bytes)}. Choose a smaller model or a half-precision dtype; who runs "
                 f"the app sets {BUDGET_VARIABLE}."
             )
-        self._make_room(needed)
-        # at the commit that was looked at, so that the hub need not be asked again
-        key_now = replace(key, revision=card.revision)
-        while not self.preflight(key_now, watch).fits and self._drop_oldest():
+        self._make_room(card.weights_bytes)
+        while not ta.preflight(key.source, **now).fits and self._drop_oldest():
             pass
-        loaded = ta.load(
-            key.source, dtype=key.dtype, device=zerogpu.HOME, revision=card.revision, progress=watch
-        )
-        self._keep(self._dense, key, loaded, _bytes(loaded))
-        return loaded
+        return ta.load(key.source, **now)
 
     def in_memory(self, key: ModelKey) -> ta.LoadedModel | None:
         """The model if it is there now; nothing is loaded."""
         return self._bundled if key == BUNDLED else self._dense.get(key)
 
     def preflight(self, key: ModelKey, progress: ta.Progress = ta.NO_PROGRESS) -> ta.Preflight:
-        """What loading `key` would need, and what this app lets it have."""
+        """What loading `key` would need, and what this app lets it have, once others have made room."""
         _check_place(key)
+        return self._card(key, progress)
+
+    def _card(self, key: ModelKey, progress: ta.Progress) -> ta.Preflight:
         card = ta.preflight(
             key.source, dtype=key.dtype, device=zerogpu.HOME, revision=key.revision, progress=progress
         )
+        free = card.available_bytes + sum(shelf.held_bytes for shelf in (self._dense, self._pruned, self._gram))
         allowed = self.budget_bytes + card.required_bytes - card.weights_bytes
-        return replace(card, available_bytes=min(card.available_bytes, allowed))
+        return replace(card, available_bytes=min(free, allowed))
 
-    def keep_pruned(self, owner: str, number: int, pruned: ta.LoadedModel) -> None:
-        self._keep(self._pruned, (owner, number), pruned, _bytes(pruned))
+    def keep_pruned(self, owner: str, identity: str, pruned: ta.LoadedModel) -> None:
+        """Keep a visitor's pruned model under its result's identity."""
+        self._keep(self._pruned, (owner, identity), pruned, pruned.held_bytes)
 
-    def pruned(self, owner: str, number: int) -> ta.LoadedModel | None:
+    def pruned(self, owner: str, identity: str) -> ta.LoadedModel | None:
         """The visitor's pruned model, or None where it had to make room."""
-        return self._pruned.get((owner, number))
+        return self._pruned.get((owner, identity))
 
     def keep_scored(self, scored: Scored) -> None:
         self._keep(self._scored, (scored.key, scored.text, scored.sampling), scored, scored.held_bytes)
@@ -144,17 +158,31 @@ class Registry:
 
     def training_folder(self, owner: str) -> Path:
         """A new folder for a trained model: unlike one that was only cut, it can't be made again in a moment."""
-        own = self._trainings_of(owner)
-        own.mkdir(exist_ok=True)
-        return Path(tempfile.mkdtemp(dir=own))
+        return Path(tempfile.mkdtemp(dir=self._folder(owner)))
 
-    def _trainings_of(self, owner: str) -> Path:
-        return Path(self._trainings.name) / folder_name(owner)
+    @property
+    def scoring_folder(self) -> Path:
+        """Where streamed scoring keeps how far it is: of one run, as one is at work at a time."""
+        return Path(self._folders.name) / "scoring"
+
+    def checkpoint_folder(self, owner: str, identity: str) -> Path:
+        """Where the files of a streamed result are or will be; those of the visitor's others make room."""
+        own, name = self._folder(owner) / "cut", f"result-{identity}"
+        own.mkdir(exist_ok=True)
+        for other in own.iterdir():
+            if name not in (other.name, other.name.removeprefix(".").removesuffix(".stream.partial")):
+                shutil.rmtree(other, ignore_errors=True)
+        return own / name
+
+    def _folder(self, owner: str) -> Path:
+        own = Path(self._folders.name) / folder_name(owner)
+        own.mkdir(exist_ok=True)
+        return own
 
     def forget(self, owner: str) -> None:
         """Drop what belongs to a visitor who left."""
         self._pruned.drop(lambda key: key[0] == owner)
-        shutil.rmtree(self._trainings_of(owner), ignore_errors=True)
+        shutil.rmtree(self._folder(owner), ignore_errors=True)
 
     @property
     def _shelves(self) -> tuple[Shelf, ...]:
@@ -185,14 +213,15 @@ class Registry:
         return min(self._shelves, key=lambda shelf: shelf.oldest).drop_oldest()
 
 
+def is_streamed(card: ta.Preflight) -> bool:
+    """Whether this app goes through that model layer by layer, as `Registry.preflight` found it."""
+    return not card.fits and card.streamed_bytes <= card.available_bytes and host.may_stream()
+
+
 def _check_place(key: ModelKey) -> None:
     """Raise `WrongInput` for a folder that visitors of this machine may not name."""
     if key.source != BUNDLED.source and not host.may_name(key.source):
         raise WrongInput(host.refusal(key.source))
-
-
-def _bytes(loaded: ta.LoadedModel) -> int:
-    return loaded.spec.num_parameters * loaded.dtype.itemsize
 
 
 def _gram_bytes(statistics: ta.ActivationStatistics) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import transact as ta
+from transact.spec import digest
 from ui.errors import NotYet
 from ui.landscape import Landscape
 from ui.memory import nbytes
@@ -61,7 +62,8 @@ class Sampling:
 class Scored:
     """One calibration run: statistics, and the scores of every metric, so that switching needs no model.
 
-    `tokenizer` is the model's, kept so that what was read can be shown again without the model.
+    `tokenizer` is the model's, kept so that what was read can be shown again without the model; `streamed`: it was
+    larger than memory, so that its layers were read one at a time.
     """
 
     key: ModelKey
@@ -74,6 +76,7 @@ class Scored:
     statistics: ta.ActivationStatistics
     scores: dict[str, ta.ImportanceScores]
     landscapes: dict[str, Landscape]
+    streamed: bool = False
 
     @cached_property
     def held_bytes(self) -> int:
@@ -212,6 +215,12 @@ class Result:
     recovery: Recovery | None = None
     folder: Path | None = None
 
+    @cached_property
+    def identity(self) -> str:
+        """Tells its model from all others of the visitor; after a run that was stopped the number alone would not."""
+        made = (self.plan.digest, self.repair, self.scored.calibration.fingerprint, str(self.folder))
+        return f"{self.number}-{digest(repr(made))}"
+
     @property
     def repaired(self) -> str:
         """How the cut was made up for, in a word or two."""
@@ -247,12 +256,16 @@ class Redundancy:
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """Everything one visitor sees, or the names of it. `pending`: a link's settings that wait for their model."""
+    """Everything one visitor sees, or the names of it.
+
+    `streamed`: the model in view is larger than memory; `pending`: a link's settings that wait for their model.
+    """
 
     id: str
     key: ModelKey
     spec: ta.ModelSpec | None
     scored: Scored | None
+    streamed: bool = False
     choice: Choice = field(default_factory=Choice)
     plan: ta.PruningPlan | None = None
     view: View = field(default_factory=View)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import transact as ta
 from transact.search import METRIC as SEARCH
-from ui import limits, workbench
+from ui import limits, planning, streamed, workbench
 from ui.errors import WrongInput
 from ui.jobs import Watch
 from ui.models import Registry
@@ -80,7 +80,7 @@ def estimate(registry: Registry, session: Session, chosen: Training) -> Estimate
     """What the training takes; seconds once anything was timed on this machine."""
     scored = session.need_scored()
     cost = ta.recovery_cost(
-        session.spec, workbench.same_amounts(session), chosen.settings, seq_len=scored.calibration.input_ids.shape[1]
+        session.spec, planning.same_amounts(session), chosen.settings, seq_len=scored.calibration.input_ids.shape[1]
     )
     return Estimate(cost.tokens, cost.bytes, registry.seconds_for(cost.flops))
 
@@ -95,7 +95,8 @@ def recover(
     """Cut and train as chosen; a stop keeps the best so far. Figures come through `watch.finds` as they are made."""
     scored = session.need_scored()
     loaded = registry.dense(session.key, watch)
-    evaluation = _few(workbench.evaluation_set(text, loaded))
+    streamed.refuse(loaded, "Training takes all of them at once. Prune with a repair, as refitting (least squares).")
+    evaluation = workbench.evaluation_set(text, loaded).first(SEQUENCES)
     one_shot = None
     if chosen.settings.shots > 1:
         watch.says("All cut at once, for comparison")
@@ -122,7 +123,7 @@ def recover(
     watch.says("Cutting")
     watch.keep_on_stop()
     folder = registry.training_folder(session.id)
-    target = workbench.same_amounts(session)
+    target = planning.same_amounts(session)
     recovered = ta.recover(
         loaded,
         scored.calibration,
@@ -146,16 +147,12 @@ def recover(
         recovery=found,
         folder=folder,
     )
-    registry.keep_pruned(session.id, result.number, recovered.pruned)
+    registry.keep_pruned(session.id, result.identity, recovered.pruned)
     return result
 
 
 def _title(point: ta.RecoveryPoint) -> str:
     return {"dense": "Cutting", "recovery": "Training after the last shot"}.get(point.phase, point.phase.capitalize())
-
-
-def _few(tokens: ta.EvaluationSet) -> ta.EvaluationSet:
-    return ta.EvaluationSet.from_sequences(list(tokens.rows())[:SEQUENCES], name=tokens.name)
 
 
 def _own_samples(session: Session, tokens: int) -> int:

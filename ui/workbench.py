@@ -6,18 +6,16 @@ Whoever calls a step that takes `registry` runs it as a job, which holds the mod
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import transact as ta
-from ui import budgets, legal, limits, texts, zerogpu
-from ui.errors import NotYet
+from ui import legal, limits, planning, streamed, texts, zerogpu
 from ui.jobs import Watch
 from ui.landscape import Landscape
 from ui.link import Settings
 from ui.models import Registry
 from ui.session import (
-    Choice,
     ModelKey,
-    Moment,
     Redundancy,
     Result,
     Sampling,
@@ -73,10 +71,11 @@ def opened(session: Session, key: ModelKey, loaded: ta.LoadedModel, scored: Scor
     choice, pending = legal.start(loaded.spec), session.pending
     if pending is not None and pending.key == key:
         choice, scored, pending = pending.choice, None, None
-    return planned(
+    return planning.planned(
         replace(
-            session, key=key, spec=loaded.spec, scored=scored, choice=choice, plan=None, view=View(), second=None,
-            steadiness=None, redundancy=None, recovery=None, pending=pending, timeline=Timeline(),
+            session, key=key, spec=loaded.spec, streamed=loaded.is_streamed, scored=scored, choice=choice, plan=None,
+            view=View(), second=None, steadiness=None, redundancy=None, recovery=None, pending=pending,
+            timeline=Timeline(),
         )
     )  # fmt: skip
 
@@ -93,7 +92,7 @@ def restored(
 
     def change(old: Session) -> Session:
         arrived = opened(replace(old, pending=wanted), wanted.key, loaded, None)
-        return planned(replace(arrived, scored=scored))
+        return planning.planned(replace(arrived, scored=scored))
 
     change(session)
     return change
@@ -107,14 +106,19 @@ def score(registry: Registry, key: ModelKey, text: TextSource, sampling: Samplin
     if known is not None:
         return known
     calibration = _calibration(loaded, text, sampling)
+    if sampling.taylor:
+        streamed.refuse(loaded, "Gradients take all of them at once. Leave “Also gradients” out.")
     watch.says(f"Scoring on {text.name}")
     began = time.monotonic()
-    keep_samples = ta.sample_bytes(loaded.spec, calibration.num_samples) <= _SAMPLE_BYTES
-    statistics = zerogpu.forward(
-        ta.observe, loaded, calibration, tokens=_passes(sampling) * calibration.num_tokens,
-        steps=calibration.num_samples, progress=watch, taylor=sampling.taylor,
-        queries=loaded.layout.whole_heads is None, samples=keep_samples, top_k=_TOP_READS,
-    )  # fmt: skip
+    kept = {"top_k": _TOP_READS, "samples": ta.sample_bytes(loaded.spec, calibration.num_samples) <= _SAMPLE_BYTES}
+    if loaded.is_streamed:
+        statistics = streamed.observe(registry, loaded, calibration, watch, **kept)
+    else:
+        statistics = zerogpu.forward(
+            ta.observe, loaded, calibration, tokens=_passes(sampling) * calibration.num_tokens,
+            steps=calibration.num_samples, progress=watch, taylor=sampling.taylor,
+            queries=loaded.layout.whole_heads is None, **kept,
+        )  # fmt: skip
     seconds = time.monotonic() - began
     registry.note_speed(_flops(loaded.spec, calibration, sampling), seconds)
     scores = {
@@ -132,6 +136,7 @@ def score(registry: Registry, key: ModelKey, text: TextSource, sampling: Samplin
         statistics=statistics,
         scores=scores,
         landscapes={metric: Landscape.of(values, loaded.spec) for metric, values in scores.items()},
+        streamed=loaded.is_streamed,
     )
     registry.keep_scored(scored)
     return scored
@@ -149,115 +154,24 @@ def estimate(
     return calibration.num_samples, calibration.num_tokens, seconds
 
 
-def planned(session: Session) -> Session:
-    """The session with the plan that its controls ask for; needs no model and takes milliseconds.
-
-    Raises `InvalidTarget` where the controls ask for what cannot be.
-    """
-    if session.scored is None:
-        return replace(session, plan=None)
-    choice = session.choice
-    scores = session.scored.scores[choice.metric]
-    plan = ta.make_plan(
-        scores, session.spec, target(session.spec, choice), allocation=allocation(choice), locks=choice.locks
-    )
-    return replace(session, plan=plan)
-
-
-def target(spec: ta.ModelSpec, choice: Choice) -> ta.PruningTarget:
-    """How much to keep, from counts set by hand, from one limit, or from the two sliders."""
-    if choice.by_hand:
-        sliders = _sliders(spec, choice)
-        inside = {name: getattr(sliders, name) for name in ta.INSIDE_HEADS}  # None with whole head groups
-        return ta.PruningTarget(choice.keep_head_groups, choice.keep_channels, **inside)
-    if choice.budget is not None:
-        return budgets.target(spec, choice.budget)
-    return _sliders(spec, choice)
-
-
-def _sliders(spec: ta.ModelSpec, choice: Choice) -> ta.PruningTarget:
-    return ta.PruningTarget.from_sparsity(
-        spec, attention=choice.attention, mlp=choice.mlp, granularity=choice.granularity
-    )
-
-
-def allocation(choice: Choice) -> str:
-    """How the target is shared among layers; counts by hand have shared it already."""
-    return "uniform" if choice.by_hand else choice.allocation
-
-
-def chosen(session: Session, choice: Choice, *, control: str = "") -> Session:
-    """The session planned anew with another choice; the one before can be undone.
-
-    Moves of the same `control` in quick succession are one step. Raises `InvalidTarget` as `planned` does.
-    """
-    return moved_to(session, Moment(session.scored, choice), control=control)
-
-
-def rescored(session: Session, scored: Scored) -> Session:
-    """The session on other scores of its model; those before can be brought back by undo.
-
-    A metric that they lack, as one of gradients that were not taken, gives way to the standard one.
-    """
-    if scored.key != session.key:
-        return session
-    choice = session.choice
-    if choice.metric not in scored.scores:
-        choice = replace(choice, metric=Choice().metric)
-    if session.scored is None:
-        return planned(replace(session, scored=scored, choice=choice))
-    return moved_to(session, Moment(scored, choice))
-
-
-def moved_to(session: Session, moment: Moment, *, control: str = "") -> Session:
-    """The session at other scores and another choice, in one step that can be undone.
-
-    Raises `InvalidTarget` where these choose what cannot be.
-    """
-    now = _now(session)
-    if moment.scored is now.scored and moment.choice == now.choice:
-        return session
-    return _at(session, moment, session.timeline.after(now, control))
-
-
-def undone(session: Session) -> Session:
-    """One step back. Raises `NotYet` at the beginning."""
-    past, future = session.timeline.past, session.timeline.future
-    if not past:
-        raise NotYet("There is nothing to undo.")
-    return _at(session, past[-1], Timeline(past[:-1], (_now(session), *future)))
-
-
-def redone(session: Session) -> Session:
-    """One step forward again. Raises `NotYet` at the end."""
-    past, future = session.timeline.past, session.timeline.future
-    if not future:
-        raise NotYet("There is nothing to redo.")
-    return _at(session, future[0], Timeline((*past, _now(session)), future[1:]))
-
-
-def _now(session: Session) -> Moment:
-    return Moment(session.scored, session.choice)
-
-
-def _at(session: Session, moment: Moment, timeline: Timeline) -> Session:
-    return planned(replace(session, scored=moment.scored, choice=moment.choice, timeline=timeline))
-
-
 def evaluation_set(text: TextSource, loaded: ta.LoadedModel, *, num_samples: int | None = None) -> ta.EvaluationSet:
-    """The text in sequences as they are measured everywhere here."""
+    """The text in sequences as they are measured everywhere here; a few of them where the model is streamed."""
     seq_len = min(EVALUATION_TOKENS, loaded.context_length)
     tokens = texts.evaluation_set(text, loaded, seq_len=seq_len, num_samples=num_samples)
     limits.measured(tokens.num_tokens)
-    return tokens
+    return tokens.first(streamed.SEQUENCES) if loaded.is_streamed else tokens
 
 
 def what_if(
     registry: Registry, session: Session, text: TextSource, watch: Watch, *, prompt: str = "", with_probes: bool = False
 ) -> WhatIf:
-    """Measure and write with the plan's units masked; nothing is cut, and the mask is always taken off."""
+    """Measure and write with the plan's units masked; nothing is cut, and the mask is always taken off.
+
+    A streamed model is measured and writes nothing.
+    """
     plan = session.need_plan()
     loaded = registry.dense(session.key, watch)
+    prompt = "" if loaded.is_streamed else prompt
     evaluation = evaluation_set(text, loaded)
     watch.says("Perplexity of the dense model")
     dense = _perplexity(loaded, evaluation, watch)
@@ -281,9 +195,10 @@ def cut(registry: Registry, session: Session, repair: str, watch: Watch, *, sear
     plan, scored = session.need_plan(), session.need_scored()
     if search and repair == "best":
         loaded = registry.dense(session.key, watch)
+        streamed.refuse(loaded, streamed.NOT_BEST)
         watch.says("Searching for what the repair can do without")
         plan = zerogpu.forward(
-            ta.search_plan, loaded, scored.statistics, same_amounts(session),
+            ta.search_plan, loaded, scored.statistics, planning.same_amounts(session),
             tokens=_SEARCH_PASSES * scored.num_tokens, steps=_SEARCH_PASSES * scored.num_samples, progress=watch,
             locks=session.choice.locks,
         )  # fmt: skip
@@ -292,41 +207,52 @@ def cut(registry: Registry, session: Session, repair: str, watch: Watch, *, sear
     return result
 
 
-def same_amounts(session: Session) -> ta.PruningTarget:
-    """The target of the plan in view; where layers differ, its counts."""
-    if allocation(session.choice) == "uniform":
-        return target(session.spec, session.choice)
-    return counts_of(session.plan)
-
-
-def counts_of(plan: ta.PruningPlan) -> ta.PruningTarget:
-    """As much in every layer as that plan keeps."""
-    shapes = plan.spec.layers
-    return ta.PruningTarget(
-        keep_head_groups=tuple(shape.num_key_value_heads for shape in shapes),
-        keep_channels=tuple(shape.intermediate_size for shape in shapes),
-        keep_heads_per_group=plan.spec.group_size if plan.cuts_inside_groups else None,
-        **plan.cuts_inside_heads,
-    )
-
-
 def pruned_model(registry: Registry, owner: str, result: Result, watch: Watch) -> ta.LoadedModel:
     """The model of a result: from memory, or cut again from its plan."""
-    held = registry.pruned(owner, result.number)
+    held = registry.pruned(owner, result.identity)
     if held is not None:
         return held
     loaded = registry.dense(result.scored.key, watch)
+    if loaded.is_streamed:
+        return streamed.pruned(registry, owner, result, watch)
     if result.folder is not None:
         _, trained = ta.Savepoints(result.folder).last(loaded)
-        registry.keep_pruned(owner, result.number, trained)
+        registry.keep_pruned(owner, result.identity, trained)
         return trained
     statistics = result.scored.statistics
     if result.repair == "least_squares":
         statistics = _gram_statistics(registry, result.scored, loaded, watch)
     watch.says("Cutting and repairing" if result.repair != "none" else "Cutting")
     pruned = ta.prune(loaded, result.plan, compensation=result.repair, statistics=statistics, progress=watch)
-    registry.keep_pruned(owner, result.number, pruned)
+    registry.keep_pruned(owner, result.identity, pruned)
     return pruned
+
+
+def write_checkpoint(
+    registry: Registry, owner: str, result: Result, folder: Path, watch: Watch, *, layers: str = "padded"
+) -> str:
+    """The result's checkpoint in a new folder, proved where stock classes can load it; returns what to say of it."""
+    watch.says("Writing the checkpoint and proving that stock transformers computes the same")
+    if registry.dense(result.scored.key, watch).is_streamed:
+        return streamed.write_checkpoint(registry, owner, result, folder, watch, layers)
+    pruned = pruned_model(registry, owner, result, watch)
+    stock = layers == "padded" or pruned.spec.is_stock
+    report = ta.save(pruned, folder, dtype=pruned.file_dtype, layers=layers, prove=stock, progress=watch)
+    proved = [f"Stock transformers loads it as {report.model_class}.", report.proof.outcome] if stock else ["Written."]
+    return " ".join((*proved, *report.notes))
+
+
+def write_gguf(
+    registry: Registry, owner: str, result: Result, file: Path, watch: Watch, *, file_type: str
+) -> str:
+    """The result as one file for llama.cpp; returns what to say of it."""
+    pruned = pruned_model(registry, owner, result, watch)
+    streamed.refuse(pruned, "GGUF is written from memory. Download the checkpoint, and convert it with llama.cpp's own "
+                    "convert_hf_to_gguf.py.")  # fmt: skip
+    watch.says("Writing GGUF")
+    report = ta.save_gguf(pruned, file, file_type=file_type, progress=watch)
+    told = f"llama.cpp runs it as {report.architecture}, {report.bytes / 1e6:,.1f} MB."
+    return " ".join((told, *report.notes))
 
 
 def _gram_statistics(
@@ -356,7 +282,10 @@ def measure(
     prompt: str | None = None,
     with_probes: bool = False,
 ) -> Result:
-    """The result with its report: against the dense model, on `text`; probes where the model is ours."""
+    """The result with its report: against the dense model, on `text`; probes where the model is ours.
+
+    A streamed model is read once; it writes nothing, and no random plan is measured beside it.
+    """
     loaded = registry.dense(result.scored.key, watch)
     pruned = pruned_model(registry, owner, result, watch)
     evaluation = evaluation_set(text, loaded)
@@ -364,11 +293,11 @@ def measure(
     report = zerogpu.forward(
         ta.evaluate, pruned, evaluation,
         tokens=2 * evaluation.num_tokens, steps=_SPEED_STEPS + 2 * evaluation.num_samples, progress=watch,
-        reference=loaded, prompt=prompt,
+        reference=loaded, prompt=None if loaded.is_streamed else prompt,
     )  # fmt: skip
-    watch.says("The floor: a random plan of the same sizes")
-    floor = report.perplexity
-    if result.metric != "random":
+    floor = None if loaded.is_streamed else report.perplexity
+    if floor is not None and result.metric != "random":
+        watch.says("The floor: a random plan of the same sizes")
         floor = _perplexity(loaded, evaluation, watch, _random_like(result.plan))
     probes = ()
     if with_probes:
@@ -385,7 +314,7 @@ def measure(
 
 def _random_like(plan: ta.PruningPlan) -> ta.PruningPlan:
     """A plan that keeps as much of each layer as `plan`, chosen by chance (seed 0)."""
-    return ta.make_plan(ta.ImportanceScores.random(plan.dense_spec), plan.dense_spec, counts_of(plan))
+    return ta.make_plan(ta.ImportanceScores.random(plan.dense_spec), plan.dense_spec, planning.counts_of(plan))
 
 
 def _on_model(call: Callable, loaded: ta.LoadedModel, plan: ta.PruningPlan | None, *arguments, **named):
@@ -431,8 +360,8 @@ def steadiness(registry: Registry, session: Session, watch: Watch) -> Steadiness
     loaded = registry.dense(session.key, watch)
     watch.says("Choosing again from parts of the text")
     found = ta.stability(
-        loaded, scored.statistics, target(session.spec, session.choice), metric=session.choice.metric,
-        allocation=allocation(session.choice), progress=watch,
+        loaded, scored.statistics, planning.target(session.spec, session.choice), metric=session.choice.metric,
+        allocation=planning.allocation(session.choice), progress=watch,
     )  # fmt: skip
     return Steadiness(scored, session.choice.metric, found)
 
@@ -441,6 +370,7 @@ def redundancy(registry: Registry, session: Session, text: TextSource, watch: Wa
     """Perplexity behind masks over a grid of both sparsities; every point is shown as it comes."""
     scored, metric = session.need_scored(), session.choice.metric
     loaded = registry.dense(session.key, watch)
+    streamed.refuse(loaded, "The map would read all of them for every point. “Try” and “Prune” measure one plan.")
     evaluation = evaluation_set(text, loaded, num_samples=MAP_SEQUENCES)
     grid = ta.sparsity_grid(session.spec, mlp=MAP_MLP_SPARSITIES)
     found = Redundancy(scored, metric, text, len(grid))
@@ -466,6 +396,7 @@ def _swept(*arguments, **named) -> tuple[ta.SweepPoint, ...]:
 def generate(registry: Registry, session: Session, prompt: str, watch: Watch) -> tuple[str, str | None]:
     """Greedy continuations of the same prompt by the dense and, where there is one, the pruned model."""
     loaded = registry.dense(session.key, watch)
+    streamed.refuse(loaded, "Writing would read all of them for every token. Let the pruned model write elsewhere.")
     watch.says("Writing with the dense model")
     dense = _written(loaded, prompt, watch)
     if session.latest is None:

@@ -11,7 +11,7 @@ import pytest
 import transact as ta
 from tests.conftest import ROOT
 from transact.alone import run_alone
-from ui import workbench
+from ui import planning
 from ui.jobs import Jobs, Tick
 from ui.session import BUNDLED, Session, Sessions
 
@@ -45,9 +45,9 @@ def test_nobodys_work_expires_and_a_drag_is_one_step(jumping):
     session = first
     for step in range(1, 20):
         choice = type(session.choice)(mlp=step / 20)
-        session = workbench.chosen(session, choice, control="mlp")
+        session = planning.chosen(session, choice, control="mlp")
     assert len(session.timeline.past) == 1
-    assert workbench.undone(session).choice == first.choice
+    assert planning.undone(session).choice == first.choice
 
 
 def test_time_left_and_patience(jumping, tmp_path):

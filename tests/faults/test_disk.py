@@ -52,8 +52,8 @@ def test_every_kind_of_download_on_a_full_disk(disk, bundled, plan):
     text = pasted("A fox and a crow met by the river. " * 200, 64)
     filler = disk / "filler"
     for write in (
-        lambda: exports.checkpoint("me", "large", bundled, ta.NO_PROGRESS),
-        lambda: exports.gguf("me", "large", bundled, file_type="f16", progress=ta.NO_PROGRESS),
+        lambda: exports.checkpoint("me", "large", lambda folder: ta.save(bundled, folder), ta.NO_PROGRESS),
+        lambda: exports.gguf("me", "large", lambda place: ta.save_gguf(bundled, place, file_type="f16")),
     ):
         with pytest.raises(ta.SaveRefused, match="has no room for the download .*(No space left|only a part)"):
             write()

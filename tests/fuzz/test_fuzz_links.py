@@ -12,7 +12,7 @@ import transact as ta
 from tests.fuzz.strategies import ODD_TEXTS, fuzzing, one_sentence, spoiled_bytes, spoiled_json
 from tests.tiny_models import build
 from transact.errors import TransactError
-from ui import link, workbench
+from ui import link, planning
 from ui.session import ModelKey, Sampling, Scored, Session
 from ui.texts import TextSource
 
@@ -42,7 +42,7 @@ def test_links(model, params):
     try:
         found = link.settings({"model": model} | params)
         session = Session("a", found.key, SPEC, SCORED, choice=found.choice)
-        planned = workbench.planned(session)
+        planned = planning.planned(session)
     except TransactError as error:
         one_sentence(error)
         return

@@ -79,11 +79,18 @@ def test_where_memory_is_short_it_streams_unasked(run, refused, short_of_memory,
     assert sorted(entry.name for entry in text.parent.iterdir()) == ["out", "python", "text.jsonl"]
 
 
-def test_the_result_is_measured_if_it_fits(run, text):
-    answer = run("prune", *SHARES, "--stream", "--evaluation", str(text), "--no-speed", "--output", "out")
-    pruned = ta.load("out")
+def test_the_result_is_measured_beside_the_dense_model_layer_by_layer(run, text, capsys):
+    answer = run("prune", *SHARES, "--stream", "--evaluation", str(text), "--output", "out")
+    pruned, dense = ta.load("out"), ta.load("bundled")
     evaluation = ta.EvaluationSet.from_texts(read_texts(text), pruned.tokenizer, seq_len=512)
-    assert answer["report"]["perplexity"] == pytest.approx(ta.perplexity(pruned, evaluation), rel=1e-6)
+    expected = ta.evaluate(pruned, evaluation, reference=dense, speed=False)
+    for name in ("perplexity", "reference_perplexity", "top1_agreement", "kl_divergence"):
+        assert answer["report"][name] == pytest.approx(getattr(expected, name), rel=1e-5)
+    named = ("--model", "out", "--reference", "bundled", "--evaluation", str(text), "--stream", "--json")
+    assert main(("evaluate", *named)) == 0
+    report = json.loads(capsys.readouterr().out)["report"]
+    assert report["reference_perplexity"] == pytest.approx(answer["report"]["reference_perplexity"])
+    assert report["kl_divergence"] == pytest.approx(answer["report"]["kl_divergence"])
 
 
 @pytest.mark.parametrize(
@@ -93,6 +100,7 @@ def test_the_result_is_measured_if_it_fits(run, text):
         ("prune", (*SHARES, "--metric", "taylor", "--output", "out"), "--metric taylor takes gradients"),
         ("prune", (*SHARES, "--compensation", "best", "--output", "out"), "cannot be streamed"),
         ("prune", (*SHARES, "--evaluation", "text.jsonl"), "Give --output"),
+        ("prune", (*SHARES, "--evaluation", "text.jsonl", "--prompt", "Once", "--output", "out"), "cannot write"),
         ("score", ("--metric", "taylor"), "--metric taylor takes gradients"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 from transformers import LlamaConfig
 
 import transact as ta
-from ui import budgets, link, session, workbench
+from ui import budgets, link, planning, session
 from ui.errors import NotYet, WrongInput
 from ui.landscape import Landscape
 from ui.session import BUNDLED, Budget, Choice, ModelKey, Sampling, Scored, Session
@@ -29,7 +29,7 @@ def scored(seed: int = 0, name: str = "stories") -> Scored:
 
 @pytest.fixture
 def start() -> Session:
-    return workbench.planned(Session("visitor", BUNDLED, SPEC, scored()))
+    return planning.planned(Session("visitor", BUNDLED, SPEC, scored()))
 
 
 class TestBudgets:
@@ -38,7 +38,7 @@ class TestBudgets:
     def test_the_result_keeps_within_and_near_the_limit(self, start, kind, share):
         amount = budgets.BUDGETS[kind].amount
         choice = budgets.with_budget(SPEC, start.choice, Budget(kind, share))
-        plan = workbench.chosen(start, choice).plan
+        plan = planning.chosen(start, choice).plan
         assert amount(plan.spec) <= round(amount(SPEC) * share)
         # a step of one group, the coarsest, is a quarter of the KV cache
         assert amount(plan.spec) >= amount(SPEC) * (share - (0.02 if kind == "parameters" else 0.25))
@@ -51,7 +51,7 @@ class TestBudgets:
 
     def test_both_sliders_follow(self, start):
         choice = budgets.with_budget(SPEC, start.choice, Budget("parameters", 0.6))
-        shape = workbench.chosen(start, choice).plan.spec.layers[0]
+        shape = planning.chosen(start, choice).plan.spec.layers[0]
         assert choice.attention == pytest.approx(1 - shape.num_key_value_heads / 4)
         assert choice.mlp == pytest.approx(1 - shape.intermediate_size / 172, abs=0.005)
 
@@ -62,70 +62,70 @@ class TestBudgets:
 
 class TestUndo:
     def test_there_and_back(self, start):
-        changed = workbench.chosen(start, replace(start.choice, mlp=0.75))
-        locked = workbench.chosen(changed, replace(changed.choice, locks=ta.Locks(frozenset({(0, 0)}))))
-        other = workbench.rescored(locked, scored(seed=1, name="addition"))
-        back = workbench.undone(workbench.undone(workbench.undone(other)))
+        changed = planning.chosen(start, replace(start.choice, mlp=0.75))
+        locked = planning.chosen(changed, replace(changed.choice, locks=ta.Locks(frozenset({(0, 0)}))))
+        other = planning.rescored(locked, scored(seed=1, name="addition"))
+        back = planning.undone(planning.undone(planning.undone(other)))
         assert (back.plan, back.choice, back.scored) == (start.plan, start.choice, start.scored)
-        forth = workbench.redone(workbench.redone(workbench.redone(back)))
+        forth = planning.redone(planning.redone(planning.redone(back)))
         assert (forth.plan, forth.choice, forth.scored) == (other.plan, other.choice, other.scored)
         with pytest.raises(NotYet, match="nothing to undo"):
-            workbench.undone(back)
+            planning.undone(back)
         with pytest.raises(NotYet, match="nothing to redo"):
-            workbench.redone(forth)
+            planning.redone(forth)
 
     def test_a_drag_is_one_step_and_a_pause_begins_another(self, start, monkeypatch):
         now = [100.0]
         monkeypatch.setattr(session.time, "monotonic", lambda: now[0])
         dragged = start
         for mlp in (0.55, 0.6, 0.65):
-            dragged = workbench.chosen(dragged, replace(dragged.choice, mlp=mlp), control="sliders")
+            dragged = planning.chosen(dragged, replace(dragged.choice, mlp=mlp), control="sliders")
             now[0] += 0.1
-        assert workbench.undone(dragged).choice == start.choice
+        assert planning.undone(dragged).choice == start.choice
         now[0] += 10
-        later = workbench.chosen(dragged, replace(dragged.choice, mlp=0.9), control="sliders")
-        assert workbench.undone(later).choice == dragged.choice
+        later = planning.chosen(dragged, replace(dragged.choice, mlp=0.9), control="sliders")
+        assert planning.undone(later).choice == dragged.choice
 
     def test_a_new_change_ends_what_could_be_redone(self, start):
-        changed = workbench.chosen(start, replace(start.choice, mlp=0.75))
-        other = workbench.chosen(workbench.undone(changed), replace(start.choice, mlp=0.1))
+        changed = planning.chosen(start, replace(start.choice, mlp=0.75))
+        other = planning.chosen(planning.undone(changed), replace(start.choice, mlp=0.1))
         with pytest.raises(NotYet):
-            workbench.redone(other)
+            planning.redone(other)
 
     def test_other_scores_and_another_choice_are_one_step(self, start):
         there = session.Moment(scored(seed=1), replace(start.choice, mlp=0.8))
-        moved = workbench.moved_to(start, there)
+        moved = planning.moved_to(start, there)
         assert (moved.scored, moved.choice) == (there.scored, there.choice)
-        assert workbench.undone(moved).plan == start.plan
-        assert workbench.moved_to(moved, there) is moved
+        assert planning.undone(moved).plan == start.plan
+        assert planning.moved_to(moved, there) is moved
 
     def test_it_is_bounded(self, start):
         changed = start
         for step in range(session.MAX_UNDO + 20):
-            changed = workbench.chosen(changed, replace(changed.choice, mlp=0.9 if step % 2 else 0.1))
+            changed = planning.chosen(changed, replace(changed.choice, mlp=0.9 if step % 2 else 0.1))
         assert len(changed.timeline.past) == session.MAX_UNDO
 
     def test_scores_that_lack_the_metric_fall_back(self, start):
-        with_gradients = workbench.chosen(start, replace(start.choice, metric="taylor"))
+        with_gradients = planning.chosen(start, replace(start.choice, metric="taylor"))
         plain = scored(seed=1)
         del plain.scores["taylor"]
-        again = workbench.rescored(with_gradients, plain)
+        again = planning.rescored(with_gradients, plain)
         assert again.choice.metric == again.plan.metric.replace("random", "transact") == "transact"
-        assert workbench.undone(again).choice.metric == "taylor"
+        assert planning.undone(again).choice.metric == "taylor"
 
     def test_the_plan_that_was_cut_stays_in_view_until_a_control_moves(self, start):
         searched = replace(start.plan, metric="search", layers=start.plan.layers[::-1])
         result = session.Result(1, start.scored, start.choice, searched, "best")
         after = start.with_result(result)
         assert after.plan is searched
-        moved = workbench.chosen(after, replace(after.choice, mlp=0.25))
+        moved = planning.chosen(after, replace(after.choice, mlp=0.25))
         assert moved.plan.metric != "search"
         assert moved.with_result(result).plan is moved.plan
 
     def test_locks_that_contradict_the_sliders_change_nothing(self, start):
         keep_all = ta.Locks(keep_head_groups=frozenset((0, group) for group in range(4)))
         with pytest.raises(ta.InvalidTarget, match="locked to stay"):
-            workbench.chosen(start, replace(start.choice, locks=keep_all))
+            planning.chosen(start, replace(start.choice, locks=keep_all))
 
 
 class TestLink:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import transact as ta
-from ui import code_view, texts, workbench
+from ui import code_view, planning, texts, workbench
 from ui.code_view import Recipe, code
 from ui.command_view import commands
 from ui.jobs import Watch
@@ -34,7 +34,7 @@ def planned(
     watch = Watch("test")
     loaded = registry.dense(key, watch)
     scored = workbench.score(registry, key, text, sampling, watch)
-    return workbench.planned(Session("visitor", key, loaded.spec, scored, choice))
+    return planning.planned(Session("visitor", key, loaded.spec, scored, choice))
 
 
 def run(lines: str, folder: Path, monkeypatch) -> dict:
@@ -64,11 +64,11 @@ def test_a_repaired_result_is_reproduced(registry, tmp_path, monkeypatch):
     watch = Watch("test")
     result = workbench.cut(registry, replace(session, id="repairer"), "least_squares", watch)
     names = run(code(Recipe.of_result(result)), tmp_path, monkeypatch)
-    here = registry.pruned("repairer", result.number).model.state_dict()
+    here = registry.pruned("repairer", result.identity).model.state_dict()
     there = names["pruned"].model.state_dict()
     assert all((here[name] - there[name]).abs().max() < 1e-4 for name in here)
     plain = workbench.cut(registry, replace(session, id="plain"), "none", watch)
-    unrepaired = registry.pruned("plain", plain.number).model.state_dict()
+    unrepaired = registry.pruned("plain", plain.identity).model.state_dict()
     assert any((here[name] - unrepaired[name]).abs().max() > 1e-2 for name in here)
 
 
@@ -81,7 +81,7 @@ def test_a_repair_layer_by_layer_is_reproduced(registry, tmp_path, monkeypatch):
     lines = code(Recipe.of_result(result))
     assert 'gram="by_layer"' in lines
     names = run(lines, tmp_path, monkeypatch)
-    here = registry.pruned(session.id, result.number).model.state_dict()
+    here = registry.pruned(session.id, result.identity).model.state_dict()
     assert all(torch.equal(names["pruned"].model.state_dict()[name], value) for name, value in here.items())
 
 

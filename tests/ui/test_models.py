@@ -7,7 +7,7 @@ import pytest
 
 import transact as ta
 from transact import memory as machine
-from ui import memory, texts, training, workbench
+from ui import memory, planning, texts, training, workbench
 from ui.jobs import Watch
 from ui.memory import BUDGET_VARIABLE, Shelf, memory_budget, nbytes
 from ui.models import Registry
@@ -91,20 +91,21 @@ class TestRegistry:
         telemetry = Telemetry()
         registry = Registry(telemetry, budget_bytes=45 * MB)  # a copy takes 10.8 MB, in float64 21.7 MB
         single = registry.dense(SINGLE)
-        registry.keep_pruned("a", 1, single)
-        registry.keep_pruned("b", 1, single)
+        registry.keep_pruned("a", "1", single)
+        registry.keep_pruned("b", "1", single)
         assert registry.models == 3
-        registry.pruned("a", 1)
+        registry.pruned("a", "1")
         registry.dense(DOUBLE)
-        assert registry.in_memory(SINGLE) is None and registry.pruned("a", 1) is single
-        assert registry.pruned("b", 1) is single
+        assert registry.in_memory(SINGLE) is None and registry.pruned("a", "1") is single
+        assert registry.pruned("b", "1") is single
         assert registry.held_bytes <= registry.budget_bytes
         registry.dense(SINGLE)  # not among the latest three any more
         assert registry.in_memory(DOUBLE) is None
         evicted = {dict(labels)["what"]: n for (name, labels), n in telemetry.counters().items() if "bytes" not in name}
         assert evicted == {"dense": 2}
 
-    def test_one_larger_than_the_budget_is_refused_before_anything_makes_room(self):
+    def test_one_larger_than_the_budget_is_refused_where_nothing_streams_before_anything_makes_room(self, monkeypatch):
+        monkeypatch.setenv("TRANSACT_STREAM", "0")
         registry = Registry(budget_bytes=15 * MB)
         kept = registry.dense(SINGLE)
         assert not registry.preflight(DOUBLE).fits and registry.preflight(SINGLE).fits
@@ -119,7 +120,7 @@ class TestRegistry:
         scored = workbench.score(
             registry, BUNDLED, texts.sample("stories"), Sampling(num_samples=4, seq_len=32, taylor=True), watch
         )
-        session = workbench.planned(Session("visitor", BUNDLED, loaded.spec, scored, Choice()))
+        session = planning.planned(Session("visitor", BUNDLED, loaded.spec, scored, Choice()))
         text = texts.TextSource("pasted text", texts.evaluation_sample("stories").texts[:2], "pasted")
         workbench.what_if(registry, session, text, watch, prompt="Once upon a time")
         for repair in ta.COMPENSATIONS:
@@ -140,6 +141,18 @@ class TestRegistry:
             workbench.what_if(registry, session, text, stopped)
         assert registry.dense(BUNDLED) is loaded and weights(loaded) == before
         assert watch.parameters == loaded.spec.num_parameters
+
+    def test_a_run_that_was_stopped_leaves_no_model_for_the_next(self, stories_scored):
+        """The number of a result is taken again after a stop; its model must not be."""
+        registry, watch = Registry(), Watch("test")
+        session = workbench.opened(Session("visitor", BUNDLED, None, None), BUNDLED, registry.dense(BUNDLED), None)
+        session = planning.rescored(session, stories_scored)
+        planned = [planning.chosen(session, Choice(attention=0.0, mlp=mlp)) for mlp in (0.25, 0.75)]
+        results = [workbench.cut(registry, each, "none", watch) for each in planned]
+        assert results[0].number == results[1].number
+        for result, each in zip(results, planned, strict=True):
+            pruned = workbench.pruned_model(registry, session.id, result, watch)
+            assert pruned.spec.layers == each.plan.spec.layers
 
 
 class TestShelf:
@@ -162,6 +175,6 @@ class TestShelf:
         registry = Registry()
         loaded = registry.dense(SINGLE)
         for owner in ("a", "b"):
-            registry.keep_pruned(owner, 1, loaded)
+            registry.keep_pruned(owner, "1", loaded)
         registry.forget("a")
-        assert registry.pruned("a", 1) is None and registry.pruned("b", 1) is loaded
+        assert registry.pruned("a", "1") is None and registry.pruned("b", "1") is loaded

@@ -34,7 +34,7 @@ def whole_way():
     scored = finish(lambda watch: workbench.score(registry, BUNDLED, text, Sampling(4, 32, taylor=True), watch))
     loaded = registry.dense(BUNDLED)
     before = weights(loaded)
-    session = workbench.planned(Session("me", BUNDLED, scored.spec, scored, choice=Choice(metric="taylor")))
+    session = planning.planned(Session("me", BUNDLED, scored.spec, scored, choice=Choice(metric="taylor")))
     tried = finish(lambda watch: workbench.what_if(registry, session, measured, watch, prompt="2+", with_probes=True))
     result = finish(lambda watch: workbench.cut(registry, session, "best", watch, search=True))
     result = finish(lambda watch: workbench.measure(registry, "me", result, measured, watch, with_probes=True))

@@ -133,7 +133,7 @@ COMMANDS = (
         """\
   python -m transact evaluate --model pruned-model --reference bundled \\
       --evaluation assets/samples/evaluation_stories.jsonl""",
-        (options.MODEL, options.REFERENCE, options.EVALUATION, Group("result", None, options.TELLING)),
+        (options.MODEL, options.REFERENCE, options.STREAM, options.EVALUATION, Group("result", None, options.TELLING)),
         commands.evaluate,
         options.reference_problem,
     ),

@@ -30,7 +30,7 @@ def score(given: Namespace, meter: Meter) -> Answer:
     if given.output is not None:
         check_free(given.output)
     steps.join_processes(given.device)
-    loaded = steps.load_or_stream(given, meter)
+    loaded = steps.load_or_stream(given, meter, given.model, given.revision)
     calibration = steps.calibration_set(given, loaded, sources.calibration)
     scores = steps.score(given, loaded, steps.observe(given, loaded, calibration, meter, metric=steps.metric(given)))
     names = ("heads", "head_groups", "attention_channels", "mlp_channels")
@@ -63,7 +63,7 @@ def prune(given: Namespace, meter: Meter) -> Answer:
     sources = steps.read_sources(given)
     if given.output is not None:
         check_free(given.output, folder=True)
-    loaded = steps.load_or_stream(given, meter)
+    loaded = steps.load_or_stream(given, meter, given.model, given.revision)
     if isinstance(loaded, ta.StreamedModel):
         return _prune_streamed(given, loaded, sources, meter)
     # tokenised now, though needed last: text that is of no use is refused before the work
@@ -80,17 +80,21 @@ def prune(given: Namespace, meter: Meter) -> Answer:
 
 
 _STREAMED = (
-    "The model was streamed: one layer at a time was in memory. The result is not proved and not compared with the "
-    "dense model, which would hold all of it."
+    "The model was streamed: one layer at a time was in memory. The result is not proved, which would hold all of it."
 )
 
 
 def _prune_streamed(given: Namespace, loaded: ta.StreamedModel, sources: steps.Sources, meter: Meter) -> Answer:
-    """The same layer by layer; what comes of it is measured alone, if it fits into memory."""
+    """The same layer by layer, the measuring too."""
     if given.output is None:
         raise ta.InvalidOption(
             f"{loaded.source} is streamed, so that the result is in files alone. Give --output, or --stream never "
             "where the model fits into memory."
+        )
+    if given.prompt is not None:
+        raise ta.InvalidOption(
+            f"{loaded.source} is streamed and cannot write. Leave out --prompt, or give --stream never where the model "
+            "fits into memory."
         )
     evaluation = None if sources.evaluation is None else steps.evaluation_set(given, loaded, sources.evaluation)
     chosen = steps.choose(given, loaded, sources, meter, compensation=given.compensation)
@@ -107,8 +111,8 @@ def _prune_streamed(given: Namespace, loaded: ta.StreamedModel, sources: steps.S
     parts = (*summaries.plan(loaded.source, chosen.plan, given.compensation), summaries.saved(saved), _STREAMED)
     if evaluation is None:
         return Answer(values, parts)
-    pruned = steps.load(given, meter, str(given.output), None)
-    report = steps.evaluate(given, pruned, None, evaluation, meter)
+    pruned = steps.load_or_stream(given, meter, str(given.output), None)
+    report = steps.evaluate(given, pruned, loaded, evaluation, meter)
     measured = {"evaluation": _record(evaluation), "report": report.to_dict()}
     return Answer(values | measured, (*parts, *summaries.measured(report, evaluation)))
 
@@ -121,9 +125,6 @@ def recover(given: Namespace, meter: Meter) -> Answer:
     steps.join_processes(given.device)
     loaded = steps.load(given, meter, given.model, given.revision)
     evaluation = None if sources.evaluation is None else steps.evaluation_set(given, loaded, sources.evaluation)
-    if evaluation is not None and given.evaluation_samples is not None:
-        rows = list(evaluation.rows())[: max(given.evaluation_samples, 1)]
-        evaluation = ta.EvaluationSet.from_sequences(rows, name=evaluation.name)
     calibration = steps.calibration_set(given, loaded, sources.calibration)
     recovered = ta.recover(
         loaded,
@@ -152,11 +153,11 @@ def recover(given: Namespace, meter: Meter) -> Answer:
 def evaluate(given: Namespace, meter: Meter) -> Answer:
     """What a model does on a text, and how it differs from a reference."""
     sources = steps.read_sources(given)
-    loaded = steps.load(given, meter, given.model, given.revision)
+    loaded = steps.load_or_stream(given, meter, given.model, given.revision)
     evaluation = steps.evaluation_set(given, loaded, sources.evaluation)
     reference = None
     if given.reference is not None:
-        reference = steps.load(given, meter, given.reference, given.reference_revision)
+        reference = steps.load_or_stream(given, meter, given.reference, given.reference_revision)
     report = steps.evaluate(given, loaded, reference, evaluation, meter)
     values = {
         "model": _model(loaded),

@@ -87,12 +87,18 @@ def _evaluation_text(*, required: bool) -> tuple[Option, ...]:
     )  # fmt: skip
 
 
+_EVALUATION_SAMPLES = _option(
+    "--evaluation-samples", "the first N sequences of it alone (default: all)", type=int, metavar="N"
+)
+
+
 def _evaluation(*, required: bool, column: bool) -> Group:
     return Group(
         "evaluation text",
-        "The text that measures; all of it is used.",
+        "The text that measures.",
         (
             *_evaluation_text(required=required),
+            _EVALUATION_SAMPLES,
             _option("--prompt", "also continue this text, greedily", metavar="TEXT"),
             _option("--no-speed", "do not time the models", action="store_true"),
             *((COLUMN,) if column else ()),
@@ -130,7 +136,7 @@ EVALUATION_ON_THE_WAY = Group(
     "Gives the perplexities on the way, the lowest of which tells which weights are kept.",
     (
         *_evaluation_text(required=False),
-        _option("--evaluation-samples", "sequences of it that are used (default: all)", type=int, metavar="N"),
+        _EVALUATION_SAMPLES,
     ),
 )
 

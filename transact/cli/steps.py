@@ -69,18 +69,16 @@ def load(given: Namespace, meter: Meter, source: str, revision: str | None) -> t
     return ta.load(source, revision=revision, dtype=given.dtype, device=given.device, progress=progress)
 
 
-def load_or_stream(given: Namespace, meter: Meter) -> ta.LoadedModel:
-    """The model in memory, or left in its files where that was asked for or memory is short."""
+def load_or_stream(given: Namespace, meter: Meter, source: str, revision: str | None) -> ta.LoadedModel:
+    """A model in memory, or left in its files where that was asked for or memory is short."""
     chosen = given.stream
     if chosen == "auto":
-        fits = ta.preflight(given.model, dtype=given.dtype, revision=given.revision, device=given.device).fits
+        fits = ta.preflight(source, dtype=given.dtype, revision=revision, device=given.device).fits
         chosen = "never" if fits else "always"
     if chosen == "never":
-        return load(given, meter, given.model, given.revision)
-    progress = meter(f"Opening {given.model}")
-    return ta.load_streamed(
-        given.model, revision=given.revision, dtype=given.dtype, device=given.device, progress=progress
-    )
+        return load(given, meter, source, revision)
+    progress = meter(f"Opening {source}")
+    return ta.load_streamed(source, revision=revision, dtype=given.dtype, device=given.device, progress=progress)
 
 
 def calibration_set(given: Namespace, loaded: ta.LoadedModel, text: Text) -> ta.CalibrationSet:
@@ -89,7 +87,8 @@ def calibration_set(given: Namespace, loaded: ta.LoadedModel, text: Text) -> ta.
 
 
 def evaluation_set(given: Namespace, loaded: ta.LoadedModel, text: Text) -> ta.EvaluationSet:
-    return text.tokens(ta.EvaluationSet, loaded, seq_len=_length(given.evaluation_seq_len, loaded))
+    tokens = text.tokens(ta.EvaluationSet, loaded, seq_len=_length(given.evaluation_seq_len, loaded))
+    return tokens if given.evaluation_samples is None else tokens.first(given.evaluation_samples)
 
 
 def training_text(

@@ -1,25 +1,37 @@
 """A model whose weights stay in their files: stock modules without memory, filled for as long as they are used."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields
 
 import torch
 
 from transact import per_layer, sources
+from transact.calibration import Batch
 from transact.errors import CheckpointBroken, InvalidOption, ModelUnsupported, NotEnoughMemory, choice
-from transact.loading import DTYPES, LoadedModel, device_of, preflight_of, read_tokenizer, stock
+from transact.loading import (
+    DTYPES,
+    LoadedModel,
+    device_of,
+    free_bytes,
+    held_while_streamed,
+    preflight_of,
+    read_tokenizer,
+    stock,
+)
 from transact.memory import return_large_blocks
 from transact.progress import NO_PROGRESS, Progress
 from transact.streaming.files import TensorFiles
+from transact.walking import last_logits, stream
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamedModel(LoadedModel):
     """A `LoadedModel` that holds a decoder layer's weights while it is worked on, and no others.
 
-    What goes from layer to layer takes it: `score`, `stream_observe`, `stream_prune`. Running the model as a whole
-    (`observe`, `evaluate`, `generate`, ...) is refused. For one thread at a time.
+    What goes from layer to layer takes it: `stream_observe`, `score`, `stability`, `stream_prune`, and `perplexity` and
+    `evaluate` (behind `masked` too), for which all text passes one layer after the other. Running the model as a whole
+    (`observe`, `generate`, ...) is refused. For one thread at a time.
     """
 
     files: TensorFiles
@@ -28,6 +40,15 @@ class StreamedModel(LoadedModel):
     @property
     def device(self) -> torch.device:
         return self.on
+
+    @property
+    def held_bytes(self) -> int:
+        """While it is worked on; between times nothing."""
+        return held_while_streamed(self.spec, self.dtype)
+
+    @property
+    def is_streamed(self) -> bool:
+        return True
 
     @property
     def outline(self) -> LoadedModel:
@@ -69,6 +90,50 @@ class StreamedModel(LoadedModel):
             yield
         finally:
             decoder.load_state_dict(empty, strict=False, assign=True)
+
+    def logits(self, batches: Sequence[Batch], progress: Progress = NO_PROGRESS) -> Iterator[torch.Tensor]:
+        """As for a model in memory, after all batches have passed one layer after the other; each is read once.
+
+        Progress is in layers. Raises `NotEnoughMemory` where the hidden states would not fit.
+        """
+        self.check_hidden(sum(batch.input_ids.numel() for batch in batches))
+        ids = torch.cat([batch.input_ids.flatten() for batch in batches])
+        with self.entrance(ids):
+            streams = [stream(self, batch) for batch in batches]
+        count = self.spec.num_hidden_layers
+        for index in range(count):
+            with self.layer(index) as layer:
+                for each in streams:
+                    progress(index, count, "layers")
+                    each.hidden = each.run(layer, index)
+        progress(count, count, "layers")
+        with self.entrance(ids), self._head():
+            for batch, each in zip(batches, streams, strict=True):
+                yield last_logits(self, batch.input_ids.to(self.on), each.hidden)
+
+    def check_hidden(self, positions: int) -> None:
+        """Raise `NotEnoughMemory` unless the hidden states of so many positions fit."""
+        needed, free = positions * self.spec.hidden_size * self.dtype.itemsize, free_bytes(self.device)
+        if needed > free:
+            raise NotEnoughMemory(
+                f"The hidden states of {positions:,} positions need {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are "
+                "free. Give fewer or shorter samples."
+            )
+
+    @contextmanager
+    def _head(self) -> Iterator[None]:
+        """For this block, all that stands after the decoder is there."""
+        base = f"{self.layout.layers.partition('.')[0]}."
+        empty = {name: each for name, each in self.model.named_parameters(remove_duplicate=False)
+                 if not name.startswith(base)}  # fmt: skip
+        # a head that is the embeddings again is in no file under a name of its own
+        table = f"{self.layout.embeddings}.weight"
+        filled = {name: self._read(table if self.files.find(name) is None else name, self.dtype) for name in empty}
+        self.model.load_state_dict(filled, strict=False, assign=True)
+        try:
+            yield
+        finally:
+            self.model.load_state_dict(empty, strict=False, assign=True)
 
     def _read(self, name: str, dtype: torch.dtype) -> torch.Tensor:
         return self.files.read(name, dtype).to(self.on)
@@ -167,5 +232,5 @@ def _refuse_unless_open(embeddings: torch.nn.Module, inputs: tuple) -> None:
         return
     raise InvalidOption(
         "This model is streamed: its weights are in their files, so that it cannot be run as a whole. Use "
-        "ta.stream_observe and ta.stream_prune, or ta.load where it fits into memory."
+        "ta.stream_observe, ta.stream_prune and ta.evaluate, or ta.load where it fits into memory."
     )

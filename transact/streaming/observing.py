@@ -10,9 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from transact.calibration import Batch, CalibrationSet
-from transact.errors import InvalidOption, NotEnoughMemory, SaveRefused
+from transact.errors import InvalidOption, SaveRefused
 from transact.hooks import on_inputs
-from transact.loading import free_bytes
 from transact.observe import checked, gathered_statistics, most_tokens
 from transact.processes import rank_and_count, share
 from transact.progress import NO_PROGRESS, Progress
@@ -56,7 +55,7 @@ def stream_observe(
     wanted = checked(
         loaded, calibration, gram=gram, queries=False, samples=samples, top_k=top_k, batch_size=batch_size
     )
-    _check_fits(loaded, calibration)
+    loaded.check_hidden(calibration.input_ids.numel())
     batches = list(share(calibration.batches(batch_size=batch_size, max_tokens=most_tokens(loaded))))
     pass_ = _Pass(loaded, calibration, batches, wanted, progress)
     if savepoint is None:
@@ -78,16 +77,6 @@ def stream_observe(
         with suppress(OSError):  # what the folder holds beside is not ours
             log.folder.rmdir()
     return gathered_statistics(loaded, calibration, records, gram=gram, samples=samples)
-
-
-def _check_fits(loaded: StreamedModel, calibration: CalibrationSet) -> None:
-    positions = calibration.input_ids.numel()
-    needed, free = positions * loaded.spec.hidden_size * loaded.dtype.itemsize, free_bytes(loaded.device)
-    if needed > free:
-        raise NotEnoughMemory(
-            f"The hidden states of {positions:,} positions need {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are "
-            "free. Give fewer or shorter samples."
-        )
 
 
 class _Pass:

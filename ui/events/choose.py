@@ -5,14 +5,14 @@ from dataclasses import replace
 
 import gradio as gr
 
-from ui import budgets, figures, legal, pointing, workbench
+from ui import budgets, figures, legal, planning, pointing
 from ui.errors import WrongInput
 from ui.events.desk import Desk, Panels, explained, quick, say
 from ui.limits import share_left, share_removed
 from ui.pages import layer, maps
 from ui.session import Budget, Choice, Selection, Session
 
-_PLAN_KEYS = {"undo": workbench.undone, "redo": workbench.redone}
+_PLAN_KEYS = {"undo": planning.undone, "redo": planning.redone}
 
 
 def connect(desk: Desk, panels: Panels) -> None:
@@ -21,7 +21,7 @@ def connect(desk: Desk, panels: Panels) -> None:
     def choose(owner: str, change: Callable[[Session], Choice], control: str = "") -> Session:
         """Plan anew with the changed choice; on wrong input the session stays as it was."""
         return desk.sessions.update(
-            owner, lambda old: workbench.chosen(old, change(old), control=control) if old.spec else old
+            owner, lambda old: planning.chosen(old, change(old), control=control) if old.spec else old
         )
 
     def on_metric(metric, request: gr.Request):
@@ -221,14 +221,14 @@ def connect(desk: Desk, panels: Panels) -> None:
         return quick(panels, lambda: panels.repaint_plan(desk.sessions.update(owner, step)))
 
     def on_undo(request: gr.Request):
-        return travelled(desk.visitor(request), workbench.undone)
+        return travelled(desk.visitor(request), planning.undone)
 
     def on_redo(request: gr.Request):
-        return travelled(desk.visitor(request), workbench.redone)
+        return travelled(desk.visitor(request), planning.redone)
 
     def on_reset(request: gr.Request):
         def fresh(session: Session) -> Session:
-            return workbench.chosen(session, legal.start(session.spec)) if session.spec else session
+            return planning.chosen(session, legal.start(session.spec)) if session.spec else session
 
         return travelled(desk.visitor(request), fresh)
 
@@ -289,7 +289,7 @@ def _as_counts(session: Session) -> Choice:
     """Begin setting by hand from what the sliders gave."""
     if session.plan is None:
         return session.choice
-    kept = workbench.counts_of(session.plan)
+    kept = planning.counts_of(session.plan)
     return replace(_freed(session.choice), keep_head_groups=kept.keep_head_groups, keep_channels=kept.keep_channels)
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import gradio as gr
 
-from ui import workbench
+from ui import planning, workbench
 from ui.errors import NotYet
 from ui.events.desk import Desk, Panels, explained, quick, say, watched
 from ui.events.measure import plan_and_text
@@ -29,7 +29,7 @@ def connect(desk: Desk, panels: Panels) -> None:
             def change(session: Session) -> Session:
                 if result.scored.key != session.key:
                     raise NotYet(f"Result {number} is of {result.scored.key.source}; load that model first.")
-                back = workbench.moved_to(session, Moment(result.scored, result.choice))
+                back = planning.moved_to(session, Moment(result.scored, result.choice))
                 return replace(back, plan=result.plan)  # what the search chose is not to be had from the controls
 
             session = desk.sessions.update(owner, change)

@@ -2,11 +2,11 @@
 
 import gradio as gr
 
-from ui import limits, texts, uploads, workbench
+from ui import limits, planning, texts, uploads, workbench
 from ui.errors import WrongInput
 from ui.events.desk import Desk, Panels, explained, quick, say, watched
 from ui.hub_texts import DatasetRequest
-from ui.models import Registry
+from ui.models import Registry, is_streamed
 from ui.pages import calibration, model
 from ui.pages.calibration import CalibrationForm
 from ui.session import BUNDLED, ModelKey, Sampling, Session
@@ -32,7 +32,9 @@ def connect(desk: Desk, panels: Panels) -> None:
         def show(card) -> dict:
             session = desk.sessions.get(desk.visitor(request))
             is_loaded_by_now = session.key == key
-            return {panels.model.card: model.loaded_card(session) if is_loaded_by_now else model.preflight_card(card)}
+            if is_loaded_by_now:
+                return {panels.model.card: model.loaded_card(session)}
+            return {panels.model.card: model.preflight_card(card, streamed=is_streamed(card))}
 
         yield from watched(
             desk, panels, owner, f"Reading the configuration of {key.source}",
@@ -54,7 +56,8 @@ def connect(desk: Desk, panels: Panels) -> None:
             scored = desk.first_scored if key == BUNDLED else None
             session = desk.sessions.update(owner, lambda old: workbench.opened(old, key, loaded, scored))
             todo = "" if scored else " Now choose a calibration text and press Score."
-            return {**panels.repaint(session), **say(panels, f"{key.source} is in memory.{todo}", "good")}
+            place = "passes layer by layer from its files" if loaded.is_streamed else "is in memory"
+            return {**panels.repaint(session), **say(panels, f"{key.source} {place}.{todo}", "good")}
 
         yield from watched(
             desk, panels, owner, f"Loading {key.source}",
@@ -113,7 +116,7 @@ def connect(desk: Desk, panels: Panels) -> None:
             return
 
         def finish(scored) -> dict:
-            session = desk.sessions.update(owner, lambda old: workbench.rescored(old, scored))
+            session = desk.sessions.update(owner, lambda old: planning.rescored(old, scored))
             return {
                 **panels.repaint(session),
                 **say(panels, f"Scored {scored.num_tokens:,} tokens in {scored.seconds:.1f} s.", "good"),

@@ -40,12 +40,9 @@ def connect(desk: Desk, panels: Panels) -> None:
 
             return watched(desk, panels, owner, title, work, keep, stopped=_STOPPED, kind="push", model=model)
 
-        def write(watch) -> Path:
-            pruned = workbench.pruned_model(desk.registry, owner, result, watch)
-            watch.says("Writing the checkpoint and proving that stock transformers computes the same")
+        def write(watch) -> tuple[Path, str]:
             folder = Path(place) / file_stem(result.scored.key, result.number)
-            ta.save(pruned, folder, dtype=pruned.file_dtype, prove=True, progress=watch)
-            return folder
+            return folder, workbench.write_checkpoint(desk.registry, owner, result, folder, watch)
 
         # a job that is being stopped may still write for a moment
         with tempfile.TemporaryDirectory(prefix="transact-push-", ignore_cleanup_errors=True) as place:
@@ -53,15 +50,16 @@ def connect(desk: Desk, panels: Panels) -> None:
                 "name", "Asking the hub", lambda watch: ta.check_push(repository, progress=watch, **terms)
             )
             if "name" in done:
-                yield from stage("folder", "Writing the checkpoint", write, model=True)
-            if "folder" in done:
+                yield from stage("written", "Writing the checkpoint", write, model=True)
+            if "written" in done:
+                folder, said = done["written"]
                 yield from stage(
-                    "pushed", "Pushing", lambda watch: ta.push(done["folder"], done["name"], progress=watch, **terms)
+                    "pushed", "Pushing", lambda watch: ta.push(folder, done["name"], progress=watch, **terms)
                 )
         if "pushed" in done:
             pushed = done["pushed"]
             seen = "private" if pushed.private else "public"
-            yield say(panels, f"The model is at {pushed.url} ({seen}), proved, in one commit.", "good")
+            yield say(panels, f"The model is at {pushed.url} ({seen}), in one commit. {said}", "good")
 
     panel = panels.share
     panel.push.click(on_push, panel.inputs, panels.all, **panels.heavy)

@@ -9,6 +9,8 @@ from ui import history, workbench
 from ui.errors import NotYet
 from ui.events.desk import Desk, Panels, explained, say, watched
 from ui.export import file_stem, model_stem
+from ui.jobs import Watch
+from ui.session import Result
 
 SAVE_FILE = "() => setTimeout(() => document.querySelector('#export-file').click(), 250)"
 """The file is written first, then the hidden download link is followed."""
@@ -17,8 +19,8 @@ SAVE_FILE = "() => setTimeout(() => document.querySelector('#export-file').click
 def connect(desk: Desk, panels: Panels) -> None:
     """Wire the download buttons; each writes its file, then the browser fetches it."""
 
-    def model_written(request: gr.Request, kind: str, title: str, write: Callable, told: Callable):
-        """The pruned model in a file: `write` takes whose it is, its name, the model and the watch; `told` a report."""
+    def model_written(request: gr.Request, kind: str, title: str, write: Callable):
+        """The pruned model in a file: `write` takes whose it is, the result and the watch."""
         owner = desk.visitor(request)
         try:
             result = desk.sessions.get(owner).need_result()
@@ -27,37 +29,21 @@ def connect(desk: Desk, panels: Panels) -> None:
             return
         yield {panels.takeaway.file: None}
 
-        def work(watch):
-            pruned = workbench.pruned_model(desk.registry, owner, result, watch)
-            watch.says(title)
-            return write(owner, file_stem(result.scored.key, result.number), pruned, watch=watch)
-
         def finish(written) -> dict:
-            file, report = written
-            return {panels.takeaway.file: str(file), **say(panels, " ".join((told(report), *report.notes)), "good")}
+            file, said = written
+            return {panels.takeaway.file: str(file), **say(panels, said, "good")}
 
-        yield from watched(desk, panels, owner, title, work, finish, kind=kind)
+        yield from watched(desk, panels, owner, title, lambda watch: write(owner, result, watch), finish, kind=kind)
 
     def on_checkpoint(layers: str, request: gr.Request):
         yield from model_written(
-            request,
-            "export checkpoint",
-            "Writing the checkpoint and proving that stock transformers computes the same",
-            lambda *named, watch: desk.exports.checkpoint(*named, watch, layers=layers),
-            lambda report: (
-                "Written."
-                if report.proof is None
-                else f"Stock transformers loads it as {report.model_class}. {report.proof.outcome}"
-            ),
-        )
+            request, "export checkpoint", "Writing the checkpoint",
+            lambda *named: checkpoint(desk, *named, layers=layers),
+        )  # fmt: skip
 
     def on_gguf(file_type: str, request: gr.Request):
         yield from model_written(
-            request,
-            "export gguf",
-            "Writing GGUF",
-            lambda *named, watch: desk.exports.gguf(*named, file_type=file_type, progress=watch),
-            lambda report: f"llama.cpp runs it as {report.architecture}, {report.bytes / 1e6:,.1f} MB.",
+            request, "export gguf", "Writing GGUF", lambda *named: gguf(desk, *named, file_type=file_type)
         )
 
     def written(owner: str, write: Callable[[], Path]) -> dict:
@@ -103,3 +89,21 @@ def connect(desk: Desk, panels: Panels) -> None:
     panel.plan.click(on_plan, None, outputs, **panels.light).success(None, js=SAVE_FILE)
     panel.texts.click(on_texts, None, outputs, **panels.light).success(None, js=SAVE_FILE)
     panels.compare.csv.click(on_csv, None, outputs, **panels.light).success(None, js=SAVE_FILE)
+
+
+def checkpoint(desk: Desk, owner: str, result: Result, watch: Watch, *, layers: str = "padded") -> tuple[Path, str]:
+    """A zip of the result's checkpoint, and what to say of it."""
+
+    def write(folder: Path) -> str:
+        return workbench.write_checkpoint(desk.registry, owner, result, folder, watch, layers=layers)
+
+    return desk.exports.checkpoint(owner, file_stem(result.scored.key, result.number), write, watch)
+
+
+def gguf(desk: Desk, owner: str, result: Result, watch: Watch, *, file_type: str) -> tuple[Path, str]:
+    """The result's GGUF file, and what to say of it."""
+
+    def write(file: Path) -> str:
+        return workbench.write_gguf(desk.registry, owner, result, file, watch, file_type=file_type)
+
+    return desk.exports.gguf(owner, f"{file_stem(result.scored.key, result.number)}-{file_type}", write)

@@ -292,7 +292,8 @@ def _granularity(session: Session) -> dict:
     spec = session.spec
     grouped = spec is not None and spec.group_size > 1
     whole = None if spec is None else spec.layout.whole_heads
-    possible = {"head_groups": True, "heads": grouped, "head_dims": spec is not None and whole is None}
+    narrower = spec is not None and whole is None and not session.streamed
+    possible = {"head_groups": True, "heads": grouped, "head_dims": narrower}
     possible[session.choice.granularity] = True  # a link can ask for anything; the plan says what is wrong with it
     info = (
         "A group is a key/value head with its query heads; its keys and values are what the KV cache holds"

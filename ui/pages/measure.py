@@ -5,7 +5,7 @@ from html import escape
 
 import gradio as gr
 
-from ui import figures, numbers, tables, texts
+from ui import figures, numbers, streamed, tables, texts
 from ui.session import Session
 from ui.workbench import WhatIf
 
@@ -80,7 +80,7 @@ def build(session: Session) -> MeasurePanel:
 
 
 def paint(panel: MeasurePanel, session: Session) -> dict:
-    """The latest result of the model in view, or how to come to one."""
+    """The latest result of the model in view, or how to come to one, and the repairs that this model can have."""
     latest = session.latest
     if latest is None or latest.report is None:
         shown = {panel.table: _NOTHING_YET, panel.dense: "", panel.pruned: ""}
@@ -91,7 +91,15 @@ def paint(panel: MeasurePanel, session: Session) -> dict:
             panel.pruned: latest.report.generation or "",
         }
     probes = latest.probes if latest else ()
-    return {**shown, panel.tried: "", panel.probes: _probes_plot(probes)}
+    return {**shown, panel.tried: "", panel.probes: _probes_plot(probes), panel.repair: _repairs(session.streamed)}
+
+
+def _repairs(is_streamed: bool) -> dict:
+    """All of them, or, with the next best chosen, those for which a streamed model is read once."""
+    if not is_streamed:
+        return gr.update(choices=[(label, name) for name, label in _REPAIRS.items()])
+    choices = [(label, name) for name, label in _REPAIRS.items() if name in streamed.REPAIRS]
+    return gr.update(choices=choices, value=streamed.DEFAULT_REPAIR)
 
 
 def paint_tried(panel: MeasurePanel, what_if: WhatIf) -> dict:

@@ -65,23 +65,35 @@ def key_of(source: str | None, revision: str | None, dtype: str) -> ModelKey:
 
 
 def loaded_card(session: Session) -> str:
-    """The card of the model in memory."""
+    """The card of the model in memory, or of one that is read from its files."""
     if session.spec is None:
         return '<div class="card"><p class="verdict">No model is loaded. Choose one and press Load.</p></div>'
+    if session.streamed:
+        return _card(session.spec, "Larger than memory: its layers are read from its files, one at a time", "good", ())
     return _card(session.spec, "In memory", "good", ())
 
 
-def preflight_card(preflight: ta.Preflight) -> str:
-    """What loading would take, known from the configuration alone."""
+def preflight_card(preflight: ta.Preflight, *, streamed: bool = False) -> str:
+    """What loading would take, known from the configuration alone; `streamed`: whether it passes layer by layer."""
     needed = ("Memory needed", "", f"{numbers.size(preflight.required_bytes)} ({preflight.dtype})")
     free = ("Memory free", "", numbers.size(preflight.available_bytes))
     if preflight.fits:
         return _card(preflight.spec, "Can be pruned and fits; press Load", "plain", (needed, free))
     if preflight.streamed_bytes > preflight.available_bytes:
         return _card(preflight.spec, "Does not fit into memory; choose a smaller one", "wrong", (needed, free))
-    streamed = ("Layer by layer", "from its files", f"about {numbers.size(preflight.streamed_bytes)}")
+    by_layer = ("Layer by layer", "from its files", f"about {numbers.size(preflight.streamed_bytes)}")
+    if streamed:
+        verdict = "Does not fit into memory, so it passes layer by layer from its files; press Load"
+        return _card(preflight.spec, verdict, "plain", (needed, free, by_layer), _WHAT_STREAMING_MEANS)
     verdict = "Does not fit into memory here; it can be cut layer by layer from its files"
-    return _card(preflight.spec, verdict, "wrong", (needed, free, streamed), _streamed_way(preflight))
+    return _card(preflight.spec, verdict, "wrong", (needed, free, by_layer), _streamed_way(preflight))
+
+
+_WHAT_STREAMING_MEANS = (
+    "<details><summary>What that means</summary><p>Scoring, planning, trying behind masks, cutting with repair and "
+    "measuring work as ever, each as a pass over all files, so they take longer, and a stopped one goes on where it "
+    "was. Writing text, the redundancy map, gradients and training need the whole model and are refused.</p></details>"
+)
 
 
 def _streamed_way(preflight: ta.Preflight) -> str:

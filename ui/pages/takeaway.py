@@ -108,7 +108,7 @@ def paint(panel: TakeawayPanel, session: Session) -> dict:
 def _layers(session: Session) -> dict:
     """Both ways to write sizes that no stock configuration names, with what each costs; nothing for others."""
     spec = None if session.latest is None else session.latest.plan.spec
-    if spec is None or spec.is_stock:
+    if spec is None or spec.is_stock or session.latest.scored.streamed:
         return gr.update(visible=False)
 
     def cost(written: ta.ModelSpec) -> str:
