@@ -44,11 +44,13 @@ class NarrowAttention(torch.nn.Module):
         position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
         attention_mask: torch.Tensor | None = None,
         cache=None,
+        past_key_values=None,
         **kwargs,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """As stock attention: [sample, seq, hidden] -> [sample, seq, hidden], and attention weights where it has them.
 
-        `position_embeddings`: cosines and sines of the whole head, [sample, seq, head_dim], whatever scales them.
+        `position_embeddings`: cosines and sines of the whole head, [sample, seq, head_dim], whatever scales them;
+        `past_key_values`: what stock layers called the cache before transformers 5.24.
         """
         shape = hidden_states.shape[:-1]
         by_group = (*shape, len(self.pairs), -1, 2 * self.pairs.shape[1])  # [sample, seq, group, head, query_key_dim]
@@ -61,6 +63,7 @@ class NarrowAttention(torch.nn.Module):
             query, key = query * cos + _half_turned(query) * sin, key * cos + _half_turned(key) * sin
         # [sample, seq, group, head, query_key_dim] -> [sample, head, seq, query_key_dim]
         query, key = query.flatten(2, 3).transpose(1, 2), key.flatten(2, 3).transpose(1, 2)
+        cache = past_key_values if cache is None else cache
         if cache is not None:
             key, value = cache.update(key, value, self.layer_idx, kwargs=kwargs)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, self._eager)

@@ -1,5 +1,6 @@
 """Prefill and decode speed, of several models in alternation, so that a machine's drift hits all alike."""
 
+import inspect
 import statistics
 import time
 from dataclasses import dataclass
@@ -63,8 +64,17 @@ def _time_once(loaded: LoadedModel, ids: torch.Tensor, decode_tokens: int) -> tu
     read = _now(loaded.device)
     for _ in range(decode_tokens):
         token = output.logits[:, -1:].argmax(dim=-1)
-        output = loaded.model(input_ids=token, past_key_values=output.past_key_values, use_cache=True)
+        output = loaded.model(input_ids=token, use_cache=True, **cache_of(loaded.model, output))
     return read - started, _now(loaded.device) - read
+
+
+def cache_of(model: torch.nn.Module, output) -> dict:
+    """The KV cache of a model's output as an argument of the next call.
+
+    transformers 5.24 calls it `cache`; before, and in no version after 5.39, it is `past_key_values`.
+    """
+    name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+    return {name: getattr(output, name)}
 
 
 def _now(device: torch.device) -> float:

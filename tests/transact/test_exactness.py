@@ -10,6 +10,7 @@ import torch
 import transact as ta
 from tests.tiny_models import TINY, build, token_ids
 from transact.plan import composed
+from transact.speed import cache_of
 
 TARGETS = {
     # 3 of 4 groups: 6 heads, which do not divide a hidden size of 32
@@ -156,7 +157,7 @@ def test_pruned_model_generates_with_its_cache(name):
     ids = token_ids(dense, samples=1)
     with torch.no_grad():
         step = pruned.model(ids[:, :-1], use_cache=True)
-        cached = pruned.model(ids[:, -1:], past_key_values=step.past_key_values).logits[:, -1]
+        cached = pruned.model(ids[:, -1:], **cache_of(pruned.model, step)).logits[:, -1]
         plain = pruned.model(ids).logits[:, -1]
     assert (cached - plain).abs().max() < TOLERANCE
 

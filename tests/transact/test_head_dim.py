@@ -15,6 +15,7 @@ from tests.transact.test_exactness import IN_FLOAT64, STOCK_SCRIPT, TOLERANCE
 from transact.importance import pair_scores
 from transact.narrow_attention import NarrowAttention
 from transact.plan import composed
+from transact.speed import cache_of
 
 NARROWED = (
     "llama",
@@ -126,7 +127,8 @@ def test_spec_counts_what_is_there(name, target, read_back):
     assert padded.kv_bytes_per_token_lost == spec.stored.kv_bytes_per_token() - spec.kv_bytes_per_token() > 0
     assert ta.ModelSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
     with torch.no_grad():
-        cache = pruned.model(token_ids(pruned, samples=1, seq=5), use_cache=True).past_key_values
+        output = pruned.model(token_ids(pruned, samples=1, seq=5), use_cache=True)
+    (cache,) = cache_of(pruned.model, output).values()
     cached = sum(layer.keys.numel() + layer.values.numel() for layer in cache.layers)
     assert cached == 5 * spec.kv_bytes_per_token(bytes_per_element=1)
     if (name, target, "compact") in read_back:
