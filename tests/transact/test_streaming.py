@@ -440,7 +440,6 @@ def test_what_needs_the_whole_model_is_refused(tmp_path):
     plan = ta.make_plan(ta.score(streamed, statistics), streamed.spec, EVEN)
     for run in (
         lambda: ta.observe(streamed, calibration),
-        lambda: ta.perplexity(streamed, ta.EvaluationSet.from_token_ids(calibration.input_ids, name="ids")),
         lambda: streamed.model(calibration.input_ids),
     ):
         with pytest.raises(ta.InvalidOption, match="This model is streamed"):

@@ -1,6 +1,8 @@
 """`prune` and `save` in one for a model whose weights stay in their files: read a layer, cut it, write it."""
 
 import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from itertools import chain
 from pathlib import Path
@@ -152,12 +154,18 @@ class _Job:
                 writer.begin_after(0)
                 for name in self.outside:
                     writer.write(self.names[name], self.loaded.files.pieces(name, self.target))
-            for index in range(start, count):
-                progress(index, count, "layers")
-                self._write_layer(writer, index, refit_one)
-                writer.sync()
-                hidden = [] if walk is None else walk.hidden
-                log.finish(index + 1, {str(number): each for number, each in enumerate(hidden)})
+            # while the disk takes one layer in, the next is read and cut
+            with ThreadPoolExecutor(1) as disk:
+                kept = disk.submit(lambda: None)
+                for index in range(start, count):
+                    progress(index, count, "layers")
+                    self._write_layer(writer, index, refit_one)
+                    kept.result()
+                    hidden = {} if walk is None else {str(number): each for number, each in enumerate(walk.hidden)}
+                    kept = disk.submit(_keep, writer.to_disk(), log, index + 1, hidden)
+                    if hidden:  # not to be held beside the next layer's
+                        kept.result()
+                kept.result()
             writer.finish()
             progress(count, count, "layers")
         finally:
@@ -185,3 +193,9 @@ class _Job:
                 f"The checkpoint takes {needed / 1e9:.1f} GB more and {free / 1e9:.1f} GB are free at {folder.parent}. "
                 "Free some space and start again, or choose another place."
             )
+
+
+def _keep(on_disk: Callable[[], None], log: LayerLog, layers: int, hidden: dict[str, torch.Tensor]) -> None:
+    """Take note of so many layers, once their bytes are on the disk."""
+    on_disk()
+    log.finish(layers, hidden)

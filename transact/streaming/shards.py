@@ -6,7 +6,7 @@ again at any tensor. Format: see `transact.streaming.files`.
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -78,7 +78,7 @@ class ShardWriter:
         assert name == self._names[self._next], f"{name} was to come after {self._names[self._next]}"
         shard = self._shards[self._shard_of(name)]
         if shard.starts[name] == len(shard.header):
-            self.sync()
+            self.to_disk()()
             self.close()
             self._stream = shard.file.open("wb")
             self._stream.write(shard.header)
@@ -88,15 +88,24 @@ class ShardWriter:
         self._next += 1
         assert self._stream.tell() == shard.starts[name] + self._bytes[name], f"{name} has another size than planned"
 
-    def sync(self) -> None:
-        """Have on the disk what was written."""
-        if self._stream is not None:
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
+    def to_disk(self) -> Callable[[], None]:
+        """Hand over what was written; what is returned waits, in any thread, until it is on the disk."""
+        if self._stream is None:
+            return lambda: None
+        self._stream.flush()
+        handle = os.dup(self._stream.fileno())  # of its own, as the next file may be begun meanwhile
+
+        def wait() -> None:
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+        return wait
 
     def finish(self) -> None:
         """Close the files and, where there are several, write what says which tensor is where."""
-        self.sync()
+        self.to_disk()()
         self.close()
         assert self._next == len(self._names), f"{self._names[self._next]} was never written"
         if len(self._shards) > 1:
