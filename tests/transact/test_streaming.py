@@ -512,7 +512,7 @@ def test_broken_checkpoints_and_too_little_memory(tmp_path, monkeypatch):
         ta.load_streamed(source)
     monkeypatch.undo()
     streamed = ta.load_streamed(source)
-    monkeypatch.setattr("transact.streaming.observing.free_bytes", lambda device: 10)
+    monkeypatch.setattr("transact.streaming.model.free_bytes", lambda device: 10)
     with pytest.raises(ta.NotEnoughMemory, match="hidden states"):
         ta.stream_observe(streamed, _text(streamed))
 
