@@ -4,8 +4,10 @@ The hub client tries again for minutes before it gives up, cannot be interrupted
 file that it waits for. A process can be killed, and what it held is free again.
 """
 
+import errno
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -58,7 +60,7 @@ def config(request: dict) -> str:
 def files(request: dict, tell: Callable[[dict], None]) -> str:
     """The folder with the files that match the patterns; from the cache where the hub does not answer.
 
-    Raises `TooLarge` before anything is fetched.
+    Raises `TooLarge`, and `OSError` where the disk has no room, before anything is fetched.
     """
     wanted = {"revision": request["revision"], "allow_patterns": request["files"]}
     try:
@@ -73,6 +75,9 @@ def files(request: dict, tell: Callable[[dict], None]) -> str:
     size = sum(file.file_size or 0 for file in listed if file.will_download)
     if size > request["at_most"]:
         raise TooLarge(size)
+    free = shutil.disk_usage(constants.HF_HUB_CACHE).free  # which is there, since config.json lies in it
+    if size > free:
+        raise OSError(errno.ENOSPC, f"its files have {size / 1e9:,.1f} GB and {free / 1e9:,.1f} GB are free")
     constants.DOWNLOAD_CHUNK_SIZE = _PIECE_BYTES
     return snapshot_download(request["name"], **wanted, tqdm_class=_told(tell))
 

@@ -1,5 +1,9 @@
 """A disk that is full when something is written for a visitor: one sentence, nothing half-written, then it works."""
 
+import os
+import re
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -7,6 +11,7 @@ import pytest
 from gradio_client.exceptions import AppError
 
 import transact as ta
+from tests import hub
 from tests.faults.kernel import no_file_beyond, small_disk
 from ui.export import Exports
 from ui.texts import pasted
@@ -81,3 +86,14 @@ def test_the_library_on_a_full_disk(disk, bundled):
         with pytest.raises(ta.SaveRefused, match="Free some space or choose another place"):
             write()
         assert not [file for file in disk.rglob("*") if file.is_file()]
+
+
+def test_a_model_that_the_disk_has_no_room_for_is_not_fetched(tmp_path, bundled):
+    """In a process of its own, as the hub client reads its environment when it is imported."""
+    ta.save(bundled, tmp_path / "model", dtype="float32")
+    look = "import transact as ta\ntry: ta.load('team/large')\nexcept ta.ModelNotFound as error: print(error)"
+    with hub.serve({"team/large": tmp_path / "model"}) as address, small_disk(tmp_path / "home", ROOM) as home:
+        env = os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
+        done = subprocess.run([sys.executable, "-c", look], env=env, check=True, capture_output=True, text=True)
+        assert re.search(r"its files have .* GB and .* GB are free\)\. Free some space", done.stdout), done.stdout
+        assert not [file for file in home.rglob("*safetensors*") if file.is_file()]
