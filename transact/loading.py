@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from transact import memory, per_layer, sources
+from transact import memory, per_layer, processes, sources
 from transact.errors import CheckpointBroken, ModelUnsupported, NotEnoughMemory, choice
 from transact.families import Family, family_of
 from transact.memory import ran_out_of_memory
@@ -311,11 +311,15 @@ def _cpu_computes_bfloat16() -> bool:
 
 
 def device_of(name: str) -> torch.device:
-    """The device of that name; "auto" is the first GPU where there is one."""
-    available = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-    if name == "auto":
-        return torch.device("cuda:0" if len(available) > 1 else "cpu")
-    return torch.device(choice("cuda:0" if name == "cuda" else name, ("auto", *available), "device"))
+    """The device of that name. "auto" is a GPU where there is one, else the CPU.
+
+    Of several GPUs "auto" and "cuda" name the first, or that of this process among those that a launcher started.
+    """
+    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    own = gpus[processes.local_rank() % len(gpus)] if gpus else "cpu"
+    if name == "auto" or (name == "cuda" and gpus):
+        return torch.device(own)
+    return torch.device(choice(name, ("auto", "cpu", *gpus), "device"))
 
 
 def held_while_streamed(spec: ModelSpec, dtype: torch.dtype) -> int:

@@ -18,6 +18,11 @@ def rank_and_count() -> tuple[int, int]:
     return distributed.get_rank(), distributed.get_world_size()
 
 
+def local_rank() -> int:
+    """This process's number on this machine, which tells the GPU that is its own."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def is_main() -> bool:
     return rank_and_count()[0] == 0
 

@@ -195,6 +195,24 @@ def test_unknown_dtype_is_refused(folder):
         ta.load(str(folder), device="gpu")
 
 
+@pytest.mark.parametrize(
+    ("gpus", "rank", "expected"),
+    [(0, None, "cpu"), (1, None, "cuda:0"), (2, None, "cuda:0"), (2, "1", "cuda:1"), (1, "3", "cuda:0")],
+)
+def test_every_process_of_a_launcher_takes_a_gpu_of_its_own(monkeypatch, gpus, rank, expected):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    assert loading.device_of("auto") == torch.device(expected)
+    assert loading.device_of("cpu") == torch.device("cpu")
+    if gpus:
+        assert loading.device_of("cuda") == torch.device(expected)
+    else:
+        with pytest.raises(ta.InvalidOption, match="auto, cpu"):
+            loading.device_of("cuda")
+
+
 def test_broken_tokenizer_is_named(folder):
     (folder / "tokenizer.json").write_text("{}")
     with pytest.raises(ta.CheckpointBroken, match="tokenizer"):
