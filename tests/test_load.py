@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.load import GROWTH, all_at_once, crowd, soak
+from benchmarks.load import GROWTH, all_at_once, crowd, fill, soak
 from tests.e2e.server import running_app
 
 
@@ -17,7 +17,7 @@ def test_twenty_visitors_at_once_then_a_soak(tmp_path):
     visitors, log = crowd(20), tmp_path / "app.log"
     with running_app(log) as url:
         times = all_at_once(url, visitors, moves=50)  # raises at the first number that is not the visitor's own
-        soak(url, visitors, minutes=1, moves=10)  # until memory has taken its shape
+        fill(url)
         soaked = soak(url, visitors, minutes=2, moves=10)
     assert len(times.seconds["/plan"]) == 20 * 50
     assert soaked.visits > 2 and len(soaked.resident) > 60

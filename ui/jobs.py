@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import transact as ta
+from transact.memory import return_freed
 from ui import failures
 from ui.errors import Busy, NotYet
 from ui.telemetry import Telemetry, raised, resident_bytes
@@ -162,6 +163,7 @@ class Line:
                 self._jobs.popleft()
             ended.set()
             del job  # with all that it holds, until somebody comes
+            return_freed()
 
 
 class Jobs:
