@@ -16,6 +16,7 @@ import json
 import os
 import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -136,12 +137,22 @@ def copied(model: Path, output: Path) -> dict:
     return {"work": "copy the files", "seconds": seconds, "peak_bytes": None}
 
 
-def measured(name: str, folder: Path, parts: list[str], two: bool) -> list[dict]:
+def measured(name: str, folder: Path, parts: list[str], two: bool, rounds: int) -> list[dict]:
+    """Each piece of work in turn, so many rounds: the median of its seconds, the most of its memory."""
     model, output = folder / "model", folder / "out"
     write_random(SHAPES[name], model)
     size = sum(file.stat().st_size for file in model.glob("*.safetensors"))
-    rows = [copied(model, output)] if "cut" in parts else []
-    rows += [in_its_own_process(part, model, output) for part in parts]
+    runs = []
+    for _ in range(rounds):
+        copy = [copied(model, output)] if "cut" in parts else []
+        runs.append([*copy, *(in_its_own_process(part, model, output) for part in parts)])
+    rows = [
+        same[0] | {
+            "seconds": statistics.median(run["seconds"] for run in same),
+            "peak_bytes": max((run["peak_bytes"] for run in same if run["peak_bytes"]), default=None),
+        }
+        for same in zip(*runs, strict=True)
+    ]  # fmt: skip
     if two:
         rows.append(in_its_own_process("score", model, output, 2) | {"work": "score, two processes"})
     shutil.rmtree(model)
@@ -173,6 +184,7 @@ def main() -> None:
     parser.add_argument("--shapes", default=",".join(SHAPES), help="which (default: %(default)s)")
     parser.add_argument("--work", default=",".join(WORK), help="what to do with them (default: %(default)s)")
     parser.add_argument("--two-processes", action="store_true", help="also score in two processes")
+    parser.add_argument("--rounds", type=int, default=1, help="times that all is done (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="where to put the files (default: a temporary folder)")
     parser.add_argument("--do", choices=WORK, help=argparse.SUPPRESS)
     parser.add_argument("--on", type=Path, nargs=2, help=argparse.SUPPRESS)
@@ -183,11 +195,11 @@ def main() -> None:
     rows = []
     for name in given.shapes.split(","):
         with tempfile.TemporaryDirectory(dir=given.folder, prefix="scale-") as folder:
-            rows += measured(name, Path(folder), given.work.split(","), given.two_processes)
+            rows += measured(name, Path(folder), given.work.split(","), given.two_processes, given.rounds)
     columns = ("shape", "checkpoint_bytes", "work", "seconds", "peak_bytes")
     lines = [_line(*(row[column] for column in columns)) for row in rows]
     text = table(["shape", "files GB", "work", "seconds", "peak GB"], [*lines, *on_paper(rows)])
-    figures = {name: [row for row in rows if row["shape"] == name] for name in given.shapes.split(",")}
+    figures = {f"{row['shape']}, {row['work']}": row for row in rows}
     publish("scale", "Larger than memory", text, figures)
 
 

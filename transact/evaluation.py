@@ -211,12 +211,14 @@ def _predictions(
             stack.enter_context(closing(model.logits(batches, part(progress, number, len(models)))))
             for number, model in enumerate(models)
         ]
-        for batch, *logits in zip(batches, *outputs, strict=True):
+        for batch in batches:
             rows = torch.zeros_like(batch.mask)
             rows[:, :-1] = batch.mask[:, 1:]
+            # one model's whole logits are let go before the next one's are made
+            logits = tuple(_at(next(each), rows).to(device) for each in outputs)
             if rows.any():
                 targets = batch.input_ids[:, 1:][batch.mask[:, 1:]].to(device)
-                yield batch, rows, targets, tuple(_at(each, rows).to(device) for each in logits)
+                yield batch, rows, targets, logits
             done += int(batch.mask.sum())
             progress(done, evaluation.num_tokens, "tokens")
 

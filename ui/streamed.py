@@ -44,6 +44,8 @@ def checkpoint(registry: Registry, owner: str, result: Result, watch: Watch) -> 
     if folder.exists():
         return folder
     loaded = registry.dense(result.scored.key, watch)
+    if result.recovery is not None:
+        refuse(loaded, "What was trained is put together with all of them. Try again once others have made room.")
     if result.repair not in REPAIRS:
         refuse(loaded, NOT_BEST)
     statistics = replace(result.scored.statistics, gram_by_layer=result.repair == "least_squares")

@@ -232,11 +232,12 @@ def write_checkpoint(
     registry: Registry, owner: str, result: Result, folder: Path, watch: Watch, *, layers: str = "padded"
 ) -> str:
     """The result's checkpoint in a new folder, proved where stock classes can load it; returns what to say of it."""
-    watch.says("Writing the checkpoint and proving that stock transformers computes the same")
     if registry.dense(result.scored.key, watch).is_streamed:
         return streamed.write_checkpoint(registry, owner, result, folder, watch, layers)
     pruned = pruned_model(registry, owner, result, watch)
     stock = layers == "padded" or pruned.spec.is_stock
+    proving = " and proving that stock transformers computes the same" if stock else ""
+    watch.says(f"Writing the checkpoint{proving}")
     report = ta.save(pruned, folder, dtype=pruned.file_dtype, layers=layers, prove=stock, progress=watch)
     proved = [f"Stock transformers loads it as {report.model_class}.", report.proof.outcome] if stock else ["Written."]
     return " ".join((*proved, *report.notes))
