@@ -89,7 +89,7 @@ def refit_for(
     rounding = DTYPES[loaded.stored_dtype]
 
     def recorded(site: Site, layer: int) -> torch.Tensor:
-        return getattr(statistics, site)[layer].gram.to(loaded.device)
+        return getattr(statistics, site)[layer].gram.to(loaded.device_of_layer(layer))
 
     gram_of = recorded
     if walks(compensation, statistics):

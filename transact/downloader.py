@@ -11,6 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from huggingface_hub import (
     constants,
@@ -75,11 +76,16 @@ def files(request: dict, tell: Callable[[dict], None]) -> str:
     size = sum(file.file_size or 0 for file in listed if file.will_download)
     if size > request["at_most"]:
         raise TooLarge(size)
-    free = shutil.disk_usage(constants.HF_HUB_CACHE).free  # which is there, since config.json lies in it
+    free = _free_bytes(Path(constants.HF_HUB_CACHE))
     if size > free:
         raise OSError(errno.ENOSPC, f"its files have {size / 1e9:,.1f} GB and {free / 1e9:,.1f} GB are free")
     constants.DOWNLOAD_CHUNK_SIZE = _PIECE_BYTES
     return snapshot_download(request["name"], **wanted, tqdm_class=_told(tell))
+
+
+def _free_bytes(folder: Path) -> int:
+    """On the disk that a folder is, or will be, on."""
+    return shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.exists())).free
 
 
 def _ask(request: dict) -> None:

@@ -70,7 +70,7 @@ class GramWalk:
             stream.hidden = each.to(self._loaded.device)
 
     def gram(self, site: str, layer: int) -> torch.Tensor:
-        """That of the site in the layer, on the model's device; each is handed out once and not held here any more."""
+        """That of the site in the layer, on the layer's device; each is handed out once and not held here any more."""
         while self._layer < layer:
             self._layer += 1
             self._grams = self._of_next()
@@ -89,7 +89,7 @@ class GramWalk:
         for site in SITES:
             projection = layer.get_submodule(reading_role(loaded.spec, site))
             width = matrix(projection).shape[1]
-            grams[site] = torch.zeros(width, width, dtype=torch.float64, device=loaded.device)
+            grams[site] = torch.zeros(width, width, dtype=torch.float64, device=matrix(projection).device)
             functions.append((projection, partial(self._add, grams[site])))
         with on_inputs(functions):
             for stream in self._streams:

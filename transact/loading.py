@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from transact import memory, per_layer, processes, sources
-from transact.errors import CheckpointBroken, ModelUnsupported, NotEnoughMemory, choice
+from transact.errors import CheckpointBroken, InvalidOption, ModelUnsupported, NotEnoughMemory, choice
 from transact.families import Family, family_of
 from transact.memory import ran_out_of_memory
 from transact.narrow_attention import check_pairs
@@ -37,6 +37,8 @@ DTYPES = {
     "float16": torch.float16,
     "float64": torch.float64,
 }
+BALANCED = "balanced"
+"""The `device` that spreads a model over all GPUs."""
 _HALF = ("bfloat16", "float16")
 _NOT_FROM_FILES = (
     "auto_map", "attn_implementation", "_attn_implementation", "_attn_implementation_internal",
@@ -143,6 +145,23 @@ class LoadedModel:
         """The same model on another device (`"auto"`, `"cpu"`, `"cuda"`, …): its weights are moved, not copied."""
         return replace(self, model=self.model.to(device_of(device)))
 
+    def device_of_layer(self, index: int) -> torch.device:
+        """Where a decoder layer computes; all at `device` unless the model is spread."""
+        return self.decoder_layers[index].get_submodule(self.layout.output).weight.device
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether its layers are on several devices, see `load`."""
+        return len({parameter.device for parameter in self.model.parameters()}) > 1
+
+    def check_together(self, what: str) -> None:
+        """Raise `InvalidOption` where the model is spread, for work that needs all of it on one device."""
+        if self.is_spread:
+            raise InvalidOption(
+                f"{self.source} is spread over several GPUs, and {what} needs it on one. Load it with another device, "
+                "or choose what a spread model can do: scoring, masks, measuring, and cutting with another repair."
+            )
+
     @property
     def context_length(self) -> int:
         """The most tokens the model was made for."""
@@ -212,13 +231,20 @@ def load(
     `dtype="auto"` keeps float32 checkpoints in float32 and half-precision ones in their own dtype where the
     device computes it fast and the model is large enough to gain; otherwise float32.
 
+    `device`: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", ... or "balanced", which spreads the layers
+    over all GPUs of this machine (by accelerate's `device_map`) and is as "auto" where there are fewer than two.
+
     Everything that can be refused is refused before a weight is read: `ModelNotFound`, `ModelUnsupported`,
     `CheckpointBroken`, `NotEnoughMemory`, `InvalidOption`.
     """
     choice(dtype, ("auto", *DTYPES), "dtype")
+    spread = device == BALANCED and torch.cuda.device_count() > 1
     target = device_of(device)
     found = sources.resolve(source, revision, progress)
     card = preflight_of(found, dtype, target)
+    if spread:
+        free = sum(free_bytes(torch.device("cuda", index)) for index in range(torch.cuda.device_count()))
+        card = replace(card, available_bytes=free)
     if not card.fits:
         raise NotEnoughMemory(
             f"{found.name} needs about {card.required_bytes / 1e9:.1f} GB in {card.dtype} and "
@@ -234,7 +260,7 @@ def load(
         if found.config.get(per_layer.KEY):
             model = per_layer.read(config, whole, card.spec, files, DTYPES[card.dtype]).to(target).eval()
         else:
-            model = _read_weights(found.directory, config, DTYPES[card.dtype], target)
+            model = _read_weights(found.directory, config, DTYPES[card.dtype], BALANCED if spread else target)
     except Exception as error:  # whichever library asked for the memory words it in its own way
         if not ran_out_of_memory(error):
             raise
@@ -317,9 +343,9 @@ def device_of(name: str) -> torch.device:
     """
     gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     own = gpus[processes.local_rank() % len(gpus)] if gpus else "cpu"
-    if name == "auto" or (name == "cuda" and gpus):
+    if name in ("auto", BALANCED) or (name == "cuda" and gpus):
         return torch.device(own)
-    return torch.device(choice(name, ("auto", "cpu", *gpus), "device"))
+    return torch.device(choice(name, ("auto", "cpu", *gpus, BALANCED), "device"))
 
 
 def held_while_streamed(spec: ModelSpec, dtype: torch.dtype) -> int:
@@ -341,9 +367,10 @@ def free_bytes(device: torch.device) -> int:
 
 
 def _read_weights(
-    directory: Path, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device
+    directory: Path, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device | str
 ) -> PreTrainedModel:
     """`config` is the one that was checked: what config.json names beside it is not heeded."""
+    spread = {"device_map": device} if device == BALANCED else {}
     if (directory / "adapter_config.json").exists():
         raise CheckpointBroken(
             f"{directory.name} holds an adapter (adapter_config.json), which names another model to load it into. "
@@ -358,8 +385,9 @@ def _read_weights(
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                **spread,
             )
-        model = model.to(device).eval()
+        model = (model if spread else model.to(device)).eval()
     except Exception as error:  # configuration, weights and allocator raise whatever they raise
         if ran_out_of_memory(error):
             raise

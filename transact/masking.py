@@ -27,18 +27,18 @@ def masked(loaded: LoadedModel, plan: PruningPlan) -> Iterator[LoadedModel]:
     functions, queries = [], []
     for layer, kept, shape in zip(loaded.decoder_layers, plan.layers, spec.layers, strict=True):
         for site, width in zip(SITES, (spec.attention_width(shape), shape.intermediate_size), strict=True):
-            removed = torch.ones(width, dtype=torch.bool, device=loaded.device)
-            removed[kept_positions(kept, spec, site, loaded.device)] = False
+            removed = torch.ones(width, dtype=torch.bool)
+            removed[kept_positions(kept, spec, site)] = False
             if removed.any():
                 functions.append((layer.get_submodule(reading_role(spec, site)), _zeroing(removed)))
-        functions += joint_norms(layer, kept, shape, spec, loaded.device)
-        queries += removed_pairs(layer, kept, shape, spec, loaded.device)
+        functions += joint_norms(layer, kept, shape, spec)
+        queries += removed_pairs(layer, kept, shape, spec)
     with on_inputs(functions), on_calls(queries):
         yield loaded
 
 
 def removed_pairs(
-    layer: torch.nn.Module, kept: LayerPlan, shape: LayerShape, spec: ModelSpec, device: torch.device
+    layer: torch.nn.Module, kept: LayerPlan, shape: LayerShape, spec: ModelSpec
 ) -> list[tuple[torch.nn.Module, CallFunction]]:
     """Zeros for the RoPE pairs that queries lose: without theirs, those of the keys add nothing to a logit."""
     if not kept.kept_pairs:
@@ -46,12 +46,12 @@ def removed_pairs(
     query = layer.get_submodule(spec.layout.query)
     removed = torch.ones(shape.num_attention_heads * spec.query_key_dim, dtype=torch.bool)
     removed[kept_rows(spec, shape, kept, "attention")[spec.layout.query]] = False
-    zeroing = _zeroing(removed.to(device))
+    zeroing = _zeroing(removed)
     return [(query, lambda _, output: zeroing(output))]
 
 
 def joint_norms(
-    layer: torch.nn.Module, kept: LayerPlan, shape: LayerShape, spec: ModelSpec, device: torch.device
+    layer: torch.nn.Module, kept: LayerPlan, shape: LayerShape, spec: ModelSpec
 ) -> list[tuple[torch.nn.Module, InputFunction]]:
     """For norms that go over all heads together: let them norm as if there were only the kept ones.
 
@@ -64,16 +64,19 @@ def joint_norms(
     for (path, heads), units in zip(spec.head_norm_sizes(shape), (kept.kept_heads, kept.kept_head_groups), strict=True):
         removed = _removed(units, heads).repeat_interleave(spec.head_dim)
         if removed.any():
-            functions.append((layer.get_submodule(path), _of_kept(removed.to(device))))
+            functions.append((layer.get_submodule(path), _of_kept(removed)))
     return functions
 
 
 def _of_kept(removed: torch.Tensor) -> InputFunction:
+    here = _beside(removed)
+
     def function(states: torch.Tensor) -> torch.Tensor:
-        kept = states[..., ~removed]
+        gone = here(states)
+        kept = states[..., ~gone]
         kept = kept if kept.dtype == torch.float64 else kept.float()
         size = kept.square().mean(dim=-1, keepdim=True).sqrt().to(states.dtype)
-        return torch.where(removed, size, states)
+        return torch.where(gone, size, states)
 
     return function
 
@@ -85,4 +88,17 @@ def _removed(kept: tuple[int, ...], available: int) -> torch.Tensor:
 
 
 def _zeroing(removed: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-    return lambda activations: activations.masked_fill(removed, 0)
+    here = _beside(removed)
+    return lambda activations: activations.masked_fill(here(activations), 0)
+
+
+def _beside(removed: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The mask on the device of what it is for, moved there once: only a forward pass tells where a layer computes."""
+    held = [removed]
+
+    def here(activations: torch.Tensor) -> torch.Tensor:
+        if held[0].device != activations.device:
+            held[0] = removed.to(activations.device)
+        return held[0]
+
+    return here

@@ -196,7 +196,7 @@ class _Pass:
         self.done = 0
         self.processes = rank_and_count()[1]
         layers = range(loaded.spec.num_hidden_layers)
-        self.recorders = [LayerRecorder(loaded.spec, index, wanted, loaded.device) for index in layers]
+        self.recorders = [LayerRecorder(loaded.spec, index, wanted, loaded.device_of_layer(index)) for index in layers]
 
     def functions(self) -> list[tuple[torch.nn.Module, Callable[[torch.Tensor], None]]]:
         pairs = []
@@ -245,7 +245,8 @@ class _Pass:
             self._tell(self.total)
 
     def _check_finite(self) -> None:
-        if bool(torch.cat([recorder.totals() for recorder in self.recorders]).isfinite().all()):
+        totals = [recorder.totals().to(self.loaded.device) for recorder in self.recorders]
+        if bool(torch.cat(totals).isfinite().all()):
             return
         for recorder in self.recorders:
             recorder.check_finite(self.loaded.dtype)

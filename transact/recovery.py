@@ -76,6 +76,7 @@ def recover(
     Raises `InvalidTarget`, `InvalidText`, `InvalidOption`, `NotEnoughMemory`, `TrainingFailed`, `SaveRefused` and
     `CheckpointBroken`, and as `observe`, `search_plan` and `prune` do.
     """
+    loaded.check_together("training")
     settings = settings or RecoverySettings()
     training = calibration if training is None else training
     if isinstance(training, TokenSet):

@@ -78,7 +78,7 @@ class RunningMoments:
 def _real(activations: torch.Tensor, tokens: RealTokens) -> torch.Tensor:
     """[sample, seq, channel] -> the real tokens [token, channel]."""
     flat = activations.flatten(0, -2)
-    return flat if sum(tokens.lengths) == len(flat) else flat[tokens.mask.flatten()]
+    return flat if sum(tokens.lengths) == len(flat) else flat[tokens.mask.flatten().to(flat.device)]
 
 
 def _precision(activations: torch.Tensor) -> torch.dtype:

@@ -63,6 +63,7 @@ def search_plan(
     the statistics of another model, `InvalidOption` for statistics without their tokens (read from a file) or, where
     pairs are to go, observed without `queries=True`, `NotEnoughMemory` before the work and `NonFiniteActivations`.
     """
+    loaded.check_together("the search")
     shapes, locks = target.per_layer(loaded.spec), locks or NO_LOCKS
     tokens = calibration_tokens(loaded, statistics)
     # equal scores for all: refuses locks that cannot be before the work, and is the choice where text says nothing

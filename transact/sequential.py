@@ -142,8 +142,7 @@ class _Walk:
         normal = self._normal(layer, "attention", read, wanted["attention"])
         everything = tuple(range(shape.intermediate_size))
         kept = replace(self.choice.attention(index), kept_channels=everything)
-        device = self.loaded.device
-        norms, pairs = joint_norms(layer, kept, shape, spec, device), removed_pairs(layer, kept, shape, spec, device)
+        norms, pairs = joint_norms(layer, kept, shape, spec), removed_pairs(layer, kept, shape, spec)
         if norms or pairs:  # what attention computes changes with the heads, or the pairs, that are left
             with on_inputs(norms), on_calls(pairs):
                 read = [stream.input_of(layout.output, layer, index) for stream in self.pruned]

@@ -56,6 +56,7 @@ def prune(
     choice(compensation, COMPENSATIONS, "compensation")
     plan.check_fits(loaded.fingerprint)
     if compensation == "best":
+        loaded.check_together("the best repair")
         return _best(loaded, plan, statistics, progress)
     return cut(loaded, plan, compensation, refit_for(compensation, loaded, statistics, progress))
 

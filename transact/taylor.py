@@ -54,6 +54,7 @@ def gradient_products(
     Raises `InvalidOption` for narrower heads, `InvalidText` where there is nothing to predict, `NotEnoughMemory`
     before the pass, and `NonFiniteActivations`, naming the layer.
     """
+    loaded.check_together("a gradient")
     if loaded.spec.has_narrow_heads:
         raise InvalidOption(
             "Taylor scores count a row of the query projection with the same row of value, and the heads of this model "

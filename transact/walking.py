@@ -31,7 +31,7 @@ class Stream:
     def counted(self, activations: torch.Tensor) -> torch.Tensor:
         """The rows that count, at least float32, maybe a view: [sample, seq, channel] -> [token, channel]."""
         rows = activations.flatten(0, -2)
-        rows = rows if bool(self.real.all()) else rows[self.real]
+        rows = rows if bool(self.real.all()) else rows[self.real.to(rows.device)]
         return rows if rows.dtype == torch.float64 else rows.float()
 
     def run(self, layer: torch.nn.Module, index: int) -> torch.Tensor:

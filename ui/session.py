@@ -265,7 +265,6 @@ class Session:
     key: ModelKey
     spec: ta.ModelSpec | None
     scored: Scored | None
-    streamed: bool = False
     choice: Choice = field(default_factory=Choice)
     plan: ta.PruningPlan | None = None
     view: View = field(default_factory=View)
@@ -277,6 +276,7 @@ class Session:
     timeline: Timeline = field(default_factory=Timeline)
     results: tuple[Result, ...] = ()
     counted: int = 0
+    streamed: bool = False
 
     @property
     def latest(self) -> Result | None:

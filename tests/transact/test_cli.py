@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from safetensors.torch import load_file
@@ -284,6 +285,7 @@ def test_the_example_is_a_line_that_can_be_typed(command, monkeypatch):
     reached = []
     for name in ("load", "push"):
         monkeypatch.setattr(ta, name, lambda source, *_, **__: reached.append(source) or sys.exit(99))
+    monkeypatch.setattr(ta, "preflight", lambda *_, **__: SimpleNamespace(fits=True))
     monkeypatch.setattr("transact.cli.steps.read_plan", lambda path: None)
     monkeypatch.setattr(ta, "check_tasks", lambda tasks, **_: None)  # reads thousands of files
     monkeypatch.chdir(ROOT)

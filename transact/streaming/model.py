@@ -50,6 +50,13 @@ class StreamedModel(LoadedModel):
     def is_streamed(self) -> bool:
         return True
 
+    def device_of_layer(self, index: int) -> torch.device:
+        return self.on
+
+    @property
+    def is_spread(self) -> bool:
+        return False
+
     @property
     def outline(self) -> LoadedModel:
         """The same as a model in memory that has shapes and nothing in them (torch's meta device)."""
