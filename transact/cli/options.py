@@ -114,7 +114,8 @@ MODEL = Group(
         _option("--revision", "commit, branch or tag of a hub model (default: its main branch)"),
         _option("--dtype", "what to compute in; auto: float32, or the checkpoint's half precision where the machine is "
                 "fast at it (default: %(default)s)", choices=("auto", *DTYPES), default="auto"),
-        _option("--device", "auto, cpu, cuda, cuda:N, or balanced: spread over all GPUs (default: %(default)s)", default="auto"),
+        _option("--device", "auto, cpu, cuda, cuda:N, or balanced: spread over all GPUs (default: %(default)s)",
+                default="auto"),
     ),
 )  # fmt: skip
 
