@@ -215,7 +215,7 @@ def preflight(
     `progress` raises while the hub is waited for.
     """
     choice(dtype, ("auto", *DTYPES), "dtype")
-    return preflight_of(sources.resolve(source, revision, progress), dtype, device_of(device))
+    return _preflight_on(device, sources.resolve(source, revision, progress), dtype)
 
 
 def load(
@@ -238,13 +238,11 @@ def load(
     `CheckpointBroken`, `NotEnoughMemory`, `InvalidOption`.
     """
     choice(dtype, ("auto", *DTYPES), "dtype")
-    spread = device == BALANCED and torch.cuda.device_count() > 1
-    target = device_of(device)
+    target: torch.device | str = BALANCED if _spreads(device) else device_of(device)
     found = sources.resolve(source, revision, progress)
-    card = preflight_of(found, dtype, target)
-    if spread:
-        free = sum(free_bytes(torch.device("cuda", index)) for index in range(torch.cuda.device_count()))
-        card = replace(card, available_bytes=free)
+    card = _preflight_on(device, found, dtype)
+    if target == BALANCED and found.config.get(per_layer.KEY):
+        raise InvalidOption(f"The compact layers of {found.name} are not spread over GPUs. Choose one of them.")
     if not card.fits:
         raise NotEnoughMemory(
             f"{found.name} needs about {card.required_bytes / 1e9:.1f} GB in {card.dtype} and "
@@ -260,7 +258,7 @@ def load(
         if found.config.get(per_layer.KEY):
             model = per_layer.read(config, whole, card.spec, files, DTYPES[card.dtype]).to(target).eval()
         else:
-            model = _read_weights(found.directory, config, DTYPES[card.dtype], BALANCED if spread else target)
+            model = _read_weights(found.directory, config, DTYPES[card.dtype], target)
     except Exception as error:  # whichever library asked for the memory words it in its own way
         if not ran_out_of_memory(error):
             raise
@@ -278,6 +276,19 @@ def load(
         revision=found.revision or sources.content_digest(files),
         stored_dtype=stored_dtype,
     )
+
+
+def _spreads(device: str) -> bool:
+    return device == BALANCED and torch.cuda.device_count() > 1
+
+
+def _preflight_on(device: str, found: sources.Source, dtype: str) -> Preflight:
+    """As `preflight_of`; what is spread has the memory of all GPUs."""
+    card = preflight_of(found, dtype, device_of(device))
+    if not _spreads(device):
+        return card
+    gpus = (torch.device("cuda", index) for index in range(torch.cuda.device_count()))
+    return replace(card, available_bytes=sum(map(free_bytes, gpus)))
 
 
 def preflight_of(found: sources.Source, dtype: str, device: torch.device) -> Preflight:
