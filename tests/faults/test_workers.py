@@ -6,6 +6,7 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 import transact as ta
+from tests import hub as read_only_hub
 from tests.conftest import processes_alone
 from tests.faults.kernel import killing, no_file_beyond
 from tests.transact.test_sharing import TOKEN, hub  # noqa: F401 (a fixture)
@@ -43,6 +44,17 @@ def test_the_upload_is_killed_and_the_next_one_works(hub, checkpoint):  # noqa: 
     assert hub.repositories["me/small"].files == MADE_BY_THE_HUB
     hub.fails.clear()
     assert ta.push(checkpoint, "me/small").repo_id == "me/small"
+
+
+def test_the_download_is_killed_and_the_next_one_works(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    with read_only_hub.serve({"team/small": checkpoint}) as address:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        with killing("downloader.py") as killed, pytest.raises(ta.ModelNotFound, match="killed by SIGKILL.*Try again"):
+            ta.load("team/small")
+        assert len(killed) == 1
+        assert ta.load("team/small").revision == read_only_hub.COMMIT
 
 
 def exit_now(*args, **kwargs):
