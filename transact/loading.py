@@ -18,7 +18,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from transact import memory, per_layer, processes, sources
+from transact import per_layer, sources
+from transact.devices import BALANCED, device_of, free_bytes, gpus, spreads
 from transact.errors import CheckpointBroken, InvalidOption, ModelUnsupported, NotEnoughMemory, choice
 from transact.families import Family, family_of
 from transact.memory import ran_out_of_memory
@@ -37,8 +38,6 @@ DTYPES = {
     "float16": torch.float16,
     "float64": torch.float64,
 }
-BALANCED = "balanced"
-"""The `device` that spreads a model over all GPUs."""
 _HALF = ("bfloat16", "float16")
 _NOT_FROM_FILES = (
     "auto_map", "attn_implementation", "_attn_implementation", "_attn_implementation_internal",
@@ -238,7 +237,7 @@ def load(
     `CheckpointBroken`, `NotEnoughMemory`, `InvalidOption`.
     """
     choice(dtype, ("auto", *DTYPES), "dtype")
-    target: torch.device | str = BALANCED if _spreads(device) else device_of(device)
+    target: torch.device | str = BALANCED if spreads(device) else device_of(device)
     found = sources.resolve(source, revision, progress)
     card = _preflight_on(device, found, dtype)
     if target == BALANCED and found.config.get(per_layer.KEY):
@@ -278,17 +277,12 @@ def load(
     )
 
 
-def _spreads(device: str) -> bool:
-    return device == BALANCED and torch.cuda.device_count() > 1
-
-
 def _preflight_on(device: str, found: sources.Source, dtype: str) -> Preflight:
     """As `preflight_of`; what is spread has the memory of all GPUs."""
     card = preflight_of(found, dtype, device_of(device))
-    if not _spreads(device):
+    if not spreads(device):
         return card
-    gpus = (torch.device("cuda", index) for index in range(torch.cuda.device_count()))
-    return replace(card, available_bytes=sum(map(free_bytes, gpus)))
+    return replace(card, available_bytes=sum(free_bytes(torch.device(gpu)) for gpu in gpus()))
 
 
 def preflight_of(found: sources.Source, dtype: str, device: torch.device) -> Preflight:
@@ -347,18 +341,6 @@ def _cpu_computes_bfloat16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
 
 
-def device_of(name: str) -> torch.device:
-    """The device of that name. "auto" is a GPU where there is one, else the CPU.
-
-    Of several GPUs "auto" and "cuda" name the first, or that of this process among those that a launcher started.
-    """
-    gpus = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    own = gpus[processes.local_rank() % len(gpus)] if gpus else "cpu"
-    if name in ("auto", BALANCED) or (name == "cuda" and gpus):
-        return torch.device(own)
-    return torch.device(choice(name, ("auto", "cpu", *gpus, BALANCED), "device"))
-
-
 def held_while_streamed(spec: ModelSpec, dtype: torch.dtype) -> int:
     """Most bytes of weights that going layer by layer holds at a time: the largest layer twice, and the embeddings."""
     layer = max(map(spec.layer_parameters, spec.layers))
@@ -368,13 +350,6 @@ def held_while_streamed(spec: ModelSpec, dtype: torch.dtype) -> int:
 def required_bytes(weights: int) -> int:
     """Memory that a model takes whose weights are so many bytes, with what it computes in."""
     return int(weights * (1 + _WORKSPACE_SHARE)) + _WORKSPACE_BYTES
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that can still be taken on the device."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return memory.available_bytes()
 
 
 def _read_weights(

@@ -14,10 +14,11 @@ from pathlib import Path
 import torch
 
 from transact.calibration import CalibrationSet, TokenSet
+from transact.devices import free_bytes
 from transact.errors import InvalidText, NotEnoughMemory
 from transact.evaluation import perplexity
 from transact.importance import METRICS, score
-from transact.loading import LoadedModel, free_bytes
+from transact.loading import LoadedModel
 from transact.locks import NO_LOCKS, Locks
 from transact.observe import grams_for_repair, observe
 from transact.plan import PruningPlan, composed, make_plan

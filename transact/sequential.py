@@ -22,11 +22,12 @@ from typing import Protocol
 import torch
 
 from transact.calibration import CalibrationSet
+from transact.devices import free_bytes
 from transact.errors import NotEnoughMemory
 from transact.families import is_on
 from transact.hooks import on_calls, on_inputs
 from transact.layer_plan import LayerPlan
-from transact.loading import DTYPES, LoadedModel, free_bytes
+from transact.loading import DTYPES, LoadedModel
 from transact.masking import joint_norms, removed_pairs
 from transact.matrices import matrix
 from transact.observe import gram_bytes

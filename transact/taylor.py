@@ -24,9 +24,10 @@ from functools import partial
 import torch
 
 from transact.calibration import CalibrationSet
+from transact.devices import free_bytes
 from transact.errors import InvalidOption, InvalidText, NonFiniteActivations, NotEnoughMemory
 from transact.gradients import Key, backward_bytes, largest_batch, output_gradients
-from transact.loading import LoadedModel, free_bytes
+from transact.loading import LoadedModel
 from transact.matrices import matrix
 from transact.processes import add_up
 from transact.progress import Progress

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 import transact as ta
 from tests import hub
 from tests.tiny_models import build, token_ids
-from transact import loading
+from transact import devices, loading
 
 
 @pytest.fixture
@@ -204,13 +204,13 @@ def test_every_process_of_a_launcher_takes_a_gpu_of_its_own(monkeypatch, gpus, r
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     if rank is not None:
         monkeypatch.setenv("LOCAL_RANK", rank)
-    assert loading.device_of("auto") == torch.device(expected)
-    assert loading.device_of("cpu") == torch.device("cpu")
+    assert devices.device_of("auto") == torch.device(expected)
+    assert devices.device_of("cpu") == torch.device("cpu")
     if gpus:
-        assert loading.device_of("cuda") == torch.device(expected)
+        assert devices.device_of("cuda") == torch.device(expected)
     else:
         with pytest.raises(ta.InvalidOption, match="auto, cpu"):
-            loading.device_of("cuda")
+            devices.device_of("cuda")
 
 
 def test_broken_tokenizer_is_named(folder):

@@ -20,9 +20,10 @@ from transformers import PreTrainedModel
 
 from transact import sources
 from transact.alone import AloneFailed, run_alone
+from transact.devices import free_bytes
 from transact.errors import CheckpointBroken, NotEnoughMemory
 from transact.export import stock_loader
-from transact.loading import DTYPES, LoadedModel, free_bytes, required_bytes
+from transact.loading import DTYPES, LoadedModel, required_bytes
 from transact.progress import NO_PROGRESS, Progress
 
 _ROWS, _ROW_TOKENS, _NEW_TOKENS, _SEED = 4, 32, 24, 0
