@@ -16,7 +16,7 @@ import json, os
 from dataclasses import replace
 import spaces
 import transact as ta
-from ui import texts, workbench, zerogpu
+from ui import planning, texts, workbench, zerogpu
 from ui.jobs import Jobs
 from ui.models import Registry
 from ui.session import BUNDLED, Choice, Sampling, Session
