@@ -63,7 +63,8 @@ def forward(
     takes) are what the time on the GPU is asked for by. There `call` and what it returns must be picklable, and nothing
     is reported or stopped until it is done. Raises what `call` raises, and `NoGpu` with the reason.
     """
-    if not LENT or loaded.is_streamed:
+    models = [value for value in (loaded, *arguments, *named.values()) if isinstance(value, ta.LoadedModel)]
+    if not LENT or any(model.is_streamed for model in models):  # what stays in its files is not moved
         return call(loaded, *arguments, progress=progress, **named)
     progress(0, tokens, "tokens")
     task, name = _Task(call, (loaded, *arguments), named), secrets.token_hex(8)

@@ -18,6 +18,7 @@ from ui.export import Exports
 from ui.jobs import Watch
 from ui.models import Registry, is_streamed
 from ui.pages.maps import _granularity
+from ui.pages.measure import _repairs
 from ui.pages.model import loaded_card, preflight_card
 from ui.session import Choice, ModelKey, Sampling, Session
 
@@ -215,4 +216,7 @@ def test_what_needs_the_whole_model_is_refused_with_what_to_do(registry, session
     ):
         with pytest.raises(WrongInput, match=r"larger than the memory here, .* one after the other\. \w.*\. \w|.*\."):
             act()
+    assert _repairs(session)["value"] == "least_squares" and len(_repairs(session)["choices"]) == 3
+    cut = session.with_result(workbench.cut(registry, session, "bias", watch))
+    assert _repairs(cut)["value"] == "bias"
     assert "head_dims" not in [name for _, name in _granularity(session)["choices"]]

@@ -27,11 +27,11 @@ class StreamedModel(LoadedModel):
     """
 
     files: TensorFiles
-    on: torch.device
+    computes_on: torch.device
 
     @property
     def device(self) -> torch.device:
-        return self.on
+        return self.computes_on
 
     @property
     def held_bytes(self) -> int:
@@ -43,7 +43,7 @@ class StreamedModel(LoadedModel):
         return True
 
     def device_of_layer(self, index: int) -> torch.device:
-        return self.on
+        return self.computes_on
 
     @property
     def is_spread(self) -> bool:
@@ -81,7 +81,7 @@ class StreamedModel(LoadedModel):
         for name in empty:
             full = f"{path}.{name}"
             if full == f"{self.layout.embeddings}.weight":
-                filled[name] = self.files.rows(full, input_ids.unique(), self.dtype).to(self.on)
+                filled[name] = self.files.rows(full, input_ids.unique(), self.dtype).to(self.computes_on)
             else:
                 filled[name] = self._read(full, self.dtype)
         decoder.load_state_dict(filled, strict=False, assign=True)
@@ -108,7 +108,7 @@ class StreamedModel(LoadedModel):
         progress(count, count, "layers")
         with self.entrance(ids), self._head():
             for batch, each in zip(batches, streams, strict=True):
-                yield last_logits(self, batch.input_ids.to(self.on), each.hidden)
+                yield last_logits(self, batch.input_ids.to(self.computes_on), each.hidden)
 
     def check_hidden(self, positions: int) -> None:
         """Raise `NotEnoughMemory` unless the hidden states of so many positions fit."""
@@ -135,7 +135,7 @@ class StreamedModel(LoadedModel):
             self.model.load_state_dict(empty, strict=False, assign=True)
 
     def _read(self, name: str, dtype: torch.dtype) -> torch.Tensor:
-        return self.files.read(name, dtype).to(self.on)
+        return self.files.read(name, dtype).to(self.computes_on)
 
 
 def streamed(source: str | StreamedModel, device: str, revision: str | None) -> StreamedModel:
@@ -195,7 +195,7 @@ def load_streamed(
         revision=found.revision or sources.content_digest(files),
         stored_dtype=stored_dtype,
         files=tensors,
-        on=target,
+        computes_on=target,
     )
 
 

@@ -91,15 +91,16 @@ def paint(panel: MeasurePanel, session: Session) -> dict:
             panel.pruned: latest.report.generation or "",
         }
     probes = latest.probes if latest else ()
-    return {**shown, panel.tried: "", panel.probes: _probes_plot(probes), panel.repair: _repairs(session.streamed)}
+    return {**shown, panel.tried: "", panel.probes: _probes_plot(probes), panel.repair: _repairs(session)}
 
 
-def _repairs(is_streamed: bool) -> dict:
-    """All of them, or, with the next best chosen, those for which a streamed model is read once."""
-    if not is_streamed:
+def _repairs(session: Session) -> dict:
+    """All of them, or those for which a streamed model is read once, with the last one chosen."""
+    if not session.streamed:
         return gr.update(choices=[(label, name) for name, label in _REPAIRS.items()])
     choices = [(label, name) for name, label in _REPAIRS.items() if name in streamed.REPAIRS]
-    return gr.update(choices=choices, value=streamed.DEFAULT_REPAIR)
+    last = streamed.DEFAULT_REPAIR if session.latest is None else session.latest.repair
+    return gr.update(choices=choices, value=last if last in streamed.REPAIRS else streamed.DEFAULT_REPAIR)
 
 
 def paint_tried(panel: MeasurePanel, what_if: WhatIf) -> dict:
