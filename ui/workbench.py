@@ -232,7 +232,9 @@ def write_checkpoint(
     registry: Registry, owner: str, result: Result, folder: Path, watch: Watch, *, layers: str = "padded"
 ) -> str:
     """The result's checkpoint in a new folder, proved where stock classes can load it; returns what to say of it."""
-    if registry.dense(result.scored.key, watch).is_streamed:
+    # a model that was cut in memory and is still there needs no dense one beside it
+    in_memory = not result.scored.streamed and registry.pruned(owner, result.identity) is not None
+    if not in_memory and registry.dense(result.scored.key, watch).is_streamed:
         return streamed.write_checkpoint(registry, owner, result, folder, watch, layers)
     pruned = pruned_model(registry, owner, result, watch)
     stock = layers == "padded" or pruned.spec.is_stock
