@@ -20,7 +20,6 @@ from transformers import AutoConfig
 import transact as ta
 from benchmarks.harness import median, publish, table
 from ui.application import build, launch_options
-from ui.landscape import Landscape
 from ui.session import ModelKey, Sampling, Scored
 from ui.texts import TextSource
 
@@ -61,7 +60,6 @@ def synthetic() -> Scored:
         seconds=0.0,
         statistics=None,
         scores=scores,
-        landscapes={metric: Landscape.of(values, spec) for metric, values in scores.items()},
     )
 
 

@@ -6,8 +6,9 @@
   another text of its own and downloads. Every number that comes back is held against the library's own, computed
   here beforehand, so a result in another's hands would show. Target: no error, and the 95th percentile of a slider's
   answer under 500 ms.
-- With `--soak`, such visitors keep coming, five at a time. Before, those first ones have warmed the server up, and as
-  many brief ones as it keeps sessions, each of which takes 0.4 MB. Target: its memory, at rest, grows by less than 5 %.
+- With `--soak`, such visitors keep coming, five at a time. The server is told to keep the work of as many visitors as
+  those first ones (TRANSACT_SESSIONS), so that from then on every new one's work takes an older one's place. Target:
+  its memory, at rest, grows by less than 5 %.
 
 Visitors are threads of this process, on the same processor as the server, so its times hold their work as well.
 """
@@ -15,7 +16,6 @@ Visitors are threads of this process, on the same processor as the server, so it
 import argparse
 import contextlib
 import itertools
-import json
 import tempfile
 import threading
 import time
@@ -32,8 +32,7 @@ from safetensors import safe_open
 import transact as ta
 from benchmarks.harness import publish, table
 from tests.e2e.server import running_app
-from ui import texts
-from ui.session import MAX_SESSIONS
+from ui import host, texts
 
 SLIDER_SECONDS = 0.5
 GROWTH = 0.05
@@ -210,20 +209,9 @@ class Soak:
         return self.after / self.before - 1
 
 
-def fill(url: str, sessions: int = MAX_SESSIONS) -> None:
-    """So many visitors who move a slider once, so that from here on an older session goes for every new one."""
-
-    # by plain requests, as a client of gradio's takes a third of a second to set up
-    def look(number: int) -> None:
-        asked = json.dumps({"data": [0.25, 0.5, "uniform"], "session_hash": f"passing-{number}"}).encode()
-        call, kind = f"{url}gradio_api/call/plan", {"Content-Type": "application/json"}
-        with urllib.request.urlopen(urllib.request.Request(call, asked, kind), timeout=60) as answer:
-            event = json.load(answer)["event_id"]
-        with urllib.request.urlopen(f"{call}/{event}", timeout=60) as answer:
-            assert b"event: complete" in answer.read()
-
-    with ThreadPoolExecutor(_AT_A_TIME) as pool:
-        list(pool.map(look, range(sessions)))
+def remembering(visitors: list[Visitor]) -> dict[str, str]:
+    """The setting of a server that keeps the work of so many visitors and no more."""
+    return {host.SESSIONS: str(len(visitors))}
 
 
 def soak(url: str, visitors: list[Visitor], *, minutes: float, moves: int) -> Soak:
@@ -282,7 +270,7 @@ def main() -> None:
     given = parser.parse_args()
     visitors = crowd(given.visitors)
     with contextlib.ExitStack() as stack:
-        url = given.url or stack.enter_context(running_app(Path(tempfile.mkdtemp()) / "app.log"))
+        url = given.url or stack.enter_context(running_app(Path(tempfile.mkdtemp()) / "app.log", remembering(visitors)))
         times = all_at_once(url, visitors, moves=given.moves)
         slider = times.percentile("/plan", 0.95)
         lines = [
@@ -292,7 +280,6 @@ def main() -> None:
         ]
         figures = {"visitors": given.visitors, "moves": given.moves, "slider_95th_seconds": slider}
         if given.soak:
-            fill(url)
             soaked = soak(url, visitors, minutes=given.soak, moves=given.moves)
             lines.append(
                 f"Soak: {soaked.visits} visits in {soaked.seconds / 60:.1f} minutes, memory at rest "

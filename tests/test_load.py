@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.load import GROWTH, all_at_once, crowd, fill, soak
+from benchmarks.load import GROWTH, all_at_once, crowd, remembering, soak
 from tests.e2e.server import running_app
 
 
@@ -15,9 +15,8 @@ def test_twenty_visitors_at_once_then_a_soak(tmp_path):
     How quick it all is, `python -m benchmarks.load` says: machines differ, and this must hold on all of them.
     """
     visitors, log = crowd(20), tmp_path / "app.log"
-    with running_app(log) as url:
+    with running_app(log, remembering(visitors)) as url:
         times = all_at_once(url, visitors, moves=50)  # raises at the first number that is not the visitor's own
-        fill(url)
         soaked = soak(url, visitors, minutes=2, moves=10)
     assert len(times.seconds["/plan"]) == 20 * 50
     assert soaked.visits > 2 and len(soaked.resident) > 60

@@ -1,7 +1,6 @@
 """From a name to a model in memory: pre-flight from the configuration alone, then the weights."""
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,7 +11,6 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -27,6 +25,7 @@ from transact.narrow_attention import check_pairs
 from transact.progress import NO_PROGRESS, Progress
 from transact.quiet import no_progress_bars
 from transact.spec import ModelSpec, digest
+from transact.tokenizer_files import read_tokenizer
 
 if TYPE_CHECKING:
     from transact.calibration import Batch
@@ -44,7 +43,6 @@ _NOT_FROM_FILES = (
     "experts_implementation", "_experts_implementation", "transformers_weights", "name_or_path", "_name_or_path",
 )  # fmt: skip
 """What a config.json may not decide: code to import, kernels to fetch from a hub and run, other files to read."""
-_TOKENIZER_CLASS = re.compile(r"(?!Auto)\w+(Tokenizer|TokenizerFast|Backend)")
 _SMALL_MODEL_PARAMETERS = 50_000_000
 """Below this a forward pass on a CPU is bound by overhead, so half precision would only cost accuracy."""
 _WORKSPACE_SHARE = 0.2
@@ -386,40 +384,3 @@ def _read_weights(
                 "what it was made for. Use the config.json and the weights that belong together."
             )
     return model
-
-
-def read_tokenizer(directory: Path, config: PreTrainedConfig) -> PreTrainedTokenizerBase | None:
-    """`config` names the tokenizer's class where its own files do not."""
-    if not any(directory.glob("tokenizer*")) and not (directory / "vocab.json").exists():
-        return None
-    _check_tokenizer_class(directory, config)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(directory, config=config, trust_remote_code=False)
-        # some files are read only now, so that their damage shows here and not in the middle of a run
-        tokenizer.decode(tokenizer("a b", add_special_tokens=False)["input_ids"])
-        return tokenizer
-    except Exception as error:  # tokenizer files fail in as many ways as there are formats
-        reason = " ".join(str(error).split())
-        raise CheckpointBroken(f"The tokenizer in {directory.name} could not be read: {reason}") from error
-
-
-def _check_tokenizer_class(directory: Path, config: PreTrainedConfig) -> None:
-    """Raise `CheckpointBroken` where a file names a class that is no tokenizer: `transformers` would load any.
-
-    A model class, say, would open pickled weights; `AutoTokenizer` would begin again without our refusal of code.
-    """
-    try:
-        named = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
-        named = named.get("tokenizer_class") if isinstance(named, dict) else None
-    except FileNotFoundError:
-        named = None
-    except (ValueError, OSError, RecursionError):
-        raise CheckpointBroken(
-            f"tokenizer_config.json in {directory.name} is not valid JSON. Download it again."
-        ) from None
-    for name in (named, getattr(config, "tokenizer_class", None)):
-        if name is not None and not (isinstance(name, str) and _TOKENIZER_CLASS.fullmatch(name)):
-            raise CheckpointBroken(
-                f"The files of {directory.name} name {str(name)[:100]!r} as their tokenizer's class, which is none. "
-                "Remove tokenizer_class from tokenizer_config.json and config.json, or download them again."
-            )

@@ -7,7 +7,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 import transact as ta
-from ui import endpoints, health, legal, limits, planning, texts, workbench
+from ui import endpoints, health, host, legal, limits, planning, texts, workbench
 from ui.events import arrival, choose, look, setup
 from ui.events import compare as comparing
 from ui.events import measure as measuring
@@ -37,7 +37,7 @@ from ui.pages import (
     takeaway,
     trust,
 )
-from ui.session import BUNDLED, MAX_SESSIONS, Sampling, Scored, Session, Sessions
+from ui.session import BUNDLED, Sampling, Scored, Session, Sessions
 from ui.telemetry import Telemetry, log_to_stderr, resident_bytes
 from ui.theme import ASSETS, STYLE_SHEET, instrument_theme
 
@@ -84,7 +84,7 @@ def launch_options(desk: Desk | None = None) -> dict:
         "ssr_mode": False,
         "pwa": False,
         "max_threads": MAX_THREADS,
-        "state_session_capacity": MAX_SESSIONS,
+        "state_session_capacity": host.max_sessions(),
     }
 
 
@@ -118,7 +118,7 @@ def open_desk(opening: Scored | None = None) -> Desk:
         telemetry.add("transact_evictions_total", what="session", why="expired")
         telemetry.event("evicted", what="session", why="expired")
 
-    sessions = Sessions(fresh, forget, max_bytes=budget * _SESSIONS_SHARE)
+    sessions = Sessions(fresh, forget, max_sessions=host.max_sessions(), max_bytes=budget * _SESSIONS_SHARE)
     return Desk(registry, sessions, jobs, exports, telemetry, scored)
 
 

@@ -1,4 +1,4 @@
-"""Who can reach this page: its owner alone, or others; and which folders of the machine these may name.
+"""What a host sets: who can reach this page, its owner alone or others, what these may name, how many are remembered.
 
 Imports nothing, so that `app.py` can ask before anything else is loaded.
 """
@@ -10,6 +10,9 @@ LOCAL_ROOTS = "TRANSACT_LOCAL_ROOTS"
 """The variable that lists folders below which visitors may name models and datasets, apart as in PATH."""
 STREAM = "TRANSACT_STREAM"
 """The variable that says (1 or 0) whether models larger than memory are streamed from their files."""
+SESSIONS = "TRANSACT_SESSIONS"
+"""The variable that says how many visitors' work is kept at a time."""
+_SESSIONS = 200
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -30,6 +33,14 @@ def may_stream() -> bool:
     """
     said = os.environ.get(STREAM)
     return not is_public() if said is None else said == "1"
+
+
+def max_sessions() -> int:
+    """How many visitors' work is kept; the one who was idle longest goes first. Raises `ValueError` for no number."""
+    said = os.environ.get(SESSIONS, "").strip() or str(_SESSIONS)
+    if not said.isascii() or not said.isdigit() or int(said) == 0:
+        raise ValueError(f"{SESSIONS} is {said!r}; give a number of visitors, at least 1.")
+    return int(said)
 
 
 def may_name(place: str) -> bool:

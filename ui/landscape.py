@@ -68,11 +68,12 @@ class Landscape:
         return int(np.searchsorted(self.edges[layer], self.rank(layer, channel), side="right")) - 1
 
     def removed_heads(self, plan: ta.PruningPlan) -> np.ndarray:
-        """bool [layer, head]: which heads the plan removes."""
-        removed = ~np.isnan(self.heads)
+        """float32 [layer, head]: the share of each head's dimensions, of keys and of values, that the plan removes."""
+        share = (~np.isnan(self.heads)).astype(np.float32)
+        before, after = (spec.query_key_dim + spec.value_dim for spec in (plan.dense_spec, plan.spec))
         for layer, kept in enumerate(plan.layers):
-            removed[layer, list(kept.kept_heads)] = False
-        return removed
+            share[layer, list(kept.kept_heads)] = 1 - after / before
+        return share
 
     def removed_bins(self, plan: ta.PruningPlan) -> np.ndarray:
         """float32 [layer, bin]: the share of each bin's channels that the plan removes."""

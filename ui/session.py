@@ -24,7 +24,6 @@ from ui.texts import TextSource
 if TYPE_CHECKING:
     from ui.link import Settings
 
-MAX_SESSIONS = 200
 IDLE_SECONDS = 6 * 3600
 MAX_HISTORY = 50
 MAX_UNDO = 100
@@ -75,13 +74,22 @@ class Scored:
     seconds: float
     statistics: ta.ActivationStatistics
     scores: dict[str, ta.ImportanceScores]
-    landscapes: dict[str, Landscape]
     streamed: bool = False
 
     @cached_property
     def held_bytes(self) -> int:
         """What the statistics and the scores take; the model is not theirs."""
-        return nbytes(self.statistics) + nbytes(self.scores) + nbytes(self.landscapes)
+        return nbytes(self.statistics) + nbytes(self.scores)
+
+    def landscape(self, metric: str) -> Landscape:
+        """The metric's scores ready to draw, made when first asked for: few visitors look at every metric."""
+        if metric not in self._landscapes:
+            self._landscapes[metric] = Landscape.of(self.scores[metric], self.spec)
+        return self._landscapes[metric]
+
+    @cached_property
+    def _landscapes(self) -> dict[str, Landscape]:
+        return {}
 
     @property
     def num_samples(self) -> int:
@@ -350,10 +358,12 @@ class Sessions:
     """
 
     def __init__(
-        self, fresh: Callable[[str], Session], forget: Callable[[str], None], *, max_bytes: float = math.inf
-    ):
+        self, fresh: Callable[[str], Session], forget: Callable[[str], None], *,
+        max_sessions: float = math.inf, max_bytes: float = math.inf,
+    ):  # fmt: skip
         self.fresh = fresh
         self._forget = forget
+        self._max_sessions = max_sessions
         self._max_bytes = max_bytes
         self._lock = threading.RLock()
         self._sessions: OrderedDict[str, tuple[float, Session]] = OrderedDict()
@@ -386,9 +396,10 @@ class Sessions:
         with self._lock:
             self._drop_idle()
             if id in self._expired:
-                raise NotYet("This page was idle for hours and its work has been cleared away; reload the page.")
+                raise NotYet("This page was idle for long and its work has been cleared away; reload the page.")
             _, session = self._sessions.get(id) or (0.0, self.fresh(id))
             self._put(session)
+            self._drop_idle()  # where it is one more than are kept
             return session
 
     def update(self, id: str, change: Callable[[Session], Session]) -> Session:
@@ -414,7 +425,7 @@ class Sessions:
         now = time.monotonic()
         while self._sessions:
             id, (seen, _) = next(iter(self._sessions.items()))
-            if now - seen < IDLE_SECONDS and len(self._sessions) <= MAX_SESSIONS:
+            if now - seen < IDLE_SECONDS and len(self._sessions) <= self._max_sessions:
                 return
             self._drop(id)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import transact as ta
 from ui import legal, limits, planning, streamed, texts, zerogpu
 from ui.jobs import Watch
-from ui.landscape import Landscape
 from ui.link import Settings
 from ui.models import Registry
 from ui.session import (
@@ -135,7 +134,6 @@ def score(registry: Registry, key: ModelKey, text: TextSource, sampling: Samplin
         seconds=seconds,
         statistics=statistics,
         scores=scores,
-        landscapes={metric: Landscape.of(values, loaded.spec) for metric, values in scores.items()},
         streamed=loaded.is_streamed,
     )
     registry.keep_scored(scored)

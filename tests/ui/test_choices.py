@@ -8,7 +8,6 @@ from transformers import LlamaConfig
 import transact as ta
 from ui import budgets, link, planning, session
 from ui.errors import NotYet, WrongInput
-from ui.landscape import Landscape
 from ui.session import BUNDLED, Budget, Choice, ModelKey, Sampling, Scored, Session
 from ui.texts import TextSource
 
@@ -22,9 +21,8 @@ SPEC = ta.ModelSpec.from_config(
 
 def scored(seed: int = 0, name: str = "stories") -> Scored:
     scores = {metric: ta.ImportanceScores.random(SPEC, seed) for metric in ta.METRICS}
-    landscapes = {metric: Landscape.of(values, SPEC) for metric, values in scores.items()}
     text = TextSource(name, ("x",), "sample")
-    return Scored(BUNDLED, SPEC, text, Sampling(64, 128, 7), None, None, 0.1, None, scores, landscapes)
+    return Scored(BUNDLED, SPEC, text, Sampling(64, 128, 7), None, None, 0.1, None, scores)
 
 
 @pytest.fixture

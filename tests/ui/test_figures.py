@@ -62,8 +62,19 @@ def test_many_channels_share_bins():
 
 def test_removed_heads_and_channels_stand_where_the_plan_says(scores, plan):
     landscape = Landscape.of(scores, spec())
-    assert landscape.removed_heads(plan).tolist() == [[True, True, False, False], [False, False, True, True]]
+    assert landscape.removed_heads(plan).tolist() == [[1, 1, 0, 0], [0, 0, 1, 1]]
     assert landscape.removed_bins(plan).tolist() == [[0, 0, 1, 1, 1, 1], [0, 0, 0, 0, 0, 1]]
+
+
+def test_of_heads_that_become_narrower_their_share_is_hatched(scores):
+    narrower = ta.PruningTarget(keep_head_groups=1, keep_channels=6, keep_value_dim=2)
+    plan = ta.make_plan(scores, spec(), narrower)
+    landscape = Landscape.of(scores, spec())
+    assert landscape.removed_heads(plan).tolist() == [[1, 1, 0.25, 0.25], [0.25, 0.25, 1, 1]]
+    x, y = figures.heads_overlay(landscape, plan, ta.Locks(), Selection()).removed
+    rectangles = {(tuple(x[start : start + 2]), y[start] + 0.46) for start in range(0, len(x), 6)}
+    partly = {((head - 0.5, head - 0.25), layer) for head, layer in ((2, 0), (3, 0), (0, 1), (1, 1))}
+    assert rectangles == {((-0.5, 1.5), 0), ((1.5, 3.5), 1)} | partly
 
 
 def test_outlines_join_neighbours_and_are_closed():

@@ -1,11 +1,11 @@
-"""Which folders of the machine a visitor may name, for every place that the app may run in."""
+"""What a host sets: folders that visitors may name, for every place that the app may run in, and how many are kept."""
 
 import pytest
 
 import transact as ta
 from transact import sources
-from ui import host, hub_texts
-from ui.errors import WrongInput
+from ui import application, host, hub_texts
+from ui.errors import NotYet, WrongInput
 from ui.models import Registry
 from ui.session import BUNDLED, ModelKey
 from ui.texts import DatasetChoice
@@ -78,3 +78,21 @@ def test_roots_hold_on_ones_own_machine_too(place, tmp_path):
     place({host.LOCAL_ROOTS: ""})
     assert not host.may_name(MODEL)
     assert not host.may_name("assets/model")
+
+
+@pytest.mark.parametrize("said", ["0", "-3", "many", "1.5", "²"])
+def test_a_number_of_visitors_is_at_least_one(monkeypatch, said):
+    monkeypatch.setenv(host.SESSIONS, said)
+    with pytest.raises(ValueError, match=f"{host.SESSIONS} is '{said}'; give a number of visitors, at least 1"):
+        host.max_sessions()
+
+
+def test_the_page_keeps_as_many_visitors_as_the_host_says(monkeypatch):
+    monkeypatch.setenv(host.SESSIONS, " 2 ")
+    desk = application.open_desk()
+    assert application.launch_options(desk)["state_session_capacity"] == 2
+    for visitor in "abc":
+        desk.sessions.get(visitor)
+    assert len(desk.sessions) == 2
+    with pytest.raises(NotYet, match="cleared away"):
+        desk.sessions.get("a")

@@ -26,7 +26,7 @@ def a_run(size: int) -> Scored:
     """A calibration run whose statistics take `size` bytes."""
     return Scored(
         BUNDLED, None, TextSource("x", ("x",), "pasted"), Sampling(), None, None, 0.0,
-        torch.zeros(size, dtype=torch.int8), scores={}, landscapes={},
+        torch.zeros(size, dtype=torch.int8), scores={},
     )  # fmt: skip
 
 
@@ -44,10 +44,9 @@ class TestSessions:
             sessions.update("a", lambda old: replace(old, counted=1 // 0))
         assert sessions.get("a") is before
 
-    def test_the_one_idle_longest_is_dropped_and_told_so(self, monkeypatch):
-        monkeypatch.setattr(sessions_module, "MAX_SESSIONS", 2)
+    def test_the_one_idle_longest_is_dropped_and_told_so(self):
         forgotten = []
-        sessions = Sessions(fresh, forgotten.append)
+        sessions = Sessions(fresh, forgotten.append, max_sessions=2)
         for id in ("a", "b", "a", "c", "a"):
             sessions.get(id)
         assert forgotten == ["b"]

@@ -10,10 +10,11 @@ from transact import per_layer, sources
 from transact.calibration import Batch
 from transact.devices import device_of, free_bytes
 from transact.errors import CheckpointBroken, InvalidOption, ModelUnsupported, NotEnoughMemory, choice
-from transact.loading import DTYPES, LoadedModel, held_while_streamed, preflight_of, read_tokenizer, stock
+from transact.loading import DTYPES, LoadedModel, held_while_streamed, preflight_of, stock
 from transact.memory import return_large_blocks
 from transact.progress import NO_PROGRESS, Progress
 from transact.streaming.files import TensorFiles
+from transact.tokenizer_files import read_tokenizer
 from transact.walking import last_logits, stream
 
 

@@ -177,7 +177,7 @@ def connect(desk: Desk, panels: Panels) -> None:
             return quick(panels, lambda: {panels.compare.first: pointing.result_number(event.text) or gr.skip()})
 
         def point(session: Session) -> Selection:
-            landscape = session.need_scored().landscapes[session.choice.metric]
+            landscape = session.need_scored().landscape(session.choice.metric)
             if key:
                 return pointing.moved(plot, key, landscape, session.view.selection)
             clicked = {"row": event.row, "column": event.column, "x": event.x}

@@ -17,7 +17,7 @@ def layer_heads_figure(landscape: Landscape, plan: ta.PruningPlan | None, select
     scores = scores[~np.isnan(scores)]
     removed = np.zeros(len(scores), dtype=bool)
     if plan is not None:
-        removed = landscape.removed_heads(plan)[selection.layer, : len(scores)]
+        removed = landscape.removed_heads(plan)[selection.layer, : len(scores)] == 1
     chosen = np.arange(len(scores)) == selection.head
     figure = go.Figure(
         go.Bar(

@@ -35,9 +35,7 @@ class Overlay:
         return astuple(self)
 
 
-def heads_overlay(
-    landscape: Landscape, plan: ta.PruningPlan | None, locks: ta.Locks, selection: Selection
-) -> Overlay:
+def heads_overlay(landscape: Landscape, plan: ta.PruningPlan | None, locks: ta.Locks, selection: Selection) -> Overlay:
     heads, size = landscape.heads.shape[1], landscape.group_size
     edges = np.arange(heads + 1) - 0.5
 
@@ -46,11 +44,18 @@ def heads_overlay(
 
     cell = None if selection.head is None else (selection.head - 0.5, selection.head + 0.5)
     return Overlay(
-        _NOTHING if plan is None else removed_runs(landscape.removed_heads(plan), edges),
+        _NOTHING if plan is None else _removed_heads(landscape.removed_heads(plan), edges),
         members(locks.keep_head_groups),
         members(locks.remove_head_groups),
         _frames(selection.layer, (-0.5, heads - 0.5), cell),
     )
+
+
+def _removed_heads(share: np.ndarray, edges: np.ndarray) -> Points:
+    """Heads that go, neighbours joined, and of those that stay the share of their width that goes, from the left."""
+    layers, heads = np.nonzero((share > 0) & (share < 1))
+    narrowed = _rectangles(edges[heads], edges[heads] + share[layers, heads], layers - _WITHIN, layers + _WITHIN)
+    return tuple(map(np.concatenate, zip(removed_runs(share == 1, edges), narrowed, strict=True)))
 
 
 def channels_overlay(

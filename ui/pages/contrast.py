@@ -86,7 +86,7 @@ def _plots(session: Session):
     compared = _comparison(session)
     if compared is None:
         return (figures.empty_figure(_EMPTY, height=160),) * 4
-    landscape = session.scored.landscapes[session.choice.metric]
+    landscape = session.scored.landscape(session.choice.metric)
     names = (session.scored.text.name, session.second.text.name)
     return (
         figures.head_differences_figure(compared, names),

@@ -154,7 +154,7 @@ def concentration_line(session: Session) -> str:
     if session.scored is None:
         return ""
     layer = session.view.selection.layer
-    landscape = session.scored.landscapes[session.choice.metric]
+    landscape = session.scored.landscape(session.choice.metric)
     shares = figures.cumulative_shares(landscape.channels[layer][landscape.order[layer]])
     half, most = ((np.searchsorted(shares, share) + 1) / len(shares) for share in (0.5, 0.8))
     return (
@@ -176,7 +176,7 @@ def _plots(session: Session):
     if session.scored is None:
         return (figures.empty_figure(figures.NOT_SCORED, height=160),) * 4
     metric, selection = session.choice.metric, session.view.selection
-    landscape = session.scored.landscapes[metric]
+    landscape = session.scored.landscape(metric)
     return (
         figures.layer_heads_figure(landscape, session.plan, selection),
         figures.layer_channels_figure(landscape, session.plan, selection),

@@ -265,14 +265,14 @@ def note_line(session: Session) -> str:
 
 
 def _overlay(session: Session, overlay: Callable[..., figures.Overlay]) -> figures.Overlay:
-    landscape = session.scored.landscapes[session.choice.metric]
+    landscape = session.scored.landscape(session.choice.metric)
     return overlay(landscape, session.plan, session.choice.locks, session.view.selection)
 
 
 def _plot(session: Session, overlay: Callable[..., figures.Overlay], draw):
     if session.scored is None:
         return figures.empty_figure(figures.NOT_SCORED)
-    landscape = session.scored.landscapes[session.choice.metric]
+    landscape = session.scored.landscape(session.choice.metric)
     return draw(landscape, _overlay(session, overlay), normalisation=session.view.normalisation)
 
 

@@ -1,0 +1,51 @@
+"""The tokenizer beside a model's weights: read by `transformers`, once its files name nothing but a tokenizer."""
+
+import json
+import re
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+
+from transact.errors import CheckpointBroken
+
+_CLASS = re.compile(r"(?!Auto)\w+(Tokenizer|TokenizerFast|Backend)")
+
+
+def read_tokenizer(directory: Path, config: PreTrainedConfig) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of a model's folder, None where it has none; raises `CheckpointBroken` where it cannot be used.
+
+    `config` names the tokenizer's class where its own files do not.
+    """
+    if not any(directory.glob("tokenizer*")) and not (directory / "vocab.json").exists():
+        return None
+    _check_class(directory, config)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(directory, config=config, trust_remote_code=False)
+        # some files are read only now, so that their damage shows here and not in the middle of a run
+        tokenizer.decode(tokenizer("a b", add_special_tokens=False)["input_ids"])
+        return tokenizer
+    except Exception as error:  # tokenizer files fail in as many ways as there are formats
+        reason = " ".join(str(error).split())
+        raise CheckpointBroken(f"The tokenizer in {directory.name} could not be read: {reason}") from error
+
+
+def _check_class(directory: Path, config: PreTrainedConfig) -> None:
+    """Raise `CheckpointBroken` where a file names a class that is no tokenizer: `transformers` would load any.
+
+    A model class, say, would open pickled weights; `AutoTokenizer` would begin again without our refusal of code.
+    """
+    try:
+        named = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
+        named = named.get("tokenizer_class") if isinstance(named, dict) else None
+    except FileNotFoundError:
+        named = None
+    except (ValueError, OSError, RecursionError):
+        raise CheckpointBroken(
+            f"tokenizer_config.json in {directory.name} is not valid JSON. Download it again."
+        ) from None
+    for name in (named, getattr(config, "tokenizer_class", None)):
+        if name is not None and not (isinstance(name, str) and _CLASS.fullmatch(name)):
+            raise CheckpointBroken(
+                f"The files of {directory.name} name {str(name)[:100]!r} as their tokenizer's class, which is none. "
+                "Remove tokenizer_class from tokenizer_config.json and config.json, or download them again."
+            )
