@@ -245,7 +245,7 @@ def note_line(session: Session) -> str:
     if session.plan.cuts_inside_heads:
         inside = (
             f", of each head <b>{after.query_key_dim} of {before.query_key_dim}</b> dimensions of queries and keys and "
-            f"<b>{after.value_dim} of {before.value_dim}</b> of values,"
+            f"<b>{after.value_dim} of {before.value_dim}</b> of values (hatched: the share that goes),"
         )
     why = (
         "No stock class has such heads: kept compact, only this project loads them; padded with zeros, every program "
