@@ -78,7 +78,7 @@ class Scored:
 
     @cached_property
     def held_bytes(self) -> int:
-        """What the statistics and the scores take; the model is not theirs."""
+        """What the statistics and the scores take; the model is not theirs, and what is drawn of them is small."""
         return nbytes(self.statistics) + nbytes(self.scores)
 
     def landscape(self, metric: str) -> Landscape:
