@@ -24,8 +24,6 @@ from ui.telemetry import Telemetry, raised, resident_bytes
 MAX_JOBS = 48
 """Jobs at work and in line; who comes then is told to come back, and holds no thread until then."""
 POLL_SECONDS = 0.15
-TICK_SECONDS = 1.0
-"""Between two counts of one step; at each, gradio makes every component of the page anew while the work waits."""
 _GRACE_SECONDS = 20.0
 """How long a stopped job may take to notice before the page stops waiting for it."""
 _KEEPING_SECONDS = 600.0
@@ -290,7 +288,7 @@ class Jobs:
         )
 
     def _ticks(self, watch: Watch, ended: threading.Event) -> Iterator[Tick | Partial]:
-        stopped_at, shown, found, following = None, None, None, 0.0
+        stopped_at, shown, found = None, None, None
         while not ended.is_set():
             if watch.found is not found:
                 found = watch.found
@@ -306,8 +304,7 @@ class Jobs:
             else:
                 before = self._line.before(watch)
                 latest = Tick(watch.title, before=before) if before else watch.latest
-                is_new = shown is None or (latest.title, latest.before) != (shown.title, shown.before)
-                if is_new or (latest != shown and time.monotonic() >= following):
-                    shown, following = latest, time.monotonic() + TICK_SECONDS
+                if latest != shown:
+                    shown = latest
                     yield latest
             ended.wait(POLL_SECONDS)

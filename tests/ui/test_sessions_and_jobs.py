@@ -101,9 +101,7 @@ class TestSessions:
 
 
 class TestJobs:
-    def test_progress_then_the_value(self, monkeypatch):
-        monkeypatch.setattr(jobs_module, "TICK_SECONDS", 0.1)
-
+    def test_progress_then_the_value(self):
         def work(watch: Watch) -> str:
             for done in range(5):
                 watch(done, 4, "tokens")
@@ -116,19 +114,6 @@ class TestJobs:
         counted = [tick.done for tick in ticks if tick.total]
         assert counted == sorted(counted) and counted[-1] == 4
         assert any(tick.seconds_left is not None and tick.seconds_left < 2 for tick in ticks)
-
-    def test_counts_are_told_now_and_then_and_a_new_step_at_once(self, monkeypatch):
-        monkeypatch.setattr(jobs_module, "TICK_SECONDS", 60)
-
-        def work(watch: Watch) -> None:
-            for step in range(3):
-                watch.says(f"Step {step}")
-                for done in range(20):
-                    watch(done, 20, "tokens")
-                    time.sleep(0.03)
-
-        *ticks, _ = Jobs().run("a", "Working", work)
-        assert [tick.title for tick in ticks if tick.title != "Working"] == ["Step 0", "Step 1", "Step 2"]
 
     def test_stop_ends_the_work_at_its_next_step(self):
         jobs, reached = Jobs(), []
