@@ -1,5 +1,6 @@
 # make run   sets up .venv and starts the app on 127.0.0.1:7860
-# make test  sets up .venv and runs all tests (browser tests skip where there is no chromium)
+# make test  sets up .venv and runs the tests (browser tests skip where there is no chromium)
+# make test-long runs the tests marked `long`, which take minutes or install other versions
 # make bench prints the benchmarks' tables
 # make soak  lets visitors come to a server of its own for half an hour
 # make docs  writes the API reference to build/docs
@@ -16,14 +17,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint bench soak docs space screenshots clean
+.PHONY: run test test-long lint bench soak docs space screenshots clean
 
 run: $(VENV)/.installed
 	$(BIN)/python app.py
 
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not alone"
-	$(BIN)/python -m pytest -m alone
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not alone and not long"
+	$(BIN)/python -m pytest -m "alone and not long"
+
+test-long: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m long
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
