@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from transact.errors import InvalidText
+from transact.errors import InvalidText, seed_number, whole_number
 from transact.progress import NO_PROGRESS, Progress
 from transact.spec import digest
 
@@ -83,7 +83,7 @@ class TokenSet:
         min_tokens: int,
         name: str,
     ) -> Self:
-        _check_lengths(seq_len, num_samples)
+        _check_numbers(seq_len, num_samples, seed, min_tokens)
         rows = [row for row in _encode_filled(texts, tokenizer, seq_len) if len(row) >= max(min_tokens, 1)]
         if not rows:
             raise InvalidText(
@@ -114,7 +114,7 @@ class TokenSet:
         An incomplete last window is dropped unless it is the only one, as is usual for WikiText-2. With
         `num_samples`, that many windows are sampled with `seed`. Raises `InvalidText` for empty text.
         """
-        _check_lengths(seq_len, num_samples)
+        _check_numbers(seq_len, num_samples, seed)
         if not isinstance(text, str):
             raise InvalidText("One text is expected; for a list of texts use from_texts.")
         (ids,) = _encode_filled([text], tokenizer)
@@ -166,7 +166,7 @@ class TokenSet:
 
     def first(self, count: int) -> Self:
         """The first `count` samples (at least one), or all where there are no more."""
-        count = max(count, 1)
+        count = max(whole_number(count, "count"), 1)
         if count >= self.num_samples:
             return self
         return replace(
@@ -184,6 +184,7 @@ class TokenSet:
 
         At most `batch_size` samples and, where given, `max_tokens` positions (one sample always fits).
         """
+        batch_size = whole_number(batch_size, "batch_size", least=1)
         order = sorted(range(self.num_samples), key=lambda index: -self.lengths[index])
         start = 0
         while start < len(order):
@@ -274,7 +275,11 @@ class EvaluationSet(TokenSet):
         return sum(row in seen for row in self.rows()) / self.num_samples
 
 
-def _check_lengths(seq_len: int, num_samples: int | None) -> None:
+def _check_numbers(seq_len: int, num_samples: int | None, seed: int, min_tokens: int = 1) -> None:
+    for value, name in ((seq_len, "seq_len"), (num_samples, "num_samples"), (min_tokens, "min_tokens")):
+        if value is not None:
+            whole_number(value, name)
+    seed_number(seed)
     if seq_len < 1 or (num_samples is not None and num_samples < 1):
         raise InvalidText(
             f"Sequence length {seq_len} and {num_samples} samples were asked for; both must be at least 1."

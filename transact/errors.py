@@ -3,7 +3,13 @@
 Every message says what was given, what is allowed and what to do. Interfaces show it as it is.
 """
 
+from numbers import Integral
+
 from transact.redaction import one_line, without_tokens
+
+MAX_SEED = 2**32 - 1
+"""The largest that numpy's generators take; torch's and Python's take more."""
+_LARGEST = 2**63 - 1
 
 
 class TransactError(Exception):
@@ -49,7 +55,7 @@ class InvalidPlan(TransactError):
 
 
 class InvalidOption(TransactError):
-    """A named choice (metric, allocation, compensation, dtype) that does not exist."""
+    """A named choice (metric, allocation, compensation, dtype) that does not exist, or a number out of range."""
 
 
 class InvalidTask(TransactError):
@@ -77,3 +83,29 @@ def choice(given: str, allowed, what: str) -> str:
     if given not in allowed:
         raise InvalidOption(f"There is no {what} named {given!r}; choose one of {', '.join(allowed)}.")
     return given
+
+
+def is_whole_number(value: object) -> bool:
+    """Whether it is an integer of any type; booleans are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def whole_number(
+    value: int, name: str, *, least: int = 0, most: int = _LARGEST, error: type[TransactError] = InvalidOption
+) -> int:
+    """Return `value` as `int`; raise `error` where it is no whole number, or not from `least` to `most`."""
+    if is_whole_number(value) and least <= value <= most:
+        return int(value)
+    upper = "" if most == _LARGEST else f" to {most}"
+    raise error(f"{name} is {_shown(value)}; give a whole number from {least}{upper}.")
+
+
+def seed_number(value: int) -> int:
+    """Return `value` if every generator takes it as a seed; raise `InvalidOption` otherwise."""
+    return whole_number(value, "seed", most=MAX_SEED)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Integral) and abs(value) > 10**40:
+        return "a number of many digits"
+    return repr(value)[:80]

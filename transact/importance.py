@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import torch
 
-from transact.errors import InvalidOption, InvalidPlan, choice
+from transact.errors import InvalidOption, InvalidPlan, choice, seed_number
 from transact.loading import LoadedModel
 from transact.matrices import matrix
 from transact.spec import ModelSpec
@@ -172,8 +172,8 @@ class ImportanceScores:
 
     @classmethod
     def random(cls, spec: ModelSpec, seed: int = 0) -> "ImportanceScores":
-        """Uniform scores from shapes alone; needs no model."""
-        generator = torch.Generator().manual_seed(seed)
+        """Uniform scores from shapes alone; needs no model. Raises `InvalidOption` for what is no seed."""
+        generator = torch.Generator().manual_seed(seed_number(seed))
 
         def draw(size: int) -> torch.Tensor:
             return torch.rand(size, dtype=torch.float64, generator=generator)
@@ -241,7 +241,7 @@ def score(
         )
     if statistics.fingerprint != loaded.fingerprint:
         raise InvalidPlan("These statistics were recorded on another model. Score this model first.")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed_number(seed))
     layout = loaded.layout
 
     def channel_scores(layer: torch.nn.Module, role: str, moments: Moments) -> torch.Tensor:

@@ -12,7 +12,7 @@ import torch
 
 from transact.calibration import Batch, CalibrationSet
 from transact.devices import free_bytes
-from transact.errors import InvalidOption, NotEnoughMemory
+from transact.errors import InvalidOption, NotEnoughMemory, whole_number
 from transact.hooks import CallFunction, on_calls, on_inputs
 from transact.loading import LoadedModel
 from transact.processes import rank_and_count, share
@@ -100,10 +100,8 @@ def checked(
     batch_size: int,
 ) -> Wanted:
     """The options of `observe` as what a pass keeps; raises as `observe` does before its pass."""
-    if batch_size < 1:
-        raise InvalidOption(f"batch_size is {batch_size}; give a whole number from 1.")
-    if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 0:
-        raise InvalidOption(f"top_k is {top_k!r}; give a whole number from 0.")
+    whole_number(batch_size, "batch_size", least=1)
+    top_k = whole_number(top_k, "top_k")
     calibration.check_vocabulary(loaded.spec.vocab_size)
     if gram not in _GRAM_SITES:
         raise InvalidOption(f'gram is {gram!r}; give True, False, "attention" or "by_layer".')
@@ -158,6 +156,7 @@ def grams_for_repair(spec: ModelSpec) -> bool | str:
 
 def sample_bytes(spec: ModelSpec, num_samples: int) -> int:
     """Bytes that the sums and square sums of that many samples take in float32, all layers together."""
+    num_samples = whole_number(num_samples, "num_samples")
     num_channels = sum(spec.attention_width(layer) + layer.intermediate_size for layer in spec.layers)
     return 2 * 4 * num_samples * num_channels
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from transact.calibration import TokenSet
-from transact.errors import InvalidText
+from transact.errors import InvalidText, whole_number
 from transact.generation import encode_prompt
 from transact.loading import LoadedModel
 from transact.progress import NO_PROGRESS, Progress
@@ -79,7 +79,7 @@ def run_probe(
     The score of a continuation takes one forward pass: an exact match is greedy exactly if every token of
     the answer is the likeliest after those before it.
     """
-    items = probe.items[:limit]
+    items = probe.items if limit is None else probe.items[: whole_number(limit, "limit")]
     if not items:
         raise InvalidText(f"The probe {probe.kind!r} has no items to run. Ask for at least one.")
     pairs = [(item.prompt, text) for item in items for text in _continuations(item)]

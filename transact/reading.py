@@ -1,12 +1,11 @@
 """What does this unit read? The tokens at which a head or a channel was strongest, with the text around them."""
 
 from dataclasses import dataclass
-from numbers import Integral
 
 from transformers import PreTrainedTokenizerBase
 
 from transact.calibration import CalibrationSet
-from transact.errors import InvalidOption, InvalidText
+from transact.errors import InvalidOption, InvalidText, is_whole_number, whole_number
 from transact.statistics import ActivationStatistics
 
 _TOKENS_PER_CHARACTER = 4
@@ -69,8 +68,8 @@ def reads(
     peaks = layers[_index("layer", layer, len(layers))]
     unit = _index(what, unit, len(peaks.samples))
     kept = peaks.samples.shape[1]
-    count = kept if k is None else min(_from("k", k, 1), kept)
-    context = _from("context", context, 0)
+    count = kept if k is None else min(whole_number(k, "k", least=1), kept)
+    context = whole_number(context, "context")
     rows = list(calibration.rows())
     places = zip(
         peaks.activations[unit].tolist(), peaks.samples[unit].tolist(), peaks.positions[unit].tolist(), strict=True
@@ -123,12 +122,6 @@ def _common(first: str, second: str) -> int:
 
 
 def _index(what: str, value: int, available: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= value < available:
+    if not is_whole_number(value) or not 0 <= value < available:
         raise InvalidOption(f"There is no {what} {value!r}; the {what}s run from 0 to {available - 1}.")
-    return value
-
-
-def _from(what: str, value: int, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise InvalidOption(f"{what} is {value!r}; give a whole number from {least}.")
     return value

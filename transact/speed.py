@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from transact.errors import whole_number
 from transact.loading import LoadedModel
 from transact.progress import NO_PROGRESS, Progress
 
@@ -33,8 +34,11 @@ def measure_speed(
 ) -> tuple[Speed, ...]:
     """Time each model in turn, `repeats` rounds after one to warm up; batch of 1, seeded token ids.
 
-    Prompt and new tokens are cut to the context. Progress is in rounds.
+    Prompt and new tokens are cut to the context. Progress is in rounds. Raises `InvalidOption` for a number below 1.
     """
+    prefill_tokens = whole_number(prefill_tokens, "prefill_tokens", least=1)
+    decode_tokens = whole_number(decode_tokens, "decode_tokens", least=1)
+    repeats = whole_number(repeats, "repeats", least=1)
     context = min(loaded.context_length for loaded in models)
     vocabulary = min(loaded.spec.vocab_size for loaded in models)
     prefill_tokens = max(1, min(prefill_tokens, context // 2))

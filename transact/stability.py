@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from numbers import Integral
 
 import numpy as np
 import torch
 
-from transact.errors import InvalidOption, choice
+from transact.errors import InvalidOption, choice, seed_number, whole_number
 from transact.importance import METRICS, ImportanceScores, Site, pair_scores, score
 from transact.loading import LoadedModel
 from transact.matrices import matrix
@@ -81,8 +80,7 @@ def stability(
     statistics.check_samples()
     available = len(statistics.sample_tokens)
     asked = _sizes(sizes, available)
-    if isinstance(resamples, bool) or not isinstance(resamples, Integral) or resamples < 1:
-        raise InvalidOption(f"resamples is {resamples!r}; give a whole number from 1.")
+    resamples, seed = whole_number(resamples, "resamples", least=1), seed_number(seed)
     plan = make_plan(score(loaded, statistics, metric=metric), loaded.spec, target, allocation=allocation)
     drawn = sorted({*asked, available})
     times = torch.cat([_draws(size, available, resamples, seed) for size in drawn])  # [draw, sample]
@@ -98,7 +96,7 @@ def stability(
         metric=metric,
         plan=plan,
         sizes=asked,
-        resamples=int(resamples),
+        resamples=resamples,
         head_group_overlaps=tuple(_spread(groups[size], _kept_groups(plan)) for size in asked),
         channel_overlaps=tuple(_spread(channels[size], _kept_channels(plan)) for size in asked),
         head_group_chance=float(np.mean([kept.mean() for kept in _kept_groups(plan)])),
@@ -112,12 +110,9 @@ def _sizes(sizes: Sequence[int] | None, available: int) -> tuple[int, ...]:
     if sizes is None:
         powers = (1 << exponent for exponent in range(available.bit_length()))
         return tuple(sorted({*powers, available}))
-    right = [isinstance(size, Integral) and not isinstance(size, bool) and 1 <= size <= available for size in sizes]
-    if not right or not all(right):
-        raise InvalidOption(
-            f"sizes are {list(sizes)!r}; give numbers of samples from 1 to {available}, at least one of them."
-        )
-    return tuple(int(size) for size in sizes)
+    if not len(sizes):
+        raise InvalidOption(f"sizes is empty; give at least one number of samples from 1 to {available}.")
+    return tuple(whole_number(size, "An entry of sizes", least=1, most=available) for size in sizes)
 
 
 def _draws(size: int, available: int, resamples: int, seed: int) -> torch.Tensor:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from transact.errors import InvalidOption, InvalidTask, NotEnoughMemory, TransactError
+from transact.errors import InvalidOption, InvalidTask, NotEnoughMemory, TransactError, whole_number
 from transact.hooks import on_inputs
 from transact.loading import LoadedModel
 from transact.progress import NO_PROGRESS, Cancelled, Progress
@@ -189,8 +189,8 @@ def _finite(value: object) -> float | None:
 
 def _check(models: Mapping[str, LoadedModel], limit: int | None, num_fewshot: int | None, batch_size: int) -> None:
     for name, value, least in (("limit", limit, 1), ("num_fewshot", num_fewshot, 0), ("batch_size", batch_size, 1)):
-        if value is not None and value < least:
-            raise InvalidOption(f"{name} is {value}; it must be at least {least}.")
+        if value is not None:
+            whole_number(value, name, least=least)
     for label, loaded in models.items():
         if loaded.tokenizer is None:
             raise InvalidTask(f"{label} came without a tokenizer, so it cannot read a task's text.")

@@ -7,7 +7,6 @@ of every sample kept, so does asking what another choice of samples would have s
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from numbers import Integral
 from pathlib import Path
 
 import torch
@@ -15,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from transact.calibration import CalibrationSet
-from transact.errors import CheckpointBroken, InvalidOption, SaveRefused
+from transact.errors import CheckpointBroken, InvalidOption, SaveRefused, is_whole_number
 from transact.spec import digest
 
 
@@ -156,7 +155,7 @@ class ActivationStatistics:
         """
         self.check_samples()
         available = len(self.sample_tokens)
-        chosen = [int(index) for index in indices if isinstance(index, Integral) and 0 <= index < available]
+        chosen = [int(index) for index in indices if is_whole_number(index) and 0 <= index < available]
         if not chosen or len(chosen) != len(indices):
             raise InvalidOption(
                 f"The samples {str(list(indices))[:80]} were asked for; give at least one, as whole numbers from 0 to "

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral, Real
+from numbers import Real
 
-from transact.errors import InvalidTarget, choice
+from transact.errors import InvalidTarget, choice, is_whole_number, whole_number
 from transact.spec import LayerShape, ModelSpec
 
 GRANULARITIES = ("head_groups", "heads", "head_dims")
@@ -43,7 +43,7 @@ class PruningTarget:
         for name in INSIDE_HEADS:
             value = getattr(self, name)
             if value is not None:
-                if isinstance(value, bool) or not isinstance(value, Integral):
+                if not is_whole_number(value):
                     raise InvalidTarget(f"{name} is {value!r}; give a whole number, or None for all.")
                 object.__setattr__(self, name, int(value))
         for name in ("keep_head_groups", "keep_channels"):
@@ -51,7 +51,7 @@ class PruningTarget:
             if isinstance(value, Sequence) and not isinstance(value, str):
                 value = tuple(value)
             counts = value if isinstance(value, tuple) else (value,)
-            if not counts or any(isinstance(count, bool) or not isinstance(count, Integral) for count in counts):
+            if not counts or not all(map(is_whole_number, counts)):
                 raise InvalidTarget(f"{name} is {value!r}; give a whole number, or a tuple with one per layer.")
 
             plain = tuple(map(int, counts))  # JSON knows no numpy integers
@@ -80,8 +80,7 @@ class PruningTarget:
         Channels are rounded down to `multiple_of` (but never below it where the layer has as many). Raises
         `InvalidTarget` for a sparsity outside [0, 1) or a `multiple_of` below 1.
         """
-        if isinstance(multiple_of, bool) or not isinstance(multiple_of, int) or multiple_of < 1:
-            raise InvalidTarget(f"multiple_of is {multiple_of!r}; give a whole number from 1.")
+        multiple_of = whole_number(multiple_of, "multiple_of", least=1, error=InvalidTarget)
         attention = checked_sparsity("attention sparsity", attention)
         mlp = checked_sparsity("MLP sparsity", mlp)
         choice(granularity, GRANULARITIES, "granularity")

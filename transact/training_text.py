@@ -8,7 +8,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from transact.calibration import TokenSet, encode
-from transact.errors import InvalidText
+from transact.errors import InvalidText, whole_number
 from transact.schedule import RecoverySettings
 
 IGNORED = -100
@@ -27,6 +27,10 @@ class StreamedText:
     tokenizer: PreTrainedTokenizerBase
     seq_len: int
     name: str
+
+    def __post_init__(self):
+        """Raise `InvalidOption` for what is no length."""
+        whole_number(self.seq_len, "seq_len", least=1)
 
     @classmethod
     def from_hub(

@@ -258,7 +258,7 @@ def test_progress_is_in_tasks(models, folder):
 @pytest.mark.parametrize(
     ("settings", "error", "sentence"),
     [
-        ({"limit": 0}, ta.InvalidOption, "limit is 0; it must be at least 1"),
+        ({"limit": 0}, ta.InvalidOption, "limit is 0; give a whole number from 1"),
         ({"num_fewshot": -1}, ta.InvalidOption, "num_fewshot is -1"),
         ({"batch_size": 0}, ta.InvalidOption, "batch_size is 0"),
         ({"tasks": ()}, ta.InvalidTask, "Name at least one"),
