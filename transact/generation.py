@@ -3,14 +3,24 @@
 import copy
 from collections.abc import Callable
 from functools import partial
+from numbers import Real
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from transact.calibration import encode
-from transact.errors import InvalidOption, InvalidPrompt, InvalidText, NonFiniteActivations
+from transact.errors import InvalidOption, InvalidPrompt, InvalidText, NonFiniteActivations, seed_number, whole_number
 from transact.loading import LoadedModel
 from transact.progress import NO_PROGRESS, Progress
+from transact.sampling import draw
+from transact.spec import ModelSpec
 
 _SAMPLES_AT_ONCE = 64
 
@@ -27,14 +37,14 @@ def generate(
     """The continuation of `prompt` (without the prompt): greedy at temperature 0, else sampled with `seed`.
 
     Plain decoding, whatever the checkpoint's generation config prefers (penalties, beams): two models are to
-    be compared. Never runs past the model's context. Raises `InvalidPrompt` for an empty prompt or one that
-    fills the context, `InvalidOption` for a number out of range, and whatever `progress` raises.
+    be compared. Never runs past the model's context. The random numbers are drawn from a generator of its own: the
+    same seed gives the same text whatever else the process does.
+
+    Raises `InvalidPrompt` for an empty prompt or one that fills the context, `InvalidOption` for a number out of
+    range, `NonFiniteActivations`, and whatever `progress` raises.
     """
-    if max_new_tokens < 1 or not 0 <= temperature < float("inf"):
-        raise InvalidOption(
-            f"{max_new_tokens} new tokens at temperature {temperature} were asked for; at least 1 token and a "
-            "temperature from 0 are allowed."
-        )
+    max_new_tokens = whole_number(max_new_tokens, "max_new_tokens", least=1)
+    choose = _Chooser(temperature, seed, loaded.device)
     prompt_ids = encode_prompt(loaded, prompt)
     new_tokens = min(max_new_tokens, loaded.context_length - len(prompt_ids))
     ids = torch.tensor([prompt_ids], device=loaded.device)
@@ -42,10 +52,7 @@ def generate(
     def told(length: int) -> None:
         progress(length - len(prompt_ids), new_tokens, "tokens")
 
-    with torch.random.fork_rng(enabled=temperature > 0), torch.inference_mode():
-        if temperature > 0:
-            torch.manual_seed(seed)
-        output = _continued(_with_plain_decoding(loaded, new_tokens, temperature), ids, told)
+    output = _continued(_with_plain_decoding(loaded, new_tokens), ids, choose, told)
     # decoded together and cut, as some tokenizers drop the space in front of a text's first word
     given = loaded.tokenizer.decode(prompt_ids, skip_special_tokens=True)
     return loaded.tokenizer.decode(output[0], skip_special_tokens=True).removeprefix(given)
@@ -66,25 +73,21 @@ def sample_rows(
     where there is no BOS, or one drawn from the whole vocabulary. Raises `InvalidOption` for a number out of range and
     `NonFiniteActivations`.
     """
-    seq_len = min(seq_len, loaded.context_length)
-    if num_samples < 1 or seq_len < 2 or not 0 < temperature < float("inf"):
-        raise InvalidOption(
-            f"{num_samples} samples of {seq_len} tokens at temperature {temperature} were asked for; at least 1 sample "
-            "of 2 tokens and a temperature above 0 are allowed."
-        )
+    num_samples = whole_number(num_samples, "num_samples", least=1)
+    seq_len = min(whole_number(seq_len, "seq_len", least=2), loaded.context_length)
+    choose = _Chooser(temperature, seed, loaded.device)
+    if temperature == 0:
+        raise InvalidOption("temperature is 0, at which all samples would be the same; give a number above 0.")
     names = loaded.model.generation_config if loaded.tokenizer is None else loaded.tokenizer
-    marks = [mark for mark in (names.bos_token_id, names.eos_token_id) if isinstance(mark, int)]
+    marks = [*_ids(names.bos_token_id), *_ids(names.eos_token_id)]
     rows: list[list[int]] = []
-    model = _with_plain_decoding(loaded, seq_len - 1, temperature)
+    model = _with_plain_decoding(loaded, seq_len - 1)
     model.generation_config.eos_token_id = None  # a row that ended goes on, and is cut afterwards
-    devices = [loaded.device] if loaded.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.inference_mode():
-        torch.manual_seed(seed)
-        while len(rows) < num_samples:
-            size = min(_SAMPLES_AT_ONCE, num_samples - len(rows))
-            start = torch.full((size, 1), marks[0]) if marks else torch.randint(loaded.spec.vocab_size, (size, 1))
-            told = partial(_told_of_many, progress, len(rows) * seq_len, size, num_samples * seq_len)
-            rows += [_up_to_mark(row, marks) for row in _continued(model, start.to(loaded.device), told).tolist()]
+    while len(rows) < num_samples:
+        size = min(_SAMPLES_AT_ONCE, num_samples - len(rows))
+        start = torch.full((size, 1), marks[0], device=loaded.device) if marks else choose.any_of(loaded.spec, size)
+        told = partial(_told_of_many, progress, len(rows) * seq_len, size, num_samples * seq_len)
+        rows += [_up_to_mark(row, marks) for row in _continued(model, start, choose, told).tolist()]
     return rows
 
 
@@ -98,19 +101,17 @@ def _up_to_mark(row: list[int], marks: list[int]) -> list[int]:
     return row[:end]
 
 
-def _continued(model: PreTrainedModel, ids: torch.Tensor, told: Callable[[int], None]) -> torch.Tensor:
+@torch.inference_mode()
+def _continued(
+    model: PreTrainedModel, ids: torch.Tensor, choose: "_Chooser", told: Callable[[int], None]
+) -> torch.Tensor:
     """[sample, seq] -> [sample, seq + new]; `told` of the length after each token."""
-    try:
-        return model.generate(
-            ids, attention_mask=torch.ones_like(ids), stopping_criteria=StoppingCriteriaList([_Watch(told)])
-        )
-    except RuntimeError as error:
-        if "probability tensor" not in str(error):
-            raise
-        raise NonFiniteActivations(
-            "The model's predictions are NaN or infinite, so none can be drawn. The weights may be damaged; if not, "
-            'load the model with dtype="float32".'
-        ) from error
+    return model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        logits_processor=LogitsProcessorList([choose]),
+        stopping_criteria=StoppingCriteriaList([_Watch(told)]),
+    )
 
 
 def encode_prompt(loaded: LoadedModel, prompt: str) -> list[int]:
@@ -131,24 +132,58 @@ def encode_prompt(loaded: LoadedModel, prompt: str) -> list[int]:
     return ids
 
 
-def _with_plain_decoding(loaded: LoadedModel, new_tokens: int, temperature: float) -> PreTrainedModel:
+def _with_plain_decoding(loaded: LoadedModel, new_tokens: int) -> PreTrainedModel:
     """The model under another generation config, sharing every weight.
 
     A config passed to `generate` would be filled up from the model's own, which other threads share.
     """
-    eos = loaded.model.generation_config.eos_token_id
-    first = eos[0] if isinstance(eos, list) and eos else eos
-    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature > 0 else {"do_sample": False}
+    eos = _ids(loaded.model.generation_config.eos_token_id)
     model = copy.copy(loaded.model)
     model.generation_config = GenerationConfig(
         max_new_tokens=new_tokens,
         bos_token_id=loaded.model.generation_config.bos_token_id,
         eos_token_id=eos or None,
         # a single sequence is never padded; an id is named so that generate does not warn
-        pad_token_id=first if isinstance(first, int) else 0,
-        **sampling,
+        pad_token_id=eos[0] if eos else 0,
+        do_sample=False,  # `_Chooser` draws
     )
     return model
+
+
+def _ids(named: int | list[int] | None) -> list[int]:
+    """The token ids that a configuration names in a place: none, one (0 is one as any other) or several."""
+    return named if isinstance(named, list) else [] if named is None else [named]
+
+
+class _Chooser(LogitsProcessor):
+    """Leaves the greedy choice as it is at temperature 0; otherwise draws a token and leaves no other to be chosen.
+
+    What `generate` draws itself comes from the process's one generator, which any thread may draw from or seed anew.
+    Raises `InvalidOption` for a temperature or seed out of range; `NonFiniteActivations` when it meets predictions
+    that are NaN or infinite.
+    """
+
+    def __init__(self, temperature: float, seed: int, device: torch.device):
+        if isinstance(temperature, bool) or not isinstance(temperature, Real) or not 0 <= temperature < float("inf"):
+            raise InvalidOption(f"temperature is {temperature!r}; give a number from 0, which is greedy.")
+        self.temperature = temperature
+        self.generator = torch.Generator(device).manual_seed(seed_number(seed))
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        largest = scores.amax(dim=-1, keepdim=True)
+        if not bool(largest.isfinite().all()):
+            raise NonFiniteActivations(
+                "The model's predictions are NaN or infinite, so no token can be chosen. The weights may be damaged; "
+                'if not, load the model with dtype="float32".'
+            )
+        if self.temperature == 0:
+            return scores
+        chosen = draw(((scores - largest).double() / self.temperature).log_softmax(dim=-1), self.generator)
+        return torch.full_like(scores, -torch.inf).scatter_(1, chosen, 0.0)
+
+    def any_of(self, spec: ModelSpec, size: int) -> torch.Tensor:
+        """Tokens drawn from the whole vocabulary, [sample, 1]."""
+        return torch.randint(spec.vocab_size, (size, 1), generator=self.generator, device=self.generator.device)
 
 
 class _Watch(StoppingCriteria):

@@ -13,6 +13,7 @@ from transact.hooks import by_sample, on_calls
 from transact.loading import LoadedModel
 from transact.processes import share
 from transact.progress import Progress
+from transact.sampling import draw
 from transact.spec import ModelSpec
 
 Key = tuple[int, str]
@@ -84,12 +85,7 @@ def output_gradients(
 
 def drawn_loss(log_probabilities: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """−Σ log q of next tokens drawn from q itself: its gradients' second moment is the Fisher information."""
-    # by the inverse of the cumulative distribution, one random number a token; `torch.multinomial` takes one for
-    # every entry of the vocabulary, which was a tenth of the whole search
-    cumulative = log_probabilities.detach().exp().cumsum(dim=1)
-    where = torch.rand(len(cumulative), 1, generator=generator, device=cumulative.device, dtype=cumulative.dtype)
-    drawn = torch.searchsorted(cumulative, where * cumulative[:, -1:], right=True)
-    return -log_probabilities.gather(1, drawn.clamp_(max=cumulative.shape[1] - 1)).sum()
+    return -log_probabilities.gather(1, draw(log_probabilities.detach(), generator)).sum()
 
 
 def predictions(

@@ -1,0 +1,39 @@
+"""Random numbers that are ours alone: no other thread changes what is drawn here, and nothing here reseeds it.
+
+Python, numpy and torch each keep one generator for the whole process, which any thread may draw from or seed anew.
+"""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+def draw(log_probabilities: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """One index for each row of `log_probabilities` [row, choice], as likely as the row says: int64 [row, 1].
+
+    The first index whose cumulative probability is above a uniform random number. `torch.multinomial` takes a random
+    number for every choice instead, which was a tenth of a whole search.
+    """
+    cumulative = log_probabilities.exp().cumsum(dim=1)
+    where = torch.rand(len(cumulative), 1, generator=generator, device=cumulative.device, dtype=cumulative.dtype)
+    drawn = torch.searchsorted(cumulative, where * cumulative[:, -1:], right=True)
+    return drawn.clamp_(max=cumulative.shape[1] - 1)
+
+
+@contextmanager
+def shared_generators_restored() -> Iterator[None]:
+    """Put the process's generators of Python, numpy and torch back where they were, also after a failure.
+
+    For libraries that seed them. What other threads draw meanwhile is drawn from the seeded generators.
+    """
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
