@@ -9,6 +9,7 @@ import copy
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ from transact.observe import grams_for_repair, observe
 from transact.plan import PruningPlan, composed, make_plan
 from transact.processes import agreed, rank_and_count
 from transact.progress import NO_PROGRESS, Progress
+from transact.sampling import shared_generators_restored
 from transact.savepoints import RecoveryPoint, Savepoints, last_checkpoint
 from transact.schedule import Phase, RecoverySettings, phases, recovery_cost
 from transact.search import METRIC as SEARCH
@@ -74,6 +76,9 @@ def recover(
     Started in several processes (`accelerate launch`, `torchrun`), each scores its share of the text and trains on its
     share of every batch. All results are equal in all processes.
 
+    The process's generators of random numbers are as they were afterwards. Training seeds them, as dropout (of GPT-2
+    and OPT as published) draws from them; nothing else that is drawn depends on them.
+
     Raises `InvalidTarget`, `InvalidText`, `InvalidOption`, `NotEnoughMemory`, `TrainingFailed`, `SaveRefused` and
     `CheckpointBroken`, and as `observe`, `search_plan` and `prune` do.
     """
@@ -84,6 +89,11 @@ def recover(
         training.check_vocabulary(loaded.spec.vocab_size)
         if not training.num_predictions:
             raise InvalidText("The training text has no two tokens in a row, so there is nothing to predict.")
+    elif sum(1 for _ in islice(training.windows(), settings.batch_size)) < settings.batch_size:
+        raise InvalidText(
+            f"{training.name} has no {settings.batch_size} sequences of {training.seq_len} tokens, as one step "
+            "takes. Give longer text, shorter sequences or a smaller batch_size."
+        )
     _check_fits(loaded, target, settings, training)
     stages, locks = phases(loaded.spec, target, settings), locks or NO_LOCKS
     inside = {name: value for name in INSIDE_HEADS if (value := getattr(target, name)) is not None}
@@ -215,24 +225,21 @@ class _Work:
             self.steps_done = before + done
             self.progress(before + done, total, "steps")
 
-        done = train(
-            now,
-            self.training,
-            self.settings,
-            steps=steps,
-            learning_rate=phase.learning_rate,
-            dense=self.dense,
-            directory=self.nowhere if self.saved is None else self.saved.training,
-            resumable=self.saved is not None,
-            keep_best=phase.target is None,
-            start=RecoveryPoint(phase.name, 0, 0, now.spec.num_parameters),
-            watchers=Watchers(
-                progress,
-                self._add,
-                None if self.evaluation is None else lambda: self._perplexity(now),
-                self.stop,
-            ),
-        )
+        measure = None if self.evaluation is None else lambda: self._perplexity(now)
+        with shared_generators_restored():  # the Trainer seeds them
+            done = train(
+                now,
+                self.training,
+                self.settings,
+                steps=steps,
+                learning_rate=phase.learning_rate,
+                dense=self.dense,
+                directory=self.nowhere if self.saved is None else self.saved.training,
+                resumable=self.saved is not None,
+                keep_best=phase.target is None,
+                start=RecoveryPoint(phase.name, 0, 0, now.spec.num_parameters),
+                watchers=Watchers(progress, self._add, measure, self.stop),
+            )
         words = (
             f"{phase.name}: {step_tokens(done, self.training, self.settings):,} tokens of {self.training.name}, loss "
             f"{self.settings.loss}, learning rate {phase.learning_rate:g}, seed {self.settings.seed}"

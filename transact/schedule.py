@@ -8,7 +8,7 @@ import math
 from dataclasses import asdict, dataclass
 
 from transact.compensation import COMPENSATIONS
-from transact.errors import InvalidOption, choice
+from transact.errors import InvalidOption, choice, seed_number, whole_number
 from transact.gradients import backward_bytes
 from transact.importance import METRICS
 from transact.search import METRIC as SEARCH
@@ -34,18 +34,20 @@ class RecoverySettings:
         tokens_i = shot_tokens / K · (f + 2 (1 − f) (i − 1) / (K − 1)),   f = first_shot_share,
         rate_i   = learning_rate · shot_rate_rise · i / K    (its peak, after the warm-up);
 
-    then `recovery_tokens` follow at `learning_rate`. One shot with no tokens is one-shot pruning.
+    then `recovery_tokens` follow at `learning_rate`. `shot_tokens` are for the training between the shots: K = 1 is
+    one-shot pruning, which trains in the recovery alone.
 
     - `batch_size`: sequences of one step, all processes together; `micro_batch_size`: of one forward pass in one
       process, None for as many as the step has for it. `warmup`: the share of a phase's steps over which the rate
-      rises; `scheduler`: how it falls afterwards, "linear" and "cosine" to zero.
+      rises; `scheduler`: how it falls afterwards, "linear" and "cosine" towards zero (see `rate_share`).
     - `loss`: "language_model", the mean negative log-likelihood of the text; "distillation", the mean over its
       positions of KL(dense ‖ pruned) at `temperature` T, times T² (Hinton et al. 2015).
     - `lora_rank` > 0 trains adapters of that rank in every projection (LoRA, Hu et al. 2021, with `peft`), merged
       before the next shot; `lora_alpha` is its scale, in the usual units.
     - `metric` and `compensation`: how each shot chooses and repairs; "search" with "best" is our strongest.
     - `precision`: "auto" computes in bfloat16 where the hardware is made for it. Weights are trained in float32.
-    - `save_every`, `evaluate_every`, `log_every` in steps; `seed` decides the order of the text.
+    - `save_every`, `evaluate_every`, `log_every` in steps; `seed` decides the order of the text, the adapters'
+      first weights and what the metric "random" draws.
     """
 
     shots: int = 8
@@ -81,16 +83,18 @@ class RecoverySettings:
         choice(self.precision, PRECISIONS, "precision")
         choice(self.metric, (*METRICS, SEARCH), "metric")
         choice(self.compensation, COMPENSATIONS_BEFORE_TRAINING, "compensation before training")
-        self._check_range("from 1", 1, math.inf, "shots", "batch_size", "save_every", "evaluate_every", "log_every")
-        self._check_range("from 0", 0, math.inf, "shot_tokens", "recovery_tokens", "lora_rank", "weight_decay")
+        for name in ("shots", "batch_size", "save_every", "evaluate_every", "log_every"):
+            whole_number(getattr(self, name), name, least=1)
+        for name in ("shot_tokens", "recovery_tokens", "lora_rank"):
+            whole_number(getattr(self, name), name)
+        seed_number(self.seed)
+        self._check_range("from 0", 0, math.inf, "weight_decay")
         self._check_range("from 0 to 1", 0, 1, "first_shot_share", "warmup", "adam_beta1", "adam_beta2")
         for name in ("learning_rate", "shot_rate_rise", "temperature", "lora_alpha", "max_grad_norm"):
             if not 0 < getattr(self, name) < math.inf:
                 raise InvalidOption(f"{name} is {getattr(self, name)}; give a number above 0.")
-        if self.micro_batch_size is not None and not 1 <= self.micro_batch_size <= self.batch_size:
-            raise InvalidOption(
-                f"micro_batch_size is {self.micro_batch_size}; give a number from 1 to batch_size, {self.batch_size}."
-            )
+        if self.micro_batch_size is not None:
+            whole_number(self.micro_batch_size, "micro_batch_size", least=1, most=self.batch_size)
 
     def _check_range(self, words: str, least: float, most: float, *names: str) -> None:
         for name in names:
@@ -146,12 +150,32 @@ def phases(spec: ModelSpec, target: PruningTarget, settings: RecoverySettings) -
 
 
 def shot_tokens(shot: int, settings: RecoverySettings) -> int:
-    """Tokens that shot number `shot` (from 1) trains on."""
+    """Tokens that shot number `shot` (from 1) trains on; none where it is the only one."""
     if settings.shots == 1:
-        return settings.shot_tokens
+        return 0
     first = settings.first_shot_share
     share = first + 2 * (1 - first) * (shot - 1) / (settings.shots - 1)
     return round(settings.shot_tokens / settings.shots * share)
+
+
+def rate_share(step: int, steps: int, settings: RecoverySettings) -> float:
+    """The learning rate of a phase's step number `step` (from 1) of `steps`, as a share of the phase's peak.
+
+        step / w                          up to step w = max(ceil(steps · warmup), 1),
+        (steps + 1 − step) / (steps + 1 − w) = r    afterwards, if "linear",
+        (1 − cos(π r)) / 2                afterwards, if "cosine",
+        1                                 afterwards, if "constant_with_warmup".
+
+    With a warm-up they are those of `transformers` from its second step on: its first has rate 0 and trains nothing,
+    which in a short phase is all of it.
+    """
+    rising = max(math.ceil(steps * settings.warmup), 1)
+    if step <= rising:
+        return step / rising
+    if settings.scheduler == "constant_with_warmup":
+        return 1.0
+    left = (steps + 1 - step) / (steps + 1 - rising)
+    return left if settings.scheduler == "linear" else (1 - math.cos(math.pi * left)) / 2
 
 
 def _counts(pairs: list[tuple[int, int]]) -> int | tuple[int, ...]:
@@ -171,6 +195,7 @@ class RecoveryCost:
 def recovery_cost(spec: ModelSpec, target: PruningTarget, settings: RecoverySettings, *, seq_len: int) -> RecoveryCost:
     """From shapes alone. A backward pass counts twice its forward pass; the dense model's forward pass once where it
     is distilled from. Weights, gradients and AdamW's two moments are float32. Raises `InvalidTarget`."""
+    seq_len = whole_number(seq_len, "seq_len", least=1)
     flops, tokens, now = 0.0, 0, spec
     teacher = spec.flops_per_token(context=seq_len) if settings.loss == "distillation" else 0
     schedule = phases(spec, target, settings)

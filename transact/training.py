@@ -25,7 +25,7 @@ from transact.loading import LoadedModel
 from transact.processes import is_sharded, rank_and_count
 from transact.progress import Progress
 from transact.savepoints import RecoveryPoint, last_checkpoint
-from transact.schedule import RecoverySettings
+from transact.schedule import RecoverySettings, rate_share
 from transact.ties import each_once
 from transact.training_errors import told_plainly
 from transact.training_text import IGNORED, TrainingText, collate, dataset_of, step_tokens
@@ -74,7 +74,8 @@ def train(
     tokens = partial(step_tokens, text=text, settings=settings)
     best = BestWeights(directory / _BEST if resumable else None) if keep_best else None
     watch = _Watch(student, trained, settings, steps, watchers, best, start, tokens)
-    trainer = Trainer(
+    trainer = _Trainer(
+        partial(rate_share, steps=steps, settings=settings),
         model=trained,
         args=_arguments(settings, text, steps, learning_rate, directory, resumable, on_cpu=loaded.device.type == "cpu"),
         train_dataset=dataset_of(text),
@@ -114,8 +115,6 @@ def _arguments(
         output_dir=str(directory),
         max_steps=steps,
         learning_rate=learning_rate,
-        warmup_steps=math.ceil(steps * settings.warmup),
-        lr_scheduler_type=settings.scheduler,
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=settings.batch_size // (micro * processes),
         adam_beta1=settings.adam_beta1,
@@ -130,6 +129,7 @@ def _arguments(
         save_steps=settings.save_every,
         save_total_limit=_KEPT_CHECKPOINTS,
         seed=settings.seed,
+        data_seed=settings.seed,  # else the order of the text hangs on the process's generator
         # an incomplete last batch would be filled up differently in several processes than in one
         dataloader_drop_last=not isinstance(text, TokenSet) or text.num_samples >= settings.batch_size,
         remove_unused_columns=False,
@@ -152,11 +152,33 @@ def _with_adapters(model: torch.nn.Module, loaded: LoadedModel, settings: Recove
         return model
     try:
         from peft import LoraConfig, get_peft_model
+        from peft.tuners.lora import LoraLayer
     except ImportError:
         raise InvalidOption("LoRA needs the package peft. Install it (pip install peft), or set lora_rank=0.") from None
     names = sorted({path.rpartition(".")[2] for path in loaded.layout.projections})
     config = LoraConfig(r=settings.lora_rank, lora_alpha=settings.lora_alpha, target_modules=names)
-    return get_peft_model(model, config)
+    adapted = get_peft_model(model, config)
+    generator = torch.Generator(loaded.device).manual_seed(settings.seed)
+    for module in adapted.modules():
+        if isinstance(module, LoraLayer):
+            for first in module.lora_A.values():  # as peft fills it, but from a generator of our own; lora_B is zero
+                torch.nn.init.kaiming_uniform_(first.weight, a=math.sqrt(5), generator=generator)
+    return adapted
+
+
+class _Trainer(Trainer):
+    """With a learning rate of our own: `share_at` gives each step's share of the peak."""
+
+    def __init__(self, share_at: Callable[[int], float], **options):
+        super().__init__(**options)
+        self.share_at = share_at
+
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        optimizer = self.optimizer if optimizer is None else optimizer
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: self.share_at(done + 1))
+        return self.lr_scheduler
 
 
 class _Student(torch.nn.Module):

@@ -47,6 +47,7 @@ def training(session: Session, form: Form) -> Training:
             (form.recovery_tokens, "Tokens after the last shot"),
         )
     )
+    between = between if shots > 1 else 0  # one shot has nothing in between
     if between + after > limits.MAX_TRAINED_TOKENS:
         raise WrongInput(
             f"{between + after:,} tokens are to be trained on; here it is {limits.MAX_TRAINED_TOKENS:,} at most. The "

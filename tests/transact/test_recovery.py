@@ -71,6 +71,41 @@ def test_shots_with_training_in_between(name):
     assert not recovered.stopped
 
 
+@pytest.mark.parametrize("scheduler", ["linear", "cosine", "constant_with_warmup"])
+def test_a_phase_of_one_step_trains(scheduler):
+    dense = build("llama", torch.float32)
+    settings = ta.RecoverySettings(shots=2, shot_tokens=4, recovery_tokens=1, scheduler=scheduler, **QUICK)
+    recovered = run(dense, settings)
+    rates = {point.phase: point.learning_rate for point in recovered.points if point.learning_rate is not None}
+    assert rates == pytest.approx({"shot 1 of 2": 3e-3, "shot 2 of 2": 6e-3, "recovery": 3e-3})
+    first, second = recovered.pruned.cuts
+    untrained = ta.prune(dense, recovered.plan)
+    changes = [
+        (mine - theirs).abs().max()
+        for mine, theirs in zip(recovered.pruned.model.parameters(), untrained.model.parameters(), strict=True)
+    ]
+    assert min(changes) > 1e-3  # three steps of AdamW, each near its rate wherever there is a gradient
+    assert first.trained.startswith("shot 1 of 2: 48 tokens") and "recovery: 48 tokens" in second.trained
+
+
+def test_one_shot_trains_in_the_recovery_alone():
+    dense = build("llama", torch.float32)
+    recovered = run(dense, ta.RecoverySettings(shots=1, shot_tokens=48 * 8, recovery_tokens=0, **QUICK))
+    assert [(point.phase, point.step) for point in recovered.points] == [("dense", 0), ("shot 1 of 1", 0)]
+    assert not recovered.pruned.cuts[-1].trained
+    same(recovered.pruned, ta.prune(dense, recovered.plan), rtol=0, atol=0)
+
+
+def test_text_too_short_for_a_step_is_told_and_not_recorded():
+    loaded = ta.load("bundled")
+    texts = ["One day a fox met a cat."]
+    calibration = ta.CalibrationSet.from_texts(texts, loaded.tokenizer, name="texts")
+    short = ta.StreamedText(texts, loaded.tokenizer, 64, "a short text")
+    settings = ta.RecoverySettings(shots=1, recovery_tokens=60, **QUICK)
+    with pytest.raises(ta.InvalidText, match="a short text has no 4 sequences of 64 tokens"):
+        ta.recover(loaded, calibration, ta.PruningTarget(3, 400), settings, training=short)
+
+
 def test_scores_are_taken_on_the_smaller_model():
     """What the second shot removes is chosen on what the first one and its training left."""
     dense = build("llama", torch.float32)

@@ -1,10 +1,16 @@
 """The numbers of iterative pruning, by hand."""
 
 import pytest
+import torch
+from transformers import (
+    get_constant_schedule_with_warmup,
+    get_cosine_schedule_with_warmup,
+    get_linear_schedule_with_warmup,
+)
 
 import transact as ta
 from tests.tiny_models import build
-from transact.schedule import shot_tokens
+from transact.schedule import rate_share, shot_tokens
 
 
 def test_the_papers_schedule_on_its_own_model():
@@ -49,10 +55,53 @@ def test_layers_of_different_sizes():
     assert [phase.target.keep_head_groups for phase in found[:3]] == [(4, 4, 3), (4, 3, 2), (4, 2, 1)]
 
 
-def test_one_shot_takes_all_its_tokens_at_once():
-    assert shot_tokens(1, ta.RecoverySettings(shots=1, shot_tokens=123)) == 123
+def test_one_shot_is_not_trained_in():
+    """K = 1 is one-shot: `shot_tokens` are for the training between the shots, and there is no second one."""
+    shot, recovery = ta.phases(build("llama").spec, ta.PruningTarget(2, 20), ta.RecoverySettings(shots=1))
+    assert (shot.tokens, recovery.tokens) == (0, 50_000_000_000)
+
+
+def test_tokens_rise_from_shot_to_shot():
+    rising = ta.RecoverySettings(shots=4, shot_tokens=400, first_shot_share=0.5)
+    assert [shot_tokens(number, rising) for number in range(1, 5)] == [50, 83, 117, 150]
     even = ta.RecoverySettings(shots=4, shot_tokens=400, first_shot_share=1.0)
     assert [shot_tokens(number, even) for number in range(1, 5)] == [100] * 4
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "warmup", "steps", "expected"),
+    [
+        ("linear", 0.1, 1, [1]),
+        ("linear", 0.1, 4, [1, 3 / 4, 2 / 4, 1 / 4]),
+        ("linear", 0.5, 4, [1 / 2, 1, 2 / 3, 1 / 3]),
+        ("linear", 0.0, 2, [2 / 2, 1 / 2]),
+        ("linear", 1.0, 4, [1 / 4, 2 / 4, 3 / 4, 1]),
+        ("cosine", 0.25, 4, [1, (1 + 0.5**0.5) / 2, 1 / 2, (1 - 0.5**0.5) / 2]),
+        ("constant_with_warmup", 0.5, 4, [1 / 2, 1, 1, 1]),
+    ],
+)
+def test_rates_by_hand_and_none_of_them_is_zero(scheduler, warmup, steps, expected):
+    settings = ta.RecoverySettings(scheduler=scheduler, warmup=warmup)
+    assert [rate_share(step, steps, settings) for step in range(1, steps + 1)] == pytest.approx(expected)
+    for many in range(1, 200):
+        assert all(0 < rate_share(step, many, settings) <= 1 for step in range(1, many + 1))
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "schedule"),
+    [
+        ("linear", get_linear_schedule_with_warmup),
+        ("cosine", get_cosine_schedule_with_warmup),
+        ("constant_with_warmup", get_constant_schedule_with_warmup),
+    ],
+)
+def test_rates_are_those_of_transformers_without_the_first_which_is_zero(scheduler, schedule):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    whole = {} if scheduler == "constant_with_warmup" else {"num_training_steps": 31}
+    theirs = schedule(optimizer, num_warmup_steps=3, **whole).lr_lambdas[0]
+    settings = ta.RecoverySettings(scheduler=scheduler, warmup=0.1)
+    assert theirs(0) == 0
+    assert [rate_share(step, 30, settings) for step in range(1, 31)] == pytest.approx([theirs(n) for n in range(1, 31)])
 
 
 @pytest.mark.parametrize(
@@ -66,7 +115,7 @@ def test_one_shot_takes_all_its_tokens_at_once():
         ({"loss": "hope"}, "language_model, distillation"),
         ({"compensation": "bias"}, "none, least_squares, best"),
         ({"metric": "luck"}, "search"),
-        ({"batch_size": 4, "micro_batch_size": 5}, "1 to batch_size, 4"),
+        ({"batch_size": 4, "micro_batch_size": 5}, "whole number from 1 to 4"),
     ],
 )
 def test_what_cannot_be_is_refused(wrong, said):

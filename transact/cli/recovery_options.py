@@ -15,7 +15,7 @@ _NAMED = {
 }
 _HELP = {
     "shots": "in how many cuts, each scored on the model as it is then",
-    "shot_tokens": "tokens trained on after the cuts, all of them together; rising from shot to shot",
+    "shot_tokens": "tokens trained on between the shots, all of them together; rising from shot to shot",
     "first_shot_share": "tokens of the first shot as a share of the shots' mean",
     "shot_rate_rise": "peak learning rate of the last shot as a multiple of --learning-rate; rising up to there",
     "recovery_tokens": "tokens trained on after the last shot",
