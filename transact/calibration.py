@@ -185,6 +185,8 @@ class TokenSet:
         At most `batch_size` samples and, where given, `max_tokens` positions (one sample always fits).
         """
         batch_size = whole_number(batch_size, "batch_size", least=1)
+        if max_tokens is not None:
+            max_tokens = whole_number(max_tokens, "max_tokens", least=1)
         order = sorted(range(self.num_samples), key=lambda index: -self.lengths[index])
         start = 0
         while start < len(order):
