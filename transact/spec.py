@@ -68,7 +68,8 @@ class ModelSpec:
         """
         family = family_of(config.to_dict())
         hidden, heads = config.hidden_size, config.num_attention_heads
-        groups = (family.grouped_queries and getattr(config, "num_key_value_heads", None)) or heads
+        groups = getattr(config, "num_key_value_heads", None) if family.grouped_queries else heads
+        groups = heads if groups is None else groups
         head_dim = getattr(config, "head_dim", None)
         head_dim = hidden // heads if head_dim is None and heads else head_dim
         channels = getattr(config, family.channels)
@@ -80,7 +81,8 @@ class ModelSpec:
                 f"{channels} channels; all sizes must be positive and the heads a multiple of the "
                 "key/value heads. Check config.json."
             )
-        query_key_dim, value_dim = (getattr(config, name, None) or head_dim for name in HEAD_WIDTHS)
+        widths = (getattr(config, name, None) for name in HEAD_WIDTHS)
+        query_key_dim, value_dim = (head_dim if width is None else width for width in widths)
         problem = _width_problem(family, head_dim, query_key_dim, value_dim)
         if problem is not None:
             raise ModelUnsupported(f"The configuration gives {problem}. Check config.json.")
@@ -210,8 +212,8 @@ class ModelSpec:
 
     def with_heads(self, *, query_key_dim: int | None = None, value_dim: int | None = None) -> "ModelSpec":
         """The same model with heads of these widths, as wide as they are where none is given."""
-        widths = {"query_key_dim": query_key_dim or self.query_key_dim, "value_dim": value_dim or self.value_dim}
-        return replace(self, **widths)
+        widths = {"query_key_dim": query_key_dim, "value_dim": value_dim}
+        return replace(self, **{name: width for name, width in widths.items() if width is not None})
 
     @property
     def widest(self) -> "ModelSpec":

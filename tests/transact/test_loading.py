@@ -123,6 +123,7 @@ def _broken_config(folder):
         (lambda f: _change_config(f, hidden_size="big"), ta.CheckpointBroken, "not a valid Llama configuration"),
         (lambda f: _change_config(f, architectures=[None]), ta.ModelUnsupported, "not a list of names"),
         (lambda f: _change_config(f, head_dim=0), ta.ModelUnsupported, "must be positive"),
+        (lambda f: _change_config(f, num_key_value_heads=0), ta.ModelUnsupported, "0 key/value heads"),
         (lambda f: (f / "config.json").write_text("[" * 100_000), ta.CheckpointBroken, "not valid JSON"),
         (lambda f: _change_config(f, num_key_value_heads=3), ta.ModelUnsupported, "multiple of the"),
         (lambda f: _change_config(f, model_type="mamba"), ta.ModelUnsupported, "'mamba' is not supported"),

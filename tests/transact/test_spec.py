@@ -91,6 +91,15 @@ def test_readme_names_every_family():
     assert [family.label for family in FAMILIES.values() if family.label not in row] == []
 
 
+@pytest.mark.parametrize("name", ["query_key_dim", "value_dim"])
+def test_a_width_of_nothing_is_not_taken_for_one_that_is_not_given(name):
+    config = AutoConfig.for_model("llama", **{name: 0})
+    with pytest.raises(ta.ModelUnsupported, match="both are whole numbers"):
+        ta.ModelSpec.from_config(config)
+    spec = ta.ModelSpec.from_config(AutoConfig.for_model("llama"))
+    assert getattr(spec.with_heads(**{name: 0}), name) == 0
+
+
 def test_layouts_that_cannot_be_cut_exactly_are_refused_with_the_reason():
     config = AutoConfig.for_model("opt", do_layer_norm_before=False)
     with pytest.raises(ta.ModelUnsupported, match="norms the residual stream itself"):
