@@ -139,6 +139,7 @@ def _assembled(loaded: LoadedModel, new: dict[int, torch.nn.Module], spec: Model
             for layer, kept in zip(model.get_submodule(spec.layout.layers), cut.plan.layers, strict=True):
                 narrow_attention(layer, kept, spec.layout)
         _add_zero_biases(model, spec)
+    spec = replace(spec, windows=loaded.spec.windows)  # plans of earlier versions know none
     return replace(loaded, model=model.eval(), spec=spec, cuts=(*loaded.cuts, cut))
 
 
