@@ -61,6 +61,8 @@ class Family:
     `residual_multiplier`: the configuration key of what a module's output is scaled with; None where nothing is.
     `channels`: the configuration key of the number of MLP channels, 4 · hidden_size where it holds None.
     `file_names`: tensors that the stock class renames as it reads and writes files: name in the model, name in files.
+    `windows`: which layers attend to the last `sliding_window` positions alone, where the configuration names a number:
+    none, all, or those that are "sliding_attention" in its "layer_types".
     `position_rows`: rows of learned position embeddings beyond `max_position_embeddings`; None where none are learned.
     """
 
@@ -88,6 +90,7 @@ class Family:
     post_mlp: str | None = None
     residual_multiplier: str | None = None
     channels: str = "intermediate_size"
+    windows: Literal["none", "all", "layer_types"] = "none"
     position_rows: int | None = None
     file_names: tuple[tuple[str, str], ...] = ()
     requires: tuple[Requirement, ...] = ()
@@ -140,9 +143,9 @@ FAMILIES: dict[str, Family] = {
             compact_without_bias="mistral",
             compact_with_bias="granite",
         ),
-        Family("mistral", "Mistral", **_NARROW),
-        Family("qwen2", "Qwen2", **_NARROW, qkv_bias=True),
-        Family("qwen3", "Qwen3", **_ATTENTION_BIAS, **_HEAD_NORMS),
+        Family("mistral", "Mistral", **_NARROW, windows="all"),
+        Family("qwen2", "Qwen2", **_NARROW, qkv_bias=True, windows="layer_types"),
+        Family("qwen3", "Qwen3", **_ATTENTION_BIAS, **_HEAD_NORMS, windows="layer_types"),
         Family(
             "gemma2",
             "Gemma 2",
@@ -151,6 +154,7 @@ FAMILIES: dict[str, Family] = {
             head_counts="divisors",
             whole_heads="it caps the logits of its attention, which ours does not",
             layer_norms=4,
+            windows="layer_types",
         ),
         Family(
             "gemma3_text",
@@ -160,6 +164,7 @@ FAMILIES: dict[str, Family] = {
             **_HEAD_NORMS,
             head_counts="divisors",
             layer_norms=4,
+            windows="layer_types",
         ),
         Family("olmo2", "OLMo 2", **_ATTENTION_BIAS, **_POST_NORMS, **_HEAD_NORMS, head_norms="joint"),
         Family(
@@ -168,6 +173,7 @@ FAMILIES: dict[str, Family] = {
             attention_sizes=(("num_key_value_heads", "groups"),),
             attention_reads_config=True,
             whole_heads="its queries, keys and values are packed in one projection",
+            windows="all",
             query="self_attn.qkv_proj",
             key="self_attn.qkv_proj",
             value="self_attn.qkv_proj",
@@ -182,7 +188,7 @@ FAMILIES: dict[str, Family] = {
             mlp_bias="mlp_bias",
             residual_multiplier="residual_multiplier",
         ),
-        Family("smollm3", "SmolLM3", **_ATTENTION_BIAS, **_NARROW, mlp_bias="mlp_bias"),
+        Family("smollm3", "SmolLM3", **_ATTENTION_BIAS, **_NARROW, mlp_bias="mlp_bias", windows="layer_types"),
         Family(
             "stablelm",
             "StableLM",
@@ -205,6 +211,7 @@ FAMILIES: dict[str, Family] = {
             qkv_bias="use_bias",
             output_bias="use_bias",
             mlp_bias="use_bias",
+            windows="all",
             norm_bias=True,
             gate=None,
             up="mlp.c_fc",
@@ -284,6 +291,20 @@ FAMILIES: dict[str, Family] = {
         ),
     )
 }
+
+def width_problem(family: Family, head_dim: int, query_key_dim: int, value_dim: int) -> str | None:
+    """What is wrong with widths of heads that no cut can give."""
+    if (query_key_dim, value_dim) == (head_dim, head_dim):
+        return None
+    given = f"heads of {head_dim} with queries and keys of {query_key_dim!r} and values of {value_dim!r}"
+    if family.whole_heads is not None:
+        return f"{given}, but {family.label} keeps its heads whole: {family.whole_heads}"
+    whole = all(isinstance(width, int) and not isinstance(width, bool) for width in (query_key_dim, value_dim))
+    possible = whole and 2 <= query_key_dim <= head_dim and query_key_dim % 2 == 0 and 1 <= value_dim <= head_dim
+    if possible:
+        return None
+    return f"{given}; both are whole numbers, that of queries and keys an even one, and neither is wider than the head"
+
 
 OWN_PREFIX = "transact_"
 """What begins the model type of our own classes, those with narrower heads (see `transact.narrow_models`)."""

@@ -1,12 +1,16 @@
 """Functions on the inputs, or on the calls, of modules, for a `with` block and in the calling thread alone.
 
 Weights are shared between visitors, so a hook that another thread set must not touch this thread's forward
-pass: every hook acts only in the thread that opened the block.
+pass: every hook acts only in the thread that opened the block. Nor must it outlive the block in a copy of its module:
+`copy_without_hooks` is how modules are copied here. (A shallow `copy.copy` that is called and let go shares the hooks
+of its submodules with the model, and means to: what it computes is masked as the model is.)
 """
 
+import copy
+import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import torch
 
@@ -15,44 +19,103 @@ InputFunction = Callable[[torch.Tensor], torch.Tensor | None]
 CallFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor | None]
 """Takes a module's input and its output; returns what to use instead of the output, or None to leave it."""
 
+_numbers = itertools.count(1)
+_registering = threading.Lock()
+"""Held while hooks come and go, and while a copy reads which there are: no dictionary changes under its reader."""
+
+
+class _Suspended(threading.local):
+    """`up_to`: hooks of this thread with a number up to this one do nothing."""
+
+    up_to = 0
+
+
+_suspended = _Suspended()
+
 
 def by_sample(activations: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """[sample, seq, channel], also where a layer has laid its tokens end to end (as OPT's MLP does)."""
     return activations.reshape(*shape, -1)
 
 
-@contextmanager
-def on_inputs(functions: Iterable[tuple[torch.nn.Module, InputFunction]]) -> Iterator[None]:
+class _Hook:
+    """A hook of this package, which its type tells apart from those of others."""
+
+    def __init__(self, function: Callable):
+        self.function = function
+        self.owner = threading.get_ident()
+        self.number = next(_numbers)
+
+    def __call__(self, module: torch.nn.Module, *seen):
+        if threading.get_ident() != self.owner or self.number <= _suspended.up_to:
+            return None
+        return self.function(*seen)
+
+
+def on_inputs(functions: Iterable[tuple[torch.nn.Module, InputFunction]]) -> AbstractContextManager[None]:
     """Call each function on its module's first positional input; all hooks are removed however it ends."""
-    owner = threading.get_ident()
 
-    def bound(function: InputFunction):
-        def hook(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]):
-            if threading.get_ident() != owner:
-                return None
-            changed = function(inputs[0])
-            return None if changed is None else (changed, *inputs[1:])
+    def bound(function: InputFunction) -> _Hook:
+        def changed(inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
+            first = function(inputs[0])
+            return None if first is None else (first, *inputs[1:])
 
-        return hook
+        return _Hook(changed)
+
+    return _hooked((module.register_forward_pre_hook, bound(function)) for module, function in functions)
+
+
+def on_calls(functions: Iterable[tuple[torch.nn.Module, CallFunction]]) -> AbstractContextManager[None]:
+    """Call each function on its module's first positional input and its output; else as `on_inputs`."""
+
+    def bound(function: CallFunction) -> _Hook:
+        return _Hook(lambda inputs, output: function(inputs[0], output))
+
+    return _hooked((module.register_forward_hook, bound(function)) for module, function in functions)
+
+
+@contextmanager
+def _hooked(hooks: Iterable[tuple[Callable, _Hook]]) -> Iterator[None]:
+    def remove(handle: torch.utils.hooks.RemovableHandle) -> None:
+        with _registering:
+            handle.remove()
 
     with ExitStack() as stack:
-        for module, function in functions:
-            stack.callback(module.register_forward_pre_hook(bound(function)).remove)
+        for register, hook in hooks:
+            with _registering:
+                stack.callback(remove, register(hook))
         yield
 
 
 @contextmanager
-def on_calls(functions: Iterable[tuple[torch.nn.Module, CallFunction]]) -> Iterator[None]:
-    """Call each function on its module's first positional input and its output; else as `on_inputs`."""
-    owner = threading.get_ident()
+def hooks_suspended() -> Iterator[None]:
+    """Let this thread run models as they are: what its open blocks put on modules does nothing until this one ends.
 
-    def bound(function: CallFunction):
-        def hook(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor):
-            return function(inputs[0], output) if threading.get_ident() == owner else None
-
-        return hook
-
-    with ExitStack() as stack:
-        for module, function in functions:
-            stack.callback(module.register_forward_hook(bound(function)).remove)
+    For work on the model itself, as cutting or proving it, which a mask that the caller holds must not change. Blocks
+    opened inside act as ever.
+    """
+    before = _suspended.up_to
+    _suspended.up_to = next(_numbers)
+    try:
         yield
+    finally:
+        _suspended.up_to = before
+
+
+def copy_without_hooks(module: torch.nn.Module, memo: dict | None = None) -> torch.nn.Module:
+    """`copy.deepcopy(module, memo)` with no hook of this package on the copy, whichever thread holds one meanwhile.
+
+    The hooks of others come along as they do with `deepcopy`: `transformers` records attentions and hidden states by
+    hooks that it installs once, and notes on the model that they are there.
+    """
+    memo = {} if memo is None else memo
+    copied: list[tuple[dict, dict]] = []
+    with _registering:
+        for each in module.modules():
+            for hooks in (each._forward_pre_hooks, each._forward_hooks):
+                new = memo[id(hooks)] = type(hooks)()
+                copied.append((new, {key: hook for key, hook in hooks.items() if not isinstance(hook, _Hook)}))
+    result = copy.deepcopy(module, memo)
+    for new, others in copied:
+        new.update(copy.deepcopy(others, memo))  # with the memo, methods of a module become those of its copy
+    return result

@@ -64,6 +64,8 @@ def _body(loaded: LoadedModel, report: "SaveReport") -> str:
             f"| FLOPs per token (context 512) | {before.flops_per_token(context=512):,} "
             f"| {after.flops_per_token(context=512):,} |",
             f"| KV-cache bytes per token (16-bit) | {before.kv_bytes_per_token():,} | {after.kv_bytes_per_token():,} |",
+            f"| KV-cache bytes of {(context := after.max_position_embeddings):,} tokens (16-bit) "
+            f"| {before.kv_bytes(context):,} | {after.kv_bytes(context):,} |",
             f"| head groups per layer | {per_layer(before, 'num_key_value_heads')} "
             f"| {per_layer(after, 'num_key_value_heads')} |",
             f"| channels per layer | {per_layer(before, 'intermediate_size')} "

@@ -83,7 +83,8 @@ class PruningPlan:
     def summary(self) -> dict:
         """Requested, achieved, and parameters, FLOPs and KV bytes per token before and after; JSON-able.
 
-        FLOPs per token at a context of 512; KV bytes and checkpoint bytes for 2-byte elements.
+        FLOPs per token at a context of 512; KV bytes and checkpoint bytes for 2-byte elements. KV bytes per token as
+        long as no window is full, and of one sequence as long as the model's context.
         """
         before, after = self.dense_spec, self.spec
         heads = [
@@ -313,6 +314,7 @@ def _costs(spec: ModelSpec) -> dict[str, int]:
         "parameters": spec.num_parameters,
         "flops_per_token": spec.flops_per_token(context=_SUMMARY_CONTEXT),
         "kv_bytes_per_token": spec.kv_bytes_per_token(),
+        "kv_bytes_full_context": spec.kv_bytes(spec.max_position_embeddings),
         "checkpoint_bytes": spec.checkpoint_bytes(),
     }
 

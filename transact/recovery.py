@@ -5,7 +5,6 @@ the last cut. `transact.schedule` has the numbers, `transact.training` one phase
 what an interrupted run goes on from.
 """
 
-import copy
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from transact.calibration import CalibrationSet, TokenSet
 from transact.devices import free_bytes
 from transact.errors import InvalidText, NotEnoughMemory
 from transact.evaluation import perplexity
+from transact.hooks import copy_without_hooks, hooks_suspended
 from transact.importance import METRICS, score
 from transact.loading import LoadedModel
 from transact.locks import NO_LOCKS, Locks
@@ -49,6 +49,7 @@ class Recovered:
         return composed(self.pruned.cuts)
 
 
+@hooks_suspended()
 def recover(
     loaded: LoadedModel,
     calibration: CalibrationSet,
@@ -185,7 +186,7 @@ class _Work:
         """The dense model in float32 at least: small updates are lost on half-precision weights."""
         if self.dense.dtype.itemsize >= torch.float32.itemsize:
             return self.dense
-        return replace(self.dense, model=copy.deepcopy(self.dense.model).float())
+        return replace(self.dense, model=copy_without_hooks(self.dense.model).float())
 
     def _cut(self, now: LoadedModel, target: PruningTarget, *, is_last: bool) -> LoadedModel:
         shots = now.cuts[len(self.dense.cuts) :]

@@ -26,6 +26,7 @@ from transact.calibration import CalibrationSet
 from transact.compensation import calibration_tokens
 from transact.errors import NonFiniteActivations
 from transact.gradients import Key, drawn_loss, output_gradients
+from transact.hooks import hooks_suspended
 from transact.importance import score
 from transact.layer_plan import LayerPlan
 from transact.loading import LoadedModel
@@ -46,6 +47,7 @@ _DRAWS = 3
 """How often next tokens are drawn: more lower the noise of the estimate, each time costs a backward pass."""
 
 
+@hooks_suspended()
 def search_plan(
     loaded: LoadedModel,
     statistics: ActivationStatistics,

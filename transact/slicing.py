@@ -4,11 +4,11 @@ Where several roles are packed in one module, each of them has rows of its own t
 so that the smaller module is packed as the larger one was.
 """
 
-import copy
 from dataclasses import dataclass
 
 import torch
 
+from transact.hooks import copy_without_hooks
 from transact.layer_plan import LayerPlan
 from transact.matrices import linear, matrix
 from transact.narrow_attention import narrow_attention
@@ -141,14 +141,14 @@ def _kept_of(role: str, kept: LayerPlan, spec: ModelSpec) -> torch.Tensor:
 
 
 def _joint_norm(old: torch.nn.Module, heads: tuple[int, ...], spec: ModelSpec) -> torch.nn.Module:
-    new = copy.deepcopy(old)
+    new = copy_without_hooks(old)
     rows = positions(heads, spec.head_dim, device=old.weight.device)
     new.weight = torch.nn.Parameter(old.weight[rows], requires_grad=old.weight.requires_grad)
     return new
 
 
 def _norms(old: torch.nn.Module, heads: tuple[int, ...]) -> torch.nn.Module:
-    new = copy.deepcopy(old)
+    new = copy_without_hooks(old)
     new.norms = torch.nn.ModuleList(new.norms[head] for head in heads)
     new.num_heads = len(heads)
     return new

@@ -7,11 +7,12 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
 from transact.errors import ModelUnsupported
-from transact.families import FAMILIES, Family, family_of, is_on
+from transact.families import FAMILIES, Family, family_of, is_on, width_problem
+from transact.windows import Windows, attended, attended_in_all, windows_from, windows_of
 
 SITES = ("attention", "mlp")
 """The two places in a layer where units are cut."""
@@ -43,6 +44,7 @@ class ModelSpec:
 
     `own_head_norms`: every head has norm weights of its own for its queries and keys. `other_parameters`: those that
     pruning never touches and that are neither embeddings of tokens nor biases: norms and learned positions.
+    `windows` (see `transact.windows`) are no part of the shape: neither of equality nor of the fingerprint.
     """
 
     family: str
@@ -59,6 +61,7 @@ class ModelSpec:
     own_head_norms: bool
     other_parameters: int
     layers: tuple[LayerShape, ...]
+    windows: Windows = field(compare=False)
 
     @classmethod
     def from_config(cls, config) -> "ModelSpec":
@@ -83,7 +86,7 @@ class ModelSpec:
             )
         widths = (getattr(config, name, None) for name in HEAD_WIDTHS)
         query_key_dim, value_dim = (head_dim if width is None else width for width in widths)
-        problem = _width_problem(family, head_dim, query_key_dim, value_dim)
+        problem = width_problem(family, head_dim, query_key_dim, value_dim)
         if problem is not None:
             raise ModelUnsupported(f"The configuration gives {problem}. Check config.json.")
 
@@ -109,6 +112,7 @@ class ModelSpec:
             own_head_norms=head_norms and family.head_norms != "shared",
             other_parameters=others,
             layers=(LayerShape(heads, groups, channels),) * config.num_hidden_layers,
+            windows=windows_of(family.windows, config),
         )
 
     @property
@@ -177,27 +181,52 @@ class ModelSpec:
         return self.fixed_parameters + groups * self.parameters_per_head_group + channels * self.parameters_per_channel
 
     def flops_per_token(self, *, context: int) -> int:
-        """Forward floating-point operations for one token that attends to `context` positions.
+        """Forward floating-point operations for one token that is the last of `context`: writing with a cache.
 
         2 per weight of every matrix product (output head included, embedding look-up not) plus
-        2 · context · heads · (query_key_dim + value_dim) a layer for attention.
+        2 · min(context, window) · heads · (query_key_dim + value_dim) a layer for attention.
         """
-        weights = self.vocab_size * self.hidden_size
-        attention = 0
-        both = self.query_key_dim + self.value_dim
-        for layer in self.layers:
-            projected = (layer.num_attention_heads + layer.num_key_value_heads) * both
-            weights += (projected + self.mlp_matrices * layer.intermediate_size) * self.hidden_size
-            attention += 2 * context * layer.num_attention_heads * both
-        return 2 * weights + attention
+        return self._flops(1, 1, [attended(window, context) for window in self.windows])
 
-    def kv_bytes_per_token(self, bytes_per_element: int = 2) -> int:
-        """Bytes the key/value cache grows by per token.
+    def prefill_flops(self, tokens: int, *, logits: int | None = None) -> int:
+        """Forward floating-point operations for reading a prompt of `tokens` tokens in one pass.
 
-        Σ_layers key/value heads · (query_key_dim + value_dim) · bytes.
+        As `flops_per_token`, where the token at position t sees min(t, window): without windows (tokens + 1) / 2 on
+        average. What masks hide is not counted, though some kernels compute it. `logits`: positions, at the end, that
+        the output head is for; all by default.
         """
-        heads = sum(layer.num_key_value_heads for layer in self.layers)
-        return heads * (self.query_key_dim + self.value_dim) * bytes_per_element
+        seen = [attended_in_all(window, tokens) for window in self.windows]
+        return self._flops(tokens, tokens if logits is None else logits, seen)
+
+    def _flops(self, tokens: int, logits: int, seen: list[int]) -> int:
+        """For so many tokens, of which so many meet the output head, that see `seen` positions in all in each layer."""
+        head, flops = self.query_key_dim + self.value_dim, 2 * logits * self.vocab_size * self.hidden_size
+        for layer, positions in zip(self.layers, seen, strict=True):
+            rows = (layer.num_attention_heads + layer.num_key_value_heads) * head
+            rows += self.mlp_matrices * layer.intermediate_size
+            flops += 2 * (tokens * rows * self.hidden_size + positions * layer.num_attention_heads * head)
+        return flops
+
+    def kv_bytes_per_token(self, bytes_per_element: int = 2, *, context: int = 0) -> int:
+        """Bytes the key/value cache grows by with one more token, where it holds `context` of them.
+
+        Σ_layers key/value heads · (query_key_dim + value_dim) · bytes, without those whose window is full.
+        """
+        return self.kv_bytes(context + 1, bytes_per_element) - self.kv_bytes(context, bytes_per_element)
+
+    def kv_bytes(self, context: int, bytes_per_element: int = 2) -> int:
+        """Bytes of the key/value cache of one sequence of `context` tokens.
+
+        Σ_layers min(context, window) · key/value heads · (query_key_dim + value_dim) · bytes.
+        """
+        held = [attended(window, context) for window in self.windows]
+        groups = sum(layer.num_key_value_heads * tokens for layer, tokens in zip(self.layers, held, strict=True))
+        return groups * self.cached_elements * bytes_per_element
+
+    @property
+    def cached_elements(self) -> int:
+        """Elements of the key/value cache that one head group fills per token."""
+        return self.query_key_dim + self.value_dim
 
     def checkpoint_bytes(self, bytes_per_element: int = 2) -> int:
         """Bytes of the weights in a stock checkpoint, without the few kilobytes of headers.
@@ -313,9 +342,9 @@ class ModelSpec:
         yield layout.down, self.hidden_size, layer.intermediate_size, self.mlp_bias
 
     def to_dict(self) -> dict:
-        """JSON-able; `from_dict` reads it back. Heads as wide as `head_dim` go without saying."""
-        values = asdict(self)
-        return {name: value for name, value in values.items() if name not in HEAD_WIDTHS or value != self.head_dim}
+        """JSON-able; `from_dict` reads it back. Heads as wide as `head_dim`, and no windows, go without saying."""
+        silent = dict.fromkeys(HEAD_WIDTHS, self.head_dim) | {"windows": (None,) * self.num_hidden_layers}
+        return {name: value for name, value in asdict(self).items() if name not in silent or value != silent[name]}
 
     @classmethod
     def from_dict(cls, values: dict) -> "ModelSpec":
@@ -334,7 +363,7 @@ class ModelSpec:
             raise ValueError("layers must share one number of heads per key/value head")
         head_dim = values["head_dim"]
         widths = {name: _positive(values.get(name, head_dim)) for name in HEAD_WIDTHS}
-        problem = _width_problem(FAMILIES[values["family"]], head_dim, **widths)
+        problem = width_problem(FAMILIES[values["family"]], head_dim, **widths)
         if problem is not None:
             raise ValueError(problem)
         spec = cls(
@@ -344,6 +373,7 @@ class ModelSpec:
             **{name: bool(values[name]) for name in flags},
             other_parameters=_positive(values["other_parameters"], 2**53),
             layers=layers,
+            windows=windows_from(values.get("windows"), len(layers)),
         )
         if spec.stored.layers[0].num_attention_heads < spec.widest.layers[0].num_attention_heads:
             raise ValueError("no configuration of this family has so many heads")
@@ -352,26 +382,13 @@ class ModelSpec:
     @cached_property
     def fingerprint(self) -> str:
         """A short digest of family and shapes; the dtype plays no part."""
-        return digest(json.dumps(self.to_dict(), sort_keys=True))
+        shapes = {name: value for name, value in self.to_dict().items() if name != "windows"}
+        return digest(json.dumps(shapes, sort_keys=True))
 
 
 def _divisors(number: int) -> list[int]:
     low = [divisor for divisor in range(1, math.isqrt(number) + 1) if number % divisor == 0]
     return sorted({*low, *(number // divisor for divisor in low)})
-
-
-def _width_problem(family: Family, head_dim: int, query_key_dim: int, value_dim: int) -> str | None:
-    """What is wrong with widths of heads that no cut can give."""
-    if (query_key_dim, value_dim) == (head_dim, head_dim):
-        return None
-    given = f"heads of {head_dim} with queries and keys of {query_key_dim!r} and values of {value_dim!r}"
-    if family.whole_heads is not None:
-        return f"{given}, but {family.label} keeps its heads whole: {family.whole_heads}"
-    whole = all(isinstance(width, int) and not isinstance(width, bool) for width in (query_key_dim, value_dim))
-    possible = whole and 2 <= query_key_dim <= head_dim and query_key_dim % 2 == 0 and 1 <= value_dim <= head_dim
-    if possible:
-        return None
-    return f"{given}; both are whole numbers, that of queries and keys an even one, and neither is wider than the head"
 
 
 def digest(text: str) -> str:

@@ -4,7 +4,6 @@ The result is a stock `transformers` model with narrower projections, and where 
 our own (`transact.narrow_attention`).
 """
 
-import copy
 from dataclasses import replace
 
 import torch
@@ -12,6 +11,7 @@ import torch
 from transact.compensation import COMPENSATIONS, Refit, calibration_tokens, needs_bias, refit_for
 from transact.correction import correct
 from transact.errors import choice
+from transact.hooks import copy_without_hooks, hooks_suspended
 from transact.layer_plan import LayerPlan
 from transact.loading import LoadedModel
 from transact.narrow_attention import narrow_attention
@@ -27,6 +27,7 @@ from transact.statistics import ActivationStatistics
 _BATCH = 8
 
 
+@hooks_suspended()
 def prune(
     loaded: LoadedModel,
     plan: PruningPlan,
@@ -48,6 +49,8 @@ def prune(
       all layers would not fit; that one runs the model on the calibration tokens once more.
     - `"best"`: runs the model on the calibration tokens that `statistics` keep in memory; `progress` tells how
       far it is and may stop it.
+
+    Inside `masked` too it is the model itself that is run and cut: a mask plays no part in the result.
 
     Raises `InvalidPlan` for the plan or statistics of another model, `InvalidOption` for an unknown compensation,
     one that the model cannot hold, or statistics that it cannot work from; where it runs the model, also
@@ -95,7 +98,7 @@ def cut_layer(
     spec: ModelSpec, layer: torch.nn.Module, index: int, kept: LayerPlan, refit_one: Refit, after: ModelSpec
 ) -> torch.nn.Module:
     """One layer as `cut` would leave it in a model of the shape `after`."""
-    smaller = copy.deepcopy(layer, dict(cut_projections(spec, layer, index, kept, refit_one)))
+    smaller = copy_without_hooks(layer, dict(cut_projections(spec, layer, index, kept, refit_one)))
     _add_biases_to(smaller, after)
     return smaller
 
@@ -127,15 +130,16 @@ class _Planned:
 
 def _assembled(loaded: LoadedModel, new: dict[int, torch.nn.Module], spec: ModelSpec, cut: Cut) -> LoadedModel:
     """A copy of the model with the `new` projections under the identity of those that they replace."""
-    # deepcopy asks its memo first: a projection found there is taken as it is, so that the full-size
+    # a copy asks its memo first: a projection found there is taken as it is, so that the full-size
     # weights are never copied, and everything else (norms, embeddings, ties, buffers) is
     with torch.no_grad():
-        model = copy.deepcopy(loaded.model, dict(new))
+        model = copy_without_hooks(loaded.model, dict(new))
         write_sizes(model, spec)
         if spec.has_narrow_heads:
             for layer, kept in zip(model.get_submodule(spec.layout.layers), cut.plan.layers, strict=True):
                 narrow_attention(layer, kept, spec.layout)
         _add_zero_biases(model, spec)
+    spec = replace(spec, windows=loaded.spec.windows)  # plans of earlier versions know none
     return replace(loaded, model=model.eval(), spec=spec, cuts=(*loaded.cuts, cut))
 
 

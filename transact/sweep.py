@@ -8,6 +8,7 @@ from transact.calibration import TokenSet
 from transact.compensation import COMPENSATIONS
 from transact.errors import InvalidPlan, choice
 from transact.evaluation import perplexity
+from transact.hooks import hooks_suspended
 from transact.importance import ImportanceScores
 from transact.loading import LoadedModel
 from transact.locks import Locks
@@ -68,7 +69,7 @@ def sweep(
 
     def measure(plan: PruningPlan, watch: Progress) -> float:
         if compensation == "none":
-            with masked(loaded, plan):
+            with hooks_suspended(), masked(loaded, plan):
                 return perplexity(loaded, evaluation, progress=watch)
         pruned = prune(loaded, plan, compensation=compensation, statistics=statistics)
         return perplexity(pruned, evaluation, progress=watch)

@@ -6,6 +6,7 @@ from numbers import Real
 
 from transact.errors import InvalidTarget, choice, is_whole_number, whole_number
 from transact.spec import LayerShape, ModelSpec
+from transact.windows import attended
 
 GRANULARITIES = ("head_groups", "heads", "head_dims")
 """What attention is cut by: head groups, the same number of query heads in every group, or dimensions of every head."""
@@ -137,9 +138,9 @@ class PruningTarget:
     ) -> "PruningTarget":
         """The largest result whose weights and key/value cache fit in `memory_bytes` together.
 
-        The cache is that of one sequence of `context` tokens; weights and cache have `bytes_per_element` bytes
-        an element. Balanced as `from_parameters` is. Raises `InvalidTarget` below what one group and one
-        channel a layer need, and for numbers that are not positive or a context that is not whole.
+        The cache is that of one sequence of `context` tokens (see `ModelSpec.kv_bytes`); weights and cache have
+        `bytes_per_element` bytes an element. Balanced as `from_parameters` is. Raises `InvalidTarget` below what one
+        group and one channel a layer need, and for numbers that are not positive or a context that is not whole.
         """
         memory_bytes = _positive("memory_bytes", memory_bytes)
         width = _positive("bytes_per_element", bytes_per_element)
@@ -148,7 +149,10 @@ class PruningTarget:
             raise InvalidTarget(f"context is {context!r}; give a whole number of tokens from 1.")
         costs = _Costs(
             fixed=width * spec.fixed_parameters,
-            head_group=width * (spec.parameters_per_head_group + tokens * _cached_elements(spec)),
+            head_groups=tuple(
+                width * (spec.parameters_per_head_group + attended(window, int(tokens)) * spec.cached_elements)
+                for window in spec.windows
+            ),
             channel=width * spec.parameters_per_channel,
         )
         counts = _largest_within(spec, memory_bytes, costs)
@@ -172,7 +176,7 @@ class PruningTarget:
         """
         budget = _positive("kv_bytes_per_token", kv_bytes_per_token)
         width = _positive("bytes_per_element", bytes_per_element)
-        per_group = _cached_elements(spec) * width
+        per_group = spec.cached_elements * width
         fitting = [groups for groups in _group_counts(spec) if sum(groups) * per_group <= budget]
         if not fitting:
             raise InvalidTarget(
@@ -260,15 +264,15 @@ def kept_count(count: int, share: float, multiple_of: int = 1) -> int:
 
 @dataclass(frozen=True)
 class _Costs:
-    """What pruning leaves alone, one head group and one channel cost, in one unit (parameters or bytes)."""
+    """What pruning leaves alone, one head group of each layer and one channel cost, in one unit (parameters, bytes)."""
 
     fixed: float
-    head_group: float
+    head_groups: tuple[float, ...]
     channel: float
 
     def least(self, spec: ModelSpec) -> float:
         """With one head group and one channel in each layer."""
-        return self.fixed + spec.num_hidden_layers * (self.head_group + self.channel)
+        return self.fixed + sum(self.head_groups) + spec.num_hidden_layers * self.channel
 
 
 def _largest_within(spec: ModelSpec, budget: float, costs: _Costs) -> tuple[Counts, Counts] | None:
@@ -296,7 +300,7 @@ def _all_within(
     """For each number of head groups with room for channels: the total cost, and both counts layer by layer."""
     all_channels = [layer.intermediate_size for layer in spec.layers]
     for groups in _group_counts(spec):
-        fixed = costs.fixed + sum(groups) * costs.head_group
+        fixed = costs.fixed + sum(count * cost for count, cost in zip(groups, costs.head_groups, strict=True))
         share = (budget - fixed) / (sum(all_channels) * costs.channel)
         channels = tuple(kept_count(count, min(share, 1.0)) for count in all_channels)
         total = fixed + sum(channels) * costs.channel
@@ -305,7 +309,8 @@ def _all_within(
 
 
 def _parameter_costs(spec: ModelSpec) -> _Costs:
-    return _Costs(spec.fixed_parameters, spec.parameters_per_head_group, spec.parameters_per_channel)
+    head_groups = (spec.parameters_per_head_group,) * spec.num_hidden_layers
+    return _Costs(spec.fixed_parameters, head_groups, spec.parameters_per_channel)
 
 
 def _unreachable(spec: ModelSpec, parameters: float) -> InvalidTarget:
@@ -321,11 +326,6 @@ def _group_counts(spec: ModelSpec) -> list[tuple[int, ...]]:
     available = [layer.num_key_value_heads for layer in spec.layers]
     most = max(available)
     return [tuple(kept_count(count, step / most) for count in available) for step in range(1, most + 1)]
-
-
-def _cached_elements(spec: ModelSpec) -> int:
-    """Elements of the key/value cache that one head group fills per token."""
-    return spec.kv_bytes_per_token(bytes_per_element=1) // sum(layer.num_key_value_heads for layer in spec.layers)
 
 
 def _positive(name: str, value: float) -> float:

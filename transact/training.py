@@ -5,7 +5,6 @@ going on) is the Trainer's. What is added here: distillation, LoRA, progress tha
 errors that say which checkpoint is the last good one.
 """
 
-import copy
 import math
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transact.best_weights import BestWeights
 from transact.calibration import TokenSet
 from transact.errors import InvalidOption, TrainingFailed
+from transact.hooks import copy_without_hooks
 from transact.loading import LoadedModel
 from transact.processes import is_sharded, rank_and_count
 from transact.progress import Progress
@@ -70,7 +70,7 @@ def train(
     adapted = _with_adapters(model, loaded, settings)
     student = _Student(adapted, dense.model if settings.loss == "distillation" else None, settings.temperature)
     # a module that is sharded stays so, and nothing but training can be done with it: a copy is
-    trained = copy.deepcopy(student, {id(student.teacher): student.teacher}) if is_sharded() else student
+    trained = copy_without_hooks(student, {id(student.teacher): student.teacher}) if is_sharded() else student
     tokens = partial(step_tokens, text=text, settings=settings)
     best = BestWeights(directory / _BEST if resumable else None) if keep_best else None
     watch = _Watch(student, trained, settings, steps, watchers, best, start, tokens)

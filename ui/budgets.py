@@ -30,7 +30,7 @@ def context(spec: ta.ModelSpec) -> int:
 
 
 def _memory(spec: ta.ModelSpec) -> int:
-    return 2 * spec.num_parameters + context(spec) * spec.kv_bytes_per_token()
+    return 2 * spec.num_parameters + spec.kv_bytes(context(spec))
 
 
 BUDGETS: dict[str, BudgetKind] = {

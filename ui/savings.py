@@ -19,14 +19,21 @@ class Saving:
 
 
 def savings(plan: ta.PruningPlan) -> tuple[Saving, ...]:
-    """Parameters, file size, FLOPs and KV bytes per token of the plan's two specs."""
+    """Parameters, file size, FLOPs and KV bytes per token of the plan's two specs.
+
+    Where windows end the growth of the cache, its bytes at the full context say what a byte a token would not.
+    """
     summary = plan.summary()
     before, after = summary["before"], summary["after"]
+    cache = ("Memory/token", "KV cache", "kv_bytes_per_token", numbers.size)
+    if any(window is not None for window in plan.dense_spec.windows):
+        tokens = plan.dense_spec.max_position_embeddings
+        cache = ("Memory", f"KV cache of {tokens:,} tokens", "kv_bytes_full_context", numbers.size)
     rows = (
         ("Weights", "parameters", "parameters", numbers.count),
         ("File", "2 bytes a weight", "checkpoint_bytes", numbers.size),
         ("Work/token", "FLOPs", "flops_per_token", numbers.count),
-        ("Memory/token", "KV cache", "kv_bytes_per_token", numbers.size),
+        cache,
     )
     return tuple(
         Saving(label, term, show(before[key]), show(after[key]), 1 - after[key] / before[key])

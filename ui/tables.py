@@ -94,12 +94,14 @@ def _rows(result: Result):
         )  # fmt: skip
     file_width = report.reference_checkpoint_bytes // report.reference_parameters
     cache_width = report.reference_kv_bytes_per_token // result.plan.dense_spec.kv_bytes_per_token(1)
+    windowed = any(window is not None for window in result.plan.dense_spec.windows)
+    ends = ", until sliding windows are full" if windowed else ""
     for label, term, field, show in (
         ("Reading speed", "prefill, tokens per second", "prefill_tokens_per_second", numbers.count),
         ("Writing speed", "decode, tokens per second", "decode_tokens_per_second", numbers.count),
         ("Weights", "parameters", "parameters", numbers.count),
         ("Work per token", "FLOPs", "flops_per_token", numbers.count),
-        ("Memory per token", f"KV cache, {cache_width} bytes a value", "kv_bytes_per_token", numbers.size),
+        ("Memory per token", f"KV cache, {cache_width} bytes a value{ends}", "kv_bytes_per_token", numbers.size),
         ("File", f"checkpoint, {file_width} bytes a weight", "checkpoint_bytes", numbers.size),
     ):
         before, after = getattr(report, f"reference_{field}"), getattr(report, field)

@@ -1,10 +1,11 @@
 """The strip's numbers against the published ones, and how numbers are written."""
 
 import pytest
-from transformers import LlamaConfig
+from transformers import Gemma3TextConfig, LlamaConfig
 
 import transact as ta
 from ui import numbers
+from ui.budgets import BUDGETS
 from ui.savings import savings, strip
 
 
@@ -33,6 +34,22 @@ def test_nothing_removed_saves_nothing(llama):
     )
     assert all(saving.removed == 0 for saving in savings(plan))
     assert "±0 %" in strip(plan)
+
+
+def test_where_windows_end_the_growth_the_strip_and_the_memory_limit_count_them():
+    """Gemma 3 270m: 108.5 MB of cache at 32,768 tokens, not 604."""
+    spec = ta.ModelSpec.from_config(
+        Gemma3TextConfig(
+            vocab_size=262_144, hidden_size=640, intermediate_size=2048, num_hidden_layers=18, num_attention_heads=4,
+            num_key_value_heads=1, head_dim=256, sliding_window=512, max_position_embeddings=32_768,
+        )
+    )  # fmt: skip
+    plan = ta.make_plan(ta.ImportanceScores.random(spec), spec, ta.PruningTarget(1, 1024))
+    shown = {saving.label: (saving.term, saving.before, saving.after) for saving in savings(plan)}
+    assert shown["Memory"] == ("KV cache of 32,768 tokens", "109 MB", "109 MB")
+    assert "Memory/token" not in shown
+    # the limit counts a context of 4,096
+    assert BUDGETS["memory"].amount(spec) == 2 * spec.num_parameters + 2 * 2 * 256 * (15 * 512 + 3 * 4096)
 
 
 def test_without_a_plan_the_strip_says_what_to_do():

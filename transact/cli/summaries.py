@@ -40,7 +40,8 @@ def plan(source: str, made: PruningPlan, compensation: str = "none") -> tuple[st
     summary = made.summary()
     before, after = summary["before"], summary["after"]
     rows = [["", "before", "after", "change"]]
-    rows += [_cost(f"{label}{' (16-bit)' * ('bytes' in name)}", before[name], after[name]) for label, name in _COSTS]
+    costs = (*_COSTS, (f"KV-cache bytes of {made.spec.max_position_embeddings:,} tokens", "kv_bytes_full_context"))
+    rows += [_cost(f"{label}{' (16-bit)' * ('bytes' in name)}", before[name], after[name]) for label, name in costs]
     for label, name in (("head groups per layer", "num_key_value_heads"), ("channels per layer", "intermediate_size")):
         rows.append([label, _counts(made.dense_spec, name), _counts(made.spec, name), ""])
     if made.spec.has_narrow_heads:

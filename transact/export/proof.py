@@ -5,7 +5,6 @@ as the files do and compute in float32 (float64 for float64 files) on the CPU. I
 alone moves logits by a hundredth, which would hide real mistakes.
 """
 
-import copy
 import math
 import platform
 import tempfile
@@ -23,6 +22,7 @@ from transact.alone import AloneFailed, run_alone
 from transact.devices import free_bytes
 from transact.errors import CheckpointBroken, NotEnoughMemory
 from transact.export import stock_loader
+from transact.hooks import copy_without_hooks, hooks_suspended
 from transact.loading import DTYPES, LoadedModel, required_bytes
 from transact.progress import NO_PROGRESS, Progress
 
@@ -107,6 +107,7 @@ class _Question:
         return Proof(dtype, computed_in, positions + self.new_tokens, protocol)
 
 
+@hooks_suspended()
 def prove(
     loaded: LoadedModel, folder: str | Path, *, progress: Progress = NO_PROGRESS, seconds: float = _SECONDS
 ) -> Proof:
@@ -167,13 +168,13 @@ def _as_stored(loaded: LoadedModel, stored: torch.dtype, computing: torch.dtype)
     model = loaded.model
     if loaded.device.type == "cpu" and loaded.dtype == stored == computing:
         return model
-    # deepcopy asks its memo first: no weight is copied as it stands, and buffers keep the dtype they were made in
+    # a copy asks its memo first: no weight is copied as it stands, and buffers keep the dtype they were made in
     converted: dict = {
         id(weight): torch.nn.Parameter(weight.detach().to("cpu", stored).to(computing), requires_grad=False)
         for weight in model.parameters()
     }
     converted |= {id(buffer): buffer.to("cpu") for buffer in model.buffers()}
-    return copy.deepcopy(model, converted)
+    return copy_without_hooks(model, converted)
 
 
 def _with_logits(proof: Proof, here: torch.Tensor, there: torch.Tensor) -> Proof:
