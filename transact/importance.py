@@ -6,13 +6,16 @@ With x_j a channel of a transitional activation, s_j = sqrt(Σ_tokens x_j²), an
 - transact (Shen et al. 2024, arXiv 2407.05690): s_j; a head scores mean_j s_j + (10 / head_dim) · max_j s_j.
 - wanda (Wanda-sp, Sun et al. 2023 and An et al. 2023): Σ_i |W_ij| · s_j.
 - fluctuation (WIFV of FLAP, An et al. 2023, arXiv 2312.11983): Var_tokens(x_j) · ‖W_:j‖².
+- flap (the same as the authors' `lib/prune.py` uses it): in attention the square of that, and a head scores the mean
+  over its channels. Their variance is a running estimate over samples; ours is the exact one over all tokens. See the
+  allocation "flap" (`transact.allocation.keep_above_threshold`) for what they compare these scores by.
 - magnitude: ‖W_:j‖.
 - taylor (the paper's other scorer, and LLM-Pruner's, Ma et al. 2023, arXiv 2305.11627): Σ |weight · gradient| over
   the weights that go with the channel, biases left out; from statistics observed with `taylor=True`. See
   `transact.taylor` for whose absolute values.
 - random: uniform in [0, 1), seeded; the floor that any metric must beat.
 
-For all but transact a head scores the sum over its channels. A head group scores the mean of its heads.
+For all others a head scores the sum over its channels. A head group scores the mean of its heads.
 """
 
 from collections.abc import Callable
@@ -33,11 +36,28 @@ _MAX_SHARE = 10.0
 
 @dataclass(frozen=True)
 class Site:
-    """One projection with the statistics of its input: `weight` [hidden, channel], as the model holds it."""
+    """One projection with the statistics of its input: `weight` [hidden, channel], as the model holds it.
+
+    `is_attention`: the input is that of the attention's output projection, and not the MLP's.
+    """
 
     weight: torch.Tensor
     moments: Moments
-    num_tokens: int
+    num_tokens: int | torch.Tensor
+    is_attention: bool
+
+    @classmethod
+    def of(
+        cls,
+        loaded: LoadedModel,
+        layer: torch.nn.Module,
+        role: str,
+        moments: Moments,
+        num_tokens: int | torch.Tensor,
+    ) -> "Site":
+        """That of one decoder layer whose projection the layout calls `role`."""
+        weight = matrix(layer.get_submodule(role)).detach()
+        return cls(weight, moments, num_tokens, is_attention=role == loaded.layout.output)
 
 
 @dataclass(frozen=True)
@@ -62,6 +82,11 @@ def _sum_over_channels(channels: torch.Tensor) -> torch.Tensor:
     return channels.sum(dim=1)
 
 
+def _mean_over_channels(channels: torch.Tensor) -> torch.Tensor:
+    """[head, head_dim] -> [head]"""
+    return channels.mean(dim=1)
+
+
 def _mean_and_peak(channels: torch.Tensor) -> torch.Tensor:
     """[head, head_dim] -> [head]: mean_j s_j + (10 / head_dim) · max_j s_j."""
     return channels.mean(dim=1) + _MAX_SHARE / channels.shape[1] * channels.amax(dim=1)
@@ -77,6 +102,11 @@ def _wanda(site: Site, generator: torch.Generator) -> torch.Tensor:
 
 def _fluctuation(site: Site, generator: torch.Generator) -> torch.Tensor:
     return site.moments.variances(site.num_tokens) * _column_norms(site.weight).square()
+
+
+def _flap(site: Site, generator: torch.Generator) -> torch.Tensor:
+    fluctuation = _fluctuation(site, generator)
+    return fluctuation.square() if site.is_attention else fluctuation
 
 
 def _magnitude(site: Site, generator: torch.Generator) -> torch.Tensor:
@@ -114,6 +144,13 @@ METRICS: dict[str, Metric] = {
             "variance of the activation times its weights",
             _fluctuation,
             _sum_over_channels,
+        ),
+        Metric(
+            "flap",
+            "Fluctuation, squared for heads (FLAP as published)",
+            "the same, with few strong channels of a head weighing more",
+            _flap,
+            _mean_over_channels,
         ),
         Metric(
             "taylor",
@@ -245,8 +282,7 @@ def score(
     layout = loaded.layout
 
     def channel_scores(layer: torch.nn.Module, role: str, moments: Moments) -> torch.Tensor:
-        weight = matrix(layer.get_submodule(role)).detach()
-        return chosen.channel_scores(Site(weight, moments, statistics.num_tokens), generator)
+        return chosen.channel_scores(Site.of(loaded, layer, role, moments, statistics.num_tokens), generator)
 
     attention, mlp = [], []
     for index, (read, down) in enumerate(zip(statistics.attention, statistics.mlp, strict=True)):

@@ -21,7 +21,7 @@ groups with the lowest of these go. One forward pass and three backward passes s
 import numpy as np
 import torch
 
-from transact.allocation import heads_in_groups, keep_in_each
+from transact.allocation import Units, heads_in_groups, keep_in_each
 from transact.calibration import CalibrationSet
 from transact.compensation import calibration_tokens
 from transact.errors import NonFiniteActivations
@@ -72,13 +72,7 @@ def search_plan(
     groups = _groups([np.zeros(shape.num_key_value_heads) for shape in loaded.spec.layers], shapes, locks)
     size, per_group = loaded.spec.group_size, target.heads_per_group(loaded.spec)
     heads = [np.zeros((shape.num_key_value_heads, size)) for shape in loaded.spec.layers]
-    channels = keep_in_each(
-        [np.zeros(shape.intermediate_size) for shape in loaded.spec.layers],
-        [shape.intermediate_size for shape in shapes],
-        locks.keep_channels,
-        locks.remove_channels,
-        "channels",
-    )
+    channels = _channels([np.zeros(shape.intermediate_size) for shape in loaded.spec.layers], shapes, locks)
     scores = score(loaded, statistics)
     kept_inside_heads(scores, loaded.spec, target, groups)  # refuses what it cannot choose from
     pairs = list(zip(shapes, loaded.spec.layers, strict=True))
@@ -113,7 +107,13 @@ def search_plan(
 def _groups(losses: list[np.ndarray], shapes: tuple[LayerShape, ...], locks: Locks) -> list[tuple[int, ...]]:
     """Per layer, the groups that are dearest to lose; on a tie the lower index stays."""
     counts = [shape.num_key_value_heads for shape in shapes]
-    return keep_in_each(losses, counts, locks.keep_head_groups, locks.remove_head_groups, "head groups")
+    return keep_in_each(Units(losses, counts, locks.keep_head_groups, locks.remove_head_groups, "head groups"))
+
+
+def _channels(losses: list[np.ndarray], shapes: tuple[LayerShape, ...], locks: Locks) -> list[tuple[int, ...]]:
+    """Per layer, the channels that are dearest to lose; on a tie the lower index stays."""
+    counts = [shape.intermediate_size for shape in shapes]
+    return keep_in_each(Units(losses, counts, locks.keep_channels, locks.remove_channels, "channels"))
 
 
 class _Search:

@@ -9,7 +9,6 @@ import torch
 from transact.errors import InvalidOption, choice, seed_number, whole_number
 from transact.importance import METRICS, ImportanceScores, Site, pair_scores, score
 from transact.loading import LoadedModel
-from transact.matrices import matrix
 from transact.plan import PruningPlan, make_plan
 from transact.progress import NO_PROGRESS, Progress
 from transact.statistics import ActivationStatistics, Moments
@@ -134,7 +133,7 @@ def _rescored(
     layout = loaded.layout
 
     def channel_scores(layer: torch.nn.Module, role: str, moments: Moments) -> torch.Tensor:
-        site = Site(matrix(layer.get_submodule(role)).detach(), moments.drawn(times), num_tokens)
+        site = Site.of(loaded, layer, role, moments.drawn(times), num_tokens)
         scores = METRICS[metric].channel_scores(site, generator)
         return scores.expand(len(times), -1)  # metrics that read no text have one row: [channel] -> [draw, channel]
 

@@ -12,6 +12,8 @@ GRANULARITIES = ("head_groups", "heads", "head_dims")
 """What attention is cut by: head groups, the same number of query heads in every group, or dimensions of every head."""
 INSIDE_HEADS = ("keep_heads_per_group", "keep_query_key_dim", "keep_value_dim")
 """What a target can say of a group or a head from within; None where nothing of it goes."""
+LIMITS_OF_CACHE = ("memory_bytes", "kv_bytes_per_token")
+"""What a target can have been derived from that a result with more head groups in all would no longer keep."""
 Counts = int | tuple[int, ...]
 _ROUNDING = 1e-9
 """Keeps 10 · (1 − 0.9) from falling below 1 for lack of a binary 0.9."""

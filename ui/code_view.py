@@ -38,6 +38,11 @@ class Recipe:
     def searched(self) -> bool:
         return self.plan.metric == SEARCH
 
+    @property
+    def allocation(self) -> str:
+        """How scores shared the target among the layers; empty where every layer's count is in the target."""
+        return "" if self.plan.allocation in ("uniform", "manual") else self.plan.allocation
+
     @classmethod
     def of_result(cls, result: Result) -> "Recipe":
         scored, recovery = result.scored, result.recovery
@@ -231,7 +236,7 @@ def _plan(recipe: Recipe) -> str:
     locks = ", locks=locks" if recipe.choice.locks != NO_LOCKS else ""
     if recipe.searched:
         return f"ta.search_plan(loaded, statistics, target{locks})"
-    allocation = "" if recipe.plan.allocation != "global" else ', allocation="global"'
+    allocation = f', allocation="{recipe.allocation}"' if recipe.allocation else ""
     return f"ta.make_plan(scores, loaded.spec, target{allocation}{locks})"
 
 

@@ -26,7 +26,7 @@ def commands(recipe: Recipe) -> str:
         f"--calibration {_file(recipe.text, CALIBRATION_FILE)}",
         f"--num-samples {sampling.num_samples} --seq-len {sampling.seq_len} --seed {sampling.seed}",
         f"--metric {recipe.plan.metric} {_target(recipe)}",
-        *(["--allocation global"] if recipe.plan.allocation == "global" and not training else []),
+        *([f"--allocation {recipe.allocation}"] if recipe.allocation and not training else []),
         *([f"--locks {LOCKS_FILE}"] if choice.locks != NO_LOCKS else []),
         *([f"--compensation {recipe.repair}"] if recipe.repair != "none" else []),
         *([f"--evaluation {_file(recipe.measured_on, EVALUATION_FILE)}"] if recipe.measured_on else []),

@@ -10,8 +10,10 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from playwright.sync_api import Browser, sync_playwright
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 ROOT = Path(__file__).resolve().parents[2]
 _START_SECONDS = 120
@@ -20,9 +22,16 @@ _SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 
 @contextmanager
 def running_app(log: Path, settings: Mapping[str, str] | None = None) -> Iterator[str]:
-    """The address of the app on a free port; raises `RuntimeError` with its log if it does not start.
+    """The address of the app on a free port; as `app_process`."""
+    with app_process(log, settings) as (url, _):
+        yield url
 
-    `settings` are added to its environment.
+
+@contextmanager
+def app_process(log: Path, settings: Mapping[str, str] | None = None) -> Iterator[tuple[str, subprocess.Popen]]:
+    """The address of the app on a free port, and its process; ended afterwards where it has not ended by itself.
+
+    `settings` are added to its environment. Raises `RuntimeError` with its log if it does not start.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -40,15 +49,17 @@ def running_app(log: Path, settings: Mapping[str, str] | None = None) -> Iterato
         )
         try:
             _wait_until_it_answers(url, app, log)
-            yield url
+            yield url, app
         finally:
             app.terminate()
             app.wait(20)
 
 
 @contextmanager
-def chromium(executable: str | None = None) -> Iterator[Browser]:
+def chromium(executable: str | None = None) -> Iterator["Browser"]:
     """Debian's chromium under Playwright."""
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         launched = playwright.chromium.launch(executable_path=executable or shutil.which("chromium"), args=_SWITCHES)
         yield launched

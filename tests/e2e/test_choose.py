@@ -193,6 +193,29 @@ def test_layers_may_share_what_goes(explorer):
     explorer.reads("choice-note", "3 of 4")
 
 
+def test_heads_and_channels_may_share_one_threshold(explorer):
+    page = explorer.page
+    savings = explorer.text("savings")
+    explorer.choose("metric-select", "squared for heads")
+    page.get_by_label("under one threshold").click()
+    explorer.reads("choice-note", "how many of the parameters that go are heads’")
+    assert 'allocation="flap"' in explorer.reads("code-view", "allocation")
+    assert explorer.text("savings").splitlines()[0] == savings.splitlines()[0]
+    assert "how many parameters go" in explorer.text("mlp-sparsity")
+    # the KV cache depends on the head groups that stay, which the threshold decides: refused, and nothing moves
+    page.locator("#target-kind input[value=kv]").click()
+    explorer.says("Give a limit of parameters")
+    page.wait_for_selector("#target-kind input[value=sliders]:checked", timeout=SLOW)
+    assert 'allocation="flap"' in explorer.text("code-view")
+    page.get_by_label("The same in every layer").click()
+    explorer.reads("choice-note", "3 of 4")
+    page.locator("#target-kind input[value=kv]").click()
+    explorer.reads("choice-note", "fits the limit")
+    page.get_by_label("under one threshold").click()
+    explorer.says("Give a limit of parameters")
+    page.wait_for_selector("#allocation input[value=uniform]:checked", timeout=SLOW)
+
+
 def test_gradients_bring_the_taylor_metric(explorer):
     explorer.page.click("#metric-select input")
     assert not explorer.page.get_by_role("option", name="Taylor").count()

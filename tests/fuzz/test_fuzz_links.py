@@ -27,8 +27,8 @@ NAMES = (
     "limit", "groups", "channels", *link._LOCKS,
 )  # fmt: skip
 GOOD = st.sampled_from(
-    ["0.25", "0", "1", "4", "8", "mixed", "wanda", "taylor", "global", "uniform", "memory:0.5", "kv:0.9", "3,3,3",
-     "7,8,9", "0.1,2.3", "1.0", "parameters:", ":", ",", ".", "1.1.1", "-1.5", "float32", "0.0,0.0", "99.99",
+    ["0.25", "0", "1", "4", "8", "mixed", "wanda", "taylor", "global", "flap", "uniform", "memory:0.5", "kv:0.9",
+     "3,3,3", "7,8,9", "0.1,2.3", "1.0", "parameters:", ":", ",", ".", "1.1.1", "-1.5", "float32", "0.0,0.0", "99.99",
      "memory:nan"]
 )  # fmt: skip
 

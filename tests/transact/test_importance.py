@@ -16,11 +16,12 @@ def test_channel_scores_by_hand():
     # two tokens: x_0 = 3, 4 and x_1 = 1, 1; W has columns (1, -2) and (0, 2)
     activations = torch.tensor([[3.0, 1.0], [4.0, 1.0]], dtype=torch.float64)
     weight = torch.tensor([[1.0, 0.0], [-2.0, 2.0]])
-    site = Site(weight, Moments(activations.sum(0), activations.square().sum(0)), num_tokens=2)
+    site = Site(weight, Moments(activations.sum(0), activations.square().sum(0)), num_tokens=2, is_attention=False)
     expected = {
         "transact": [5.0, math.sqrt(2)],
         "wanda": [3 * 5.0, 2 * math.sqrt(2)],
         "fluctuation": [0.5 * 5.0, 0.0],
+        "flap": [0.5 * 5.0, 0.0],
         "magnitude": [math.sqrt(5), 2.0],
     }
     for name, values in expected.items():

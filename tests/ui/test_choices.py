@@ -133,6 +133,7 @@ class TestLink:
             Choice(metric="wanda", attention=0.5, mlp=0.37),
             Choice(budget=Budget("memory", 0.62)),
             Choice(allocation="global"),
+            Choice(metric="flap", allocation="flap"),
             Choice(granularity="heads", attention=0.5),
             Choice(keep_head_groups=(1, 2, 3, 4, 1), keep_channels=(172, 1, 3, 4, 5)),
             Choice(locks=ta.Locks(frozenset({(0, 1), (4, 3)}), frozenset(), frozenset({(2, 171)}))),

@@ -124,12 +124,17 @@ def test_every_metric_is_named_as_the_library_names_it(registry):
         (Choice(), "best"),
         (Choice(locks=ta.Locks(keep_channels=frozenset({(1, 2)}))), "best"),
         (Choice(metric="wanda", allocation="global"), "least_squares"),
+        (Choice(metric="flap", allocation="flap"), "bias"),
         (Choice(allocation="global"), "best"),
+        (Choice(allocation="flap"), "best"),
         (Choice(metric="taylor"), "bias"),
         (Choice(attention=0.5, granularity="heads"), "best"),
         (Choice(attention=0.5, granularity="head_dims"), "best"),
     ],
-    ids=["search", "search with a lock", "global", "global and search", "gradients", "heads", "dimensions"],
+    ids=[
+        "search", "search with a lock", "global", "flap", "global and search", "flap and search", "gradients", "heads",
+        "dimensions",
+    ],
 )
 def test_every_choice_and_repair_is_reproduced(registry, tmp_path, monkeypatch, request, choice, repair):
     taken = replace(SAMPLING, taylor=choice.metric == "taylor")
@@ -143,7 +148,7 @@ def test_every_choice_and_repair_is_reproduced(registry, tmp_path, monkeypatch, 
     pruned = workbench.pruned_model(registry, request.node.name, result, watch)
     mine, theirs = pruned.model.state_dict(), names["pruned"].model.state_dict()
     assert all(torch.equal(theirs[name], value) for name, value in mine.items())
-    if choice.allocation == "global":
+    if choice.allocation != "uniform":
         assert len({len(layer.kept_channels) for layer in result.plan.layers}) > 1
 
 
@@ -163,6 +168,8 @@ def test_a_limit_and_locks_are_reproduced(registry, tmp_path, monkeypatch, kind)
         Choice(metric="wanda", attention=0.25, mlp=0.5, locks=ta.Locks(keep_channels=frozenset({(1, 2)}))),
         Choice(budget=Budget("memory", 0.7)),
         Choice(metric="fluctuation", allocation="global"),
+        Choice(metric="flap", allocation="flap"),
+        Choice(budget=Budget("parameters", 0.7), allocation="flap"),
         Choice(keep_head_groups=(4, 3, 2, 1, 4, 4), keep_channels=(512, 100, 64, 1, 90, 300)),
         Choice(attention=0.5, granularity="heads"),
         Choice(attention=0.5, granularity="heads", keep_head_groups=(4, 3, 2, 1, 4, 4), keep_channels=(90,) * 6),
@@ -170,8 +177,8 @@ def test_a_limit_and_locks_are_reproduced(registry, tmp_path, monkeypatch, kind)
         Choice(attention=0.5, granularity="head_dims", keep_head_groups=(4, 3, 2, 1, 4, 4), keep_channels=(90,) * 6),
     ],
     ids=[
-        "sliders and a lock", "memory", "global", "by hand", "heads", "heads and by hand", "dimensions",
-        "dimensions and by hand",
+        "sliders and a lock", "memory", "global", "flap", "flap within a limit", "by hand", "heads",
+        "heads and by hand", "dimensions", "dimensions and by hand",
     ],
 )
 def test_the_shell_lines_come_to_the_same_numbers(registry, tmp_path, request, choice):

@@ -25,7 +25,7 @@ ARGUMENTS = {
     ],
     "plan": [
         st.one_of(st.sampled_from([0.0, 0.25, 0.5, 0]), JUNK), st.one_of(st.sampled_from([0.5, 0.9, 0]), JUNK),
-        st.one_of(st.sampled_from(["uniform", "global"]), JUNK),
+        st.one_of(st.sampled_from(ta.ALLOCATIONS), JUNK),
     ],
     "prune": [st.one_of(st.just("none"), ODD_TEXTS, JUNK)],
     "evaluate": [st.one_of(ODD_TEXTS, JUNK)],

@@ -51,9 +51,10 @@ def session_of(registry: Registry, **choice) -> Session:
     [
         ({"locks": ta.Locks(keep_channels=frozenset({(1, 2)}))}, FORM),
         ({"metric": "wanda", "allocation": "global"}, replace(FORM, own_text=False, loss="language_model")),
+        ({"metric": "flap", "allocation": "flap"}, replace(FORM, own_text=False, loss="language_model")),
         ({}, replace(FORM, shots=1, repair="best")),
     ],
-    ids=["locks and own text", "global", "search and best"],
+    ids=["locks and own text", "global", "flap", "search and best"],
 )
 def test_the_emitted_lines_come_to_the_same_weights(registry, measured_on, tmp_path, monkeypatch, choice, form):
     session = session_of(registry, **choice)

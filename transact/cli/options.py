@@ -179,7 +179,8 @@ PLANNING = Group(
         _option("--keep-value-dim", "dimensions that the values of every head keep; only this project loads such heads "
                 "compact, see --layers", type=int, metavar="N"),
         _option("--allocation", "how the removal is shared among layers; uniform: the same in each; global: "
-                f"more where less is lost, half the count at least (default: {ALLOCATION})",
+                "more where less is lost, half the count at least; flap: as many parameters, heads and channels under "
+                f"one threshold (default: {ALLOCATION})",
                 choices=ALLOCATIONS),
         _option("--locks", 'units kept or removed whatever their score: JSON with [layer, index] pairs, as '
                 '{"keep_head_groups": [[0, 2]], "remove_channels": [[1, 7], [1, 9]]}', type=Path, metavar="FILE"),

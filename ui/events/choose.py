@@ -66,15 +66,16 @@ def connect(desk: Desk, panels: Panels) -> None:
         return {**updates, panels.maps.attention: legal_attention, **say(panels, snapped)}
 
     def on_kind(kind, request: gr.Request):
+        owner = desk.visitor(request)
+
         def act() -> dict:
-            owner = desk.visitor(request)
             session = desk.sessions.get(owner)
             if session.spec is None or kind == maps.SLIDERS:
                 return controls(choose(owner, lambda old: replace(old.choice, budget=None)))
             share = budgets.current_share(session.spec, session.plan, kind)
             return controls(limited(owner, Budget(kind, share), control=""))
 
-        return quick(panels, act)
+        return settled(owner, act)
 
     def on_share(kind, share, request: gr.Request):
         owner = desk.visitor(request)
@@ -92,7 +93,16 @@ def connect(desk: Desk, panels: Panels) -> None:
     def controls(session: Session) -> dict:
         return {**maps.paint_controls(panels.maps, session), **panels.repaint_marks(session)}
 
+    def settled(owner: str, act: Callable[[], dict]) -> dict:
+        """A step of milliseconds by a control that has no half-typed value: refused, it stands again as it was."""
+        try:
+            return {**say(panels, ""), **act()}
+        except Exception as error:
+            return {**quick(panels, lambda: controls(desk.sessions.get(owner))), **explained(panels, error)}
+
     def on_allocation(allocation, request: gr.Request):
+        owner = desk.visitor(request)
+
         def act() -> dict:
             def change(session: Session) -> Choice:
                 if allocation == maps.BY_HAND:
@@ -100,19 +110,21 @@ def connect(desk: Desk, panels: Panels) -> None:
                 shared = _freed(session.choice) if session.choice.by_hand else session.choice
                 return replace(shared, allocation=allocation)
 
-            return controls(choose(desk.visitor(request), change))
+            return controls(choose(owner, change))
 
-        return quick(panels, act)
+        return settled(owner, act)
 
     def on_granularity(granularity, request: gr.Request):
+        owner = desk.visitor(request)
+
         def act() -> dict:
             def change(session: Session) -> Choice:
                 attention = legal.nearest_attention(session.spec, session.choice.attention, granularity)
                 return replace(_freed(session.choice), granularity=granularity, attention=attention)
 
-            return controls(choose(desk.visitor(request), change))
+            return controls(choose(owner, change))
 
-        return quick(panels, act)
+        return settled(owner, act)
 
     def on_moved(request: gr.Request):
         return panels.repaint_followers(desk.sessions.get(desk.visitor(request)))

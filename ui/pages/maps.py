@@ -17,6 +17,7 @@ BY_HAND = "manual"
 _ALLOCATIONS = [
     ("The same in every layer (uniform)", "uniform"),
     ("More where less is lost (global)", "global"),
+    ("Heads and channels under one threshold (flap)", "flap"),
     ("By hand, layer by layer (manual)", BY_HAND),
 ]
 UNITS = {
@@ -26,6 +27,12 @@ UNITS = {
 }
 """What a granularity counts: one of them, what a share is taken of, several of them."""
 SLIDERS = "sliders"
+_SLIDERS_SET = {
+    "uniform": "Share of channels removed in every layer",
+    "global": "Share of the channels of all layers together that is removed",
+    "flap": "With the heads’ share: how many parameters go; the scores decide of what",
+}
+"""What the slider of the channels means under each allocation."""
 _KINDS = [("Both sliders", SLIDERS), *((kind.label, name) for name, kind in budgets.BUDGETS.items())]
 
 _GRANULARITIES = [
@@ -96,7 +103,7 @@ def build(session: Session) -> MapsPanel:
                 channels_plot(session), show_label=False, elem_id="channels-plot", elem_classes=["linked", "keyed"]
             )
             mlp = gr.Slider(
-                **_mlp_range(session.spec),
+                **_mlp_range(session),
                 value=session.choice.mlp,
                 label="Remove channels (MLP sparsity)",
                 elem_id="mlp-sparsity",
@@ -161,7 +168,7 @@ def paint_controls(panel: MapsPanel, session: Session) -> dict:
         panel.metric: gr.update(choices=_metrics(session), value=choice.metric),
         panel.attention: gr.update(**_attention_range(session), value=choice.attention),
         panel.granularity: gr.update(**_granularity(session)),
-        panel.mlp: gr.update(**_mlp_range(session.spec), value=choice.mlp),
+        panel.mlp: gr.update(**_mlp_range(session), value=choice.mlp),
         panel.kind: SLIDERS if choice.budget is None else choice.budget.kind,
         panel.share: share_update(session),
     }
@@ -257,6 +264,8 @@ def note_line(session: Session) -> str:
         if before.group_size > 1
         else f"Heads go whole, so attention moves in steps of 1 of {groups}."
     )
+    if session.plan.allocation == "flap":
+        why += " The scores decide how many of the parameters that go are heads’ and how many channels’."
     searched = "Marked is what the search chose at the last cut. " if session.plan.metric == SEARCH else ""
     return (
         f'<p class="note-line">{searched}Each layer keeps <b>{kept_groups} of {groups}</b> head groups{inside} and '
@@ -326,11 +335,11 @@ def _attention_range(session: Session) -> dict:
     }
 
 
-def _mlp_range(spec: ta.ModelSpec | None) -> dict:
+def _mlp_range(session: Session) -> dict:
     return {
         "minimum": 0,
         "maximum": 0.99,
         "step": legal.MLP_STEP,
         "interactive": True,
-        "info": "Share of channels removed in every layer",
+        "info": _SLIDERS_SET[session.choice.allocation],
     }
