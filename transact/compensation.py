@@ -96,9 +96,12 @@ def refit_for(
         gram_of = (walk or GramWalk(loaded, statistics.tokens, progress)).gram
 
     def least_squares_refit(site: Site, layer: int, old: torch.nn.Linear, kept: torch.Tensor) -> Reading:
+        def check() -> None:
+            progress(layer, loaded.spec.num_hidden_layers, "layers")
+
         weight = matrix(old)
-        equations = reduced(weight, gram_of(site, layer), kept)
-        new = solved(equations, weight, kept)
+        equations = reduced(weight, gram_of(site, layer), kept, check)
+        new = solved(equations, weight, kept, check)
         return Reading(new.to(rounding).to(weight.dtype), old.bias)
 
     def bias_refit(site: Site, layer: int, old: torch.nn.Linear, kept: torch.Tensor) -> Reading:

@@ -22,12 +22,14 @@ from collections.abc import Iterator
 
 import torch
 
+from transact.blockwise import cholesky, solve
 from transact.calibration import CalibrationSet
 from transact.errors import NonFiniteActivations
 from transact.gradients import Key, drawn_loss, log_probabilities, output_gradients, predictions
+from transact.hooks import checking
 from transact.loading import DTYPES, LoadedModel
 from transact.matrices import matrix
-from transact.progress import Progress, part
+from transact.progress import Check, Progress, Repeating, part
 from transact.slicing import reading_role
 
 STEPS = 2
@@ -61,24 +63,35 @@ def correct(
     teaching = CalibrationSet.from_sequences(taught, name=calibration.name)
     if not held_out.num_predictions or not teaching.num_predictions:
         return
-    network = _Network(pruned, grams, teaching=_Dense(loaded, teaching), judging=_Dense(loaded, held_out))
-    loss = _divergence(pruned, network.judging)
-    for number in range(STEPS):
-        loss, better = network.step(loss, part(progress, number, STEPS))
-        if not better:
-            break
+    watch = Repeating(progress, STEPS * teaching.num_tokens, "tokens")
+    with checking([*loaded.decoder_layers, *pruned.decoder_layers], watch.check):
+        texts = {"teaching": _Dense(loaded, teaching), "judging": _Dense(loaded, held_out)}
+        network = _Network(pruned, grams, watch.check, **texts)
+        loss = _divergence(pruned, network.judging)
+        for number in range(STEPS):
+            loss, better = network.step(loss, part(watch, number, STEPS))
+            if not better:
+                break
 
 
 class _Network:
     """The modules to be moved, with the factors of the Gauss-Newton matrix's blocks."""
 
-    def __init__(self, pruned: LoadedModel, grams: dict[Key, torch.Tensor], *, teaching: "_Dense", judging: "_Dense"):
-        self.pruned, self.teaching, self.judging = pruned, teaching, judging
+    def __init__(
+        self,
+        pruned: LoadedModel,
+        grams: dict[Key, torch.Tensor],
+        check: Check,
+        *,
+        teaching: "_Dense",
+        judging: "_Dense",
+    ):
+        self.pruned, self.check, self.teaching, self.judging = pruned, check, teaching, judging
         self.modules = {
             (index, site): pruned.decoder_layers[index].get_submodule(reading_role(pruned.spec, site))
             for index, site in grams
         }
-        self.input_factors = {key: _damped_factor(grams.pop(key), _DAMPING_INPUT) for key in self.modules}
+        self.input_factors = {key: self._damped_factor(grams.pop(key), _DAMPING_INPUT) for key in self.modules}
         self.output_factors: dict[Key, torch.Tensor] = {}
 
     def step(self, loss: float, progress: Progress) -> tuple[float, bool]:
@@ -109,17 +122,24 @@ class _Network:
                     'Prune with compensation="least_squares", or load the model with dtype="float32".'
                 )
         for key, total in sums.curvature.items():
-            self.output_factors[key] = _damped_factor(total / sums.tokens, _DAMPING_OUTPUT)
+            self.output_factors[key] = self._damped_factor(total / sums.tokens, _DAMPING_OUTPUT)
         direction = {}
         for key, products in sums.products.items():
-            half = torch.cholesky_solve(products, self.output_factors[key])
-            direction[key] = torch.cholesky_solve(half.T, self.input_factors[key]).T.neg_()
+            half = solve(self.output_factors[key], products, self.check)
+            direction[key] = solve(self.input_factors[key], half.T, self.check).T.neg_()
         return direction
+
+    def _damped_factor(self, matrix: torch.Tensor, damping: float) -> torch.Tensor:
+        """Cholesky factor of matrix + damping · mean diagonal · I; the matrix is used up."""
+        size = float(matrix.diagonal().mean())
+        matrix.diagonal().add_(damping * size if size > 0 else 1.0)  # nothing moves where there is no gradient
+        return cholesky(matrix, self.check)
 
     def _place(self, start: dict[Key, torch.Tensor], direction: dict[Key, torch.Tensor], length: float) -> None:
         rounding = DTYPES[self.pruned.stored_dtype]
         with torch.no_grad():
             for key, module in self.modules.items():
+                self.check()
                 new = start[key] if length == 0 else start[key].double().add(direction[key], alpha=length)
                 matrix(module).copy_(new.to(start[key].dtype).to(rounding).to(start[key].dtype))
 
@@ -164,13 +184,6 @@ def _vertex(tried: dict[float, float]) -> float | None:
         return _FARTHEST if y2 < y1 < y0 else None
     lowest = min((x0 + x1) / 2 - slope / (2 * bend), _FARTHEST)
     return lowest if lowest > 0 and lowest not in tried else None
-
-
-def _damped_factor(matrix: torch.Tensor, damping: float) -> torch.Tensor:
-    """Cholesky factor of matrix + damping · mean diagonal · I; the matrix is used up."""
-    size = float(matrix.diagonal().mean())
-    matrix.diagonal().add_(damping * size if size > 0 else 1.0)  # nothing moves where there is no gradient
-    return torch.linalg.cholesky(matrix)
 
 
 class _Dense:

@@ -12,7 +12,7 @@ from transact.calibration import Batch, EvaluationSet, TokenSet
 from transact.errors import InvalidOption, InvalidText, NonFiniteActivations
 from transact.generation import encode_prompt, generate
 from transact.loading import DTYPES, LoadedModel
-from transact.progress import NO_PROGRESS, Progress, part
+from transact.progress import NO_PROGRESS, Progress, Repeating, part
 from transact.speed import DECODE_TOKENS, PREFILL_TOKENS, REPEATS, Speed, measure_speed
 
 _LOGIT_ELEMENTS = 1 << 24
@@ -203,12 +203,12 @@ def _predictions(
     spec, device = models[0].spec, models[0].device
     evaluation.check_vocabulary(spec.vocab_size)
     done = 0
-    progress(done, evaluation.num_tokens, "tokens")
+    watch = Repeating(progress, evaluation.num_tokens, "tokens")
     budget = max(_LOGIT_ELEMENTS // spec.vocab_size, 1)
     batches = list(evaluation.batches(batch_size=_MAX_BATCH, max_tokens=budget))
     with torch.inference_mode(), ExitStack() as stack:
         outputs = [
-            stack.enter_context(closing(model.logits(batches, part(progress, number, len(models)))))
+            stack.enter_context(closing(model.logits(batches, part(progress, number, len(models)), watch.check)))
             for number, model in enumerate(models)
         ]
         for batch in batches:
@@ -220,7 +220,7 @@ def _predictions(
                 targets = batch.input_ids[:, 1:][batch.mask[:, 1:]].to(device)
                 yield batch, rows, targets, logits
             done += int(batch.mask.sum())
-            progress(done, evaluation.num_tokens, "tokens")
+            watch(done, evaluation.num_tokens, "tokens")
 
 
 def _at(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Text from a model, greedily or sampled, stoppable at every token."""
+"""Text from a model, greedily or sampled, stoppable at every layer of every token."""
 
 import copy
 from collections.abc import Callable
@@ -17,8 +17,9 @@ from transformers import (
 
 from transact.calibration import encode
 from transact.errors import InvalidOption, InvalidPrompt, InvalidText, NonFiniteActivations, seed_number, whole_number
+from transact.hooks import checking
 from transact.loading import LoadedModel
-from transact.progress import NO_PROGRESS, Progress
+from transact.progress import NO_PROGRESS, Progress, Repeating
 from transact.sampling import draw
 from transact.spec import ModelSpec
 
@@ -48,11 +49,13 @@ def generate(
     prompt_ids = encode_prompt(loaded, prompt)
     new_tokens = min(max_new_tokens, loaded.context_length - len(prompt_ids))
     ids = torch.tensor([prompt_ids], device=loaded.device)
+    watch = Repeating(progress, new_tokens, "tokens")
 
     def told(length: int) -> None:
-        progress(length - len(prompt_ids), new_tokens, "tokens")
+        watch(length - len(prompt_ids), new_tokens, "tokens")
 
-    output = _continued(_with_plain_decoding(loaded, new_tokens), ids, choose, told)
+    with checking(loaded.decoder_layers, watch.check):
+        output = _continued(_with_plain_decoding(loaded, new_tokens), ids, choose, told)
     # decoded together and cut, as some tokenizers drop the space in front of a text's first word
     given = loaded.tokenizer.decode(prompt_ids, skip_special_tokens=True)
     return loaded.tokenizer.decode(output[0], skip_special_tokens=True).removeprefix(given)
@@ -83,11 +86,13 @@ def sample_rows(
     rows: list[list[int]] = []
     model = _with_plain_decoding(loaded, seq_len - 1)
     model.generation_config.eos_token_id = None  # a row that ended goes on, and is cut afterwards
-    while len(rows) < num_samples:
-        size = min(_SAMPLES_AT_ONCE, num_samples - len(rows))
-        start = torch.full((size, 1), marks[0], device=loaded.device) if marks else choose.any_of(loaded.spec, size)
-        told = partial(_told_of_many, progress, len(rows) * seq_len, size, num_samples * seq_len)
-        rows += [_up_to_mark(row, marks) for row in _continued(model, start, choose, told).tolist()]
+    watch = Repeating(progress, num_samples * seq_len, "tokens")
+    with checking(loaded.decoder_layers, watch.check):
+        while len(rows) < num_samples:
+            size = min(_SAMPLES_AT_ONCE, num_samples - len(rows))
+            start = torch.full((size, 1), marks[0], device=loaded.device) if marks else choose.any_of(loaded.spec, size)
+            told = partial(_told_of_many, watch, len(rows) * seq_len, size, num_samples * seq_len)
+            rows += [_up_to_mark(row, marks) for row in _continued(model, start, choose, told).tolist()]
     return rows
 
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 import torch
 
 from transact.calibration import Batch, TokenSet
-from transact.hooks import by_sample, on_calls
+from transact.hooks import by_sample, checking, on_calls
 from transact.loading import LoadedModel
 from transact.processes import share
-from transact.progress import Progress
+from transact.progress import Progress, Repeating
 from transact.sampling import draw
 from transact.spec import ModelSpec
 
@@ -40,6 +40,8 @@ def output_gradients(
 ) -> None:
     """One forward pass over the text and one backward pass per loss. Progress is in tokens, told at every module.
 
+    It may raise `Cancelled` at every layer, in the backward passes too.
+
     `shared`: of several processes each takes its share of the batches alone.
 
     `losses(log_probabilities, input_ids, rows)` [prediction, vocabulary], [sample, seq], bool [sample, seq] (the
@@ -51,7 +53,7 @@ def output_gradients(
     under_way: dict = {}
 
     def watcher(key: Key):
-        def watch(activations: torch.Tensor, output: torch.Tensor) -> None:
+        def record(activations: torch.Tensor, output: torch.Tensor) -> None:
             if output.requires_grad:  # a copy of the model may carry these hooks along; its passes take no gradient
                 real = under_way["real"]
                 read = by_sample(activations.detach(), real.shape)
@@ -59,14 +61,16 @@ def output_gradients(
                     lambda gradient: add(under_way["loss"], key, read, by_sample(gradient, real.shape), real)
                 )
                 # the forward pass is about a third of the work
-                progress(done + under_way["tokens"] * key[0] // (3 * len(loaded.decoder_layers)), total, "tokens")
+                watch(done + under_way["tokens"] * key[0] // (3 * len(loaded.decoder_layers)), total, "tokens")
 
-        return watch
+        return record
 
     embeddings = loaded.model.get_submodule(loaded.layout.embeddings)
     done, total = 0, tokens.num_tokens
+    watch = Repeating(progress, total, "tokens")
     functions = [(module, watcher(key)) for key, module in modules.items()]
-    with torch.inference_mode(False), torch.enable_grad(), on_calls(functions):
+    checked = checking(loaded.decoder_layers, watch.check)
+    with torch.inference_mode(False), torch.enable_grad(), on_calls(functions), checked:
         batches = predictions(loaded, tokens, batch_size=batch_size)
         for batch, rows in share(batches) if shared else batches:
             ids = batch.input_ids.to(device)
@@ -80,7 +84,7 @@ def output_gradients(
                 under_way["loss"] = number
                 torch.autograd.grad(loss, start, retain_graph=number < len(scalars) - 1)
             done += under_way["tokens"]
-            progress(done, total, "tokens")
+            watch(done, total, "tokens")
 
 
 def drawn_loss(log_probabilities: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

@@ -14,6 +14,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import torch
 
+from transact.progress import Check
+
 InputFunction = Callable[[torch.Tensor], torch.Tensor | None]
 """Takes a module's input; returns what to use instead, or None to leave it."""
 CallFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor | None]
@@ -119,3 +121,23 @@ def copy_without_hooks(module: torch.nn.Module, memo: dict | None = None) -> tor
     for new, others in copied:
         new.update(copy.deepcopy(others, memo))  # with the memo, methods of a module become those of its copy
     return result
+
+
+@contextmanager
+def checking(layers: Iterable[torch.nn.Module], check: Check) -> Iterator[None]:
+    """Call `check`, which may raise, before each of these layers computes: forward, and backward where that follows.
+
+    However long a batch takes, work that runs a model within this block can so be stopped at every decoder layer.
+    """
+    layers = tuple(layers)
+
+    def before(hidden: torch.Tensor) -> None:
+        check()
+
+    def after(hidden: torch.Tensor, output: torch.Tensor | tuple[torch.Tensor, ...]) -> None:
+        output = output if isinstance(output, torch.Tensor) else output[0]
+        if output.requires_grad:
+            output.register_hook(lambda gradient: check())
+
+    with on_inputs((layer, before) for layer in layers), on_calls((layer, after) for layer in layers):
+        yield

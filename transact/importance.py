@@ -27,6 +27,7 @@ import torch
 from transact.errors import InvalidOption, InvalidPlan, choice, seed_number
 from transact.loading import LoadedModel
 from transact.matrices import matrix
+from transact.progress import NO_PROGRESS, Progress, Repeating
 from transact.spec import ModelSpec
 from transact.statistics import ActivationStatistics, Moments
 
@@ -262,9 +263,14 @@ def available_metrics(statistics: ActivationStatistics) -> tuple[str, ...]:
 
 
 def score(
-    loaded: LoadedModel, statistics: ActivationStatistics, *, metric: str = "transact", seed: int = 0
+    loaded: LoadedModel,
+    statistics: ActivationStatistics,
+    *,
+    metric: str = "transact",
+    seed: int = 0,
+    progress: Progress = NO_PROGRESS,
 ) -> ImportanceScores:
-    """Scores of every head, group and channel by the named metric; no forward pass.
+    """Scores of every head, group and channel by the named metric; no forward pass. Progress is in layers.
 
     RoPE pairs are scored alike by all of them (see `pair_scores`), but by `random`, and only from statistics observed
     with `queries=True`. `seed` matters to `random` alone. Raises `InvalidOption` for an unknown metric and for one that
@@ -285,8 +291,11 @@ def score(
         return chosen.channel_scores(Site.of(loaded, layer, role, moments, statistics.num_tokens), generator)
 
     attention, mlp = [], []
+    watch = Repeating(progress, len(statistics.mlp), "layers")
     for index, (read, down) in enumerate(zip(statistics.attention, statistics.mlp, strict=True)):
-        with loaded.layer(index) if chosen.needs_weights else nullcontext(loaded.decoder_layers[index]) as layer:
+        watch(index, len(statistics.mlp), "layers")
+        shapes_only = nullcontext(loaded.decoder_layers[index])
+        with loaded.layer(index, watch.check) if chosen.needs_weights else shapes_only as layer:
             attention.append(channel_scores(layer, layout.output, read))
             mlp.append(channel_scores(layer, layout.down, down))
     pairs = tuple(

@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 
+from transact.blockwise import add_gram
 from transact.calibration import CalibrationSet
 from transact.devices import free_bytes
 from transact.errors import NonFiniteActivations, NotEnoughMemory
@@ -15,13 +16,12 @@ from transact.hooks import on_inputs
 from transact.loading import LoadedModel
 from transact.matrices import matrix
 from transact.observe import most_tokens
-from transact.progress import NO_PROGRESS, Progress
+from transact.progress import NO_PROGRESS, Progress, Repeating
 from transact.slicing import reading_role
 from transact.spec import SITES, ModelSpec
 from transact.walking import streams
 
 _BATCH = 8
-_ROWS_AT_ONCE = 256
 
 
 def layerwise_bytes(spec: ModelSpec, num_positions: int, bytes_per_element: int = 4) -> int:
@@ -53,7 +53,7 @@ class GramWalk:
                 "without least-squares repair."
             )
         self._loaded = loaded
-        self._progress = progress
+        self._watch = Repeating(progress, loaded.spec.num_hidden_layers, "layers")
         self._layer = -1
         self._grams: dict[str, torch.Tensor] = {}
         with torch.no_grad():
@@ -80,9 +80,9 @@ class GramWalk:
     @torch.no_grad()
     def _of_next(self) -> dict[str, torch.Tensor]:
         loaded, index = self._loaded, self._layer
-        self._progress(index, loaded.spec.num_hidden_layers, "layers")
+        self._watch(index, loaded.spec.num_hidden_layers, "layers")
         self._grams = {}  # the last layer's are let go before this one's are made
-        with loaded.layer(index) as layer:
+        with loaded.layer(index, self._watch.check) as layer:
             return self._through(layer, index)
 
     def _through(self, layer: torch.nn.Module, index: int) -> dict[str, torch.Tensor]:
@@ -94,6 +94,7 @@ class GramWalk:
             functions.append((projection, partial(self._add, grams[site])))
         with on_inputs(functions):
             for stream in self._streams:
+                self._watch.check()
                 self._now = stream
                 stream.hidden = stream.run(layer, index)
         if not all(bool(gram.diagonal().isfinite().all()) for gram in grams.values()):
@@ -104,7 +105,4 @@ class GramWalk:
         return grams
 
     def _add(self, gram: torch.Tensor, activations: torch.Tensor) -> None:
-        rows = self._now.counted(activations)
-        for start in range(0, len(gram), _ROWS_AT_ONCE):  # a whole product beside the sum would be large
-            some = slice(start, start + _ROWS_AT_ONCE)
-            gram[some] += rows[:, some].T @ rows
+        add_gram(gram, self._now.counted(activations), self._watch.check)

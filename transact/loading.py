@@ -20,9 +20,10 @@ from transact import per_layer, sources
 from transact.devices import BALANCED, device_of, free_bytes, gpus, spreads
 from transact.errors import CheckpointBroken, InvalidOption, ModelUnsupported, NotEnoughMemory, choice
 from transact.families import Family, family_of
+from transact.hooks import checking
 from transact.memory import ran_out_of_memory
 from transact.narrow_attention import check_pairs
-from transact.progress import NO_PROGRESS, Progress
+from transact.progress import NO_CHECK, NO_PROGRESS, Check, Progress
 from transact.quiet import no_progress_bars
 from transact.spec import ModelSpec, digest
 from transact.tokenizer_files import read_tokenizer
@@ -168,17 +169,24 @@ class LoadedModel:
     def decoder_layers(self) -> torch.nn.ModuleList:
         return self.model.get_submodule(self.layout.layers)
 
-    def logits(self, batches: Sequence["Batch"], progress: Progress = NO_PROGRESS) -> Iterator[torch.Tensor]:
+    def logits(
+        self, batches: Sequence["Batch"], progress: Progress = NO_PROGRESS, check: Check = NO_CHECK
+    ) -> Iterator[torch.Tensor]:
         """What the model says of each batch in turn: [sample, seq, vocabulary].
 
-        `progress` is told of work that comes before the first of them (here: none).
+        `progress` is told of work that comes before the first of them (here: none); `check` is called at every layer.
         """
         for batch in batches:
-            yield self.model(input_ids=batch.input_ids.to(self.device), use_cache=False).logits
+            with checking(self.decoder_layers, check):
+                output = self.model(input_ids=batch.input_ids.to(self.device), use_cache=False)
+            yield output.logits
 
     @contextmanager
-    def layer(self, index: int) -> Iterator[torch.nn.Module]:
-        """A decoder layer with its weights, which stay there as long as the block lasts (here: always)."""
+    def layer(self, index: int, check: Check = NO_CHECK) -> Iterator[torch.nn.Module]:
+        """A decoder layer with its weights, which stay there as long as the block lasts (here: always).
+
+        `check` is called while they are read (here: never).
+        """
         yield self.decoder_layers[index]
 
     @contextmanager

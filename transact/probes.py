@@ -14,8 +14,9 @@ import torch
 from transact.calibration import TokenSet
 from transact.errors import InvalidText, whole_number
 from transact.generation import encode_prompt
+from transact.hooks import checking
 from transact.loading import LoadedModel
-from transact.progress import NO_PROGRESS, Progress
+from transact.progress import NO_PROGRESS, Progress, Repeating
 
 _FILE = Path(__file__).with_name("probes.json")
 _BATCH = 32
@@ -112,8 +113,10 @@ def _read(loaded: LoadedModel, pairs: list[tuple[str, str]], progress: Progress)
     starts = [_boundary(encode_prompt(loaded, prompt), row) for (prompt, _), row in zip(pairs, rows, strict=True)]
     tokens = TokenSet.from_sequences(rows, name="probe")
     readings: dict[int, _Reading] = {}
+    watch = Repeating(progress, len(pairs), "probe items")
     for batch in tokens.batches(batch_size=_BATCH):
-        logits = loaded.model(input_ids=batch.input_ids.to(loaded.device), use_cache=False).logits.cpu()
+        with checking(loaded.decoder_layers, watch.check):
+            logits = loaded.model(input_ids=batch.input_ids.to(loaded.device), use_cache=False).logits.cpu()
         for row, index in enumerate(batch.indices):
             start, end = starts[index], tokens.lengths[index]
             log_probabilities = logits[row, start - 1 : end - 1].float().log_softmax(-1)  # [continuation, vocabulary]
@@ -122,7 +125,7 @@ def _read(loaded: LoadedModel, pairs: list[tuple[str, str]], progress: Progress)
                 log_likelihood=float(log_probabilities.gather(1, targets[:, None]).sum()),
                 is_greedy=bool((log_probabilities.argmax(dim=-1) == targets).all()),
             )
-        progress(len(readings), len(pairs), "probe items")
+        watch(len(readings), len(pairs), "probe items")
     return [readings[index] for index in range(len(pairs))]
 
 

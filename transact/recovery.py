@@ -24,7 +24,7 @@ from transact.locks import NO_LOCKS, Locks
 from transact.observe import grams_for_repair, observe
 from transact.plan import PruningPlan, composed, make_plan
 from transact.processes import agreed, rank_and_count
-from transact.progress import NO_PROGRESS, Progress
+from transact.progress import NO_PROGRESS, Cancelled, Progress, StoppedEarly
 from transact.sampling import shared_generators_restored
 from transact.savepoints import RecoveryPoint, Savepoints, last_checkpoint
 from transact.schedule import Phase, RecoverySettings, phases, recovery_cost
@@ -70,7 +70,9 @@ def recover(
       `evaluation` gives the perplexities on the way, and of the last phase the weights of the lowest one are kept.
     - `locks`: units of `loaded` that stay in every shot, or are gone after the last one.
     - `directory`: a folder to go on from after an interruption, given the same arguments; None keeps nothing.
-    - `report` is told every figure as it comes; `stop` may end the work early, with the best so far as the result.
+    - `report` is told every figure as it comes; `stop` may end the work early, with the best so far as the result: at
+      once, or with a `directory` after the step under way, so that it can be gone on from there. Before anything is cut
+      there is nothing to keep, and `Cancelled` is raised.
     - `progress` is in steps of all phases together, and may raise `Cancelled`: then there is no result, but what is
       in `directory` stays.
 
@@ -165,20 +167,26 @@ class _Work:
         self.report, self.stop, self.progress = report, stop, progress
         finished, now = (0, self._workable()) if self.saved is None else self.saved.last(self._workable())
         self._take_up_points(finished)
-        if not self.points:
-            self._measured("dense", now)
         stopped = False
-        for index, phase in enumerate(self.phases):
-            cut, trained = 2 * index + 1, 2 * index + 2
-            if phase.target is not None and finished < cut and not stopped:
-                now = self._cut(now, phase.target, is_last=index == len(self.phases) - 2)
-                self._measured(phase.name, now)
-                self._keep(cut, now)
-            if self.steps[index] and finished < trained and not stopped:
-                now, stopped = self._trained(now, index)
-                if not stopped:
-                    self._keep(trained, now)
-            stopped = stopped or stop()
+        try:
+            if not self.points:
+                self._measured("dense", now)
+            for index, phase in enumerate(self.phases):
+                cut, trained = 2 * index + 1, 2 * index + 2
+                if phase.target is not None and finished < cut:
+                    now = self._cut(now, phase.target, is_last=index == len(self.phases) - 2)
+                    self._measured(phase.name, now)
+                    self._keep(cut, now)
+                if self.steps[index] and finished < trained:
+                    now, stopped = self._trained(now, index)
+                    if not stopped:
+                        self._keep(trained, now)
+                if stopped or stop():
+                    raise StoppedEarly
+        except StoppedEarly:
+            if len(now.cuts) == len(self.dense.cuts):
+                raise Cancelled from None
+            stopped = True
         now.model.to(self.dense.dtype)
         return Recovered(now, tuple(self.points), stopped)
 
@@ -213,8 +221,10 @@ class _Work:
         return prune(now, plan, compensation=repair, statistics=statistics, progress=self._watch)
 
     def _watch(self, done: int, total: int, unit: str) -> None:
-        """Between steps nothing counts, but stopping is heard."""
+        """Between steps nothing counts, but cancellation is checked."""
         self.progress(self.steps_done, max(sum(self.steps), 1), "steps")
+        if self.saved is None and self.stop():
+            raise StoppedEarly
 
     def _trained(self, now: LoadedModel, index: int) -> tuple[LoadedModel, bool]:
         from transact.training import Watchers, train  # the Trainer takes a second to import
@@ -241,6 +251,8 @@ class _Work:
                 start=RecoveryPoint(phase.name, 0, 0, now.spec.num_parameters),
                 watchers=Watchers(progress, self._add, measure, self.stop),
             )
+        if not done:
+            return now, True
         words = (
             f"{phase.name}: {step_tokens(done, self.training, self.settings):,} tokens of {self.training.name}, loss "
             f"{self.settings.loss}, learning rate {phase.learning_rate:g}, seed {self.settings.seed}"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from transact.blockwise import add_gram
 from transact.calibration import Batch
 from transact.processes import add_up, gathered
 from transact.statistics import Moments, Peaks
@@ -52,7 +53,7 @@ class RunningMoments:
         if self.gram is not None:
             real = _real(activations, tokens) if real is None else real
             real = real.to(_precision(real))
-            self.gram += real.T @ real
+            add_gram(self.gram, real)
 
     def _add_samples(self, activations: torch.Tensor, tokens: RealTokens) -> None:
         sums = [_sums(rows[:length]) for rows, length in zip(activations, tokens.lengths, strict=True)]

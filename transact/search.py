@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from transact.allocation import Units, heads_in_groups, keep_in_each
+from transact.blockwise import cholesky, inverse, solve
 from transact.calibration import CalibrationSet
 from transact.compensation import calibration_tokens
 from transact.errors import NonFiniteActivations
@@ -34,7 +35,7 @@ from transact.locks import NO_LOCKS, Locks
 from transact.matrices import matrix
 from transact.observe import observe
 from transact.plan import PruningPlan, kept_inside_heads
-from transact.progress import NO_PROGRESS, Progress, part
+from transact.progress import NO_CHECK, NO_PROGRESS, Check, Progress, Repeating, part
 from transact.sequential import refit
 from transact.solving import RIDGE, Normal
 from transact.spec import LayerShape
@@ -129,14 +130,14 @@ class _Search:
     def attention(self, layer: int) -> LayerPlan:
         return self.given[layer]
 
-    def channels(self, layer: int, normal: Normal | None) -> tuple[int, ...]:
+    def channels(self, layer: int, normal: Normal | None, check: Check) -> tuple[int, ...]:
         if normal is None:
             return self.given[layer].kept_channels
         staying, going = (
             [channel for of, channel in locked if of == layer]
             for locked in (self.locks.keep_channels, self.locks.remove_channels)
         )
-        return normal.least_missed(len(self.given[layer].kept_channels), staying, going)
+        return normal.least_missed(len(self.given[layer].kept_channels), staying, going, check)
 
 
 def unit_losses(
@@ -151,13 +152,16 @@ def unit_losses(
     A unit is so many `heads`: a group's, or one.
     """
     if statistics.attention[0].gram is None:
-        statistics = observe(loaded, tokens, gram="attention")
+        statistics = observe(loaded, tokens, gram="attention", progress=part(progress, 0, 2))
+        progress = part(progress, 1, 2)
+    watch = Repeating(progress, tokens.num_tokens, "tokens")
     spec, layout = loaded.spec, loaded.layout
     width = heads * spec.value_dim
     modules, innovations = {}, {}
     for index, (layer, moments) in enumerate(zip(loaded.decoder_layers, statistics.attention, strict=True)):
         modules[index, "attention"] = layer.get_submodule(layout.output)
-        innovations[index, "attention"] = _innovation(moments.gram.to(loaded.device), width).to(loaded.dtype)
+        gram = moments.gram.to(loaded.device)
+        innovations[index, "attention"] = _innovation(gram, width, watch.check).to(loaded.dtype)
     sums = [torch.zeros(shape.num_attention_heads // heads, dtype=torch.float64) for shape in spec.layers]
 
     generator = torch.Generator(loaded.device).manual_seed(0)
@@ -172,7 +176,7 @@ def unit_losses(
         by_sample = moved.unflatten(-1, (-1, width)).sum(dim=(1, 3), dtype=torch.float64)
         sums[key[0]] += by_sample.square().sum(dim=0).cpu() / 2
 
-    output_gradients(loaded, modules, tokens, losses, add, progress)
+    output_gradients(loaded, modules, tokens, losses, add, watch)
     found = tuple(each / (_DRAWS * max(tokens.num_predictions, 1)) for each in sums)
     if not all(bool(each.isfinite().all()) for each in found):
         raise NonFiniteActivations(
@@ -182,14 +186,14 @@ def unit_losses(
     return found
 
 
-def _innovation(gram: torch.Tensor, width: int) -> torch.Tensor:
+def _innovation(gram: torch.Tensor, width: int, check: Check = NO_CHECK) -> torch.Tensor:
     """K with v = K a of the module's docstring: (P_uu)^-1 P_u for every unit u of `width` channels, stacked."""
     damped = gram.clone()
     size = float(gram.diagonal().mean())
     damped.diagonal().add_(RIDGE * size if size else 1.0)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
+    inverted = inverse(cholesky(damped, check), check)
     rows = [
-        torch.cholesky_solve(block, torch.linalg.cholesky(block[:, start : start + width]))
-        for start, block in zip(range(0, len(gram), width), inverse.split(width), strict=True)
+        solve(torch.linalg.cholesky(block[:, start : start + width]), block, check)
+        for start, block in zip(range(0, len(gram), width), inverted.split(width), strict=True)
     ]
     return torch.cat(rows)

@@ -21,17 +21,18 @@ from typing import Protocol
 
 import torch
 
+from transact.blockwise import add_gram, add_product, add_products
 from transact.calibration import CalibrationSet
 from transact.devices import free_bytes
 from transact.errors import NotEnoughMemory
 from transact.families import is_on
-from transact.hooks import on_calls, on_inputs
+from transact.hooks import checking, on_calls, on_inputs
 from transact.layer_plan import LayerPlan
 from transact.loading import DTYPES, LoadedModel
 from transact.masking import joint_norms, removed_pairs
 from transact.matrices import matrix
 from transact.observe import gram_bytes
-from transact.progress import Progress
+from transact.progress import Check, Progress, Repeating
 from transact.slicing import Reading, kept_positions, reading_projection, reading_role, writing_projections
 from transact.solving import Normal
 from transact.spec import SITES, ModelSpec
@@ -44,12 +45,12 @@ _FEEDBACK = 0.5
 class Choice(Protocol):
     """Decides what a layer keeps: of attention (channels in that plan play no part), and of its channels.
 
-    The latter once the sums of the module are there.
+    The latter once the sums of the module are there; `check` is called while it is worked on.
     """
 
     def attention(self, layer: int) -> LayerPlan: ...
 
-    def channels(self, layer: int, normal: Normal | None) -> tuple[int, ...]: ...
+    def channels(self, layer: int, normal: Normal | None, check: Check) -> tuple[int, ...]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,7 @@ def refit(
     batch_size: int,
     progress: Progress,
 ) -> Refitted:
-    """Walk through the layers as the module's docstring says. Progress is in layers.
+    """Walk through the layers as the module's docstring says. Progress is in layers, and checked within each.
 
     `grams_of`: the shape that `choice` will come to, where the Gram matrices of what is kept are to be kept too.
 
@@ -104,22 +105,33 @@ def refit(
             'compensation="least_squares".'
         )
     layers, projections, grams = [], {}, {}
-    with torch.no_grad():
-        walk = _Walk(loaded, calibration, choice, grams_of is not None, batch_size)
-        for index in range(loaded.spec.num_hidden_layers):
-            progress(index, loaded.spec.num_hidden_layers, "layers")
+    count = loaded.spec.num_hidden_layers
+    watch = Repeating(progress, count, "layers")
+    with torch.no_grad(), checking(loaded.decoder_layers, watch.check):
+        walk = _Walk(loaded, calibration, choice, grams_of is not None, batch_size, watch.check)
+        for index in range(count):
+            watch(index, count, "layers")
             kept, new = walk.layer(index)
             layers.append(kept)
             projections |= new
             grams |= walk.grams
-        progress(loaded.spec.num_hidden_layers, loaded.spec.num_hidden_layers, "layers")
+        watch(count, count, "layers")
     return Refitted(tuple(layers), projections, grams if walk.changed else {})
 
 
 class _Walk:
     """The text before one layer, in the dense model and in the pruned one."""
 
-    def __init__(self, loaded: LoadedModel, calibration: CalibrationSet, choice: Choice, keep_grams: bool, size: int):
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        calibration: CalibrationSet,
+        choice: Choice,
+        keep_grams: bool,
+        size: int,
+        check: Check,
+    ):
+        self.check = check
         self.loaded = loaded
         self.choice = choice
         self.keep_grams = keep_grams
@@ -162,7 +174,7 @@ class _Walk:
         read = [stream.input_of(layout.down, rest, index) for stream in self.pruned]
         self._set_pruned(after)
         normal = self._normal(layer, "mlp", read, wanted["mlp"])
-        kept = replace(kept, kept_channels=self.choice.channels(index, normal))
+        kept = replace(kept, kept_channels=self.choice.channels(index, normal, self.check))
         mlp = self._reading(layer, index, kept, "mlp", normal)
         self._add_module(layer, mlp, kept, "mlp", read)
         new |= mlp
@@ -187,6 +199,7 @@ class _Walk:
         norm = self._norm(layer, site)
         positions = kept_positions(kept, self.loaded.spec, site, self.loaded.device)
         for stream, activations in zip(self.pruned, read, strict=True):
+            self.check()
             stream.hidden = stream.hidden + self.scale * norm(projection(activations[..., positions]))
 
     def _norm(self, layer: torch.nn.Module, site: str) -> torch.nn.Module:
@@ -229,9 +242,9 @@ class _Walk:
             error = stream.counted(dense if normed else (dense - stream.hidden) / self.scale)
             if projection.bias is not None:
                 error = error - projection.bias  # `error` may be a view of what is needed again
-            gram += rows.T @ rows
-            missing += error.T @ rows
-        products = missing.mul_(_FEEDBACK).addmm_(weight.double(), gram, alpha=1 - _FEEDBACK)
+            add_gram(gram, rows, self.check)
+            add_products(missing, error, rows, self.check)
+        products = add_product(missing.mul_(_FEEDBACK), weight.double(), gram, self.check, scale=1 - _FEEDBACK)
         return Normal.of(gram, products, weight)
 
     def _reading(
@@ -243,7 +256,7 @@ class _Walk:
         new = weight[:, positions]
         self.changed |= len(positions) < weight.shape[1]
         if normal is not None and self.changed:  # before the first cut there is nothing to make up for
-            new = normal.solved(positions).to(weight.dtype).to(self.rounding).to(weight.dtype)
+            new = normal.solved(positions, self.check).to(weight.dtype).to(self.rounding).to(weight.dtype)
         if normal is not None and self.keep_grams:
             self.grams[index, site] = normal.inner[positions][:, positions]
         return reading_projection(old, Reading(new, old.bias))

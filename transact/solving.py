@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
+from transact.blockwise import add_product, cholesky, inverse, product, solve
 from transact.errors import NonFiniteActivations
+from transact.progress import NO_CHECK, Check
 
 RIDGE = 1e-3
 """λ as a share of the Gram matrix's mean diagonal."""
@@ -48,12 +50,14 @@ class Normal:
         gram.diagonal().add_(ridge)
         return cls(gram, products.add_(weight.double(), alpha=ridge))
 
-    def solved(self, kept: torch.Tensor) -> torch.Tensor:
+    def solved(self, kept: torch.Tensor, check: Check = NO_CHECK) -> torch.Tensor:
         """W' for those channels alone, float64 [hidden, kept]."""
-        factor = torch.linalg.cholesky(self.inner[kept][:, kept])
-        return torch.cholesky_solve(self.outer[:, kept].T, factor).T
+        factor = cholesky(self.inner[kept][:, kept], check)
+        return solve(factor, self.outer[:, kept].T, check).T
 
-    def least_missed(self, keep: int, staying: Sequence[int] = (), going: Sequence[int] = ()) -> tuple[int, ...]:
+    def least_missed(
+        self, keep: int, staying: Sequence[int] = (), going: Sequence[int] = (), check: Check = NO_CHECK
+    ) -> tuple[int, ...]:
         """Which `keep` channels to keep, by removing again and again what is missed least.
 
         With Ŵ the solution for the channels that are left and P the inverse of `inner` for them, removing the
@@ -62,40 +66,42 @@ class Normal:
         outputs at once). Both Ŵ and P follow by one downdate. Channels go in small rounds; those of `going` go
         first, those of `staying` never.
         """
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(self.inner))
-        solution = self.outer @ inverse
-        ids = torch.arange(len(inverse), device=inverse.device)  # whose row each is; shrinks with the matrices
-        may_go = torch.ones(len(ids), dtype=torch.bool, device=inverse.device)
+        inverted = inverse(cholesky(self.inner, check), check)
+        solution = product(self.outer, inverted, check)
+        ids = torch.arange(len(inverted), device=inverted.device)  # whose row each is; shrinks with the matrices
+        may_go = torch.ones(len(ids), dtype=torch.bool, device=inverted.device)
         may_go[list(staying)] = False
         left = torch.ones_like(may_go)
         at_once = max(1, len(ids) // _ROUNDS)
 
         def remove(rows: torch.Tensor) -> None:
             left[rows] = may_go[rows] = False
-            _downdate(inverse, solution, rows.sort().values)
+            _downdate(inverted, solution, rows.sort().values, check)
 
         if len(going):
-            remove(torch.tensor(list(going), device=inverse.device))
+            for some in torch.tensor(list(going), device=inverted.device).split(_ROWS_AT_ONCE):
+                remove(some)
         while (excess := int(left.sum()) - keep) > 0:
             if int(left.sum()) < _SHRINK_AT * len(left):
                 rows = left.nonzero()[:, 0]
-                inverse, solution = _shrunk(inverse, rows), solution[:, rows]
+                inverted, solution = _shrunk(inverted, rows), solution[:, rows]
                 ids, may_go, left = ids[rows], may_go[rows], left[rows]
-            missed = solution.square().sum(dim=0) / inverse.diagonal()
+            check()
+            missed = solution.square().sum(dim=0) / inverted.diagonal()
             remove(missed.masked_fill(~may_go, torch.inf).argsort(stable=True)[: min(at_once, excess)])
         return tuple(ids[left].tolist())
 
 
-def _downdate(inverse: torch.Tensor, solution: torch.Tensor, gone: torch.Tensor) -> None:
+def _downdate(inverted: torch.Tensor, solution: torch.Tensor, gone: torch.Tensor, check: Check) -> None:
     """Both, in place, as they are without those channels; what is gone becomes a unit matrix and zeros."""
-    columns = inverse[:, gone]  # [channel, gone]
-    factor = torch.linalg.cholesky(columns[gone])
-    solution.addmm_(torch.cholesky_solve(solution[:, gone].T, factor).T, columns.T, alpha=-1)
-    inverse.addmm_(torch.cholesky_solve(columns.T, factor).T, columns.T, alpha=-1)
+    columns = inverted[:, gone]  # [channel, gone]
+    factor = cholesky(columns[gone], check)
+    add_product(solution, solve(factor, solution[:, gone].T, check).T, columns.T, check, scale=-1)
+    add_product(inverted, solve(factor, columns.T, check).T, columns.T, check, scale=-1)
     solution[:, gone] = 0
-    inverse[gone] = 0
-    inverse[:, gone] = 0
-    inverse[gone, gone] = 1
+    inverted[gone] = 0
+    inverted[:, gone] = 0
+    inverted[gone, gone] = 1
 
 
 def _shrunk(matrix: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
@@ -118,7 +124,9 @@ def least_squares(weight: torch.Tensor, gram: torch.Tensor, kept: torch.Tensor) 
     return solved(reduced(weight, gram, kept), weight, kept)
 
 
-def reduced(weight: torch.Tensor, gram: torch.Tensor, kept: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+def reduced(
+    weight: torch.Tensor, gram: torch.Tensor, kept: torch.Tensor, check: Check = NO_CHECK
+) -> tuple[torch.Tensor, torch.Tensor] | None:
     """G[S, S] + λ I [kept, kept] and (W G[:, S] + λ W_S)^T [kept, hidden], float64, of `least_squares`.
 
     They are all that `solved` needs, so that the whole Gram matrix can be let go between the two. None where the
@@ -134,6 +142,7 @@ def reduced(weight: torch.Tensor, gram: torch.Tensor, kept: torch.Tensor) -> tup
     for some, rows in zip(kept.split(_ROWS_AT_ONCE), outer.split(_ROWS_AT_ONCE), strict=True):
         sums = gram[some]  # G is symmetric
         for part, block in zip(weight.split(_ROWS_AT_ONCE), rows.split(_ROWS_AT_ONCE, dim=1), strict=True):
+            check()
             full = part.double()
             block.copy_(sums @ full.T + ridge * full[:, some].T)
     inner = gram[kept[:, None], kept]
@@ -142,10 +151,13 @@ def reduced(weight: torch.Tensor, gram: torch.Tensor, kept: torch.Tensor) -> tup
 
 
 def solved(
-    equations: tuple[torch.Tensor, torch.Tensor] | None, weight: torch.Tensor, kept: torch.Tensor
+    equations: tuple[torch.Tensor, torch.Tensor] | None,
+    weight: torch.Tensor,
+    kept: torch.Tensor,
+    check: Check = NO_CHECK,
 ) -> torch.Tensor:
     """W' of `least_squares` from what `reduced` made."""
     if equations is None:
         return weight[:, kept]
     inner, outer = equations
-    return torch.cholesky_solve(outer, torch.linalg.cholesky(inner)).T.to(weight.dtype)
+    return solve(cholesky(inner, check), outer, check).T.to(weight.dtype)

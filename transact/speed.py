@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from transact.errors import whole_number
+from transact.hooks import checking
 from transact.loading import LoadedModel
-from transact.progress import NO_PROGRESS, Progress
+from transact.progress import NO_PROGRESS, Progress, Repeating
 
 PREFILL_TOKENS = 256
 DECODE_TOKENS = 32
@@ -46,10 +47,12 @@ def measure_speed(
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(vocabulary, (1, prefill_tokens), generator=generator)
     times: list[list[tuple[float, float]]] = [[] for _ in models]
+    watch = Repeating(progress, repeats + 1, "speed rounds")
     for repeat in range(repeats + 1):
-        progress(repeat, repeats + 1, "speed rounds")
+        watch(repeat, repeats + 1, "speed rounds")
         for loaded, taken in zip(models, times, strict=True):
-            taken.append(_time_once(loaded, ids, decode_tokens))
+            with checking(loaded.decoder_layers, watch.check):
+                taken.append(_time_once(loaded, ids, decode_tokens))
     return tuple(
         Speed(
             prefill=prefill_tokens / statistics.median(first for first, _ in taken[1:]),

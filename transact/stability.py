@@ -10,7 +10,7 @@ from transact.errors import InvalidOption, choice, seed_number, whole_number
 from transact.importance import METRICS, ImportanceScores, Site, pair_scores, score
 from transact.loading import LoadedModel
 from transact.plan import PruningPlan, make_plan
-from transact.progress import NO_PROGRESS, Progress
+from transact.progress import NO_PROGRESS, Progress, Repeating
 from transact.statistics import ActivationStatistics, Moments
 from transact.target import PruningTarget
 
@@ -138,11 +138,12 @@ def _rescored(
         return scores.expand(len(times), -1)  # metrics that read no text have one row: [channel] -> [draw, channel]
 
     attention, mlp = [], []
+    watch = Repeating(progress, len(times), "resamples")
     for index, (read, down) in enumerate(zip(statistics.attention, statistics.mlp, strict=True)):
-        progress(0, len(times), "resamples")
-        with loaded.layer(index) as layer:
-            attention.append(channel_scores(layer, layout.output, read))
-            mlp.append(channel_scores(layer, layout.down, down))
+        with loaded.layer(index, watch.check) as layer:
+            for kept, role, moments in ((attention, layout.output, read), (mlp, layout.down, down)):
+                watch.check()
+                kept.append(channel_scores(layer, role, moments))
     pairs = [
         pair_scores(queries.drawn(times).square_sums, keys.drawn(times).square_sums, loaded.spec.query_key_dim)
         for queries, keys in zip(statistics.queries, statistics.keys, strict=True)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from transact.errors import InvalidOption, InvalidTask, NotEnoughMemory, TransactError, whole_number
-from transact.hooks import on_inputs
+from transact.hooks import checking
 from transact.loading import LoadedModel
 from transact.progress import NO_PROGRESS, Cancelled, Progress
 
@@ -105,7 +105,7 @@ def evaluate_tasks(
       task's own number; tasks made for none keep none.
     - `include_path`: a folder with task files (.yaml) of your own beside the standard ones. They may name Python
       functions, which are run.
-    - `progress` is in tasks, those of each model counted; it may raise `Cancelled` at every forward pass. The harness
+    - `progress` is in tasks, those of each model counted; it may raise `Cancelled` at every decoder layer. The harness
       draws bars of its own on standard error.
 
     The data sets are fetched from the hub, unless they are on the disk, before anything is run. The models and their
@@ -123,16 +123,12 @@ def evaluate_tasks(
         with _told(f"The task {name} cannot be loaded"):
             found[name] = manager.load([name])
     for done, (name, (label, loaded)) in enumerate(product(names, models.items())):
-        seen = partial(_seen, progress, done, total)
-        with _told(f"The task {name} cannot be run on {label}"), on_inputs([(loaded.decoder_layers[0], seen)]):
+        # the harness itself can be neither watched nor stopped
+        seen = partial(progress, done, total, "tasks")
+        with _told(f"The task {name} cannot be run on {label}"), checking(loaded.decoder_layers, seen):
             scores += _scores(label, _run(loaded, found[name], limit, num_fewshot, batch_size))
         progress(done + 1, total, "tasks")
     return TaskResults(tuple(scores), tuple(models), _harness(), limit)
-
-
-def _seen(progress: Progress, done: int, total: int, _: torch.Tensor) -> None:
-    """What a hook on the first layer calls, as the harness itself can be neither watched nor stopped."""
-    progress(done, total, "tasks")
 
 
 def _run(loaded: LoadedModel, found: "TaskDict", limit: int | None, num_fewshot: int | None, batch_size: int) -> dict:

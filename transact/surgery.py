@@ -16,7 +16,7 @@ from transact.layer_plan import LayerPlan
 from transact.loading import LoadedModel
 from transact.narrow_attention import narrow_attention
 from transact.plan import Cut, PruningPlan
-from transact.progress import NO_PROGRESS, Progress, part
+from transact.progress import NO_PROGRESS, Check, Progress, part
 from transact.sequential import refit
 from transact.sizes import write_sizes
 from transact.slicing import kept_positions, reading_projection, reading_role, writing_projections
@@ -47,8 +47,9 @@ def prune(
     - `"bias"`: from `statistics`; where the stock class has an output bias or, as Llama, can be told to.
     - `"least_squares"`: from `statistics` observed with `gram=True`, or `gram="by_layer"` where the Gram matrices of
       all layers would not fit; that one runs the model on the calibration tokens once more.
-    - `"best"`: runs the model on the calibration tokens that `statistics` keep in memory; `progress` tells how
-      far it is and may stop it.
+    - `"best"`: runs the model on the calibration tokens that `statistics` keep in memory.
+
+    `progress` tells how far it is, where anything is solved, and may stop it.
 
     Inside `masked` too it is the model itself that is run and cut: a mask plays no part in the result.
 
@@ -124,7 +125,7 @@ class _Planned:
     def attention(self, layer: int) -> LayerPlan:
         return self.plan.layers[layer]
 
-    def channels(self, layer: int, normal: Normal | None) -> tuple[int, ...]:
+    def channels(self, layer: int, normal: Normal | None, check: Check) -> tuple[int, ...]:
         return self.plan.layers[layer].kept_channels
 
 

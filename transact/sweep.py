@@ -14,7 +14,7 @@ from transact.loading import LoadedModel
 from transact.locks import Locks
 from transact.masking import masked
 from transact.plan import PruningPlan, make_plan
-from transact.progress import NO_PROGRESS, Progress, part
+from transact.progress import NO_PROGRESS, Progress, Repeating, part
 from transact.spec import ModelSpec
 from transact.statistics import ActivationStatistics
 from transact.surgery import prune
@@ -71,7 +71,10 @@ def sweep(
         if compensation == "none":
             with hooks_suspended(), masked(loaded, plan):
                 return perplexity(loaded, evaluation, progress=watch)
-        pruned = prune(loaded, plan, compensation=compensation, statistics=statistics)
+        before = Repeating(watch, evaluation.num_tokens, "tokens")
+        pruned = prune(
+            loaded, plan, compensation=compensation, statistics=statistics, progress=lambda *figures: before.check()
+        )
         return perplexity(pruned, evaluation, progress=watch)
 
     def points() -> Iterator[SweepPoint]:

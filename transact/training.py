@@ -20,10 +20,10 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transact.best_weights import BestWeights
 from transact.calibration import TokenSet
 from transact.errors import InvalidOption, TrainingFailed
-from transact.hooks import copy_without_hooks
+from transact.hooks import checking, copy_without_hooks
 from transact.loading import LoadedModel
 from transact.processes import is_sharded, rank_and_count
-from transact.progress import Progress
+from transact.progress import Progress, StoppedEarly
 from transact.savepoints import RecoveryPoint, last_checkpoint
 from transact.schedule import RecoverySettings, rate_share
 from transact.ties import each_once
@@ -60,6 +60,9 @@ def train(
 ) -> int:
     """Train `loaded` in place for so many steps, or until `watchers.stop` says so; returns the steps done.
 
+    A stop is heard at every decoder layer, and the step under way is dropped; where training is `resumable` it is heard
+    between steps, so that all of them are in a checkpoint. The progress may raise at every layer either way.
+
     `directory` takes the Trainer's checkpoints where it is `resumable`, and one found there is gone on from.
     `keep_best`: the weights of the lowest measured perplexity are those that stay. Figures are `start`, filled in.
 
@@ -73,7 +76,7 @@ def train(
     trained = copy_without_hooks(student, {id(student.teacher): student.teacher}) if is_sharded() else student
     tokens = partial(step_tokens, text=text, settings=settings)
     best = BestWeights(directory / _BEST if resumable else None) if keep_best else None
-    watch = _Watch(student, trained, settings, steps, watchers, best, start, tokens)
+    watch = _Watch(student, trained, settings, steps, watchers, best, start, tokens, stops_at_once=not resumable)
     trainer = _Trainer(
         partial(rate_share, steps=steps, settings=settings),
         model=trained,
@@ -83,8 +86,12 @@ def train(
         callbacks=[watch],
     )
     trainer.remove_callback(PrinterCallback)
-    with told_plainly(directory):
-        trainer.train(resume_from_checkpoint=last_checkpoint(directory) if resumable else None)
+    try:
+        with told_plainly(directory), checking([*loaded.decoder_layers, *dense.decoder_layers], watch.check):
+            trainer.train(resume_from_checkpoint=last_checkpoint(directory) if resumable else None)
+    except StoppedEarly:
+        trained.zero_grad()
+        watch.last_perplexity = math.inf  # the weights as they are now were not measured
     watch.gather()
     if best is not None:
         best.bring_back(student, watch.last_perplexity)
@@ -222,7 +229,7 @@ class _Student(torch.nn.Module):
 
 
 class _Watch(TrainerCallback):
-    """Reports, measures and stops, between steps."""
+    """Reports and measures between steps; stops there and within them."""
 
     def __init__(
         self,
@@ -234,6 +241,8 @@ class _Watch(TrainerCallback):
         best: BestWeights | None,
         start: RecoveryPoint,
         tokens: Callable[[int], int],
+        *,
+        stops_at_once: bool,
     ):
         self.student, self.trained = student, trained
         self.settings = settings
@@ -242,16 +251,25 @@ class _Watch(TrainerCallback):
         self.best = best
         self.start = start
         self.tokens = tokens
+        self.stops_at_once = stops_at_once
+        self.step = 0
         self.stopped = False
         self.last_perplexity: float | None = None
         self.began: tuple[float, int] | None = None
 
+    def check(self) -> None:
+        """Within a step, at every decoder layer."""
+        self.watchers.progress(self.step, self.steps, "steps")
+        if self.stops_at_once and self.watchers.stop():
+            raise StoppedEarly
+
     def on_step_begin(self, args, state, control, **others):
+        self.step = state.global_step
         if self.began is None:
             self.began = (time.perf_counter(), state.global_step)
 
     def on_step_end(self, args, state, control, **others):
-        step = state.global_step
+        step = self.step = state.global_step
         self.watchers.progress(step, self.steps, "steps")
         self.stopped = self.stopped or self.watchers.stop()
         control.should_training_stop |= self.stopped

@@ -126,8 +126,10 @@ def page_of(desk: Desk) -> gr.Blocks:
     """The page at which visitors work with `desk`."""
 
     def on_leave(request: gr.Request):
-        # a phone that sleeps also seems to leave, so what was made stays until it expires
-        desk.jobs.stop(desk.visitor(request))
+        # a phone that sleeps also seems to leave, so what was made stays until it expires; and a page that was
+        # reloaded may be heard to leave after the new one has begun a job
+        if desk.sessions.leave(request.session_hash):
+            desk.jobs.stop(desk.client(request))
 
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(_CACHE_SECONDS, _CACHE_SECONDS)) as page:
         panels = _lay_out(desk.sessions.fresh("first paint"))

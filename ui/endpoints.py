@@ -30,7 +30,7 @@ def connect(desk: Desk) -> None:
         """Load the bundled model ("bundled"), a Hugging Face id or a local folder; returns its sizes."""
 
         def act() -> dict:
-            owner, key = desk.visitor(request), ModelKey(limits.name("source", source))
+            owner, key = desk.client(request), ModelKey(limits.name("source", source))
             loaded = desk.jobs.finish(
                 owner, "Loading", lambda watch: workbench.load(desk.registry, key, watch), kind="load"
             )
@@ -46,7 +46,7 @@ def connect(desk: Desk) -> None:
         """Score heads and channels on a text, or on a bundled sample by its name; scores per layer."""
 
         def act() -> dict:
-            owner = desk.visitor(request)
+            owner = desk.client(request)
             _one_of("metric", metric, ta.METRICS)
             sampling = Sampling(
                 limits.whole("num_samples", num_samples, 1, limits.MAX_SAMPLES),
@@ -75,7 +75,7 @@ def connect(desk: Desk) -> None:
         """Plan what to remove; returns the sizes before and after."""
 
         def act() -> dict:
-            owner = desk.visitor(request)
+            owner = desk.client(request)
             session = desk.sessions.get(owner)
             session.need_scored()
             _one_of("allocation", allocation, ta.ALLOCATIONS)
@@ -104,7 +104,7 @@ def connect(desk: Desk) -> None:
         """
 
         def act() -> dict:
-            owner = desk.visitor(request)
+            owner = desk.client(request)
             session = desk.sessions.get(owner)
             session.need_plan()
             _one_of("repair", repair, ta.COMPENSATIONS)
@@ -121,7 +121,7 @@ def connect(desk: Desk) -> None:
         """Measure the last result on a text, or on a bundled evaluation text by its name."""
 
         def act() -> dict:
-            owner = desk.visitor(request)
+            owner = desk.client(request)
             result = desk.sessions.get(owner).need_result()
             source = _text(text, texts.evaluation_sample, workbench.EVALUATION_TOKENS)
             measured = desk.jobs.finish(
@@ -139,7 +139,7 @@ def connect(desk: Desk) -> None:
         """Continue a prompt greedily with the dense and, where there is one, the pruned model."""
 
         def act() -> dict:
-            owner = desk.visitor(request)
+            owner = desk.client(request)
             session = desk.sessions.get(owner)
             limits.text("prompt", prompt, limits.MAX_PROMPT_CHARACTERS)
             dense, pruned = desk.jobs.finish(
@@ -154,7 +154,7 @@ def connect(desk: Desk) -> None:
         """A file of the last result: its checkpoint as a zip, a float16 GGUF file, or its plan."""
 
         def act() -> str:
-            owner = desk.visitor(request)
+            owner = desk.client(request)
             _one_of("export", kind, EXPORT_KINDS)
             session = desk.sessions.get(owner)
             if kind == "plan":

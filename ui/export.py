@@ -10,11 +10,13 @@ from pathlib import Path
 from gradio.utils import get_upload_folder
 
 import transact as ta
+from transact.progress import Check, Repeating
 from ui.code_view import CALIBRATION_FILE, EVALUATION_FILE, is_own
 from ui.folders import folder_name
 from ui.session import ModelKey
 from ui.texts import TextSource, as_jsonl
 
+_PIECE_BYTES = 16 << 20
 _STEM_CHARACTERS = 60
 """Of a model's name in a file name: with the longest letters still well below the 255 bytes that disks take."""
 
@@ -41,9 +43,11 @@ class Exports:
             files = sorted((folder / name).iterdir())
             # weights do not shrink, so they are stored as they are
             with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as zipped:
+                sizes = [file.stat().st_size for file in files]
+                watch = Repeating(progress, sum(sizes), "bytes")
                 for number, file in enumerate(files):
-                    progress(number, len(files), "files")
-                    zipped.write(file, f"{name}/{file.name}")
+                    watch(sum(sizes[:number]), sum(sizes), "bytes")
+                    _add(zipped, file, f"{name}/{file.name}", watch.check)
             shutil.rmtree(folder / name)
         return archive, said
 
@@ -104,6 +108,16 @@ class Exports:
 
     def _folder(self, owner: str) -> Path:
         return Path(self._root.name) / folder_name(owner)
+
+
+def _add(zipped: zipfile.ZipFile, file: Path, name: str, check: Check) -> None:
+    """Put a file into the archive, piece by piece, as it may have gigabytes; `check` may raise between them."""
+    entry = zipfile.ZipInfo.from_file(file, name)
+    entry.compress_type = zipped.compression
+    with file.open("rb") as source, zipped.open(entry, "w") as target:
+        while piece := source.read(_PIECE_BYTES):
+            check()
+            target.write(piece)
 
 
 def reason(error: BaseException) -> str:

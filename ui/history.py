@@ -74,8 +74,8 @@ def _kept_row(first: Result, second: Result, label: str, units) -> str:
 
 
 def history_rows(results: tuple[Result, ...]) -> list[list[str]]:
-    """One row a measured result, newest first, as they stand in the page."""
-    return [[str(cell) for cell in _history_row(result)] for result in reversed(results) if result.report]
+    """One row a result, newest first, as they stand in the page."""
+    return [[str(cell) for cell in _history_row(result)] for result in reversed(results)]
 
 
 def history_csv(results: tuple[Result, ...]) -> str:
@@ -109,20 +109,30 @@ def _cell(name: str) -> str:
 
 
 def _history_row(result: Result) -> tuple:
-    achieved, report = result.plan.summary()["achieved"], result.report
-    error = report.perplexity_standard_error
+    achieved = result.plan.summary()["achieved"]
     return (
         result.number,
-        numbers.count(report.parameters),
-        numbers.figure(report.perplexity) + ("" if error is None else f" ± {numbers.figure(error)}"),
-        numbers.figure(report.reference_perplexity),
-        numbers.figure(result.floor),
-        numbers.percent(report.top1_agreement, 1),
+        numbers.count(result.plan.spec.num_parameters),
+        *_measured(result),
         numbers.percent(achieved["attention_sparsity"]),
         numbers.percent(achieved["mlp_sparsity"]),
         result.metric,
         result.repaired,
         result.scored.text.name,
-        result.text.name,
+        "" if result.text is None else result.text.name,
         result.scored.key.source,
+    )
+
+
+def _measured(result: Result) -> tuple[str, ...]:
+    """The cells of what was measured."""
+    report = result.report
+    if report is None:
+        return "not measured", "", "", ""
+    error = report.perplexity_standard_error
+    return (
+        numbers.figure(report.perplexity) + ("" if error is None else f" ± {numbers.figure(error)}"),
+        numbers.figure(report.reference_perplexity),
+        numbers.figure(result.floor),
+        numbers.percent(report.top1_agreement, 1),
     )

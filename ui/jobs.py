@@ -24,10 +24,6 @@ from ui.telemetry import Telemetry, raised, resident_bytes
 MAX_JOBS = 48
 """Jobs at work and in line; who comes then is told to come back, and holds no thread until then."""
 POLL_SECONDS = 0.15
-_GRACE_SECONDS = 20.0
-"""How long a stopped job may take to notice before the page stops waiting for it."""
-_KEEPING_SECONDS = 600.0
-"""The same for a job that has something to keep, which it still has to finish and measure."""
 
 T = TypeVar("T")
 
@@ -75,36 +71,40 @@ class Watch:
     def __init__(self, title: str):
         self.title = title
         self.stop = threading.Event()
-        self.grace_seconds = _GRACE_SECONDS
         self.parameters: int | None = None
-        self._keeps = False
         self.found: Partial | None = None
         self._began = time.monotonic()
         self._latest = Tick(title)
 
     def heed(self, done: int = 0, total: int = 0, unit: str = "") -> None:
         """A `Progress` that shows nothing, but stops the work when told to."""
-        if self.stop.is_set() and not self._keeps:
+        if self.stop.is_set():
             raise ta.Cancelled
 
-    def keep_on_stop(self) -> None:
-        """From here on the work looks at `stop` by itself, and what it keeps then is waited for."""
-        self._keeps = True
-        self.grace_seconds = _KEEPING_SECONDS
-
-    def __call__(self, done: int, total: int, unit: str) -> None:
-        self.heed()
+    def note(self, done: int, total: int, unit: str) -> None:
+        """A `Progress` that only shows, for work that looks at `stop` by itself; figures said again are no news."""
+        latest = self._latest
+        if (done, total, unit) == (latest.done, latest.total, latest.unit):
+            return
         now = time.monotonic()
-        if unit != self._latest.unit or done < self._latest.done or done == 0:
+        if unit != latest.unit or done < latest.done or done == 0:
             self._began = now
         left = (now - self._began) / done * (total - done) if done else None
         self._latest = Tick(self.title, done, total, unit, left)
 
+    def __call__(self, done: int, total: int, unit: str) -> None:
+        self.heed()
+        self.note(done, total, unit)
+
     def says(self, title: str) -> None:
-        """Begin the next stage of the same job."""
+        """Begin the next stage of the same job, unless it is to stop."""
+        self.shows(title)
+        self.heed()
+
+    def shows(self, title: str) -> None:
+        """As `says`, for work that looks at `stop` by itself."""
         self.title = title
         self._latest = Tick(title)
-        self.heed()
 
     def finds(self, value) -> None:
         """Show what has been found so far; only the latest is sure to be seen."""
@@ -167,12 +167,17 @@ class Line:
 
 
 class Jobs:
-    """At most one job a visitor, and one at a time that touches a model: first come, first served."""
+    """At most one job a visitor, and one at a time that touches a model: first come, first served.
+
+    A job that was told to stop is at work until its thread has ended. Its owner may ask for the next one meanwhile;
+    where that needs a model, it waits in line behind.
+    """
 
     def __init__(self, telemetry: Telemetry | None = None):
         self._telemetry = telemetry or Telemetry()
         self._line = Line()
-        self._jobs: dict[str, Watch] = {}
+        self._latest: dict[str, Watch] = {}
+        self._at_work: set[Watch] = set()
         self._guard = threading.Lock()
 
     @property
@@ -183,7 +188,7 @@ class Jobs:
     @property
     def running(self) -> int:
         """Jobs at work now: the one that has the model, and those that need none."""
-        return max(0, len(self._jobs) - self.waiting)
+        return max(0, len(self._at_work) - self.waiting)
 
     def run(
         self, owner: str, title: str, work: Callable[[Watch], T], *, kind: str = "other", model: bool = True
@@ -192,8 +197,8 @@ class Jobs:
 
         `kind` names the work in logs and counters, where `title` may hold a visitor's words. `model=False` for work
         that touches no model and so need not wait. Raises what `work` raised (as `failures.told` tells it), `Cancelled`
-        when stopped, `NotYet` where the owner's last job still runs, and `Busy` where too many wait. Closing the
-        generator stops the work.
+        when stopped, `NotYet` where the owner's last job still runs and was not told to stop, and `Busy` where too many
+        wait. Ends when the work has ended; closing the generator stops the work and does not wait for its end.
         """
         watch, outcome, ended = Watch(title), [], threading.Event()
         asked = time.monotonic()
@@ -203,6 +208,8 @@ class Jobs:
                 outcome.append(Finished(self._recorded(watch, kind, work, asked)))
             except BaseException as error:  # handed to the generator, which raises it again
                 outcome.append(error)
+            finally:
+                self._over(owner, watch)
 
         # in the caller's context, where gradio keeps whose request it is: a lent GPU is asked for in that name
         job = functools.partial(contextvars.copy_context().run, body)
@@ -213,8 +220,7 @@ class Jobs:
             watch.stop.set()
             if self._line.leave(watch):
                 self._told(kind, "cancelled", waited=time.monotonic() - asked)
-            with self._guard:
-                self._jobs.pop(owner, None)
+                self._over(owner, watch)
         if not outcome:
             raise ta.Cancelled
         if isinstance(outcome[0], Finished):
@@ -235,18 +241,33 @@ class Jobs:
     def stop(self, owner: str) -> bool:
         """Ask the owner's job to stop; False where none runs."""
         with self._guard:
-            watch = self._jobs.get(owner)
+            watch = self._latest.get(owner)
         if watch is None:
             return False
         watch.stop.set()
         return True
 
+    def busy(self, owner: str) -> bool:
+        """Whether a job of the owner's, or one beside it (`owner/…`), waits, works or is being stopped."""
+        with self._guard:
+            return any(other.partition("/")[0] == owner.partition("/")[0] for other in self._latest)
+
+    def under_way(self, owner: str) -> Iterator[Tick]:
+        """What there is to see of the owner's job, until it has ended, on a page that did not begin it."""
+        watch, shown = self._latest.get(owner), None
+        while watch in self._at_work:
+            if (tick := self._tick(watch)) != shown:
+                shown = tick
+                yield tick
+            time.sleep(POLL_SECONDS)
+
     def _begin(
         self, owner: str, watch: Watch, kind: str, job: Callable[[], None], ended: threading.Event, model: bool
     ) -> None:
         with self._guard:
-            if owner in self._jobs:
-                raise NotYet(f"“{self._jobs[owner].title}” is still running; wait for it or press Stop.")
+            before = self._latest.get(owner)
+            if before is not None and not before.stop.is_set():
+                raise NotYet(f"“{before.title}” is still running; wait for it or press Stop.")
             if model:
                 try:
                     self._line.join(watch, job, ended)
@@ -254,10 +275,17 @@ class Jobs:
                     self._telemetry.add("transact_jobs_refused_total")
                     self._telemetry.event("job refused", kind=kind, waiting=self.waiting)
                     raise
-            else:
-                alone = threading.Thread(target=lambda: (job(), ended.set()), name=f"job: {kind}", daemon=True)
-                alone.start()
-            self._jobs[owner] = watch
+            self._latest[owner] = watch
+            self._at_work.add(watch)
+        if not model:
+            threading.Thread(target=lambda: (job(), ended.set()), name=f"job: {kind}", daemon=True).start()
+
+    def _over(self, owner: str, watch: Watch) -> None:
+        """Take note that a job's thread has nothing more to do."""
+        with self._guard:
+            self._at_work.discard(watch)
+            if self._latest.get(owner) is watch:
+                del self._latest[owner]
 
     def _recorded(self, watch: Watch, kind: str, work: Callable[[Watch], T], asked: float) -> T:
         """`work` done, with its beginning and its end in the log and the counters; `asked`: when it was wanted."""
@@ -288,23 +316,22 @@ class Jobs:
         )
 
     def _ticks(self, watch: Watch, ended: threading.Event) -> Iterator[Tick | Partial]:
-        stopped_at, shown, found = None, None, None
+        """What there is to see until the work has ended, or its place in line is given up."""
+        shown, found = None, None
         while not ended.is_set():
             if watch.found is not found:
                 found = watch.found
                 yield found
-            if watch.stop.is_set():
-                if self._line.before(watch):
-                    return
-                if stopped_at is None:
-                    stopped_at = time.monotonic()
-                    yield Tick("Stopping", stopping=True)
-                if time.monotonic() - stopped_at > watch.grace_seconds:
-                    return
-            else:
-                before = self._line.before(watch)
-                latest = Tick(watch.title, before=before) if before else watch.latest
-                if latest != shown:
-                    shown = latest
-                    yield latest
+            if watch.stop.is_set() and self._line.before(watch):
+                return
+            if (tick := self._tick(watch)) != shown:
+                shown = tick
+                yield tick
             ended.wait(POLL_SECONDS)
+
+    def _tick(self, watch: Watch) -> Tick:
+        """How a job stands now."""
+        if watch.stop.is_set():
+            return Tick("Stopping", stopping=True)
+        before = self._line.before(watch)
+        return Tick(watch.title, before=before) if before else watch.latest

@@ -32,6 +32,8 @@ MAX_RUNS = 16
 _ONE_STEP_SECONDS = 3.0
 """A slider that is dragged changes many times a second; undo takes the whole drag back."""
 _MAX_REMEMBERED = 20_000
+ARRIVAL_SECONDS = 10.0
+"""How long the first click on a page waits for the name of its tab; a browser without scripts never sends one."""
 
 
 @dataclass(frozen=True)
@@ -368,28 +370,47 @@ class Sessions:
         self._lock = threading.RLock()
         self._sessions: OrderedDict[str, tuple[float, Session]] = OrderedDict()
         self._expired: OrderedDict[str, None] = OrderedDict()
+        self._arrived = threading.Condition(self._lock)
         self._tabs: OrderedDict[str, str] = OrderedDict()
         self._owners: OrderedDict[str, str] = OrderedDict()
+        self._open: OrderedDict[str, str] = OrderedDict()
 
-    def adopt(self, hash: str, tab: str) -> bool:
+    def adopt(self, hash: str, tab: str | None) -> bool:
         """Let the page load `hash` go on with the work of the browser tab `tab`, so that a reload loses nothing.
 
-        `tab` is a secret that the tab made up. True where the tab has work here already.
+        `tab` is a secret that the tab made up, None where the browser keeps none. True where the tab has work here
+        already.
         """
-        with self._lock:
+        with self._arrived:
             self._drop_idle()
-            owner = self._tabs.get(tab, hash)
+            owner = self._tabs.get(tab, hash) if tab else hash
             if owner not in self._sessions:
                 owner = hash
-            self._tabs[tab] = self._owners[hash] = owner
-            for known in (self._tabs, self._owners):
+            if tab:
+                self._tabs[tab] = owner
+            self._owners[hash] = self._open[hash] = owner
+            for known in (self._tabs, self._owners, self._open):
                 if len(known) > _MAX_REMEMBERED:
                     known.popitem(last=False)
+            self._arrived.notify_all()
             return owner != hash
 
     def owner(self, hash: str) -> str:
         """Whose work a page load or client shows: its tab's, or its own."""
         return self._owners.get(hash, hash)
+
+    def owner_on_page(self, hash: str) -> str:
+        """As `owner`, for what is pressed on a page: the name of its tab is waited for, which was sent before it."""
+        with self._arrived:
+            if not self._arrived.wait_for(lambda: hash in self._owners, timeout=ARRIVAL_SECONDS):
+                self.adopt(hash, None)
+            return self.owner(hash)
+
+    def leave(self, hash: str) -> bool:
+        """Take note that a page load was closed; True where its visitor has no other open, as after a reload."""
+        with self._lock:
+            owner = self._open.pop(hash, self.owner(hash))
+            return owner not in self._open.values()
 
     def get(self, id: str) -> Session:
         """The visitor's session, a fresh one at the first call. Raises `NotYet` where it has expired."""

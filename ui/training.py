@@ -93,7 +93,10 @@ def recover(
     text: TextSource,
     watch: Watch,
 ) -> Result:
-    """Cut and train as chosen; a stop keeps the best so far. Figures come through `watch.finds` as they are made."""
+    """Cut and train as chosen; once something is cut, a stop keeps the best so far.
+
+    Figures come through `watch.finds` as they are made.
+    """
     scored = session.need_scored()
     loaded = registry.dense(session.key, watch)
     streamed.refuse(loaded, "Training takes all of them at once. Prune with a repair, as refitting (least squares).")
@@ -109,7 +112,7 @@ def recover(
         nonlocal found
         found = replace(found, points=(*found.points, point))
         watch.finds(found)
-        watch.says(_title(point))
+        watch.shows(_title(point))
 
     own = None
     if chosen.own_samples:
@@ -122,8 +125,6 @@ def recover(
             progress=watch,
         )
     watch.says("Cutting")
-    watch.keep_on_stop()
-    folder = registry.training_folder(session.id)
     target = planning.same_amounts(session)
     recovered = ta.recover(
         loaded,
@@ -135,8 +136,9 @@ def recover(
         locks=session.choice.locks,
         report=report,
         stop=watch.stop.is_set,
-        progress=watch,
+        progress=watch.note,
     )
+    folder = registry.training_folder(session.id)
     ta.Savepoints(folder).keep(1, recovered.pruned)
     found = replace(found, stopped=recovered.stopped)
     result = Result(

@@ -121,7 +121,7 @@ def score(registry: Registry, key: ModelKey, text: TextSource, sampling: Samplin
     seconds = time.monotonic() - began
     registry.note_speed(_flops(loaded.spec, calibration, sampling), seconds)
     scores = {
-        metric: ta.score(loaded, statistics, metric=metric, seed=sampling.seed)
+        metric: ta.score(loaded, statistics, metric=metric, seed=sampling.seed, progress=watch.heed)
         for metric in ta.available_metrics(statistics)
     }
     scored = Scored(

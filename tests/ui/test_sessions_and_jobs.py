@@ -63,6 +63,46 @@ class TestSessions:
         assert not sessions.adopt("third", "another secret")
         assert sessions.get(sessions.owner("third")).counted == 0
 
+    def test_what_is_pressed_before_the_tab_is_named_waits_for_its_name(self):
+        sessions = Sessions(fresh, lambda id: None)
+        sessions.adopt("first", "secret")
+        sessions.update("first", lambda old: replace(old, counted=3))
+        owners = []
+        pressed = threading.Thread(target=lambda: owners.append(sessions.owner_on_page("second")))
+        pressed.start()
+        pressed.join(0.1)
+        assert not owners
+        sessions.adopt("second", "secret")
+        pressed.join(10)
+        assert owners == ["first"]
+
+    def test_a_page_that_never_names_its_tab_is_its_own_after_a_while(self, monkeypatch):
+        monkeypatch.setattr(sessions_module, "ARRIVAL_SECONDS", 0.05)
+        sessions = Sessions(fresh, lambda id: None)
+        assert sessions.owner_on_page("silent") == "silent"
+        monkeypatch.setattr(sessions_module, "ARRIVAL_SECONDS", 3600)
+        assert sessions.owner_on_page("silent") == "silent"
+
+    def test_a_browser_that_keeps_nothing_shares_no_work(self):
+        sessions = Sessions(fresh, lambda id: None)
+        sessions.adopt("first", None)
+        sessions.update("first", lambda old: replace(old, counted=3))
+        assert not sessions.adopt("second", None)
+        assert sessions.get(sessions.owner("second")).counted == 0
+
+    def test_a_page_that_was_reloaded_leaves_without_its_visitor_leaving(self):
+        sessions = Sessions(fresh, lambda id: None)
+        sessions.adopt("first", "secret")
+        sessions.get("first")
+        sessions.adopt("second", "secret")
+        assert not sessions.leave("first")  # heard late: the new page is open
+        assert sessions.leave("second")
+        sessions.adopt("third", "secret")
+        sessions.adopt("fourth", "secret")  # a tab that was duplicated
+        assert not sessions.leave("fourth")
+        assert sessions.leave("third")
+        assert sessions.leave("a script")
+
     def test_the_number_of_calibration_runs_is_bounded(self):
         sessions, runs = Sessions(fresh, lambda id: None), [a_run(1) for _ in range(sessions_module.MAX_RUNS + 4)]
 
@@ -98,6 +138,15 @@ class TestSessions:
             session.need_plan()
         with pytest.raises(NotYet, match="press Prune"):
             session.need_result()
+
+
+def deaf_job(jobs: Jobs, release: threading.Event):
+    """A job of the visitor "a" that hears nothing until `release`, at work."""
+    begun = threading.Event()
+    run = jobs.run("a", "Deaf", lambda watch: (begun.set(), release.wait(60)))
+    next(run)
+    assert begun.wait(10)
+    return run
 
 
 class TestJobs:
@@ -200,6 +249,70 @@ class TestJobs:
             next(jobs.run("a", "Second", lambda watch: None))
         release.set()
         list(first)
+
+    def test_a_stopped_job_is_at_work_until_its_thread_has_ended(self):
+        jobs, release = Jobs(), threading.Event()
+        run = deaf_job(jobs, release)
+        jobs.stop("a")
+        assert next(run) == Tick("Stopping", stopping=True)
+        ended = threading.Thread(target=lambda: list(run))
+        ended.start()
+        ended.join(1)
+        assert ended.is_alive() and jobs.busy("a") and jobs.running == 1
+        release.set()
+        ended.join(10)
+        assert not ended.is_alive() and not jobs.busy("a") and jobs.running == 0
+
+    def test_who_closes_the_page_is_at_work_until_the_thread_has_ended(self):
+        jobs, release = Jobs(), threading.Event()
+        run = deaf_job(jobs, release)
+        run.close()
+        assert jobs.busy("a") and jobs.running == 1
+        again = jobs.under_way("a")  # as the page sees it that was loaded anew
+        assert next(again) == Tick("Stopping", stopping=True)
+        release.set()
+        assert list(again) == []
+        assert not jobs.busy("a") and jobs.running == 0
+
+    def test_the_next_job_of_a_stopped_one_waits_for_its_end_and_can_be_stopped(self):
+        jobs, release = Jobs(), threading.Event()
+        deaf = deaf_job(jobs, release)
+        jobs.stop("a")
+        following = jobs.run("a", "Next", lambda watch: "done")
+        assert next(following) == Tick("Next", before=1)
+        assert jobs.running == 1 and jobs.waiting == 1
+        jobs.stop("a")
+        with pytest.raises(ta.Cancelled):
+            list(following)
+        following = jobs.run("a", "Another", lambda watch: "done")
+        next(following)
+        release.set()
+        assert list(following)[-1] == Finished("done")
+        list(deaf)
+        assert not jobs.busy("a") and (jobs.running, jobs.waiting) == (0, 0)
+
+    def test_a_job_beside_another_does_not_say_that_nothing_runs(self):
+        jobs, release = Jobs(), threading.Event()
+        main = jobs.run("a", "Main", lambda watch: release.wait(60))
+        next(main)
+        jobs.finish("a/card", "Card", lambda watch: None, model=False)
+        assert jobs.busy("a/card") and not jobs.busy("b")
+        release.set()
+        list(main)
+        assert not jobs.busy("a/card")
+
+    def test_figures_said_again_are_no_news_but_are_heard(self):
+        watch = Watch("Working")
+        watch(2, 4, "tokens")
+        tick = watch.latest
+        time.sleep(0.01)
+        watch(2, 4, "tokens")
+        assert watch.latest is tick
+        watch.stop.set()
+        with pytest.raises(ta.Cancelled):
+            watch(2, 4, "tokens")
+        watch.note(3, 4, "tokens")
+        assert watch.latest.done == 3
 
     def test_leaving_the_page_stops_the_work(self):
         jobs, seen = Jobs(), threading.Event()

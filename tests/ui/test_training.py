@@ -108,9 +108,9 @@ def test_a_stop_keeps_the_best_so_far(registry, measured_on):
     watch.finds = lambda value: (found.append(value), watch.stop.set() if value.points[-1].step >= 10 else None)
     form = replace(FORM, shots=1, recovery_tokens=2_000_000, repair="none", own_text=False)
     result = recovered(registry, session, form, measured_on, watch)
-    assert result.recovery.stopped and watch.grace_seconds > 60
+    assert result.recovery.stopped
     assert result.recovery.points[-1].step < 20
-    report = workbench.measure(registry, session.id, result, measured_on, watch).report
+    report = workbench.measure(registry, session.id, result, measured_on, Watch("test")).report
     assert report.perplexity < found[1].points[1].perplexity  # the one after the cut
 
 

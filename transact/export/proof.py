@@ -22,9 +22,9 @@ from transact.alone import AloneFailed, run_alone
 from transact.devices import free_bytes
 from transact.errors import CheckpointBroken, NotEnoughMemory
 from transact.export import stock_loader
-from transact.hooks import copy_without_hooks, hooks_suspended
+from transact.hooks import checking, copy_without_hooks, hooks_suspended
 from transact.loading import DTYPES, LoadedModel, required_bytes
-from transact.progress import NO_PROGRESS, Progress
+from transact.progress import NO_PROGRESS, Progress, Repeating
 
 _ROWS, _ROW_TOKENS, _NEW_TOKENS, _SEED = 4, 32, 24, 0
 _TEXT = 'Once upon a time, in 1984, a naïve fox said: "2 + 2 = 4!"\n\tif x > 0: return [x]'
@@ -135,7 +135,9 @@ def _compared(
     computing = DTYPES[proof.computed_in]
     _check_memory(required_bytes(loaded.spec.stored.num_parameters * computing.itemsize))
     model = _as_stored(loaded, DTYPES[proof.dtype], computing)
-    here = stock_loader.computed(model, question.rows, question.new_tokens, progress)
+    watch = Repeating(progress, len(question.rows) + 1, "steps")
+    with checking(model.get_submodule(loaded.layout.layers), watch.check):
+        here = stock_loader.computed(model, question.rows, question.new_tokens, watch)
     del model
     with tempfile.TemporaryDirectory(prefix="transact-proof-") as place:
         values = Path(place) / "values.safetensors"

@@ -16,9 +16,12 @@ import torch
 
 from transact.errors import CheckpointBroken
 from transact.families import Family
+from transact.progress import NO_CHECK, Check
 
 TORCH_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _PIECE_BYTES = 4 << 20
+_READ_BYTES = 64 << 20
+"""Read at a time, so that it can be stopped in between."""
 _LENGTH_BYTES = 8
 
 
@@ -62,16 +65,17 @@ class TensorFiles:
         candidates = (name, name.removeprefix(self._base), self._renamed.get(name))
         return next((each for each in candidates if each in self._entries), None)
 
-    def read(self, name: str, dtype: torch.dtype) -> torch.Tensor:
-        """The whole tensor."""
+    def read(self, name: str, dtype: torch.dtype, check: Check = NO_CHECK) -> torch.Tensor:
+        """The whole tensor; `check` is called at every piece of it."""
         entry = self._entry(name)
         if TORCH_DTYPES[entry.dtype] == dtype:
             with entry.file.open("rb", buffering=0) as stream:
                 stream.seek(entry.start)
-                return _elements(stream, prod(entry.shape), entry).view(entry.shape)
+                return _elements(stream, prod(entry.shape), entry, check).view(entry.shape)
         tensor = torch.empty(entry.shape, dtype=dtype)
         flat, done = tensor.view(-1), 0
         for piece in self.pieces(name, dtype):
+            check()
             flat[done : done + len(piece)] = piece
             done += len(piece)
         return tensor
@@ -112,12 +116,13 @@ class TensorFiles:
         return entry
 
 
-def _elements(stream, count: int, entry: Entry) -> torch.Tensor:
+def _elements(stream, count: int, entry: Entry, check: Check = NO_CHECK) -> torch.Tensor:
     dtype = TORCH_DTYPES[entry.dtype]
     read = torch.empty(count * dtype.itemsize, dtype=torch.uint8)
     view, done = memoryview(read.numpy()), 0
     while done < len(view):
-        some = stream.readinto(view[done:])
+        check()
+        some = stream.readinto(view[done : done + _READ_BYTES])
         if not some:
             raise CheckpointBroken(f"{entry.file.name} ended while it was read; it has changed. Download it again.")
         done += some

@@ -12,7 +12,7 @@ from transact.devices import device_of, free_bytes
 from transact.errors import CheckpointBroken, InvalidOption, ModelUnsupported, NotEnoughMemory, choice
 from transact.loading import DTYPES, LoadedModel, held_while_streamed, preflight_of, stock
 from transact.memory import return_large_blocks
-from transact.progress import NO_PROGRESS, Progress
+from transact.progress import NO_CHECK, NO_PROGRESS, Check, Progress
 from transact.streaming.files import TensorFiles
 from transact.tokenizer_files import read_tokenizer
 from transact.walking import last_logits, stream
@@ -55,18 +55,18 @@ class StreamedModel(LoadedModel):
         """The same as a model in memory that has shapes and nothing in them (torch's meta device)."""
         return LoadedModel(**{field.name: getattr(self, field.name) for field in fields(LoadedModel)})
 
-    def layer(self, index: int) -> AbstractContextManager[torch.nn.Module]:
-        return self.layer_as(index, self.dtype)
+    def layer(self, index: int, check: Check = NO_CHECK) -> AbstractContextManager[torch.nn.Module]:
+        return self.layer_as(index, self.dtype, check)
 
     @contextmanager
-    def layer_as(self, index: int, dtype: torch.dtype) -> Iterator[torch.nn.Module]:
+    def layer_as(self, index: int, dtype: torch.dtype, check: Check = NO_CHECK) -> Iterator[torch.nn.Module]:
         """As `layer`, in a dtype of its own; one that is open further out stays as it is."""
         layer, prefix = self.decoder_layers[index], f"{self.layout.layers}.{index}."
         empty = dict(layer.named_parameters())
         if not any(parameter.is_meta for parameter in empty.values()):  # open already, further out
             yield layer
             return
-        layer.load_state_dict({name: self._read(prefix + name, dtype) for name in empty}, assign=True)
+        layer.load_state_dict({name: self._read(prefix + name, dtype, check) for name in empty}, assign=True)
         try:
             yield layer
         finally:
@@ -91,10 +91,13 @@ class StreamedModel(LoadedModel):
         finally:
             decoder.load_state_dict(empty, strict=False, assign=True)
 
-    def logits(self, batches: Sequence[Batch], progress: Progress = NO_PROGRESS) -> Iterator[torch.Tensor]:
+    def logits(
+        self, batches: Sequence[Batch], progress: Progress = NO_PROGRESS, check: Check = NO_CHECK
+    ) -> Iterator[torch.Tensor]:
         """As for a model in memory, after all batches have passed one layer after the other; each is read once.
 
-        Progress is in layers. Raises `NotEnoughMemory` where the hidden states would not fit.
+        Progress is in layers, and `check` is called while weights are read. Raises `NotEnoughMemory` where the hidden
+        states would not fit.
         """
         self.check_hidden(sum(batch.input_ids.numel() for batch in batches))
         ids = torch.cat([batch.input_ids.flatten() for batch in batches])
@@ -102,12 +105,12 @@ class StreamedModel(LoadedModel):
             streams = [stream(self, batch) for batch in batches]
         count = self.spec.num_hidden_layers
         for index in range(count):
-            with self.layer(index) as layer:
+            with self.layer(index, check) as layer:
                 for each in streams:
                     progress(index, count, "layers")
                     each.hidden = each.run(layer, index)
         progress(count, count, "layers")
-        with self.entrance(ids), self._head():
+        with self.entrance(ids), self._head(check):
             for batch, each in zip(batches, streams, strict=True):
                 yield last_logits(self, batch.input_ids.to(self.computes_on), each.hidden)
 
@@ -121,22 +124,23 @@ class StreamedModel(LoadedModel):
             )
 
     @contextmanager
-    def _head(self) -> Iterator[None]:
+    def _head(self, check: Check) -> Iterator[None]:
         """For this block, all that stands after the decoder is there."""
         base = f"{self.layout.layers.partition('.')[0]}."
         empty = {name: each for name, each in self.model.named_parameters(remove_duplicate=False)
                  if not name.startswith(base)}  # fmt: skip
         # a head that is the embeddings again is in no file under a name of its own
         table = f"{self.layout.embeddings}.weight"
-        filled = {name: self._read(table if self.files.find(name) is None else name, self.dtype) for name in empty}
+        stored = {name: table if self.files.find(name) is None else name for name in empty}
+        filled = {name: self._read(stored[name], self.dtype, check) for name in empty}
         self.model.load_state_dict(filled, strict=False, assign=True)
         try:
             yield
         finally:
             self.model.load_state_dict(empty, strict=False, assign=True)
 
-    def _read(self, name: str, dtype: torch.dtype) -> torch.Tensor:
-        return self.files.read(name, dtype).to(self.computes_on)
+    def _read(self, name: str, dtype: torch.dtype, check: Check = NO_CHECK) -> torch.Tensor:
+        return self.files.read(name, dtype, check).to(self.computes_on)
 
 
 def streamed(source: str | StreamedModel, device: str, revision: str | None) -> StreamedModel:

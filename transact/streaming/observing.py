@@ -14,7 +14,7 @@ from transact.errors import InvalidOption, SaveRefused
 from transact.hooks import on_inputs
 from transact.observe import checked, gathered_statistics, most_tokens
 from transact.processes import rank_and_count, share
-from transact.progress import NO_PROGRESS, Progress
+from transact.progress import NO_PROGRESS, Progress, Repeating
 from transact.recording import LayerRecord, LayerRecorder, Wanted
 from transact.running import RealTokens
 from transact.statistics import ActivationStatistics, Moments, Peaks
@@ -92,8 +92,8 @@ class _Pass:
     ):
         self.loaded = loaded
         self.wanted = wanted
-        self.progress = progress
         self.total = calibration.num_tokens
+        self.watch = Repeating(progress, self.total, "tokens")
         self.processes = rank_and_count()[1]
         self.tokens = [RealTokens.of(batch, loaded.device) for batch in batches]
         with torch.no_grad(), loaded.entrance(calibration.input_ids):
@@ -110,7 +110,7 @@ class _Pass:
             if log is not None:
                 _write(records[-1], _file(log, index))
                 log.finish(index + 1, {str(number): each.hidden for number, each in enumerate(self.streams)})
-        self.progress(self.total, self.total, "tokens")
+        self.watch(self.total, self.total, "tokens")
         return records
 
     @torch.no_grad()
@@ -118,7 +118,9 @@ class _Pass:
         """All batches past one layer."""
         recorder = LayerRecorder(self.loaded.spec, index, self.wanted, self.loaded.device)
         done = 0
-        with self.loaded.layer(index) as layer, on_inputs(recorder.functions(layer, lambda: self.now)):
+        self._tell(index, done)
+        functions = recorder.functions(self.loaded.decoder_layers[index], lambda: self.now)
+        with self.loaded.layer(index, self.watch.check) as layer, on_inputs(functions):
             for each, tokens in zip(self.streams, self.tokens, strict=True):
                 self.now = tokens
                 each.hidden = each.run(layer, index)
@@ -131,7 +133,7 @@ class _Pass:
     def _tell(self, index: int, tokens: int) -> None:
         """A token counts when it is past all layers, and for a share of that at each of them."""
         done = (index * self.total + min(tokens, self.total)) // self.loaded.spec.num_hidden_layers
-        self.progress(done, self.total, "tokens")
+        self.watch(done, self.total, "tokens")
 
 
 def _file(log: LayerLog, index: int) -> Path:

@@ -19,7 +19,7 @@ from transact.model_card import write_card
 from transact.padding import padded_layer, padded_tensors
 from transact.plan import PruningPlan
 from transact.processes import rank_and_count
-from transact.progress import NO_PROGRESS, Progress
+from transact.progress import NO_PROGRESS, Check, Progress, Repeating
 from transact.statistics import ActivationStatistics
 from transact.streaming.model import StreamedModel, streamed
 from transact.streaming.resuming import LayerLog
@@ -142,24 +142,30 @@ class _Job:
         writer = ShardWriter(log.folder, self.shapes, self.target)
         start = log.layers if writer.begin_after(self._tensors_before(log.layers)) else 0
         self._check_room(log.folder, writer)
-        walk = None
+        walk, count = None, len(self.layers)
+        watch = Repeating(progress, count, "layers")
+        watch(start, count, "layers")
+
+        def heed(done: int, total: int, unit: str) -> None:
+            """What is done within a layer has no figures of its own."""
+            watch.check()
+
         if walks(self.compensation, self.statistics):
-            walk = GramWalk(self.loaded, self.statistics.tokens)
+            walk = GramWalk(self.loaded, self.statistics.tokens, heed)
             if start:
                 walk.resume(start, [log.tensors[str(number)] for number in range(len(log.tensors))])
-        refit_one = refit_for(self.compensation, self.loaded, self.statistics, walk=walk)
+        refit_one = refit_for(self.compensation, self.loaded, self.statistics, heed, walk)
         try:
-            count = len(self.layers)
             if not start:
                 writer.begin_after(0)
                 for name in self.outside:
-                    writer.write(self.names[name], self.loaded.files.pieces(name, self.target))
+                    writer.write(self.names[name], self.loaded.files.pieces(name, self.target), watch.check)
             # while the disk takes one layer in, the next is read and cut
             with ThreadPoolExecutor(1) as disk:
                 kept = disk.submit(lambda: None)
                 for index in range(start, count):
-                    progress(index, count, "layers")
-                    self._write_layer(writer, index, refit_one)
+                    watch(index, count, "layers")
+                    self._write_layer(writer, index, refit_one, watch.check)
                     kept.result()
                     hidden = {} if walk is None else {str(number): each for number, each in enumerate(walk.hidden)}
                     kept = disk.submit(_keep, writer.to_disk(), log, index + 1, hidden)
@@ -167,16 +173,16 @@ class _Job:
                         kept.result()
                 kept.result()
             writer.finish()
-            progress(count, count, "layers")
+            watch(count, count, "layers")
         finally:
             writer.close()
 
     def _tensors_before(self, layer: int) -> int:
         return len(self.outside) + sum(map(len, self.layers[:layer])) if layer else 0
 
-    def _write_layer(self, writer: ShardWriter, index: int, refit_one: Refit) -> None:
+    def _write_layer(self, writer: ShardWriter, index: int, refit_one: Refit, check: Check) -> None:
         prefix = f"{self.loaded.layout.layers}.{index}."
-        with self.loaded.layer_as(index, self.dtype) as layer:
+        with self.loaded.layer_as(index, self.dtype, check) as layer:
             kept = self.plan.layers[index]
             smaller = cut_layer(self.loaded.spec, layer, index, kept, refit_one, self.after)
         tensors = smaller.state_dict()
@@ -184,7 +190,7 @@ class _Job:
         if small != large:
             tensors |= padded_layer(smaller, small, large, self.after, self.form.spec)
         for name in self.layers[index]:
-            writer.write(self.names[name], [tensors[name.removeprefix(prefix)]])
+            writer.write(self.names[name], [tensors[name.removeprefix(prefix)]], check)
 
     def _check_room(self, folder: Path, writer: ShardWriter) -> None:
         needed, free = writer.total_bytes - writer.written_bytes, shutil.disk_usage(folder).free

@@ -13,8 +13,11 @@ from pathlib import Path
 
 import torch
 
+from transact.progress import NO_CHECK, Check
+
 MAX_SHARD_BYTES = 5_000_000_000
 """Bytes of one file unless a single tensor has more; what `huggingface_hub` writes."""
+_PIECE_ELEMENTS = 1 << 24
 _NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
@@ -73,8 +76,8 @@ class ShardWriter:
         self._next = count
         return True
 
-    def write(self, name: str, pieces: Iterable[torch.Tensor]) -> None:
-        """The next tensor, as pieces of its elements in their order."""
+    def write(self, name: str, pieces: Iterable[torch.Tensor], check: Check = NO_CHECK) -> None:
+        """The next tensor, as pieces of its elements in their order; `check` is called between them, and may raise."""
         assert name == self._names[self._next], f"{name} was to come after {self._names[self._next]}"
         shard = self._shards[self._shard_of(name)]
         if shard.starts[name] == len(shard.header):
@@ -84,7 +87,9 @@ class ShardWriter:
             self._stream.write(shard.header)
         for piece in pieces:
             flat = piece.detach().to(self._dtype).cpu().contiguous().view(-1)
-            self._stream.write(memoryview(flat.view(torch.uint8).numpy()))
+            for some in flat.split(_PIECE_ELEMENTS):
+                check()
+                self._stream.write(memoryview(some.view(torch.uint8).numpy()))
         self._next += 1
         assert self._stream.tell() == shard.starts[name] + self._bytes[name], f"{name} has another size than planned"
 

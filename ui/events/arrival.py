@@ -5,21 +5,28 @@ from dataclasses import replace
 import gradio as gr
 
 from ui import link, texts, workbench
-from ui.events.desk import Desk, Panels, explained, say, watched
+from ui.events.desk import Desk, Panels, explained, say, under_way, watched
 from ui.pages import calibration
 from ui.session import BUNDLED, Sampling, Session
 from ui.texts import TextSource
 
-TAB = """async () => {
+TAB = """() => {
+  const made = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16)).join("-");
+  try {
+    const tab = sessionStorage.getItem("transact-tab") || made();
+    sessionStorage.setItem("transact-tab", tab);
+    return tab;
+  } catch {
+    return null;
+  }
+}"""
+"""A name that only this browser tab knows; it outlives a reload, and another tab has another. It is sent before
+anything can be pressed."""
+_DRAWN = """async () => {
   const drawn = () => document.querySelector("#channels-plot .heatmaplayer image");
   for (let waited = 0; waited < 3000 && !drawn(); waited += 50) await new Promise((go) => setTimeout(go, 50));
-  const made = () => [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16)).join("-");
-  const tab = sessionStorage.getItem("transact-tab") || made();
-  sessionStorage.setItem("transact-tab", tab);
-  return tab;
 }"""
-"""A name that only this browser tab knows; it outlives a reload, and another tab has another. It is sent once the
-maps are drawn, so that nothing comes between a visitor and these."""
+"""Waits until the maps are drawn, so that nothing comes between a visitor and these."""
 
 _TAB_CHARACTERS = 31
 """The least that sixteen bytes come to, as `TAB` writes them."""
@@ -28,11 +35,14 @@ _TAB_CHARACTERS = 31
 def connect(desk: Desk, panels: Panels, page: gr.Blocks) -> gr.events.Dependency:
     """Wire the page's load event, and return it for what is to come after it."""
 
-    def on_arrival(tab, request: gr.Request):
+    def on_named(tab, request: gr.Request):
         # a browser that keeps nothing sends none, and must not share its work with all others that send none
         named = isinstance(tab, str) and len(tab) >= _TAB_CHARACTERS
-        returning = named and desk.sessions.adopt(request.session_hash, tab)
+        desk.sessions.adopt(request.session_hash, tab if named else None)
+
+    def on_arrival(request: gr.Request):
         owner = desk.visitor(request)
+        returning = owner != request.session_hash
         try:
             session = desk.sessions.get(owner)
         except Exception as error:
@@ -46,6 +56,7 @@ def connect(desk: Desk, panels: Panels, page: gr.Blocks) -> gr.events.Dependency
             return
         if returning:
             yield {**panels.repaint(session), **fields(session)}
+            yield from under_way(desk, panels, owner)
         elif wanted is not None:
             yield from restore(owner, session, wanted)
 
@@ -103,5 +114,5 @@ def connect(desk: Desk, panels: Panels, page: gr.Blocks) -> gr.events.Dependency
         missing = "" if wanted.text else " Its text was the sender's own, so a bundled one stands in for it."
         return {**panels.repaint(session), **say(panels, f"The settings are those of the link.{missing}", "good")}
 
-    tab = gr.Textbox(visible=False)
-    return page.load(on_arrival, tab, panels.all, js=TAB, **panels.heavy)
+    page.load(on_named, gr.Textbox(visible=False), None, js=TAB, queue=False, **panels.light)
+    return page.load(on_arrival, None, panels.all, js=_DRAWN, **panels.heavy)

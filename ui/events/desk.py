@@ -68,7 +68,11 @@ class Desk:
     first_scored: Scored | None
 
     def visitor(self, request: gr.Request) -> str:
-        """Whose work this is: a browser tab's or a client's; a caller without a name is new each time."""
+        """Whose work is done on a page: its browser tab's; a caller without a name is new each time."""
+        return self.sessions.owner_on_page(request.session_hash) if request.session_hash else secrets.token_hex(16)
+
+    def client(self, request: gr.Request) -> str:
+        """Whose work a script does, which has no tab."""
         return self.sessions.owner(request.session_hash) if request.session_hash else secrets.token_hex(16)
 
 
@@ -231,24 +235,41 @@ def watched(
     `failed` gives the updates for an error, by default its sentence in the message line; `partly` those for what the
     work has found so far; `stopped` says what a stop leaves behind; `kind` names the work in logs and counters.
     """
-    rest = {panels.status.progress: activity.idle(), panels.status.stop: gr.update(interactive=False)}
     try:
         for event in desk.jobs.run(owner, title, work, kind=kind, model=model):
             if isinstance(event, Finished):
-                yield {**rest, **say(panels, ""), **finish(event.value)}
+                yield {**_over(desk, panels, owner), **say(panels, ""), **finish(event.value)}
             elif isinstance(event, Partial):
                 yield partly(event.value)
             else:
                 yield _running(panels, event)
     except ta.Cancelled:
-        yield {**rest, **say(panels, stopped)}
+        yield {**_over(desk, panels, owner), **say(panels, stopped)}
     except Exception as error:
-        yield {**rest, **(failed(error) if failed else explained(panels, error))}
+        yield {**_over(desk, panels, owner), **(failed(error) if failed else explained(panels, error))}
+
+
+def under_way(desk: Desk, panels: Panels, owner: str) -> Iterator[dict]:
+    """The owner's job that another page load began, as far as it is, and at its end what it left."""
+    ticked = False
+    for tick in desk.jobs.under_way(owner):
+        ticked = True
+        yield _running(panels, tick)
+    if ticked:
+        yield {**_over(desk, panels, owner), **panels.repaint(desk.sessions.get(owner))}
 
 
 def _running(panels: Panels, tick: Tick) -> dict:
+    """The line of progress while work goes on."""
     return {
         panels.status.progress: activity.progress(tick),
         panels.status.stop: gr.update(interactive=not tick.stopping),
         panels.status.message: "",
     }
+
+
+def _over(desk: Desk, panels: Panels, owner: str) -> dict:
+    """The line of progress after a job, unless it is another one's by now."""
+    if desk.jobs.busy(owner):
+        return {}
+    return {panels.status.progress: activity.idle(), panels.status.stop: gr.update(interactive=False)}

@@ -42,10 +42,13 @@ def connect(desk: Desk, panels: Panels, arrived: gr.events.Dependency) -> None:
 
         def work(watch) -> Result:
             result = training.recover(desk.registry, session, chosen, text, watch)
-            return workbench.measure(
-                desk.registry, owner, result, text, watch,
-                prompt=prompt if prompt.strip() else None, with_probes=session.key == BUNDLED,
-            )  # fmt: skip
+            try:
+                return workbench.measure(
+                    desk.registry, owner, result, text, watch,
+                    prompt=prompt if prompt.strip() else None, with_probes=session.key == BUNDLED,
+                )  # fmt: skip
+            except ta.Cancelled:
+                return result  # what was trained is kept, and can't be made again in a moment as what was cut can
 
         def show(found: Recovery) -> dict:
             def change(old: Session) -> Session:
@@ -56,7 +59,9 @@ def connect(desk: Desk, panels: Panels, arrived: gr.events.Dependency) -> None:
         def finish(result: Result) -> dict:
             show(result.recovery)
             after = desk.sessions.update(owner, lambda old: old.with_result(result))
-            how = "stopped, with the best so far" if result.recovery.stopped else "cut, trained and measured"
+            how = "cut, trained and measured"
+            if result.report is None:
+                how = "stopped, with the best so far, not measured"
             note = f"Result {result.number} is ready: {how}, in {time.monotonic() - began:.0f} s."
             return {**panels.repaint_results(after), **panels.repaint_marks(after), **say(panels, note, "good")}
 

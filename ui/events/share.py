@@ -40,19 +40,17 @@ def connect(desk: Desk, panels: Panels) -> None:
 
             return watched(desk, panels, owner, title, work, keep, stopped=_STOPPED, kind="push", model=model)
 
-        def write(watch) -> tuple[Path, str]:
-            folder = Path(place) / file_stem(result.scored.key, result.number)
-            return folder, workbench.write_checkpoint(desk.registry, owner, result, folder, watch)
+        def write(watch) -> tuple[tempfile.TemporaryDirectory, Path, str]:
+            place = tempfile.TemporaryDirectory(prefix="transact-push-")  # goes when nobody holds it any more
+            folder = Path(place.name) / file_stem(result.scored.key, result.number)
+            return place, folder, workbench.write_checkpoint(desk.registry, owner, result, folder, watch)
 
-        # a job that is being stopped may still write for a moment
-        with tempfile.TemporaryDirectory(prefix="transact-push-", ignore_cleanup_errors=True) as place:
-            yield from stage(
-                "name", "Asking the hub", lambda watch: ta.check_push(repository, progress=watch, **terms)
-            )
-            if "name" in done:
-                yield from stage("written", "Writing the checkpoint", write, model=True)
-            if "written" in done:
-                folder, said = done["written"]
+        yield from stage("name", "Asking the hub", lambda watch: ta.check_push(repository, progress=watch, **terms))
+        if "name" in done:
+            yield from stage("written", "Writing the checkpoint", write, model=True)
+        if "written" in done:
+            place, folder, said = done["written"]
+            with place:
                 yield from stage(
                     "pushed", "Pushing", lambda watch: ta.push(folder, done["name"], progress=watch, **terms)
                 )

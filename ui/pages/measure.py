@@ -19,6 +19,10 @@ _REPAIRS = {
     "none": "None, plain cut",
 }
 _NOTHING_YET = '<div class="empty">Nothing has been cut yet. Set the sliders above, then press <b>Prune</b>.</div>'
+_UNMEASURED = (
+    '<div class="empty">The last result was stopped before it was measured. It can write and be downloaded '
+    "as it is.</div>"
+)
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ def paint(panel: MeasurePanel, session: Session) -> dict:
     """The latest result of the model in view, or how to come to one, and the repairs that this model can have."""
     latest = session.latest
     if latest is None or latest.report is None:
-        shown = {panel.table: _NOTHING_YET, panel.dense: "", panel.pruned: ""}
+        shown = {panel.table: _NOTHING_YET if latest is None else _UNMEASURED, panel.dense: "", panel.pruned: ""}
     else:
         shown = {
             panel.table: tables.result_table(latest),

@@ -1,0 +1,122 @@
+"""Linear algebra on matrices so large that it takes minutes, a block at a time, so that it can be stopped in between.
+
+Between two checks a processor core works for a fraction of a second, or about a second where others have it as well.
+Matrices that torch's own routine is through with in that time are handed to it whole.
+"""
+
+from collections.abc import Iterator
+
+import torch
+
+from transact.progress import NO_CHECK, Check
+
+_STEP = 5e9
+"""Floating-point operations between two checks."""
+_BLOCK = 512
+"""Rows of a block of a triangular matrix."""
+
+
+def _is_small(size: int) -> bool:
+    return size**3 <= _STEP
+
+
+def _slices(length: int, operations: float) -> Iterator[slice]:
+    """Of so many rows, as many at a time as make a step where each takes so many operations."""
+    rows = max(1, int(_STEP // max(operations, 1)))
+    return (slice(start, start + rows) for start in range(0, length, rows))
+
+
+def cholesky(matrix: torch.Tensor, check: Check = NO_CHECK) -> torch.Tensor:
+    """The lower triangular L with L L^T = `matrix`, [row, row]."""
+    check()
+    size = len(matrix)
+    if _is_small(size):
+        return torch.linalg.cholesky(matrix)
+    factor = matrix.tril()
+    for start in range(0, size, _BLOCK):
+        check()
+        panel, before = factor[start:, start : start + _BLOCK], factor[start:, :start]
+        add_product(panel, before, before[:_BLOCK].T, check, scale=-1)
+        corner = panel[:_BLOCK].copy_(torch.linalg.cholesky(panel[:_BLOCK]))
+        panel[_BLOCK:] = torch.linalg.solve_triangular(corner, panel[_BLOCK:].T, upper=False).T
+    return factor
+
+
+def solve(factor: torch.Tensor, right: torch.Tensor, check: Check = NO_CHECK) -> torch.Tensor:
+    """X with L L^T X = `right`, [row, column], of the factor L."""
+    check()
+    size, columns = right.shape
+    if 2 * size**2 * columns <= _STEP:
+        return torch.cholesky_solve(right, factor)
+    solution = right.clone(memory_format=torch.contiguous_format)
+    starts = range(0, size, _BLOCK)
+    for some in _slices(columns, 2 * _BLOCK * size):
+        part = solution[:, some]
+        for start in starts:  # L Y = B from the top
+            check()
+            rows = slice(start, start + _BLOCK)
+            part[rows].addmm_(factor[rows, :start], part[:start], alpha=-1)
+            part[rows] = torch.linalg.solve_triangular(factor[rows, rows], part[rows], upper=False)
+        for start in reversed(starts):  # L^T X = Y from the bottom
+            check()
+            rows = slice(start, start + _BLOCK)
+            part[rows].addmm_(factor[rows.stop :, rows].T, part[rows.stop :], alpha=-1)
+            part[rows] = torch.linalg.solve_triangular(factor[rows, rows].T, part[rows], upper=True)
+    return solution
+
+
+def inverse(factor: torch.Tensor, check: Check = NO_CHECK) -> torch.Tensor:
+    """(L L^T)^-1, [row, row]; a large `factor` is used up."""
+    check()
+    size = len(factor)
+    if _is_small(size):
+        return torch.cholesky_inverse(factor)
+    starts = range(0, size, _BLOCK)
+    for start in reversed(starts):  # L becomes L^-1, its last columns first
+        check()
+        end = min(start + _BLOCK, size)
+        unit = torch.eye(end - start, dtype=factor.dtype, device=factor.device)
+        corner = torch.linalg.solve_triangular(factor[start:end, start:end], unit, upper=False)
+        below = factor[end:, start:end] @ corner
+        for some in _slices(size - end, 2 * (size - end) * (end - start)):
+            check()
+            last = min(some.stop, size - end)
+            factor[end:, start:end][some] = factor[end:, end:][some, :last] @ below[:last].neg()
+        factor[start:end, start:end] = corner
+    for start in starts:  # and then L^-T L^-1, whose upper rows need none of the rows above
+        end = min(start + _BLOCK, size)
+        rows = product(factor[start:, start:end].T, factor[start:, :end], check)
+        factor[start:end, :end] = rows
+        factor[:start, start:end] = rows[:, :start].T
+    return factor
+
+
+def product(left: torch.Tensor, right: torch.Tensor, check: Check = NO_CHECK) -> torch.Tensor:
+    """`left` @ `right`."""
+    result = left.new_empty(len(left), right.shape[1])
+    for some in _slices(len(left), 2 * right.numel()):
+        check()
+        torch.mm(left[some], right, out=result[some])
+    return result
+
+
+def add_product(
+    sums: torch.Tensor, left: torch.Tensor, right: torch.Tensor, check: Check = NO_CHECK, *, scale: float = 1.0
+) -> torch.Tensor:
+    """`sums` becomes `sums` + `scale` · `left` @ `right`."""
+    for some in _slices(len(sums), 2 * right.numel()):
+        check()
+        sums[some].addmm_(left[some], right, alpha=scale)
+    return sums
+
+
+def add_gram(gram: torch.Tensor, rows: torch.Tensor, check: Check = NO_CHECK) -> None:
+    """Add X^T X of X [token, channel], summed in its own precision, to `gram` [channel, channel]."""
+    add_products(gram, rows, rows, check)
+
+
+def add_products(sums: torch.Tensor, left: torch.Tensor, right: torch.Tensor, check: Check = NO_CHECK) -> None:
+    """Add Y^T X of Y [token, row] and X [token, column], summed in their own precision, to `sums` [row, column]."""
+    for some in _slices(len(sums), 2 * right.numel()):
+        check()
+        sums[some] += left[:, some].T @ right
