@@ -13,6 +13,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 ROOT = Path(__file__).resolve().parents[1]
+MAY_SKIP = ("needs to mount a small file system",)
+"""How reasons to skip begin where all that tests need is there: a right that not every user has."""
 DATA = ROOT.parent / "shared" / "data"
 
 
@@ -40,6 +42,20 @@ def calibration_texts(data) -> list[str]:
 @pytest.fixture(scope="session")
 def evaluation_texts(data) -> list[str]:
     return read_texts(data / "tinystories_evaluation.jsonl")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session):
+    """Where a browser is required and the development data is there, a test that is skipped for another reason than
+    those in `MAY_SKIP` is a failure: something that should be tested is not."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or os.environ.get("REQUIRE_BROWSER") != "1" or not DATA.is_dir():
+        return
+    reasons = {report.longrepr[2].removeprefix("Skipped: ") for report in reporter.stats.get("skipped", ())}
+    surprising = sorted(reason for reason in reasons if not reason.startswith(MAY_SKIP))
+    if surprising:
+        reporter.write_line(f"skipped though everything should be there: {'; '.join(surprising)}", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def read_texts(path: Path) -> list[str]:

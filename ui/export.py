@@ -1,5 +1,6 @@
 """Files to take away, written below one folder that vanishes with the app; a visitor has one set at a time."""
 
+import secrets
 import shutil
 import tempfile
 import zipfile
@@ -89,8 +90,12 @@ class Exports:
 
     @contextmanager
     def _fresh(self, owner: str) -> Iterator[Path]:
-        """An empty folder to write one download into; it goes again when that does not come to its end."""
-        folder = self._folder(owner)
+        """An empty folder to write one download into; it goes again when that does not come to its end.
+
+        Whoever knows a file's path is served the file, and every visitor learns where the files of all lie. So its
+        folder has a name that is drawn anew each time, and that nothing else about the visitor tells.
+        """
+        folder = self._folder(owner) / secrets.token_hex(16)
         try:
             self.forget(owner)
             folder.mkdir(parents=True)

@@ -11,13 +11,12 @@ def test_the_tour_moves_the_page_step_by_step(explorer):
     for number, step in enumerate(STEPS, start=1):
         page.wait_for_selector(f"#guide article:visible :text('{step.title}')", timeout=SLOW)
         page.wait_for_selector(".guided", timeout=SLOW)
-        page.wait_for_timeout(900)  # the page glides
-        inside = page.evaluate(
+        page.wait_for_function(  # the page glides
             "id => { const box = document.getElementById(id).getBoundingClientRect();"
             " return box.bottom > 0 && box.top < innerHeight; }",
-            step.target,
+            arg=step.target,
+            timeout=SLOW,
         )
-        assert inside, step.title
         assert page.evaluate("document.querySelectorAll('.guided').length") == 1
         if number < len(STEPS):
             page.keyboard.press("ArrowRight")

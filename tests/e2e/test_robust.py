@@ -1,5 +1,7 @@
 """What visitors do to a page: reload it mid-run, open it twice, stop every long job."""
 
+import time
+
 import pytest
 
 from tests.e2e.explorer import SLOW, Explorer
@@ -7,7 +9,7 @@ from tests.e2e.explorer import SLOW, Explorer
 LONG = "\n\n".join(["A fox and a crow met by the river and told each other stories. " * 20] * 400)
 
 
-def test_a_reload_mid_run_keeps_what_was_good(explorer):
+def test_a_reload_mid_run_keeps_what_was_good(explorer, app_url):
     page = explorer.page
     explorer.prune(1)
     savings = explorer.after_change("savings", lambda: explorer.type_number("mlp-sparsity", 0.7))
@@ -20,8 +22,10 @@ def test_a_reload_mid_run_keeps_what_was_good(explorer):
     explorer.reads("savings", savings.split()[-1])
     assert explorer.text("savings") == savings
     assert page.input_value("#mlp-sparsity input[type=number]") == "0.7"
-    # the run that the reload broke off is over, so another may begin
-    page.wait_for_timeout(1500)
+    until = time.monotonic() + SLOW / 1000  # once the run that the reload broke off is over, another may begin
+    while page.request.get(f"{app_url}healthz").json()["jobs_running"]:
+        assert time.monotonic() < until
+        page.wait_for_timeout(100)
     explorer.prune(2)
 
 

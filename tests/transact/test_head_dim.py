@@ -11,7 +11,7 @@ import torch
 
 import transact as ta
 from tests.tiny_models import TINY, build, token_ids
-from tests.transact.test_exactness import IN_FLOAT64, STOCK_SCRIPT, TOLERANCE
+from tests.transact.test_exactness import IN_FLOAT64, STOCK_SCRIPT, TOLERANCE, stay_in_float64
 from transact.importance import pair_scores
 from transact.narrow_attention import NarrowAttention
 from transact.plan import composed
@@ -52,10 +52,8 @@ except ValueError as error:
 
 
 @pytest.fixture(autouse=True)
-def norms_in_float64(monkeypatch):
-    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.float)
-    monkeypatch.setattr(torch.Tensor, "to", torch.Tensor.to)
-    exec(IN_FLOAT64, {})
+def all_in_float64(monkeypatch):
+    stay_in_float64(monkeypatch)
 
 
 def _observed(loaded: ta.LoadedModel, **asked) -> ta.ActivationStatistics:

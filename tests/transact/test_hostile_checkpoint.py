@@ -147,7 +147,7 @@ def test_a_plan_of_absurd_sizes_costs_no_time():
     began = time.monotonic()
     with suppress(ValueError):  # where no configuration names such heads
         assert ModelSpec.from_dict(values | {"hidden_size": 2**31 - 1}).stored.num_parameters > 0
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 60  # the search takes milliseconds, and one that tries all numbers hours
 
 
 def test_no_error_shows_a_token():

@@ -67,6 +67,40 @@ def test_channel_peaks_by_hand():
     assert peaks.positions.tolist() == [[0, 2], [0, 1]]
 
 
+def test_what_differs_by_rounding_alone_is_a_tie():
+    """The earlier position and the earlier sample win, though another order of summation made the later ones larger."""
+    more, much_more = 1 + 2.0**-20, 1 + 2.0**-9
+    for order in ((3, 0, 6), (0, 3, 6), (6, 3, 0)):
+        running = RunningPeaks(2, 2, channels, torch.device("cpu"))
+        for sample in order:
+            rows = torch.tensor([[[0.5, -1.0], [1.0, -more], [more, -much_more]]]) * (more if sample else 1)
+            running.add(rows, _tokens(3, samples=(sample,)))
+        peaks = running.result()
+        assert peaks.samples.tolist() == [[0, 3], [0, 3]]
+        assert peaks.positions.tolist() == [[1, 1], [2, 2]]
+        expected = torch.tensor([[1.0, more], [-much_more, -much_more * more]])
+        torch.testing.assert_close(peaks.activations, expected, rtol=2.0**-23, atol=0)
+
+
+@pytest.mark.parametrize("name", ["mistral", "gemma2", "olmo2"])
+def test_peaks_do_not_hang_on_batches_or_threads(name):
+    """A token that is repeated at the start of a text computes the same again and again, but for rounding."""
+    loaded = build(name, torch.float32)
+    rows = [[5] * 9, [5] * 4, [7, 7, 7, 5], [5] * 12, [9] * 3]
+    calibration = CalibrationSet.from_sequences(rows, name="repeated")
+    before = torch.get_num_threads()
+    try:
+        for batch_size, threads in ((1, 1), (2, 1), (5, 1), (5, 2)):
+            torch.set_num_threads(threads)
+            statistics = ta.observe(loaded, calibration, top_k=3, batch_size=batch_size)
+            for layer in (*statistics.head_peaks, *statistics.channel_peaks):
+                assert set(layer.positions[layer.samples != 2].tolist()) == {0}
+                fives = layer.samples[(layer.samples != 2).all(dim=1) & (layer.samples != 4).all(dim=1)]
+                assert (fives == torch.tensor([0, 1, 3])).all()
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_head_peaks_are_norms_by_hand():
     running = RunningPeaks(2, 1, head_norms(2), torch.device("cpu"))
     running.add(torch.tensor([[[3.0, 4.0, 0.0, 1.0], [0.0, 4.9, -2.0, 0.0]]]), _tokens(2, samples=(0,)))

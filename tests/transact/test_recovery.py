@@ -242,7 +242,7 @@ print(len(recovered.points))
 
 def _process(folder: Path, *, limit: int = 0, kill_at: int = 0) -> subprocess.CompletedProcess:
     command = [sys.executable, "-c", SCRIPT, str(folder), str(limit), str(kill_at)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
 
 
 def test_killed_at_any_moment_it_goes_on_and_loses_nothing(tmp_path):
@@ -331,7 +331,7 @@ def _launched(count: int, *script_and_arguments: Path | int, **more: str) -> sub
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", **more}
     return subprocess.run(
         [*command, *map(str, script_and_arguments)],
-        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300,
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
 
 

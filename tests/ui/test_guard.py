@@ -1,11 +1,16 @@
 """What a running app serves over HTTP: its own page and downloads, and nothing else of the machine or the network."""
 
 import json
+import os
+import stat
 from pathlib import Path
 
 import httpx
 import pytest
+from gradio.utils import get_upload_folder
 from gradio_client import Client
+
+from ui.folders import folder_name
 
 ROOT = Path(__file__).resolve().parents[2]
 SVG = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
@@ -95,14 +100,44 @@ def test_a_file_field_takes_what_was_uploaded_and_nothing_else(web):
     assert "error" not in json.loads(give(own))
 
 
-def test_one_visitors_download_is_not_to_be_guessed(app_url, web):
-    client = Client(app_url, verbose=False)
+def exported(app_url, session: str) -> Path:
+    """Where the server says that the plan of the visitor who calls itself `session` lies."""
+    client = Client(app_url, verbose=False, download_files=False)
+    client.session_hash = session
     client.predict(attention_sparsity=0.5, mlp_sparsity=0.5, allocation="uniform", api_name="/plan")
-    plan = Path(client.predict(kind="plan", api_name="/export"))
-    assert json.loads(plan.read_text())["format"] == "transact-plan"
-    for folder in ("/tmp/gradio", "/tmp/gradio/"):
-        assert web.get(f"gradio_api/file={folder}").status_code == 403
-    exports = [folder for folder in Path("/tmp").glob("transact-exports-*") if any(folder.rglob(plan.name))]
-    assert exports
-    for file in (file for folder in exports for file in folder.rglob(plan.name)):
-        assert web.get(f"gradio_api/file={file}").status_code == 403
+    return Path(client.predict(kind="plan", api_name="/export")["path"])
+
+
+def test_one_visitors_download_is_not_to_be_guessed(app_url, web):
+    """Whoever has a file's path has the file. So another visitor, who learns where all of them lie, must not get it:
+
+    not by asking for a folder, and not from one's own path, the other's name for itself and what has been before.
+    """
+    mine, theirs = exported(app_url, "mine"), exported(app_url, "theirs")
+    served = Path(get_upload_folder()).resolve()
+    for path in (mine, theirs):
+        assert path.resolve().is_relative_to(served)  # where gradio serves from, so that no copy lies elsewhere
+        assert json.loads(web.get(f"gradio_api/file={path}").content)["format"] == "transact-plan"
+        folder = path.parent
+        while folder.is_relative_to(served):
+            for asked in (folder, f"{folder}/", f"{folder}/.", f"{folder}/*", f"{folder}/../{folder.name}"):
+                assert web.get(f"gradio_api/file={asked}").status_code == 403
+            folder = folder.parent
+
+    root = Path(os.path.commonpath([mine, theirs]))
+    own, drawn, name = theirs.relative_to(root).parts
+    assert own == folder_name("theirs") and name == mine.name
+    assert len(drawn) == 32 and drawn not in str(mine)
+    for guess in (Path(own, name), Path(own, mine.parent.name, name), Path(mine.parent.parent.name, drawn, name)):
+        assert web.get(f"gradio_api/file={root / guess}").status_code == 403
+
+    again = exported(app_url, "theirs")
+    assert again.parent.parent == theirs.parent.parent and again.parent != theirs.parent
+    assert web.get(f"gradio_api/file={theirs}").status_code == 403  # one set at a time
+    assert web.get(f"gradio_api/file={again}").status_code == 200
+
+
+def test_nobody_reads_the_folder_of_downloads_on_the_machine_itself(app_url):
+    """Other users of the machine neither: a temporary folder may be everyone's."""
+    path = exported(app_url, "mine")
+    assert stat.S_IMODE(path.parents[2].stat().st_mode) == 0o700

@@ -166,7 +166,7 @@ class TestProgress:
         jobs.stop("visitor")
         with pytest.raises(ta.Cancelled):
             list(ticks)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20  # the hub would answer after 30
         answer.set()
 
     def test_a_hub_that_falls_silent_is_given_up(self, monkeypatch):

@@ -33,13 +33,13 @@ def served(tmp_path_factory):
 
 
 def get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         return answer.read().decode()
 
 
 def once(url: str, told: Callable[[dict], bool]) -> dict:
     """What `/healthz` says as soon as that is so."""
-    until = time.monotonic() + 30
+    until = time.monotonic() + 180
     while not told(health := json.loads(get(f"{url}healthz"))):
         assert time.monotonic() < until, health
         time.sleep(0.1)
