@@ -229,9 +229,9 @@ def summary(subject: Subject, results: list[Result]) -> str:
     for name in dict.fromkeys(result.method for result in results):
         of_method = [result for result in results if result.method == name]
         ratios = [result.ratio for result in of_method if result.ratio is not None] or [math.nan]
-        cells = [name, *(f"{result.perplexity:.2f}" for result in of_method)]
+        cells = [name, *(f"{result.perplexity:#.4g}" for result in of_method)]
         cells.append(f"{mathematics.fmean(result.gap for result in of_method):.3f}")
-        cells += [f"{mathematics.fmean(ratios):.2f}", f"{max(ratios):.2f}"]
+        cells += [f"{mathematics.fmean(ratios):#.3g}", f"{max(ratios):#.3g}"]
         if subject.dense_probes:
             cells.append(f"{mathematics.fmean(mathematics.fmean(result.probes.values()) for result in of_method):.0%}")
         rows.append([*cells, f"{mathematics.fmean(result.seconds for result in of_method):.1f}"])

@@ -222,4 +222,4 @@ def test_recovery_is_drawn_along_all_phases():
     ]
     assert [note.text for note in drawn.layout.annotations] == ["shot 1", "shot 2"]
     assert [line.x0 for line in drawn.layout.shapes] == [0, 100]
-    assert figures.recovery_figure(points).data[-1].name == "one shot, not trained 30"
+    assert figures.recovery_figure(points).data[-1].name == "one shot, not trained 30.0"
