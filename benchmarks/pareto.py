@@ -18,6 +18,7 @@ STYLE = """
   svg { font: 12px system-ui, sans-serif }
   .page { fill: #ffffff } .ink { fill: #1f2328 } .faint { fill: #59636e } .grid { stroke: #d8dee4 }
   .peer { --hue: #8c959f } .first { --hue: #bc4c00 } .second { --hue: #0969da } .third { --hue: #8250df }
+  .fourth { --hue: #0a7ea4; stroke-dasharray: 5 3 }
   .ours { --hue: #1a7f37 }
   polyline { fill: none; stroke: var(--hue); stroke-width: 1.6 } .ours polyline { stroke-width: 3 }
   circle { fill: var(--hue) } .label { fill: var(--hue) } .ours .label { font-weight: 600 }
@@ -25,6 +26,7 @@ STYLE = """
   @media (prefers-color-scheme: dark) {
     .page { fill: #0d1117 } .ink { fill: #e6edf3 } .faint { fill: #9198a1 } .grid { stroke: #30363d }
     .peer { --hue: #7d8590 } .first { --hue: #f0883e } .second { --hue: #58a6ff } .third { --hue: #bc8cff }
+    .fourth { --hue: #39c5cf }
     .ours { --hue: #3fb950 }
   }
 """

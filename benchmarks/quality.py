@@ -4,8 +4,10 @@
 
 - Models: stories260K (development data, left out where it is absent) and the bundled model, at the five sizes of
   the development data's table and at the same fractions of the bundled model.
-- gap = ln(perplexity / dense perplexity); ratio = gap / the smallest gap among the peers in that row. Peers are all
-  published methods without a least-squares repair. Target of "ours": mean ratio of at most 0.68, no row above 0.80.
+- gap = ln(perplexity / dense perplexity); ratio = gap / the smallest gap among all peers at that size. Peers are all
+  methods without a least-squares repair, whatever their layers' widths.
+- FLAP as published (AL-AM) shares a number of parameters between heads and channels of all layers by itself; it is
+  given those that the size of the column comes to.
 - Time: from finished statistics to the pruned model.
 
 A whole run writes results/quality.json and the picture of the README, assets/quality.svg, and with --readme the tables
@@ -67,7 +69,8 @@ class Subject:
 class Method:
     """`make` gives the pruned models whose log perplexities are averaged: one, or one per random seed.
 
-    Not `drawn`: chance, which would squeeze all others into a corner, and layers of different widths.
+    Not `drawn`: chance, which would squeeze all others into a corner, and layers of different widths, but for FLAP as
+    published.
     """
 
     name: str
@@ -126,7 +129,11 @@ METHODS = (
     Method("LLM-Pruner's Taylor", by_metric("taylor")),
     Method("Wanda-sp", by_metric("wanda")),
     Method("FLAP metric", by_metric("fluctuation")),
-    Method("FLAP + bias", by_metric("fluctuation", compensation="bias"), kind="second"),
+    Method("FLAP metric + bias", by_metric("fluctuation", compensation="bias"), kind="second"),
+    Method("FLAP as published (AL-AM)", by_metric("flap", allocation="flap"), drawn=False),
+    Method(
+        "FLAP as published (AL-AM) + bias", by_metric("flap", compensation="bias", allocation="flap"), kind="fourth"
+    ),
     Method(
         "TransAct + least squares", by_metric("transact", compensation="least_squares"), is_peer=False, kind="third"
     ),
@@ -222,9 +229,9 @@ def summary(subject: Subject, results: list[Result]) -> str:
     for name in dict.fromkeys(result.method for result in results):
         of_method = [result for result in results if result.method == name]
         ratios = [result.ratio for result in of_method if result.ratio is not None] or [math.nan]
-        cells = [name, *(f"{result.perplexity:.2f}" for result in of_method)]
+        cells = [name, *(f"{result.perplexity:#.4g}" for result in of_method)]
         cells.append(f"{mathematics.fmean(result.gap for result in of_method):.3f}")
-        cells += [f"{mathematics.fmean(ratios):.2f}", f"{max(ratios):.2f}"]
+        cells += [f"{mathematics.fmean(ratios):#.3g}", f"{max(ratios):#.3g}"]
         if subject.dense_probes:
             cells.append(f"{mathematics.fmean(mathematics.fmean(result.probes.values()) for result in of_method):.0%}")
         rows.append([*cells, f"{mathematics.fmean(result.seconds for result in of_method):.1f}"])

@@ -4,9 +4,9 @@ import csv
 import io
 from html import escape
 
-from ui import numbers
+from ui import names, numbers
 from ui.session import Result
-from ui.tables import points, relative, row
+from ui.tables import row
 
 HISTORY_HEADERS = (
     "#", "Parameters", "Perplexity", "dense", "random", "Same token", "Heads cut", "MLP cut", "Metric", "Repair",
@@ -15,15 +15,17 @@ HISTORY_HEADERS = (
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 """What makes a spreadsheet take a cell for a formula, in the wide forms of East Asian keyboards too."""
 _COMPARED = (
-    ("Perplexity", "lower is better", "perplexity", lambda value: numbers.figure(value)),
-    ("Same next token", "top-1 agreement", "top1_agreement", lambda value: numbers.percent(value, 1)),
-    ("Change of the predictions", "KL divergence, nats", "kl_divergence", lambda value: numbers.figure(value)),
-    ("Weights", "parameters", "parameters", numbers.count),
-    ("Work per token", "FLOPs", "flops_per_token", numbers.count),
-    ("Memory per token", "KV cache", "kv_bytes_per_token", numbers.size),
-    ("Reading speed", "prefill, tokens per second", "prefill_tokens_per_second", numbers.count),
-    ("Writing speed", "decode, tokens per second", "decode_tokens_per_second", numbers.count),
-)
+    ("Perplexity", "lower is better", "perplexity", numbers.figure, numbers.factor),
+    ("Same next token", "top-1 agreement", "top1_agreement", lambda value: numbers.percent(value, 1),
+     lambda before, after: numbers.points(after - before)),
+    ("Change of the predictions", "KL divergence, nats", "kl_divergence", numbers.figure, numbers.factor),
+    ("Weights", "parameters", "parameters", numbers.count, numbers.change),
+    ("Work per token", "FLOPs at a context of 512", "flops_per_token", numbers.count, numbers.change),
+    ("Memory per token", "KV cache", "kv_bytes_per_token", numbers.size, numbers.change),
+    ("Reading speed", "prefill, tokens per second", "prefill_tokens_per_second", numbers.count, numbers.change),
+    ("Writing speed", "decode, tokens per second", "decode_tokens_per_second", numbers.count, numbers.change),
+)  # fmt: skip
+"""Label, term, field of the report, how a value is written, and how a difference is."""
 
 
 def side_by_side(first: Result | None, second: Result | None) -> str:
@@ -31,22 +33,22 @@ def side_by_side(first: Result | None, second: Result | None) -> str:
     if first is None or second is None:
         return '<div class="empty">Two results are needed: prune, change something, and prune again.</div>'
     rows = [
-        row("Chosen by", "metric", escape(first.metric), escape(second.metric), ""),
+        row("Chosen by", "metric", *(escape(names.metric(one.metric)) for one in (first, second)), ""),
         row("Scored on", "calibration text", escape(first.scored.text.name), escape(second.scored.text.name), ""),
-        row("Repair", "compensation", escape(first.repaired), escape(second.repaired), ""),
+        row("Repair", "compensation", *(escape(names.repair(one.repaired)) for one in (first, second)), ""),
         row("Measured on", "evaluation text", escape(first.text.name), escape(second.text.name), ""),
     ]
     rows += [_kept_row(first, second, *part) for part in _kept_parts(first, second)]
-    for label, term, field, show in _COMPARED:
+    for label, term, field, show, differ in _COMPARED:
         values = [getattr(result.report, field) for result in (first, second)]
         if None not in values:
-            rows.append(row(label, term, *map(show, values), relative(*values) if values[0] else ""))
+            rows.append(row(label, term, *map(show, values), differ(*values) if values[0] else ""))
     after = {kind: share for kind, _, share in second.probes}
     for kind, _, share in first.probes:
         if kind in after:
             rows.append(
                 row(f"Task: {kind}", "probe, share right", numbers.percent(share), numbers.percent(after[kind]),
-                    points(after[kind] - share))
+                    numbers.points(after[kind] - share))
             )  # fmt: skip
     heads = "".join(f'<th scope="col">Result {result.number}</th>' for result in (first, second))
     return (
@@ -116,8 +118,8 @@ def _history_row(result: Result) -> tuple:
         *_measured(result),
         numbers.percent(achieved["attention_sparsity"]),
         numbers.percent(achieved["mlp_sparsity"]),
-        result.metric,
-        result.repaired,
+        names.metric(result.metric),
+        names.repair(result.repaired),
         result.scored.text.name,
         "" if result.text is None else result.text.name,
         result.scored.key.source,

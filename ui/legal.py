@@ -18,8 +18,13 @@ def attention_units(spec: ta.ModelSpec, granularity: str) -> int:
 
 
 def attention_step(units: int) -> float:
-    """1 / units, rounded down so that k steps never ask for more than k of them."""
-    return int(1e6 / units) / 1e6
+    """1 / units, rounded down so that k steps never ask for more than k of them, nor for a whole one less.
+
+    To three decimals, as people read, or to as many as that takes: k steps fall short of k units by less than
+    units · (units − 1) · 10^-decimals of one.
+    """
+    scale = 10 ** max(3, len(str(units * (units - 1))))
+    return int(scale / units) / scale
 
 
 def nearest_attention(spec: ta.ModelSpec, sparsity: float, granularity: str = "head_groups") -> float:

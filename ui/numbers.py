@@ -3,6 +3,11 @@
 import math
 
 _THOUSANDS = ("", " k", " M", " B", " T", " P")
+_DIGITS = 3
+_NOTHING, _BEYOND = 5e-7, 1e12
+"""Below the one a measured number is none, above the other one only its size is said."""
+_UNSEEN = 0.05
+"""Per cent that round to 0.0."""
 _BYTES = (" B", " kB", " MB", " GB", " TB", " PB")
 
 
@@ -21,20 +26,52 @@ def percent(share: float, digits: int = 0) -> str:
     return f"{share * 100:.{digits}f} %"
 
 
-def figure(value: float | None, digits: int = 3) -> str:
-    """A measured number with `digits` decimals, or a dash where there is none."""
+def counted(number: int, what: str) -> str:
+    """1 sequence, 1,200 sequences; `what` takes an s."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
+def figure(value: float | None) -> str:
+    """A measured number in three significant digits and never in powers of ten, or a dash where there is none."""
     if value is None:
         return "–"
     if math.isinf(value) or math.isnan(value):
         return "∞" if value > 0 else "undefined"
-    return f"{value:,.{digits}f}" if abs(value) < 10_000 else f"{value:.3g}"
+    if abs(value) < _NOTHING:
+        return "0"
+    if abs(value) >= _BEYOND:
+        return f"over {_BEYOND:,.0f}"
+    decimals = _DIGITS - 1 - math.floor(math.log10(abs(value)))
+    rounded = round(value, decimals)
+    if math.floor(math.log10(abs(rounded))) > math.floor(math.log10(abs(value))):
+        decimals -= 1  # 9.996 is 10.0
+    return f"{rounded:,.{max(decimals, 0)}f}".replace("-", "−")
 
 
-def signed(value: float | None, digits: int = 3) -> str:
+def signed(value: float | None) -> str:
     """A difference, with its sign always written."""
     if value is None:
         return "–"
-    return ("+" if value >= 0 else "−") + figure(abs(value), digits)
+    shown = figure(abs(value))
+    return "±0" if shown == "0" else ("+" if value >= 0 else "−") + shown
+
+
+def factor(before: float, after: float) -> str:
+    """How many times as large it is: "× 1.30"; a dash where nothing was there before."""
+    return f"× {figure(after / before)}" if before else "–"
+
+
+def change(before: float, after: float) -> str:
+    """A change as a share of what was before: "−12.5 %"."""
+    share = (after / before - 1) * 100
+    return "±0 %" if abs(share) < _UNSEEN else f"{share:+,.1f} %".replace("-", "−")
+
+
+def points(difference: float) -> str:
+    """A difference of shares in percentage points."""
+    rounded = round(difference * 100, 1)
+    size = f"{abs(rounded):.1f}".removesuffix(".0")
+    return f"{'±' if not rounded else '+' if rounded > 0 else '−'}{size} {'point' if size == '1' else 'points'}"
 
 
 def duration(seconds: float) -> str:

@@ -3,7 +3,7 @@
 from html import escape
 
 import transact as ta
-from ui import numbers
+from ui import names, numbers
 from ui.session import Result
 
 LAYER_HEADERS = ("Layer", "Head groups kept", "of", "Channels kept", "of")
@@ -73,7 +73,8 @@ def _headline(result: Result) -> str:
     return (
         f'<p class="headline">Result {result.number}: {numbers.percent(achieved["parameter_sparsity"], 1)} of the '
         f"parameters removed ({numbers.percent(achieved['attention_sparsity'])} of attention, "
-        f"{numbers.percent(achieved['mlp_sparsity'])} of MLP channels, chosen by {escape(result.metric)}).</p>"
+        f"{numbers.percent(achieved['mlp_sparsity'])} of MLP channels, chosen by "
+        f"{escape(names.metric(result.metric))}).</p>"
     )
 
 
@@ -83,14 +84,16 @@ def _rows(result: Result):
         "Surprise at the text", f"perplexity on {result.text.name}, lower is better",
         _with_error(report.reference_perplexity, report.reference_perplexity_standard_error),
         _with_error(report.perplexity, report.perplexity_standard_error),
-        _with_error(report.perplexity_difference, report.perplexity_difference_standard_error, signed=True),
+        f"{numbers.factor(report.reference_perplexity, report.perplexity)} <small>"
+        f"({_with_error(report.perplexity_difference, report.perplexity_difference_standard_error, signed=True)})"
+        "</small>",
     )  # fmt: skip
     yield row("Same next token", "top-1 agreement", "", numbers.percent(report.top1_agreement, 1), "")
     yield row("Change of the predictions", "mean KL divergence, nats", "", numbers.figure(report.kl_divergence), "")
     for kind, before, after in result.probes:
         yield row(
             f"Task: {kind}", "probe, share right", numbers.percent(before), numbers.percent(after),
-            points(after - before),
+            numbers.points(after - before),
         )  # fmt: skip
     file_width = report.reference_checkpoint_bytes // report.reference_parameters
     cache_width = report.reference_kv_bytes_per_token // result.plan.dense_spec.kv_bytes_per_token(1)
@@ -100,13 +103,13 @@ def _rows(result: Result):
         ("Reading speed", "prefill, tokens per second", "prefill_tokens_per_second", numbers.count),
         ("Writing speed", "decode, tokens per second", "decode_tokens_per_second", numbers.count),
         ("Weights", "parameters", "parameters", numbers.count),
-        ("Work per token", "FLOPs", "flops_per_token", numbers.count),
+        ("Work per token", "FLOPs at a context of 512", "flops_per_token", numbers.count),
         ("Memory per token", f"KV cache, {cache_width} bytes a value{ends}", "kv_bytes_per_token", numbers.size),
         ("File", f"checkpoint, {file_width} bytes a weight", "checkpoint_bytes", numbers.size),
     ):
         before, after = getattr(report, f"reference_{field}"), getattr(report, field)
         if before and after:
-            yield row(label, term, show(before), show(after), relative(before, after))
+            yield row(label, term, show(before), show(after), numbers.change(before, after))
 
 
 def row(label: str, term: str, dense: str, pruned: str, difference: str) -> str:
@@ -120,16 +123,6 @@ def row(label: str, term: str, dense: str, pruned: str, difference: str) -> str:
 def _with_error(value: float | None, error: float | None, *, signed: bool = False) -> str:
     shown = numbers.signed(value) if signed else numbers.figure(value)
     return shown if error is None else f"{shown} <small>± {numbers.figure(error)}</small>"
-
-
-def points(difference: float) -> str:
-    """A difference of shares in percentage points."""
-    return f"{difference * 100:+.0f} points".replace("-", "−")
-
-
-def relative(before: float, after: float) -> str:
-    """A change as a share of what was before."""
-    return f"{(after / before - 1) * 100:+.1f} %".replace("-", "−")
 
 
 def _protocol(report: ta.EvalReport) -> str:

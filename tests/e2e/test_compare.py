@@ -37,7 +37,7 @@ def test_history_front_floor_side_by_side_and_back(explorer):
     assert pruned[0] < floor[0] and pruned[1] < floor[1]  # both scored cuts beat chance
 
     side = explorer.reads("side-by-side", "Result 3")
-    assert "Result 2" in side and "in common" in side and "least_squares" in side
+    assert "Result 2" in side and "in common" in side and "least squares" in side
     explorer.choose("compare-first", "#1:")
     explorer.reads("side-by-side", "Result 1")
     page.click("#restore-button")

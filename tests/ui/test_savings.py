@@ -4,7 +4,8 @@ import pytest
 from transformers import Gemma3TextConfig, LlamaConfig
 
 import transact as ta
-from ui import numbers
+from transact.target import kept_count
+from ui import legal, numbers
 from ui.budgets import BUDGETS
 from ui.savings import savings, strip
 
@@ -78,8 +79,12 @@ def test_durations(seconds, shown):
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [(6.0804, "6.080"), (None, "–"), (float("inf"), "∞"), (float("nan"), "undefined"), (5e8, "5e+08")],
-)
+    [
+        (6.0804, "6.08"), (None, "–"), (float("inf"), "∞"), (float("nan"), "undefined"), (5e8, "500,000,000"),
+        (0.0, "0"), (1e-9, "0"), (0.00042, "0.000420"), (9.996, "10.0"), (999.6, "1,000"), (1180.4, "1,180"),
+        (0.9996, "1.00"), (123456.0, "123,000"), (-0.5, "−0.500"), (3e30, "over 1,000,000,000,000"),
+    ],
+)  # fmt: skip
 def test_figures(value, shown):
     assert numbers.figure(value) == shown
 
@@ -87,3 +92,36 @@ def test_figures(value, shown):
 def test_signed():
     assert numbers.signed(0.5) == "+0.500"
     assert numbers.signed(-0.5) == "−0.500"
+    assert numbers.signed(0.0) == "±0"
+
+
+def test_differences():
+    assert numbers.factor(6.0, 7.8) == "× 1.30" and numbers.factor(0, 1) == "–"
+    assert numbers.change(200, 25) == "−87.5 %" and numbers.change(1, 31.5) == "+3,050.0 %"
+    assert numbers.change(3, 3) == numbers.change(3, 3 - 1e-9) == "±0 %"
+    shown = [numbers.points(difference) for difference in (-0.45, 0.01, 0.125, 0.0, -1e-9)]
+    assert shown == ["−45 points", "+1 point", "+12.5 points", "±0 points", "±0 points"]
+
+
+def test_one_is_no_plural():
+    assert [numbers.counted(number, "sequence") for number in (0, 1, 1200)] == [
+        "0 sequences", "1 sequence", "1,200 sequences",
+    ]  # fmt: skip
+
+
+def test_the_strip_says_how_each_number_is_counted(llama):
+    plan = ta.make_plan(ta.ImportanceScores.random(llama), llama, ta.PruningTarget(6, 1536))
+    for protocol in ("FLOPs at a context of 512", "KV cache, 2 bytes a value", "checkpoint, 2 bytes a weight"):
+        assert f'title="{protocol}"' in strip(plan)
+    rounded_away = ta.make_plan(ta.ImportanceScores.random(llama), llama, ta.PruningTarget(32, 11007))
+    assert "−0.0 %" not in strip(rounded_away)
+
+
+@pytest.mark.parametrize("units", [*range(1, 33), 48, 64, 96, 128])
+def test_steps_of_the_attention_slider_are_whole_units_in_few_digits(units):
+    """Every position keeps exactly as many units as it says, and is written without a row of threes."""
+    step = legal.attention_step(units)
+    assert units > 32 or len(str(step)) <= len("0.123")
+    for removed in range(units):
+        assert kept_count(units, 1 - round(removed * step, 6)) == units - removed
+

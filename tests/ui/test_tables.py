@@ -54,7 +54,10 @@ def result() -> Result:
 
 def test_every_number_stands_beside_its_difference(result):
     table = tables.result_table(result)
-    for shown in ("6.500 <small>± 0.250", "+0.500 <small>± 0.050", "87.5 %", "0.125", "−37.5 %", "−50.0 %", "+50.0 %"):
+    for shown in (
+        "6.50 <small>± 0.250", "× 1.08 <small>(+0.500 <small>± 0.0500", "87.5 %", "0.125", "−37.5 %", "−50.0 %",
+        "+50.0 %",
+    ):  # fmt: skip
         assert shown in table, shown
     assert "95 %</td><td>50 %</td><td>−45 points" in table
 
@@ -62,6 +65,18 @@ def test_every_number_stands_beside_its_difference(result):
 def test_overlap_with_the_calibration_text_is_said(result):
     assert "also stand in the calibration text" not in tables.result_table(result)
     assert "25 % of the measured sequences also stand" in tables.result_table(replace(result, overlap=0.25))
+
+
+def test_no_name_of_the_library_alone_is_shown(result):
+    """What chose and what repaired are called as in the menus, the search too."""
+    searched = replace(result, plan=replace(result.plan, metric="search"), repair="least_squares")
+    assert "chosen by Search" in tables.result_table(searched)
+    assert "chosen by Fluctuation (FLAP)" in tables.result_table(
+        replace(result, plan=replace(result.plan, metric="fluctuation"))
+    )
+    for shown in (*history.history_rows((searched,))[0], history.side_by_side(searched, searched)):
+        assert "least_squares" not in shown
+    assert "least squares" in history.history_rows((searched,))[0]
 
 
 def test_names_from_outside_are_escaped(result):
@@ -100,7 +115,8 @@ def test_history_newest_first_and_csv_oldest_first(result):
     rows = history.history_rows((result, unmeasured, later))
     assert [row[0] for row in rows] == ["5", "3"]
     assert len(rows[0]) == len(history.HISTORY_HEADERS)
-    assert rows[0][history.HISTORY_HEADERS.index("random")] == "9.500"
+    assert rows[0][history.HISTORY_HEADERS.index("random")] == "9.50"
+    assert rows[0][history.HISTORY_HEADERS.index("Metric")] == "Random (the floor)"
     lines = history.history_csv((result, unmeasured, later)).splitlines()
     assert lines[0].startswith("number,model,") and lines[0].endswith("evaluation,probe_recall")
     assert [line.split(",")[0] for line in lines[1:]] == ["3", "5"]
@@ -117,7 +133,9 @@ def test_two_results_side_by_side(result):
     )  # fmt: skip
     table = history.side_by_side(result, later)
     assert "Result 3" in table and "Result 5" in table
-    assert "<td>6.500</td><td>3.250</td><td>−50.0 %</td>" in table
+    assert "<td>6.50</td><td>3.25</td><td>× 0.500</td>" in table
+    assert "<td>87.5 %</td><td>87.5 %</td><td>±0 points</td>" in table
+    assert "<td>none</td><td>least squares</td>" in table
     assert "<td>10</td><td>10</td><td>90 % in common</td>" in table
     assert "Two results are needed" in history.side_by_side(result, None)
 

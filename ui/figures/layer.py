@@ -28,7 +28,7 @@ def layer_heads_figure(landscape: Landscape, plan: ta.PruningPlan | None, select
                 "pattern": {"shape": ["/" if gone else "" for gone in removed]},
                 "line": {"color": SELECTED, "width": np.where(chosen, 3.0, 0.0)},
             },
-            hovertemplate="head %{x}<br>score %{y:.5g}<extra></extra>",
+            hovertemplate="head %{x}<br>score %{y:,.3r}<extra></extra>",
         )
     )
     return laid_out(
@@ -53,7 +53,7 @@ def layer_channels_figure(landscape: Landscape, plan: ta.PruningPlan | None, sel
             name="score of a channel",
             line={"color": ACCENT, "width": 2},
             customdata=landscape.order[layer].astype(np.int32),
-            hovertemplate="rank %{x}, channel %{customdata}<br>score %{y:.5g}<extra></extra>",
+            hovertemplate="rank %{x}, channel %{customdata}<br>score %{y:,.3r}<extra></extra>",
         )
     )
     figure.add_trace(
@@ -122,7 +122,7 @@ def distribution_figure(landscape: Landscape, plan: ta.PruningPlan | None, selec
                 y=counts,
                 name=name,
                 marker={"color": colour, "pattern": {"shape": pattern}},
-                hovertemplate=f"%{{y}} channels near %{{x:.4g}}: {name}<extra></extra>",
+                hovertemplate=f"%{{y}} channels near %{{x:,.3r}}: {name}<extra></extra>",
             )
         )
     figure.update_layout(barmode="stack", bargap=0.05, showlegend=True, legend=LEGEND_ABOVE)
@@ -145,7 +145,7 @@ def head_channels_figure(scores: ta.ImportanceScores, selection: Selection) -> g
             x=np.arange(len(values)),
             y=values,
             marker={"color": ACCENT},
-            hovertemplate="channel %{x} of the head<br>score %{y:.5g}<extra></extra>",
+            hovertemplate="channel %{x} of the head<br>score %{y:,.3r}<extra></extra>",
         )
     )
     return laid_out(

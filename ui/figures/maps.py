@@ -25,7 +25,7 @@ def heads_figure(landscape: Landscape, overlay: Overlay, *, normalisation: str) 
             customdata=scores,
             xgap=2,
             ygap=2,
-            hovertemplate="layer %{y}, head %{x}<br>score %{customdata:.5g}<extra></extra>",
+            hovertemplate="layer %{y}, head %{x}<br>score %{customdata:,.3r}<extra></extra>",
             **_linear_colour(shares),
         )
     )
@@ -54,7 +54,7 @@ def channels_figure(landscape: Landscape, overlay: Overlay, *, normalisation: st
             x=(edges[:-1] + edges[1:]) / 2,
             customdata=np.stack([scores, landscape.strongest.astype(np.float32)], axis=-1),
             hovertemplate=(
-                "layer %{y}, at %{x:.1f} % of its channels<br>score %{customdata[0]:.5g}"
+                "layer %{y}, at %{x:.1f} % of its channels<br>score %{customdata[0]:,.3r}"
                 "<br>channel %{customdata[1]:.0f}<extra></extra>"
             ),
             **_log_colour(),

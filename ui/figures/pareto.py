@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
+from ui import numbers
 from ui.figures.frame import ACCENT, GREY, GRID, SECOND, laid_out
 
 
@@ -49,7 +50,8 @@ def pareto_figure(points: list[Point], dense: tuple[int, float]) -> go.Figure:
             textposition="top center",
             name="dense",
             marker={"symbol": "star", "size": 14, "color": SECOND},
-            hovertemplate="dense<br>%{x:.4s} parameters<br>perplexity %{y:.4g}<extra></extra>",
+            customdata=[numbers.count(dense[0])],
+            hovertemplate="dense<br>%{customdata} parameters<br>perplexity %{y:,.3r}<extra></extra>",
         )
     )
     figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.12, "x": 0})
@@ -57,7 +59,7 @@ def pareto_figure(points: list[Point], dense: tuple[int, float]) -> go.Figure:
         figure,
         height=320,
         revision="pareto",
-        xaxis={"title": "parameters", "tickformat": ".3s", **GRID},
+        xaxis={"title": "parameters", "exponentformat": "B", **GRID},
         yaxis={"title": "perplexity (log scale)", "type": "log", **GRID},
     )
     return framed.update_layout(margin={"l": 62, "t": 34, "r": 24})
@@ -84,6 +86,7 @@ def _add(
             textposition="top center",
             name=name,
             marker={"symbol": symbol, "size": 11, "color": colour},
-            hovertemplate=f"%{{text}} {name}<br>%{{x:.4s}} parameters<br>perplexity %{{y:.4g}}<extra></extra>",
+            customdata=[numbers.count(point.parameters) for point in points],
+            hovertemplate=f"%{{text}} {name}<br>%{{customdata}} parameters<br>perplexity %{{y:,.3r}}<extra></extra>",
         )
     )

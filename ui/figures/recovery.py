@@ -3,6 +3,7 @@
 import plotly.graph_objects as go
 
 import transact as ta
+from ui import numbers
 from ui.figures.frame import ACCENT, GREY, GRID, SECOND, laid_out
 
 
@@ -24,7 +25,7 @@ def recovery_figure(points: tuple[ta.RecoveryPoint, ...], one_shot: float | None
             name="training loss (right)",
             yaxis="y2",
             line={"color": GREY, "width": 1},
-            hovertemplate="%{x:.3s} tokens<br>loss %{y:.4g}<extra></extra>",
+            hovertemplate="%{x:,.0f} tokens<br>loss %{y:,.3r}<extra></extra>",
         )
     )
     figure.add_trace(
@@ -34,15 +35,15 @@ def recovery_figure(points: tuple[ta.RecoveryPoint, ...], one_shot: float | None
             mode="lines+markers",
             name="perplexity",
             line={"color": ACCENT, "width": 2},
-            hovertemplate="%{x:.3s} tokens<br>perplexity %{y:.4g}<extra></extra>",
+            hovertemplate="%{x:,.0f} tokens<br>perplexity %{y:,.3r}<extra></extra>",
         )
     )
     dense = next((point.perplexity for point in points if point.phase == "dense"), None)
     if dense is not None:
-        _level(figure, along[-1], dense, f"dense {dense:.4g}", SECOND, "dash")
+        _level(figure, along[-1], dense, f"dense {numbers.figure(dense)}", SECOND, "dash")
     if measured:
         untrained = measured[0][1] if one_shot is None else one_shot
-        _level(figure, along[-1], untrained, f"one shot, not trained {untrained:.4g}", GREY, "dot")
+        _level(figure, along[-1], untrained, f"one shot, not trained {numbers.figure(untrained)}", GREY, "dot")
     for x, name in shots:
         figure.add_vline(x=x, line={"color": GREY, "width": 1}, annotation_text=name, annotation_textangle=-90)
     figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.14, "x": 0})
@@ -51,7 +52,7 @@ def recovery_figure(points: tuple[ta.RecoveryPoint, ...], one_shot: float | None
         figure,
         height=320,
         revision="recovery",
-        xaxis={"title": "tokens trained on", "tickformat": ".3s", **GRID},
+        xaxis={"title": "tokens trained on", "exponentformat": "B", **GRID},
         yaxis={"title": "perplexity (log scale)", "type": "log", **GRID},
     )
     return framed.update_layout(margin={"l": 62, "t": 34, "r": 62})

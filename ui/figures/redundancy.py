@@ -4,6 +4,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 import transact as ta
+from ui import numbers
 from ui.figures.frame import COLOUR_BAR, laid_out
 
 _MOST_WORDS = 120
@@ -17,7 +18,7 @@ def redundancy_figure(points: tuple[ta.SweepPoint, ...], spec: ta.ModelSpec) -> 
     for point in points:
         row, column = _place(point, spec)
         values[rows.index(row), columns.index(column)] = point.perplexity
-    written = [["" if np.isnan(value) else _short(value) for value in row] for row in values]
+    written = [["" if np.isnan(value) else numbers.figure(value) for value in row] for row in values]
     figure = go.Figure(
         go.Heatmap(
             z=np.log10(values),
@@ -67,13 +68,9 @@ def _place(point: ta.SweepPoint, spec: ta.ModelSpec) -> tuple[float, float]:
     )
 
 
-def _short(value: float) -> str:
-    return f"{value:.2f}" if value < 100 else f"{value:.3g}"
-
-
 def _ticks(values: np.ndarray) -> dict:
     """Round numbers between the lowest and the highest perplexity."""
     low, high = np.nanmin(values), np.nanmax(values)
     ticks = [step * 10.0**power for power in range(-1, 9) for step in (1, 2, 5)]
     within = [tick for tick in ticks if low <= tick <= high] or [low]
-    return {"tickvals": np.log10(within), "ticktext": [f"{tick:g}" for tick in within]}
+    return {"tickvals": np.log10(within), "ticktext": [f"{tick:,.1f}".removesuffix(".0") for tick in within]}

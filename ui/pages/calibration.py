@@ -142,12 +142,16 @@ def scored_line(session: Session) -> str:
         return '<p class="estimate">Not scored yet.</p>'
     scored = session.scored
     return (
-        f'<p class="estimate">Scored on <b>{escape(scored.text.name)}</b>: {scored.num_samples:,} sequences, '
-        f"{scored.num_tokens:,} tokens in {scored.seconds:.1f} s</p>"
+        f'<p class="estimate">Scored on <b>{escape(scored.text.name)}</b>: '
+        f"{numbers.counted(scored.num_samples, 'sequence')}, {numbers.counted(scored.num_tokens, 'token')} in "
+        f"{scored.seconds:.1f} s</p>"
     )
 
 
 def estimate_line(num_samples: int, num_tokens: int, seconds: float | None) -> str:
     """What a run would take."""
     time = "" if seconds is None else f", about {numbers.duration(seconds)}"
-    return f'<p class="estimate">A run reads {num_samples:,} sequences, {num_tokens:,} tokens{time}</p>'
+    return (
+        f'<p class="estimate">A run reads {numbers.counted(num_samples, "sequence")}, '
+        f"{numbers.counted(num_tokens, 'token')}{time}</p>"
+    )

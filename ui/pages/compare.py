@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from ui import figures, history
+from ui import figures, history, names
 from ui.session import Result, Session
 
 _EMPTY = "Every result becomes a point here: prune twice with different settings and compare"
@@ -72,7 +72,8 @@ def paint_pair(panel: ComparePanel, session: Session, first: int | None, second:
 
 
 def _name(result: Result) -> str:
-    return f"#{result.number}: {result.metric}, {result.repaired}, on {result.scored.text.name}"
+    chosen_by, repaired = names.metric(result.metric), names.repair(result.repaired)
+    return f"#{result.number}: {chosen_by}, {repaired}, on {result.scored.text.name}"
 
 
 def _pareto(session: Session):

@@ -7,7 +7,7 @@ import gradio as gr
 import numpy as np
 
 import transact as ta
-from ui import figures, texts
+from ui import figures, names, texts
 from ui.session import Session
 
 _EMPTY = "Choose a second text and score it: what differs will stand here"
@@ -64,9 +64,9 @@ def summary_line(session: Session) -> str:
     heads, channels = float(np.mean(compared.head_correlations)), float(np.mean(compared.channel_correlations))
     return (
         f'<p class="note-line"><b>{escape(session.second.text.name)}</b> against '
-        f"<b>{escape(session.scored.text.name)}</b>, by {escape(session.choice.metric)}: the ranking of heads agrees "
-        f"to <b>{heads:.2f}</b> and that of channels to <b>{channels:.2f}</b> (Spearman's rank correlation, mean over "
-        "the layers; 1 is the same order, 0 none in common).</p>"
+        f"<b>{escape(session.scored.text.name)}</b>, by {escape(names.metric(session.choice.metric))}: the "
+        f"ranking of heads agrees to <b>{heads:.2f}</b> and that of channels to <b>{channels:.2f}</b> (Spearman's rank "
+        "correlation, mean over the layers; 1 is the same order, 0 none in common).</p>"
     )
 
 

@@ -144,7 +144,7 @@ def unit_line(session: Session) -> str:
     if selection.head is not None and session.choice.granularity == "heads":
         lock = f"its group {lock}"
     return (
-        f'<p class="unit">Selected: <b>layer {selection.layer}, {escape(name)}</b>, score {score:.4g}; it '
+        f'<p class="unit">Selected: <b>layer {selection.layer}, {escape(name)}</b>, score {numbers.figure(score)}; it '
         f"<b>{'stays' if stays else 'goes'}</b>, {lock}{tail}.</p>"
     )
 

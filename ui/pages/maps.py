@@ -9,7 +9,7 @@ import numpy as np
 
 import transact as ta
 from transact.search import METRIC as SEARCH
-from ui import budgets, figures, legal
+from ui import budgets, figures, legal, numbers
 from ui.session import Session
 from ui.theme import ASSETS
 
@@ -242,10 +242,8 @@ def note_line(session: Session) -> str:
     limit = ""
     if session.choice.budget is not None:
         kind = budgets.BUDGETS[session.choice.budget.kind]
-        limit = (
-            f"That is {kind.show(kind.amount(after))} ({kind.amount(after) / kind.amount(before):.1%}), the most that "
-            "fits the limit. "
-        )
+        share = numbers.percent(kind.amount(after) / kind.amount(before), 1)
+        limit = f"That is {kind.show(kind.amount(after))} ({share}), the most that fits the limit. "
     inside = ""
     if session.plan.cuts_inside_groups:
         inside = f", of each <b>{after.group_size} of {before.group_size}</b> query heads,"

@@ -114,7 +114,6 @@ def paint_tried(panel: MeasurePanel, what_if: WhatIf) -> dict:
 
 def tried_line(what_if: WhatIf) -> str:
     """The perplexity behind masks, beside the model's own, and what both would write."""
-    change = (what_if.masked / what_if.dense - 1) * 100
     written = ""
     if what_if.masked_writes is not None:
         written = (
@@ -124,7 +123,8 @@ def tried_line(what_if: WhatIf) -> str:
     return (
         f'<p class="headline">Behind masks the perplexity on {escape(what_if.text)} is '
         f"<b>{numbers.figure(what_if.masked)}</b> instead of {numbers.figure(what_if.dense)} "
-        f"({change:+,.0f} %, {what_if.num_tokens:,} tokens). Nothing was cut.</p>{written}"
+        f"({numbers.factor(what_if.dense, what_if.masked)}, {numbers.counted(what_if.num_tokens, 'token')}). "
+        f"Nothing was cut.</p>{written}"
     )
 
 

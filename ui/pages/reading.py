@@ -6,6 +6,7 @@ from html import escape
 import gradio as gr
 
 import transact as ta
+from ui import numbers
 from ui.session import Session
 
 _CHOOSE = "Click a head or a channel in any figure: the words where it is most active will stand here."
@@ -47,8 +48,9 @@ def reads_list(session: Session) -> str:
 
 
 def _row(read: ta.Reading, share: float) -> str:
+    strength = f'<i style="width:{share * 100:.0f}%"></i><b>{numbers.figure(read.activation)}</b>'
     return (
-        f'<li><span class="strength"><i style="width:{share * 100:.0f}%"></i><b>{read.activation:.3g}</b></span>'
+        f'<li><span class="strength">{strength}</span>'
         f"<q>{_visible(read.before)}<mark>{_visible(read.token)}</mark>{_visible(read.after)}</q></li>"
     )
 
