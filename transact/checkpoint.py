@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -36,8 +35,8 @@ from transact.narrow_models import narrow_config
 from transact.padding import padded_tensors
 from transact.plan import composed
 from transact.progress import NO_PROGRESS, Progress
-from transact.quiet import no_progress_bars
 from transact.spec import HEAD_WIDTHS, ModelSpec
+from transact.tensor_writer import write_tensors
 from transact.ties import each_once
 
 PLAN_FILE = "plan.json"
@@ -111,19 +110,17 @@ def save(
     form = form_of(loaded, directory, target, layers)
     model = None if form.report.compact else _stock_model(loaded, form.config, form.spec, target)
     report = form.report
+    renamed = {} if form.report.compact else dict(loaded.layout.file_names)
+    state = each_once((model or loaded.model).state_dict())
+    tensors = {renamed.get(name, name): cast(tensor, target) for name, tensor in state.items()}
     partial = partial_folder(directory, secrets.token_hex(4))
     try:
         partial.mkdir(parents=True)
-        with no_progress_bars():
-            if model is None:
-                form.write_config(partial)
-                state = each_once(loaded.model.state_dict())
-                save_torch_state_dict({name: cast(tensor, target) for name, tensor in state.items()}, partial)
-            else:
-                model.save_pretrained(partial)
+        form.write_config(partial)
+        write_tensors(tensors, partial, progress)
         write_companions(partial, loaded)
         if prove:
-            del model  # the proof needs the room
+            del model, state, tensors  # the proof needs the room
             report = replace(report, proof=_proved(loaded, partial, progress))
         write_card(partial / "README.md", loaded, report)
         move_in(partial, directory)

@@ -23,7 +23,7 @@ from transact.families import Family, family_of
 from transact.hooks import checking
 from transact.memory import ran_out_of_memory
 from transact.narrow_attention import check_pairs
-from transact.progress import NO_CHECK, NO_PROGRESS, Check, Progress
+from transact.progress import NO_CHECK, NO_PROGRESS, Cancelled, Check, Progress, Repeating
 from transact.quiet import no_progress_bars
 from transact.spec import ModelSpec, digest
 from transact.tokenizer_files import read_tokenizer
@@ -257,13 +257,14 @@ def load(
     found = sources.download(found, card.spec.num_parameters, progress)
     files = sources.weight_files(found.directory)
     stored_dtype = sources.check_weights(files, card.spec)
-    progress(0, card.weights_bytes, "bytes")
+    watch = Repeating(progress, card.weights_bytes, "bytes")
     config, whole = stock(found)
     try:
         if found.config.get(per_layer.KEY):
-            model = per_layer.read(config, whole, card.spec, files, DTYPES[card.dtype]).to(target).eval()
+            model = per_layer.read(config, whole, card.spec, files, DTYPES[card.dtype], watch.check)
+            model = model.to(target).eval()
         else:
-            model = _read_weights(found.directory, config, DTYPES[card.dtype], target)
+            model = _read_weights(found.directory, config, DTYPES[card.dtype], target, watch.check)
     except Exception as error:  # whichever library asked for the memory words it in its own way
         if not ran_out_of_memory(error):
             raise
@@ -272,13 +273,13 @@ def load(
             "free. Choose a smaller model or a half-precision dtype."
         ) from error
     check_pairs(model)
-    progress(card.weights_bytes, card.weights_bytes, "bytes")
+    watch(card.weights_bytes, card.weights_bytes, "bytes")
     return LoadedModel(
         model=model,
         tokenizer=read_tokenizer(found.directory, config),
         spec=card.spec,
         source=found.name,
-        revision=found.revision or sources.content_digest(files),
+        revision=found.revision or sources.content_digest(files, watch.check),
         stored_dtype=stored_dtype,
     )
 
@@ -359,7 +360,7 @@ def required_bytes(weights: int) -> int:
 
 
 def _read_weights(
-    directory: Path, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device | str
+    directory: Path, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device | str, check: Check
 ) -> PreTrainedModel:
     """`config` is the one that was checked: what config.json names beside it is not heeded."""
     spread = {"device_map": device} if device == BALANCED else {}
@@ -369,7 +370,7 @@ def _read_weights(
             "Merge the adapter into its model first, and load that."
         )
     try:
-        with no_progress_bars():
+        with no_progress_bars(lambda done, total: check()):
             model, found = AutoModelForCausalLM.from_pretrained(
                 directory,
                 config=config,
@@ -380,6 +381,8 @@ def _read_weights(
                 **spread,
             )
         model = (model if spread else model.to(device)).eval()
+    except Cancelled:
+        raise
     except Exception as error:  # configuration, weights and allocator raise whatever they raise
         if ran_out_of_memory(error):
             raise

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfi
 from transact.errors import CheckpointBroken
 from transact.families import Family
 from transact.matrices import cast
+from transact.progress import NO_CHECK, Check
 from transact.sizes import write_sizes
 from transact.slicing import shrink
 from transact.spec import LayerShape, ModelSpec
@@ -61,14 +62,23 @@ def with_layers(spec: ModelSpec, overrides: dict) -> ModelSpec:
 
 
 def read(
-    config: PreTrainedConfig, whole: ModelSpec, spec: ModelSpec, files: tuple[Path, ...], dtype: torch.dtype
+    config: PreTrainedConfig,
+    whole: ModelSpec,
+    spec: ModelSpec,
+    files: tuple[Path, ...],
+    dtype: torch.dtype,
+    check: Check = NO_CHECK,
 ) -> PreTrainedModel:
     """The stock class of `config` (sizes `whole`) with layers as `spec` has them, filled from safetensors files.
 
     Raises `CheckpointBroken` where a tensor is missing or left over.
     """
     model = empty_model(config, whole, spec, dtype, files[0].parent)
-    state = {name: cast(tensor, dtype) for file in files for name, tensor in load_file(file).items()}
+    state = {}
+    for file in files:
+        for name, tensor in load_file(file).items():
+            check()
+            state[name] = cast(tensor, dtype)
     found = model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
     lacking = [name for name, parameter in model.named_parameters() if parameter.is_meta]

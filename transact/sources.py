@@ -8,6 +8,7 @@ import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
@@ -15,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from transact import hub
 from transact.errors import CheckpointBroken, ModelNotFound
-from transact.progress import NO_PROGRESS, Progress
+from transact.progress import NO_CHECK, NO_PROGRESS, Check, Progress
 from transact.spec import ModelSpec
 
 BUNDLED = "bundled"
@@ -31,6 +32,7 @@ _REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9][\w./+-]{0,199}")
 """Branches, tags, commits and `refs/pr/1`; nothing that could lead out of the cache's folder."""
 _WHOLE_FILE_BYTES = 512 << 20
 _SAMPLED_BLOCKS, _BLOCK_BYTES = 4096, 4096
+_PIECE_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ def check_weights(files: tuple[Path, ...], spec: ModelSpec) -> str:
     return {"BF16": "bfloat16", "F16": "float16", "F64": "float64"}.get(max(set(dtypes), key=dtypes.count), "float32")
 
 
-def content_digest(files: tuple[Path, ...]) -> str:
+def content_digest(files: tuple[Path, ...], check: Check = NO_CHECK) -> str:
     """A digest of local weights, whatever the folder's name.
 
     Files of up to half a gigabyte are hashed whole; of larger ones the size, the header and 4,096 evenly
@@ -185,12 +187,20 @@ def content_digest(files: tuple[Path, ...]) -> str:
         total.update(f"{file.name}:{size};".encode())
         with file.open("rb") as stream:
             if size <= _WHOLE_FILE_BYTES:
-                total.update(hashlib.file_digest(stream, "sha256").digest())
+                total.update(_file_digest(stream, check))
                 continue
             for block in range(_SAMPLED_BLOCKS):
                 stream.seek(block * (size - _BLOCK_BYTES) // (_SAMPLED_BLOCKS - 1))
                 total.update(stream.read(_BLOCK_BYTES))
     return total.hexdigest()[:16]
+
+
+def _file_digest(stream: BinaryIO, check: Check) -> bytes:
+    digest = hashlib.sha256()
+    while piece := stream.read(_PIECE_BYTES):
+        check()
+        digest.update(piece)
+    return digest.digest()
 
 
 def card_file(name: str, revision: str | None) -> Path | None:

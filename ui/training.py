@@ -154,6 +154,17 @@ def recover(
     return result
 
 
+def recover_and_measure(
+    registry: Registry, session: Session, chosen: Training, text: TextSource, watch: Watch, **measuring
+) -> Result:
+    """`recover`, and its result measured; not measured where that is stopped, but kept, as training took its time."""
+    result = recover(registry, session, chosen, text, watch)
+    try:
+        return workbench.measure(registry, session.id, result, text, watch, **measuring)
+    except ta.Cancelled:
+        return result
+
+
 def _title(point: ta.RecoveryPoint) -> str:
     return {"dense": "Cutting", "recovery": "Training after the last shot"}.get(point.phase, point.phase.capitalize())
 

@@ -249,3 +249,10 @@ def test_a_stop_within_a_batch_is_heard(tmp_path, name):
             CALLS[name](case, stop)
         assert time.monotonic() - stopped_at < HEARD_SECONDS
     assert all(not module._forward_pre_hooks and not module._forward_hooks for module in case.loaded.model.modules())
+
+
+def test_loading_is_told_of_every_tensor(quick):
+    told = []
+    loaded = ta.load(str(quick.checkpoint), progress=lambda *figures: told.append(figures))
+    assert len(told) > len(list(loaded.model.parameters()))
+    assert told == sorted(told)

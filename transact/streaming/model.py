@@ -12,7 +12,7 @@ from transact.devices import device_of, free_bytes
 from transact.errors import CheckpointBroken, InvalidOption, ModelUnsupported, NotEnoughMemory, choice
 from transact.loading import DTYPES, LoadedModel, held_while_streamed, preflight_of, stock
 from transact.memory import return_large_blocks
-from transact.progress import NO_CHECK, NO_PROGRESS, Check, Progress
+from transact.progress import NO_CHECK, NO_PROGRESS, Check, Progress, Repeating
 from transact.streaming.files import TensorFiles
 from transact.tokenizer_files import read_tokenizer
 from transact.walking import last_logits, stream
@@ -183,6 +183,7 @@ def load_streamed(
     return_large_blocks()
     found = sources.download(found, card.spec.num_parameters, progress)
     files = sources.weight_files(found.directory)
+    watch = Repeating(progress, sum(file.stat().st_size for file in files), "bytes")
     stored_dtype = sources.check_weights(files, card.spec)
     config, whole = stock(found)
     model = per_layer.empty_model(config, whole, card.spec, DTYPES[card.dtype], found.directory).eval()
@@ -197,7 +198,7 @@ def load_streamed(
         tokenizer=read_tokenizer(found.directory, config),
         spec=card.spec,
         source=found.name,
-        revision=found.revision or sources.content_digest(files),
+        revision=found.revision or sources.content_digest(files, watch.check),
         stored_dtype=stored_dtype,
         files=tensors,
         computes_on=target,

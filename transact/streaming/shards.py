@@ -14,11 +14,10 @@ from pathlib import Path
 import torch
 
 from transact.progress import NO_CHECK, Check
+from transact.tensor_writer import header, write_elements
 
 MAX_SHARD_BYTES = 5_000_000_000
 """Bytes of one file unless a single tensor has more; what `huggingface_hub` writes."""
-_PIECE_ELEMENTS = 1 << 24
-_NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
 @dataclass(frozen=True)
@@ -86,10 +85,7 @@ class ShardWriter:
             self._stream = shard.file.open("wb")
             self._stream.write(shard.header)
         for piece in pieces:
-            flat = piece.detach().to(self._dtype).cpu().contiguous().view(-1)
-            for some in flat.split(_PIECE_ELEMENTS):
-                check()
-                self._stream.write(memoryview(some.view(torch.uint8).numpy()))
+            write_elements(self._stream, piece.to(self._dtype), check)
         self._next += 1
         assert self._stream.tell() == shard.starts[name] + self._bytes[name], f"{name} has another size than planned"
 
@@ -128,19 +124,8 @@ class ShardWriter:
         return next(number for number, shard in enumerate(self._shards) if name in shard.starts)
 
     def _shard(self, file: Path, names: list[str], shapes: dict[str, tuple[int, ...]]) -> _Shard:
-        entries, starts, end = {"__metadata__": {"format": "pt"}}, {}, 0
-        for name in names:
-            starts[name] = end
-            end += self._bytes[name]
-            entries[name] = {
-                "dtype": _NAMES[self._dtype],
-                "shape": list(shapes[name]),
-                "data_offsets": [starts[name], end],
-            }
-        text = json.dumps(entries, separators=(",", ":")).encode()
-        text += b" " * (-len(text) % 8)
-        header = len(text).to_bytes(8, "little") + text
-        return _Shard(file, header, {name: len(header) + start for name, start in starts.items()}, len(header) + end)
+        begin, starts = header({name: (self._dtype, tuple(shapes[name])) for name in names})
+        return _Shard(file, begin, starts, starts[names[-1]] + self._bytes[names[-1]])
 
 
 def _groups(sizes: dict[str, int]) -> list[list[str]]:

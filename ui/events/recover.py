@@ -6,7 +6,7 @@ from dataclasses import replace
 import gradio as gr
 
 import transact as ta
-from ui import training, workbench
+from ui import training
 from ui.events.desk import Desk, Panels, explained, say, watched
 from ui.events.measure import plan_and_text, prompt_text
 from ui.pages import recover
@@ -41,14 +41,10 @@ def connect(desk: Desk, panels: Panels, arrived: gr.events.Dependency) -> None:
         began = time.monotonic()
 
         def work(watch) -> Result:
-            result = training.recover(desk.registry, session, chosen, text, watch)
-            try:
-                return workbench.measure(
-                    desk.registry, owner, result, text, watch,
-                    prompt=prompt if prompt.strip() else None, with_probes=session.key == BUNDLED,
-                )  # fmt: skip
-            except ta.Cancelled:
-                return result  # what was trained is kept, and can't be made again in a moment as what was cut can
+            return training.recover_and_measure(
+                desk.registry, session, chosen, text, watch,
+                prompt=prompt if prompt.strip() else None, with_probes=session.key == BUNDLED,
+            )  # fmt: skip
 
         def show(found: Recovery) -> dict:
             def change(old: Session) -> Session:
