@@ -52,7 +52,7 @@ def app_process(log: Path, settings: Mapping[str, str] | None = None) -> Iterato
             yield url, app
         finally:
             app.terminate()
-            app.wait(20)
+            app.wait(60)
 
 
 @contextmanager

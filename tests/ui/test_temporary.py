@@ -60,10 +60,8 @@ def test_an_app_leaves_nothing_behind_and_clears_up_after_those_that_were_killed
         assert not left & files(folder)
         living = files(folder)
         assert {path.suffix for path in living} >= {".gguf", ".txt"}
-        with app_process(tmp_path / "next.log", {"TMPDIR": str(folder)}) as (_, app):
+        with app_process(tmp_path / "next.log", {"TMPDIR": str(folder)}):
             assert living <= files(folder)
-            app.send_signal(signal.SIGINT)
-            app.wait(60)
         assert files(folder) == living
     assert not list(folder.iterdir())
 
@@ -72,8 +70,14 @@ def holder(folder: Path, then: str = "", **environment: str) -> subprocess.Popen
     """A process that holds a folder and does `then`."""
     return subprocess.Popen(
         [sys.executable, "-c", HOLDS + then], cwd=ROOT, stdout=subprocess.PIPE, text=True,
-        env=os.environ | {"TMPDIR": str(folder)} | environment,
+        env=os.environ | {"TMPDIR": str(folder)} | environment, preexec_fn=_as_at_a_terminal,
     )  # fmt: skip
+
+
+def _as_at_a_terminal() -> None:
+    """A shell that starts tests in the background has them ignore Ctrl-C, as nohup does a hang-up."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def test_everything_temporary_lies_in_one_folder(tmp_path):
