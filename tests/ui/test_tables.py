@@ -113,7 +113,8 @@ def test_history_newest_first_and_csv_oldest_first(result):
     unmeasured = replace(result, number=4, report=None)
     later = replace(result, number=5)
     rows = history.history_rows((result, unmeasured, later))
-    assert [row[0] for row in rows] == ["5", "3"]
+    assert [row[0] for row in rows] == ["5", "4", "3"]
+    assert rows[1][history.HISTORY_HEADERS.index("Perplexity")] == "not measured"
     assert len(rows[0]) == len(history.HISTORY_HEADERS)
     assert rows[0][history.HISTORY_HEADERS.index("random")] == "9.50"
     assert rows[0][history.HISTORY_HEADERS.index("Metric")] == "Random (the floor)"
