@@ -26,6 +26,15 @@ def _slices(length: int, operations: float) -> Iterator[slice]:
     return (slice(start, start + rows) for start in range(0, length, rows))
 
 
+def part_of(matrix: torch.Tensor, kept: torch.Tensor, check: Check = NO_CHECK) -> torch.Tensor:
+    """Those rows and columns of a square matrix, [kept, kept]."""
+    part = matrix.new_empty(len(kept), len(kept))
+    for some in torch.arange(len(kept)).split(_BLOCK):
+        check()
+        part[some] = matrix[kept[some]][:, kept]
+    return part
+
+
 def cholesky(matrix: torch.Tensor, check: Check = NO_CHECK) -> torch.Tensor:
     """The lower triangular L with L L^T = `matrix`, [row, row]."""
     check()

@@ -21,7 +21,7 @@ from typing import Protocol
 
 import torch
 
-from transact.blockwise import add_gram, add_product, add_products
+from transact.blockwise import add_gram, add_product, add_products, part_of
 from transact.calibration import CalibrationSet
 from transact.devices import free_bytes
 from transact.errors import NotEnoughMemory
@@ -258,5 +258,5 @@ class _Walk:
         if normal is not None and self.changed:  # before the first cut there is nothing to make up for
             new = normal.solved(positions, self.check).to(weight.dtype).to(self.rounding).to(weight.dtype)
         if normal is not None and self.keep_grams:
-            self.grams[index, site] = normal.inner[positions][:, positions]
+            self.grams[index, site] = part_of(normal.inner, positions, self.check)
         return reading_projection(old, Reading(new, old.bias))

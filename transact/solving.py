@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from transact.blockwise import add_product, cholesky, inverse, product, solve
+from transact.blockwise import add_product, cholesky, inverse, part_of, product, solve
 from transact.errors import NonFiniteActivations
 from transact.progress import NO_CHECK, Check
 
@@ -52,7 +52,7 @@ class Normal:
 
     def solved(self, kept: torch.Tensor, check: Check = NO_CHECK) -> torch.Tensor:
         """W' for those channels alone, float64 [hidden, kept]."""
-        factor = cholesky(self.inner[kept][:, kept], check)
+        factor = cholesky(part_of(self.inner, kept, check), check)
         return solve(factor, self.outer[:, kept].T, check).T
 
     def least_missed(
@@ -84,7 +84,7 @@ class Normal:
         while (excess := int(left.sum()) - keep) > 0:
             if int(left.sum()) < _SHRINK_AT * len(left):
                 rows = left.nonzero()[:, 0]
-                inverted, solution = _shrunk(inverted, rows), solution[:, rows]
+                inverted, solution = _shrunk(inverted, rows, check), solution[:, rows]
                 ids, may_go, left = ids[rows], may_go[rows], left[rows]
             check()
             missed = solution.square().sum(dim=0) / inverted.diagonal()
@@ -104,13 +104,14 @@ def _downdate(inverted: torch.Tensor, solution: torch.Tensor, gone: torch.Tensor
     inverted[gone, gone] = 1
 
 
-def _shrunk(matrix: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+def _shrunk(matrix: torch.Tensor, rows: torch.Tensor, check: Check) -> torch.Tensor:
     """Rows and columns `rows` (sorted) of a square matrix, moved together in its own memory: a view of it.
 
     A row moves up or stays, so those still to be read are never overwritten.
     """
     shrunk = matrix[: len(rows), : len(rows)]
     for start in range(0, len(rows), _ROWS_AT_ONCE):
+        check()
         some = rows[start : start + _ROWS_AT_ONCE]
         shrunk[start : start + len(some)] = matrix[some][:, rows]
     return shrunk
@@ -145,7 +146,7 @@ def reduced(
             check()
             full = part.double()
             block.copy_(sums @ full.T + ridge * full[:, some].T)
-    inner = gram[kept[:, None], kept]
+    inner = part_of(gram, kept, check)
     inner.diagonal().add_(ridge)
     return inner, outer
 
