@@ -201,7 +201,8 @@ def _predictions(
     if evaluation.num_predictions < 1:
         raise InvalidText("The text is too short to predict a token: every sample has a single token. Give more.")
     spec, device = models[0].spec, models[0].device
-    evaluation.check_vocabulary(spec.vocab_size)
+    for model in models:
+        evaluation.check_fits(model.spec)
     done = 0
     watch = Repeating(progress, evaluation.num_tokens, "tokens")
     budget = max(_LOGIT_ELEMENTS // spec.vocab_size, 1)

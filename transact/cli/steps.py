@@ -13,10 +13,12 @@ from pathlib import Path
 import torch
 
 import transact as ta
+from transact.calibration import TokenSet
 from transact.cli import options
 from transact.cli.bars import Meter
 from transact.cli.files import Text, read_locks, read_plan, read_text
 from transact.processes import rank_and_count
+from transact.text_tables import TEXT
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,10 @@ class Sources:
     training: Text | None
     plan: ta.PruningPlan | None
     locks: ta.Locks | None
+
+    @property
+    def texts(self) -> tuple[Text, ...]:
+        return tuple(text for text in (self.calibration, self.evaluation, self.training) if text is not None)
 
 
 @dataclass(frozen=True)
@@ -46,14 +52,23 @@ def read_sources(given: Namespace) -> Sources:
         path = vars(given).get(name)
         return None if path is None else reader(path)
 
-    text = partial(read_text, column=given.column)
-    return Sources(
+    text = partial(read_text, column=given.column, chat=given.chat)
+    sources = Sources(
         calibration=read("calibration", text),
         evaluation=read("evaluation", text),
         training=read("training", text),
         plan=read("plan", read_plan),
         locks=read("locks", read_locks),
     )
+    if given.chat and not any(text.is_chat for text in sources.texts):
+        raise ta.InvalidText('--chat was given, but no file has conversations under "messages". Leave --chat out.')
+    return sources
+
+
+def notes(sources: Sources, *read: TokenSet | None) -> tuple[str, ...]:
+    """What is to be told of the files and of the sets that were made of them."""
+    of_sets = (f"{tokens.name}: {note}" for tokens in read if tokens is not None for note in tokens.notes)
+    return (*(note for text in sources.texts for note in text.notes), *of_sets)
 
 
 def join_processes(device: str) -> None:
@@ -83,11 +98,13 @@ def load_or_stream(given: Namespace, meter: Meter, source: str, revision: str | 
 
 def calibration_set(given: Namespace, loaded: ta.LoadedModel, text: Text) -> ta.CalibrationSet:
     length = _length(given.seq_len, loaded)
-    return text.tokens(ta.CalibrationSet, loaded, num_samples=given.num_samples, seq_len=length, seed=given.seed)
+    return text.tokens(
+        ta.CalibrationSet, loaded, bos=given.bos, num_samples=given.num_samples, seq_len=length, seed=given.seed
+    )
 
 
 def evaluation_set(given: Namespace, loaded: ta.LoadedModel, text: Text) -> ta.EvaluationSet:
-    tokens = text.tokens(ta.EvaluationSet, loaded, seq_len=_length(given.evaluation_seq_len, loaded))
+    tokens = text.tokens(ta.EvaluationSet, loaded, bos=given.bos, seq_len=_length(given.evaluation_seq_len, loaded))
     return tokens if given.evaluation_samples is None else tokens.first(given.evaluation_samples)
 
 
@@ -97,13 +114,14 @@ def training_text(
     """What the options name to train on; None for the calibration text."""
     length = _length(given.seq_len, loaded)
     if given.dataset is not None:
-        return ta.StreamedText.from_hub(
+        streamed = ta.StreamedText.from_hub(
             given.dataset, loaded.tokenizer, config=given.dataset_config, split=given.dataset_split,
-            column=given.column, seq_len=length,
+            column=given.column or TEXT, seq_len=length,
         )  # fmt: skip
+        return replace(streamed, bos=given.bos)
     sets = []
     if text is not None:
-        sets.append(text.tokens(ta.CalibrationSet, loaded, num_samples=None, seq_len=length))
+        sets.append(text.tokens(ta.CalibrationSet, loaded, bos=given.bos, num_samples=None, seq_len=length))
     if given.own_text is not None:
         progress = meter("Writing")
         sets.append(
