@@ -37,16 +37,7 @@ def score(given: Namespace, meter: Meter) -> Answer:
     loaded = steps.load_or_stream(given, meter, given.model, given.revision)
     calibration = steps.calibration_set(given, loaded, sources.calibration)
     scores = steps.score(given, loaded, steps.observe(given, loaded, calibration, meter, metric=steps.metric(given)))
-    names = ("heads", "head_groups", "attention_channels", "mlp_channels")
-    values = {
-        "model": _model(loaded),
-        "calibration": _record(calibration),
-        "metric": scores.metric,
-        "layers": [
-            {name: getattr(scores, name)[layer].tolist() for name in names}
-            for layer in range(loaded.spec.num_hidden_layers)
-        ],
-    }
+    values = {"model": _model(loaded), **scores.to_dict(), "calibration": _record(calibration)}
     heading = f"{loaded.source}, {scores.metric} on {summaries.tokens(calibration)}; {calibration.protocol}"
     answer = Answer(values, (heading, summaries.score_table(scores))).with_notes(steps.notes(sources, calibration))
     if given.output is None or not is_main():
@@ -59,8 +50,12 @@ def plan(given: Namespace, meter: Meter) -> Answer:
     """A plan in a file of its own, and what it would save."""
     sources = steps.read_sources(given)
     check_free(given.output)
-    loaded = steps.load(given, meter, given.model, given.revision)
-    chosen = steps.choose(given, loaded, sources, meter)
+    if sources.scores is None:
+        loaded = steps.load(given, meter, given.model, given.revision)
+        chosen = steps.choose(given, loaded, sources, meter)
+    else:
+        loaded = steps.open_in_files(given, meter, given.model, given.revision)
+        chosen = steps.chosen_by_scores(given, loaded, sources)
     return _plan_written(given, loaded, chosen).with_notes(steps.notes(sources, chosen.calibration))
 
 

@@ -82,6 +82,14 @@ def read_plan(path: Path) -> PruningPlan:
     return PruningPlan.from_json(_content(path, InvalidPlan))
 
 
+def read_scores(path: Path) -> dict:
+    """A file of the score command, for `ImportanceScores.from_dict`; raises `InvalidPlan`."""
+    try:
+        return json.loads(_content(path, InvalidPlan))
+    except (ValueError, RecursionError):
+        raise InvalidPlan(f"{path} is not JSON. Give what the score command writes with --output.") from None
+
+
 def read_locks(path: Path) -> Locks:
     """A JSON file as `Locks.to_dict` describes it; raises `InvalidTarget`."""
     try:

@@ -193,6 +193,12 @@ PLANNING = Group(
 )  # fmt: skip
 _PLAN_OPTIONS = tuple(option.flag for option in PLANNING.options)
 
+SCORES_FILE = Group(
+    "scores",
+    "Either scores that were written before, or calibration text to score on.",
+    (_option("--scores", "what the score command wrote; no weights are read", type=Path, metavar="FILE"),),
+)
+
 PLAN_FILE = Group(
     "plan",
     "Either a plan file, or calibration text and what to remove.",
@@ -296,6 +302,16 @@ def target_problem(given: Namespace) -> str | None:
     if given.metric == SEARCH and vars(given).get("allocation") is not None:
         return f"--metric {SEARCH} does not know --allocation; leave it out or choose another metric"
     return None
+
+
+def scores_problem(given: Namespace) -> str | None:
+    """What is wrong with a file of scores or the calibration text that stands for one, if anything."""
+    if given.scores is None and given.calibration is None:
+        return "give --calibration to score on, or --scores"
+    beside = [flag for flag in ("--calibration", "--metric") if vars(given)[flag[2:]] is not None]
+    if given.scores is not None and beside:
+        return f"--scores has decided already what {', '.join(beside)} would; give one or the other"
+    return target_problem(given)
 
 
 def plan_problem(given: Namespace) -> str | None:

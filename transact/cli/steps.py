@@ -16,7 +16,7 @@ import transact as ta
 from transact.calibration import TokenSet
 from transact.cli import options
 from transact.cli.bars import Meter
-from transact.cli.files import Text, read_locks, read_plan, read_text
+from transact.cli.files import Text, read_locks, read_plan, read_scores, read_text
 from transact.processes import rank_and_count
 from transact.text_tables import TEXT
 
@@ -29,6 +29,7 @@ class Sources:
     evaluation: Text | None
     training: Text | None
     plan: ta.PruningPlan | None
+    scores: dict | None
     locks: ta.Locks | None
 
     @property
@@ -58,6 +59,7 @@ def read_sources(given: Namespace) -> Sources:
         evaluation=read("evaluation", text),
         training=read("training", text),
         plan=read("plan", read_plan),
+        scores=read("scores", read_scores),
         locks=read("locks", read_locks),
     )
     if given.chat and not any(text.is_chat for text in sources.texts):
@@ -90,8 +92,11 @@ def load_or_stream(given: Namespace, meter: Meter, source: str, revision: str | 
     if chosen == "auto":
         fits = ta.preflight(source, dtype=given.dtype, revision=revision, device=given.device).fits
         chosen = "never" if fits else "always"
-    if chosen == "never":
-        return load(given, meter, source, revision)
+    return (load if chosen == "never" else open_in_files)(given, meter, source, revision)
+
+
+def open_in_files(given: Namespace, meter: Meter, source: str, revision: str | None) -> ta.StreamedModel:
+    """A model whose weights stay in its files."""
     progress = meter(f"Opening {source}")
     return ta.load_streamed(source, revision=revision, dtype=given.dtype, device=given.device, progress=progress)
 
@@ -145,19 +150,14 @@ def choose(
         repaired = compensation != "none"
         statistics = observe(given, loaded, calibration, meter, gram=_grams(compensation, loaded)) if repaired else None
         return Chosen(sources.plan, calibration, statistics)
-    target, searched = target_of(given, loaded.spec), given.metric == options.SEARCH
+    searched = given.metric == options.SEARCH
     if searched and isinstance(loaded, ta.StreamedModel):
         raise ta.InvalidOption(
             f"--metric {options.SEARCH} runs the whole model again and again, and this one is streamed. Choose another "
             "metric, or --stream never where it fits into memory."
         )
-    make_plan = partial(
-        ta.make_plan,
-        spec=loaded.spec,
-        target=target,
-        allocation=given.allocation or options.ALLOCATION,
-        locks=sources.locks,
-    )
+    make_plan = _planner(given, loaded, sources)
+    target = make_plan.keywords["target"]
     make_plan(ta.ImportanceScores.random(loaded.spec))  # a target that no scores could meet is refused here
     gram, queries = _grams(compensation, loaded), target.keep_query_key_dim is not None
     if searched:
@@ -166,6 +166,28 @@ def choose(
         return Chosen(plan, calibration, statistics)
     statistics = observe(given, loaded, calibration, meter, gram=gram, metric=metric(given), queries=queries)
     return Chosen(make_plan(score(given, loaded, statistics)), calibration, statistics)
+
+
+def chosen_by_scores(given: Namespace, loaded: ta.LoadedModel, sources: Sources) -> Chosen:
+    """The plan that scores of a file give; raises `InvalidPlan` where they are another model's."""
+    scores = ta.ImportanceScores.from_dict(sources.scores, loaded.spec)
+    if scores.fingerprint not in (loaded.fingerprint, loaded.spec.fingerprint):
+        raise ta.InvalidPlan(
+            f"The scores of {given.scores} were made for a model of the same shapes but other weights than "
+            f"{loaded.source}. Score this model."
+        )
+    return Chosen(_planner(given, loaded, sources)(scores), None, None)
+
+
+def _planner(given: Namespace, loaded: ta.LoadedModel, sources: Sources) -> partial:
+    """`make_plan` with all that the options say; scores are still to come."""
+    return partial(
+        ta.make_plan,
+        spec=loaded.spec,
+        target=target_of(given, loaded.spec),
+        allocation=given.allocation or options.ALLOCATION,
+        locks=sources.locks,
+    )
 
 
 def observe(
