@@ -154,6 +154,13 @@ class TokenSet:
         return sum(length - 1 for length in self.lengths)
 
     @property
+    def amount(self) -> str:
+        """How much is read, and of how much where some of the text is left out, for messages."""
+        left_out = self.available_tokens is not None and self.available_tokens > self.num_tokens
+        whole = f" (of {self.available_tokens:,})" if left_out else ""
+        return f"{self.num_samples:,} sequences, {self.num_tokens:,} tokens{whole}"
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What whoever chose the text should know of it, with what to do about it; empty where all is well."""
         found, requested, available = self.num_samples, self.requested_samples, self.available_tokens

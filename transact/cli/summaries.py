@@ -117,9 +117,7 @@ def overlap(share: float) -> str:
 
 def tokens(read: TokenSet) -> str:
     """How much was read, and of how much."""
-    left_out = read.available_tokens is not None and read.available_tokens > read.num_tokens
-    whole = f" (of {read.available_tokens:,})" if left_out else ""
-    return f"{read.name}: {read.num_samples:,} sequences, {read.num_tokens:,} tokens{whole}"
+    return f"{read.name}: {read.amount}"
 
 
 def _report_table(report: EvalReport) -> str:
