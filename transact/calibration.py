@@ -4,7 +4,6 @@ Sequences are kept right-padded. In a causal model no real token ever sees the p
 neither a score nor a loss depends on batch size or padding; padding that came in on the left is moved.
 """
 
-import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,9 +12,11 @@ from typing import TYPE_CHECKING, Self
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from transact.errors import InvalidText, seed_number, whole_number
+from transact.encoding import Beginning, CutTexts, Cutting, chat_texts
+from transact.errors import InvalidText, whole_number
 from transact.progress import NO_PROGRESS, Progress
-from transact.spec import digest
+from transact.spec import ModelSpec, digest
+from transact.wording import counted
 
 if TYPE_CHECKING:
     from transact.loading import LoadedModel
@@ -35,7 +36,8 @@ class TokenSet:
     """Token sequences with where they came from.
 
     `input_ids` int64 [sample, seq] and `attention_mask` bool [sample, seq], right-padded; `protocol` says in
-    words how the texts became sequences.
+    words how the texts became sequences. `available_tokens`: what the texts come to where nothing is left out, with
+    what stands in front of each sequence; `requested_samples`: the most that were asked for. None where unknown.
     """
 
     input_ids: torch.Tensor
@@ -43,6 +45,8 @@ class TokenSet:
     name: str
     seed: int | None
     protocol: str
+    available_tokens: int | None = None
+    requested_samples: int | None = None
 
     @classmethod
     def from_token_ids(
@@ -73,32 +77,6 @@ class TokenSet:
         return cls.from_sequences([row for row in rows if row], name=name)
 
     @classmethod
-    def _from_texts(
-        cls,
-        texts: Sequence[str],
-        tokenizer: PreTrainedTokenizerBase,
-        num_samples: int | None,
-        seq_len: int,
-        seed: int,
-        min_tokens: int,
-        name: str,
-    ) -> Self:
-        _check_numbers(seq_len, num_samples, seed, min_tokens)
-        rows = [row for row in _encode_filled(texts, tokenizer, seq_len) if len(row) >= max(min_tokens, 1)]
-        if not rows:
-            raise InvalidText(
-                f"None of the {len(texts)} texts has {max(min_tokens, 1)} tokens or more. Give longer text."
-            )
-        if num_samples is not None and len(rows) > num_samples:
-            chosen = sorted(random.Random(seed).sample(range(len(rows)), num_samples))
-            rows = [rows[index] for index in chosen]
-        protocol = (
-            f"each text one sequence, {'BOS + ' if tokenizer.bos_token_id is not None else ''}tokens, cut at "
-            f"{seq_len}, under {max(min_tokens, 1)} tokens dropped"
-        )
-        return cls.from_sequences(rows, name=name, seed=seed, protocol=protocol)
-
-    @classmethod
     def from_document(
         cls,
         text: str,
@@ -107,22 +85,39 @@ class TokenSet:
         seq_len: int = 512,
         num_samples: int | None = None,
         seed: int = 0,
+        bos: bool | None = None,
         name: str = "document",
     ) -> Self:
-        """One long text, tokenised once (BOS in front) and cut into contiguous windows of `seq_len`.
+        """One long text, tokenised once and cut into contiguous windows of `seq_len` tokens.
 
-        An incomplete last window is dropped unless it is the only one, as is usual for WikiText-2. With
-        `num_samples`, that many windows are sampled with `seed`. Raises `InvalidText` for empty text.
+        Every window begins as the model's own tokenizer begins a sequence (`bos` as in `from_texts`), so it holds
+        `seq_len` tokens less those in front. An incomplete last window is dropped unless it is the only one, as is
+        usual for WikiText-2. With `num_samples`, that many windows are sampled with `seed`. Raises `InvalidText` for
+        empty text.
         """
-        _check_numbers(seq_len, num_samples, seed)
         if not isinstance(text, str):
             raise InvalidText("One text is expected; for a list of texts use from_texts.")
-        (ids,) = _encode_filled([text], tokenizer)
-        rows = [ids[start : start + seq_len] for start in range(0, max(len(ids) - seq_len + 1, 1), seq_len)]
-        if num_samples is not None and len(rows) > num_samples:
-            rows = [rows[index] for index in sorted(random.Random(seed).sample(range(len(rows)), num_samples))]
-        protocol = f"one document, contiguous windows of {seq_len} tokens"
-        return cls.from_sequences(rows, name=name, seed=seed, protocol=protocol)
+        cut = Cutting(num_samples, seq_len, seed, bos=bos, windows=True).texts([text], tokenizer)
+        return cls._of(cut, name, f"one document, contiguous windows of {seq_len} tokens, {cut.beginning('window')}")
+
+    @classmethod
+    def _from_texts(
+        cls, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase | None, cutting: Cutting, name: str
+    ) -> Self:
+        cut = cutting.texts(texts, tokenizer)
+        return cls._of(cut, name, f"each text one sequence, {cut.beginning('sequence')}, {cut.length}")
+
+    @classmethod
+    def _from_chats(
+        cls, messages: Sequence[Sequence[dict]], tokenizer: PreTrainedTokenizerBase, cutting: Cutting, name: str
+    ) -> Self:
+        cut = cutting.texts(chat_texts(messages, tokenizer), tokenizer)
+        return cls._of(cut, name, f"each conversation one sequence, by the model's chat template, {cut.length}")
+
+    @classmethod
+    def _of(cls, cut: CutTexts, name: str, protocol: str) -> Self:
+        made = cls.from_sequences(cut.rows, name=name, seed=cut.cutting.seed, protocol=protocol)
+        return replace(made, available_tokens=cut.available_tokens, requested_samples=cut.cutting.num_samples)
 
     @classmethod
     def from_sequences(
@@ -159,6 +154,29 @@ class TokenSet:
         """Next-token predictions: all tokens but the first of each sample."""
         return sum(length - 1 for length in self.lengths)
 
+    @property
+    def amount(self) -> str:
+        """How much is read, and of how much where some of the text is left out, for messages."""
+        left_out = self.available_tokens is not None and self.available_tokens > self.num_tokens
+        whole = f" (of {self.available_tokens:,})" if left_out else ""
+        return f"{counted(self.num_samples, 'sequence')}, {counted(self.num_tokens, 'token')}{whole}"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What whoever chose the text should know of it, with what to do about it; empty where all is well."""
+        found, requested, available = self.num_samples, self.requested_samples, self.available_tokens
+        if available is None or (requested is not None and found >= requested):
+            return ()
+        notes = []
+        if requested is not None:
+            notes.append(f"{requested:,} samples were asked for and the text gives {found:,}. Give more text.")
+        if 2 * self.num_tokens < available:
+            notes.append(
+                f"Only {self.num_tokens:,} of the text's {available:,} tokens are used; the rest lies beyond the end "
+                'of a sample. Cut long texts into windows (from_document, or windows="auto"), or give a larger seq_len.'
+            )
+        return tuple(notes)
+
     def rows(self) -> Iterator[tuple[int, ...]]:
         """The token ids of each sample, without padding."""
         for row, length in zip(self.input_ids.tolist(), self.lengths, strict=True):
@@ -171,7 +189,8 @@ class TokenSet:
             return self
         return replace(
             self, input_ids=self.input_ids[:count], attention_mask=self.attention_mask[:count],
-            protocol=f"{self.protocol}, the first {count}",
+            protocol=f"{self.protocol}, the first {count}", available_tokens=None,
+            requested_samples=None,
         )  # fmt: skip
 
     @cached_property
@@ -196,6 +215,11 @@ class TokenSet:
             yield Batch(self.input_ids[indices, :width], self.attention_mask[indices, :width], tuple(indices))
             start += size
 
+    def check_fits(self, spec: ModelSpec) -> None:
+        """Raise `InvalidText` for tokens outside the model's vocabulary and samples longer than its context."""
+        self.check_vocabulary(spec.vocab_size)
+        check_length(max(self.lengths), spec)
+
     def check_vocabulary(self, vocab_size: int) -> None:
         """Raise `InvalidText` if a token id is not in a vocabulary of this size."""
         largest = int(self.input_ids.max())
@@ -219,14 +243,43 @@ class CalibrationSet(TokenSet):
         seq_len: int = 512,
         seed: int = 0,
         min_tokens: int = 1,
+        bos: bool | None = None,
+        windows: bool | str = False,
         name: str = "texts",
     ) -> Self:
-        """Each text is one sequence: BOS (where the tokenizer has one) + tokens, cut at `seq_len`.
+        """Each text is one sequence, begun as the model's own tokenizer begins one and cut at `seq_len`.
 
-        Texts with fewer than `min_tokens` tokens (BOS counts, after the cut) are dropped; of more than
-        `num_samples` that many are sampled with `seed`. Raises `InvalidText` if nothing is left.
+        - `bos=True` puts BOS in front also where the tokenizer does not, `bos=False` puts nothing there; a text that
+          starts with BOS itself never gets a second one.
+        - Texts with fewer than `min_tokens` tokens (BOS counts, after the cut) are dropped; of more than `num_samples`
+          that many are sampled with `seed`.
+        - `windows=True` cuts a text longer than `seq_len` into contiguous windows, as `from_document` does, instead of
+          cutting it off. `windows="auto"`, which the page and the command line use, does so where otherwise fewer than
+          `num_samples` samples would be found, or, where all texts are taken, less than half of their tokens.
+
+        Raises `InvalidText` if nothing is left, `InvalidOption` for `bos=True` where the tokenizer has no BOS.
         """
-        return cls._from_texts(texts, tokenizer, num_samples, seq_len, seed, min_tokens, name)
+        return cls._from_texts(texts, tokenizer, Cutting(num_samples, seq_len, seed, min_tokens, bos, windows), name)
+
+    @classmethod
+    def from_chats(
+        cls,
+        messages: Sequence[Sequence[dict]],
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        num_samples: int | None = 128,
+        seq_len: int = 512,
+        seed: int = 0,
+        min_tokens: int = 1,
+        name: str = "chats",
+    ) -> Self:
+        """Each conversation, a list of {"role": …, "content": …}, is one sequence as the model's chat template has it.
+
+        The template alone decides how a sequence begins. Otherwise as `from_texts`. Raises `InvalidText` where the
+        tokenizer has no chat template, and for a conversation that the template cannot write.
+        """
+        cutting = Cutting(num_samples, seq_len, seed, min_tokens, bos=False)
+        return cls._from_chats(messages, tokenizer, cutting, name)
 
     @classmethod
     def from_model(
@@ -250,6 +303,8 @@ class CalibrationSet(TokenSet):
             loaded, num_samples=num_samples, seq_len=seq_len, temperature=temperature, seed=seed, progress=progress
         )
         protocol = f"drawn from the model at temperature {temperature:g}, cut at {seq_len}"
+        if loaded.tokenizer is not None:
+            protocol += f", {Beginning.of(loaded.tokenizer).told('sequence')}"
         return cls.from_sequences(rows, name=name or f"{loaded.source}'s own text", seed=seed, protocol=protocol)
 
 
@@ -266,10 +321,28 @@ class EvaluationSet(TokenSet):
         num_samples: int | None = None,
         seed: int = 0,
         min_tokens: int = 1,
+        bos: bool | None = None,
+        windows: bool | str = False,
         name: str = "texts",
     ) -> Self:
         """As `CalibrationSet.from_texts`; a text must have 2 tokens for a prediction to be measured."""
-        return cls._from_texts(texts, tokenizer, num_samples, seq_len, seed, min_tokens, name)
+        return cls._from_texts(texts, tokenizer, Cutting(num_samples, seq_len, seed, min_tokens, bos, windows), name)
+
+    @classmethod
+    def from_chats(
+        cls,
+        messages: Sequence[Sequence[dict]],
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        seq_len: int = 512,
+        num_samples: int | None = None,
+        seed: int = 0,
+        min_tokens: int = 1,
+        name: str = "chats",
+    ) -> Self:
+        """As `CalibrationSet.from_chats`."""
+        cutting = Cutting(num_samples, seq_len, seed, min_tokens, bos=False)
+        return cls._from_chats(messages, tokenizer, cutting, name)
 
     def overlap(self, calibration: TokenSet) -> float:
         """Share of these samples that also stand in the calibration set, token for token."""
@@ -277,44 +350,15 @@ class EvaluationSet(TokenSet):
         return sum(row in seen for row in self.rows()) / self.num_samples
 
 
-def _check_numbers(seq_len: int, num_samples: int | None, seed: int, min_tokens: int = 1) -> None:
-    for value, name in ((seq_len, "seq_len"), (num_samples, "num_samples"), (min_tokens, "min_tokens")):
-        if value is not None:
-            whole_number(value, name)
-    seed_number(seed)
-    if seq_len < 1 or (num_samples is not None and num_samples < 1):
-        raise InvalidText(
-            f"Sequence length {seq_len} and {num_samples} samples were asked for; both must be at least 1."
-        )
+def check_length(num_tokens: int, spec: ModelSpec) -> None:
+    """Raise `InvalidText` for a sample longer than the model's context.
 
-
-def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, seq_len: int | None = None) -> list[list[int]]:
-    """BOS (where the tokenizer has one) + tokens of each text, cut at `seq_len`.
-
-    Never a second BOS where the text itself begins with one.
+    Learned positions end there; rotary ones do not, but were never trained beyond it, and give numbers that mean
+    nothing without a word.
     """
-    try:
-        "".join(texts).encode()
-    except UnicodeEncodeError:
-        raise InvalidText("The text holds half a character (a lone surrogate). Save it as UTF-8 again.") from None
-    bos = tokenizer.bos_token_id
-    rows = []
-    for ids in tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]:
-        if bos is not None and (not ids or ids[0] != bos):
-            ids = [bos, *ids]
-        rows.append(ids[:seq_len])
-    return rows
-
-
-def _encode_filled(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase | None, seq_len: int | None = None
-) -> list[list[int]]:
-    """`encode` for those texts that hold anything; raises `InvalidText` if none does."""
-    if tokenizer is None:
-        raise InvalidText("This model came without a tokenizer, so text cannot be read. Use from_token_ids.")
-    if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-        raise InvalidText("A list of texts is expected; for a single text use from_document.")
-    filled = [text for text in texts if text.strip()]
-    if not filled:
-        raise InvalidText("The text is empty. Give some text.")
-    return encode(filled, tokenizer, seq_len)
+    context = spec.max_position_embeddings
+    if num_tokens > context:
+        raise InvalidText(
+            f"A sample has {num_tokens:,} tokens and the model's context is {context:,}. Give a seq_len of at most "
+            f"{context}."
+        )

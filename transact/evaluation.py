@@ -14,6 +14,7 @@ from transact.generation import encode_prompt, generate
 from transact.loading import DTYPES, LoadedModel
 from transact.progress import NO_PROGRESS, Progress, Repeating, part
 from transact.speed import DECODE_TOKENS, PREFILL_TOKENS, REPEATS, Speed, measure_speed
+from transact.wording import counted
 
 _LOGIT_ELEMENTS = 1 << 24
 """Logits of one batch (64 MiB in float32); the batch shrinks as the vocabulary grows."""
@@ -201,7 +202,8 @@ def _predictions(
     if evaluation.num_predictions < 1:
         raise InvalidText("The text is too short to predict a token: every sample has a single token. Give more.")
     spec, device = models[0].spec, models[0].device
-    evaluation.check_vocabulary(spec.vocab_size)
+    for model in models:
+        evaluation.check_fits(model.spec)
     done = 0
     watch = Repeating(progress, evaluation.num_tokens, "tokens")
     budget = max(_LOGIT_ELEMENTS // spec.vocab_size, 1)
@@ -272,7 +274,8 @@ def _reference_fields(agreement: _Agreement, reference: LoadedModel, speed: Spee
 def _protocol(loaded: LoadedModel, evaluation: EvaluationSet, prompt: str | None, speed: bool) -> dict[str, str]:
     dtype = str(loaded.dtype).removeprefix("torch.")
     texts = (
-        f"{evaluation.name}: {evaluation.num_samples} sequences, {evaluation.num_predictions:,} predictions; "
+        f"{evaluation.name}: {counted(evaluation.num_samples, 'sequence')}, "
+        f"{counted(evaluation.num_predictions, 'prediction')}; "
         f"{evaluation.protocol}; {dtype}"
     )
     protocol = {

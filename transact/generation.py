@@ -15,7 +15,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from transact.calibration import encode
+from transact.encoding import Beginning, encode
 from transact.errors import InvalidOption, InvalidPrompt, InvalidText, NonFiniteActivations, seed_number, whole_number
 from transact.hooks import checking
 from transact.loading import LoadedModel
@@ -72,27 +72,32 @@ def sample_rows(
 ) -> list[list[int]]:
     """Token ids that the model draws by itself from its first token on, one list a sample, at most `seq_len` long.
 
-    A sample ends where the model ends it (EOS, or BOS where texts follow one another). The first token is BOS, or EOS
-    where there is no BOS, or one drawn from the whole vocabulary. Raises `InvalidOption` for a number out of range and
-    `NonFiniteActivations`.
+    A sample ends where the model ends it (EOS, or BOS where texts follow one another). It begins with what the
+    tokenizer puts in front of a sequence. Where that is nothing, it is drawn after BOS, or EOS where there is no BOS,
+    or a token drawn from the whole vocabulary, which is then left out (and kept where there is no tokenizer to ask).
+    Raises `InvalidOption` for a number out of range and `NonFiniteActivations`.
     """
     num_samples = whole_number(num_samples, "num_samples", least=1)
-    seq_len = min(whole_number(seq_len, "seq_len", least=2), loaded.context_length)
+    front = () if loaded.tokenizer is None else Beginning.of(loaded.tokenizer).ids
+    dropped = int(loaded.tokenizer is not None and not front)
+    seq_len = min(whole_number(seq_len, "seq_len", least=2) + dropped, loaded.context_length)
     choose = _Chooser(temperature, seed, loaded.device)
     if temperature == 0:
         raise InvalidOption("temperature is 0, at which all samples would be the same; give a number above 0.")
     names = loaded.model.generation_config if loaded.tokenizer is None else loaded.tokenizer
     marks = [*_ids(names.bos_token_id), *_ids(names.eos_token_id)]
+    front = front or tuple(marks[:1])
     rows: list[list[int]] = []
-    model = _with_plain_decoding(loaded, seq_len - 1)
+    model = _with_plain_decoding(loaded, seq_len - max(len(front), 1))
     model.generation_config.eos_token_id = None  # a row that ended goes on, and is cut afterwards
     watch = Repeating(progress, num_samples * seq_len, "tokens")
     with checking(loaded.decoder_layers, watch.check):
         while len(rows) < num_samples:
             size = min(_SAMPLES_AT_ONCE, num_samples - len(rows))
-            start = torch.full((size, 1), marks[0], device=loaded.device) if marks else choose.any_of(loaded.spec, size)
+            start = torch.tensor([front] * size, device=loaded.device) if front else choose.any_of(loaded.spec, size)
             told = partial(_told_of_many, watch, len(rows) * seq_len, size, num_samples * seq_len)
-            rows += [_up_to_mark(row, marks) for row in _continued(model, start, choose, told).tolist()]
+            drawn = _continued(model, start, choose, told)[:, dropped:].tolist()
+            rows += [_up_to_mark(row, start.shape[1] - dropped, marks) for row in drawn]
     return rows
 
 
@@ -100,9 +105,10 @@ def _told_of_many(progress: Progress, before: int, samples: int, total: int, len
     progress(before + samples * length, total, "tokens")
 
 
-def _up_to_mark(row: list[int], marks: list[int]) -> list[int]:
-    """The row up to the first mark after its first token, that one left out; never a single token."""
-    end = next((index for index, token in enumerate(row) if index > 1 and token in marks), len(row))
+def _up_to_mark(row: list[int], front: int, marks: list[int]) -> list[int]:
+    """The row up to the first mark behind its `front` first tokens, that mark left out; never a single token."""
+    first = max(front + 1, 2)
+    end = next((index for index, token in enumerate(row) if index >= first and token in marks), len(row))
     return row[:end]
 
 
@@ -120,15 +126,20 @@ def _continued(
 
 
 def encode_prompt(loaded: LoadedModel, prompt: str) -> list[int]:
-    """BOS (where the tokenizer has one) + tokens; raises `InvalidPrompt`."""
+    """The prompt's tokens, begun as the tokenizer begins a sequence; raises `InvalidPrompt`.
+
+    For a model that wants a BOS which its tokenizer does not add, the prompt itself may start with it, spelled out.
+    """
     if loaded.tokenizer is None:
         raise InvalidPrompt("This model came without a tokenizer, so it cannot read a prompt.")
     if not isinstance(prompt, str) or not prompt.strip():
         raise InvalidPrompt("The prompt is empty. Give it a few words to go on from.")
     try:
-        (ids,) = encode([prompt], loaded.tokenizer)
+        ids = Beginning.of(loaded.tokenizer).put(encode([prompt], loaded.tokenizer)[0])
     except InvalidText as error:
         raise InvalidPrompt(str(error)) from None
+    if not ids:
+        raise InvalidPrompt("The model's tokenizer makes no token of this prompt. Give it other words to go on from.")
     if len(ids) >= loaded.context_length:
         raise InvalidPrompt(
             f"The prompt has {len(ids):,} tokens and the model's context is {loaded.context_length:,}, which leaves "

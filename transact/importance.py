@@ -228,11 +228,65 @@ class ImportanceScores:
             rotary_pairs=_random_pairs(spec, generator),
         )
 
+    def to_dict(self) -> dict:
+        """JSON-able; of each layer the channels, and what follows from them."""
+        names = ["heads", "head_groups", "attention_channels", "mlp_channels"]
+        names += ["rotary_pairs"] if self.rotary_pairs else []
+        return {
+            "metric": self.metric,
+            "fingerprint": self.fingerprint,
+            "calibration": {"name": self.calibration},
+            "layers": [
+                {name: getattr(self, name)[layer].tolist() for name in names} for layer in range(len(self.heads))
+            ],
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict, spec: ModelSpec) -> "ImportanceScores":
+        """The inverse of `to_dict` for a model of these shapes; heads and groups are scored again from the channels.
+
+        Raises `InvalidPlan` for anything else, and for the scores of a model of other shapes.
+        """
+        try:
+            metric, layers = METRICS[values["metric"]].name, values["layers"]
+            named = {"fingerprint": str(values["fingerprint"]), "calibration": str(values["calibration"]["name"])}
+            if named["fingerprint"].split("/")[0] != spec.fingerprint or len(layers) != spec.num_hidden_layers:
+                raise InvalidPlan("These scores belong to a model of other shapes. Score this model.")
+            sizes = [(spec.attention_width(shape), shape.intermediate_size) for shape in spec.layers]
+            attention, mlp = zip(
+                *(
+                    (_read(layer["attention_channels"], width), _read(layer["mlp_channels"], channels))
+                    for layer, (width, channels) in zip(layers, sizes, strict=True)
+                ),
+                strict=True,
+            )
+            pairs = tuple(
+                _read(layer["rotary_pairs"], shape.num_key_value_heads * spec.query_key_dim // 2).reshape(
+                    shape.num_key_value_heads, -1
+                )
+                for layer, shape in zip(layers, spec.layers, strict=True)
+                if "rotary_pairs" in layer
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InvalidPlan(
+                f"These are no scores that can be read ({type(error).__name__}: {error}). Give what the score command "
+                "writes with --output, or score again."
+            ) from None
+        return cls.from_channels(metric, attention, mlp, spec, **named, rotary_pairs=pairs)
+
     def value_channels(self, layer: int) -> torch.Tensor:
         """What a value channel of each head group is worth, float64 [group, value_dim]: the mean over its heads."""
         channels = self.attention_channels[layer]
         # [head, value_dim] -> [group, head, value_dim] -> [group, value_dim]
         return channels.unflatten(0, (len(self.head_groups[layer]), -1)).mean(dim=1)
+
+
+def _read(numbers: list, size: int) -> torch.Tensor:
+    """Nested numbers as float64 [size]; raises `ValueError` for another count and for what is not finite."""
+    scores = torch.tensor(numbers, dtype=torch.float64).flatten()
+    if len(scores) != size or not bool(scores.isfinite().all()):
+        raise ValueError(f"{size} finite numbers are expected")
+    return scores
 
 
 def pair_scores(queries: torch.Tensor, keys: torch.Tensor, query_key_dim: int) -> torch.Tensor:

@@ -111,6 +111,11 @@ def _read(loaded: LoadedModel, pairs: list[tuple[str, str]], progress: Progress)
     """Read every (prompt, continuation), in batches of like length."""
     rows = [encode_prompt(loaded, "".join(pair)) for pair in pairs]
     starts = [_boundary(encode_prompt(loaded, prompt), row) for (prompt, _), row in zip(pairs, rows, strict=True)]
+    if 0 in starts:
+        raise InvalidText(
+            f"This model's tokenizer takes the prompt {pairs[starts.index(0)][0]!r} and what follows as one token, so "
+            "that nothing stands before the answer. Begin the prompt with another word."
+        )
     tokens = TokenSet.from_sequences(rows, name="probe")
     readings: dict[int, _Reading] = {}
     watch = Repeating(progress, len(pairs), "probe items")

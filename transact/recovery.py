@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from transact.calibration import CalibrationSet, TokenSet
+from transact.calibration import CalibrationSet, TokenSet, check_length
 from transact.devices import free_bytes
 from transact.errors import InvalidText, NotEnoughMemory
 from transact.evaluation import perplexity
@@ -89,14 +89,18 @@ def recover(
     settings = settings or RecoverySettings()
     training = calibration if training is None else training
     if isinstance(training, TokenSet):
-        training.check_vocabulary(loaded.spec.vocab_size)
+        training.check_fits(loaded.spec)
         if not training.num_predictions:
             raise InvalidText("The training text has no two tokens in a row, so there is nothing to predict.")
-    elif sum(1 for _ in islice(training.windows(), settings.batch_size)) < settings.batch_size:
-        raise InvalidText(
-            f"{training.name} has no {settings.batch_size} sequences of {training.seq_len} tokens, as one step "
-            "takes. Give longer text, shorter sequences or a smaller batch_size."
-        )
+    else:
+        check_length(training.seq_len, loaded.spec)
+        if sum(1 for _ in islice(training.windows(), settings.batch_size)) < settings.batch_size:
+            raise InvalidText(
+                f"{training.name} has no {settings.batch_size} sequences of {training.seq_len} tokens, as one step "
+                "takes. Give longer text, shorter sequences or a smaller batch_size."
+            )
+    if evaluation is not None:
+        evaluation.check_fits(loaded.spec)
     _check_fits(loaded, target, settings, training)
     stages, locks = phases(loaded.spec, target, settings), locks or NO_LOCKS
     inside = {name: value for name in INSIDE_HEADS if (value := getattr(target, name)) is not None}
@@ -131,7 +135,7 @@ def _check_fits(loaded: LoadedModel, target: PruningTarget, settings: RecoverySe
 
 def _identity(training: TrainingText) -> str:
     if isinstance(training, StreamedText):
-        return f"{training.name}, windows of {training.seq_len}"
+        return f"{training.name}, {training.protocol}"
     return training.fingerprint
 
 

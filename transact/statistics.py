@@ -82,7 +82,7 @@ class Peaks:
 
 @dataclass(frozen=True, eq=False)
 class CalibrationRecord:
-    """What a calibration set was, without its tokens."""
+    """What a calibration set was, without its tokens; the fields are those of the set."""
 
     name: str
     fingerprint: str
@@ -91,6 +91,8 @@ class CalibrationRecord:
     seq_len: int
     seed: int | None
     protocol: str
+    available_tokens: int | None = None
+    requested_samples: int | None = None
 
     @classmethod
     def of(cls, calibration: CalibrationSet) -> "CalibrationRecord":
@@ -102,6 +104,8 @@ class CalibrationRecord:
             seq_len=calibration.input_ids.shape[1],
             seed=calibration.seed,
             protocol=calibration.protocol,
+            available_tokens=calibration.available_tokens,
+            requested_samples=calibration.requested_samples,
         )
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from transact.calibration import TokenSet, encode
+from transact.calibration import TokenSet
+from transact.encoding import Beginning, encode
 from transact.errors import InvalidText, whole_number
 from transact.schedule import RecoverySettings
 
@@ -19,14 +20,16 @@ IGNORED = -100
 class StreamedText:
     """Texts that are read while training goes on, one after another, cut into windows of `seq_len` tokens.
 
-    `texts` is iterated anew for every pass, so it may be a streamed dataset's column but not a generator; each text
-    begins with BOS where the tokenizer has one. An interrupted training reads again up to where it was.
+    `texts` is iterated anew for every pass, so it may be a streamed dataset's column but not a generator. Each text and
+    each window begins as the tokenizer begins a sequence, or as `bos` says (see `CalibrationSet.from_texts`). An
+    interrupted training reads again up to where it was.
     """
 
     texts: Iterable[str]
     tokenizer: PreTrainedTokenizerBase
     seq_len: int
     name: str
+    bos: bool | None = None
 
     def __post_init__(self):
         """Raise `InvalidOption` for what is no length."""
@@ -57,13 +60,29 @@ class StreamedText:
 
     def windows(self) -> Iterator[list[int]]:
         """Texts one after the other, cut into windows of `seq_len` tokens."""
+        beginning = self._beginning
+        room = self.seq_len - len(beginning.ids)
+        if room < 1:
+            raise InvalidText(
+                f"Windows of {self.seq_len} tokens have no room behind {beginning.names}. Give a larger seq_len."
+            )
         held: list[int] = []
         for text in self.texts:
             if text.strip():
-                held += encode([text], self.tokenizer)[0]
-            while len(held) >= self.seq_len:
-                yield held[: self.seq_len]
-                del held[: self.seq_len]
+                held += beginning.put(encode([text], self.tokenizer)[0])
+            # a window that starts with a text has its beginning already, one that starts within a text has not
+            while len(held) >= room + (begun := beginning.shared(held)):
+                yield [*beginning.ids, *held[begun : begun + room]]
+                del held[: begun + room]
+
+    @property
+    def protocol(self) -> str:
+        """In words, how the texts become sequences."""
+        return f"texts one after another, windows of {self.seq_len} tokens, {self._beginning.told('window')}"
+
+    @property
+    def _beginning(self) -> Beginning:
+        return Beginning.of(self.tokenizer, self.bos)
 
 
 TrainingText = TokenSet | StreamedText

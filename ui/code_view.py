@@ -7,7 +7,7 @@ from transact.search import METRIC as SEARCH
 from ui.planning import counts_of
 from ui.session import Choice, ModelKey, Result, Sampling, Scored, Training
 from ui.streamed import SEQUENCES as STREAMED_SEQUENCES
-from ui.texts import TextSource
+from ui.texts import TextSource, field_of
 from ui.training import SEQUENCES
 from ui.workbench import EVALUATION_TOKENS
 
@@ -154,19 +154,22 @@ def _tokens(source: TextSource, variable: str, kind: str, filename: str, setting
     if source.dataset is not None:
         texts = _streamed(source, variable)
     elif _is_literal(source):
-        texts = f"{variable}_texts = {list(source.texts)!r}"
+        texts = f"{variable}_texts = {source.values!r}"
     else:
         bundled = {"sample": "", "evaluation": "evaluation_"}
         path = (
             filename if source.origin not in bundled else f"assets/samples/{bundled[source.origin]}{source.name}.jsonl"
         )
         texts = (
-            f'{variable}_texts = [\n    json.loads(line)["text"]\n'
+            f'{variable}_texts = [\n    json.loads(line)["{field_of(source)}"]\n'
             f'    for line in Path("{path}").read_text(encoding="utf-8").split("\\n")\n    if line\n]'
         )
-    how, given = (
-        ("from_document", f"{variable}_texts[0]") if source.is_document else ("from_texts", f"{variable}_texts")
-    )
+    if source.is_document:
+        how, given = "from_document", f"{variable}_texts[0]"
+    elif source.is_chat:
+        how, given = "from_chats", f"{variable}_texts"
+    else:
+        how, given, settings = "from_texts", f"{variable}_texts", f'{settings}, windows="auto"'
     return [
         texts,
         f"{variable} = ta.{kind}.{how}(\n    {given}, loaded.tokenizer, {settings}, name={source.name!r}\n)",

@@ -23,7 +23,7 @@ def commands(recipe: Recipe) -> str:
         *([f"--revision {shlex.quote(recipe.key.revision)}"] if recipe.key.revision else []),
         *([f"--dtype {recipe.key.dtype}"] if recipe.key.dtype != "auto" else []),
         *(["--stream"] if recipe.streamed else []),
-        f"--calibration {_file(recipe.text, CALIBRATION_FILE)}",
+        f"--calibration {_file(recipe.text, CALIBRATION_FILE)}{' --chat' if recipe.text.is_chat else ''}",
         f"--num-samples {sampling.num_samples} --seq-len {sampling.seq_len} --seed {sampling.seed}",
         f"--metric {recipe.plan.metric} {_target(recipe)}",
         *([f"--allocation {recipe.allocation}"] if recipe.allocation and not training else []),

@@ -217,6 +217,9 @@ def score_facts(scores: ta.ImportanceScores, scored) -> dict:
         "calibration": scored.text.name,
         "num_samples": scored.num_samples,
         "num_tokens": scored.num_tokens,
+        "available_tokens": scored.calibration.available_tokens,
+        "protocol": scored.calibration.protocol,
+        "notes": list(scored.calibration.notes),
         "seconds": scored.seconds,
         "layers": [
             {

@@ -20,12 +20,13 @@ from huggingface_hub import errors as hub_errors
 from huggingface_hub.utils import validate_repo_id
 
 import transact as ta
+from transact.text_tables import is_text, likeliest_first
 from ui import host
 from ui.dataset_card import pinned
 from ui.errors import WrongInput
 from ui.limits import MAX_STREAMED_CHARACTERS as MAX_CHARACTERS
 from ui.limits import MAX_STREAMED_ROWS as MAX_ROWS
-from ui.texts import DatasetChoice, TextSource, is_text, likeliest_first
+from ui.texts import DatasetChoice, TextSource
 
 _MAX_FILES = 10_000
 """More files than this make a folder a disk rather than a dataset, and listing them would take minutes."""

@@ -26,11 +26,6 @@ def percent(share: float, digits: int = 0) -> str:
     return f"{share * 100:.{digits}f} %"
 
 
-def counted(number: int, what: str) -> str:
-    """1 sequence, 1,200 sequences; `what` takes an s."""
-    return f"{number:,} {what}" + ("" if number == 1 else "s")
-
-
 def figure(value: float | None) -> str:
     """A measured number in three significant digits and never in powers of ten, or a dash where there is none."""
     if value is None:

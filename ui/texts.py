@@ -5,11 +5,11 @@ Below this module nothing looks at files, boxes or the hub again.
 
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import transact as ta
+from transact.text_tables import MESSAGES, TEXT
 from ui import limits
 from ui.errors import WrongInput
 from ui.theme import ASSETS
@@ -47,7 +47,8 @@ class DatasetChoice:
 
 @dataclass(frozen=True)
 class TextSource:
-    """Named text. `is_document`: one long text that is cut into windows; otherwise one sequence per text.
+    """Named text. `is_document`: one long text that is cut into windows; `is_chat`: conversations, each as JSON text.
+    Otherwise one sequence per text, or several where texts are long and few. `skipped`: rows of a file without text.
 
     `origin` says where it came from: a bundled "sample", a bundled "evaluation" set, "pasted", a "file", or a
     "dataset", whose first rows that hold text it is, as many as there are `texts`; `dataset` then says which.
@@ -58,6 +59,13 @@ class TextSource:
     origin: Literal["sample", "evaluation", "pasted", "file", "dataset"]
     is_document: bool = False
     dataset: DatasetChoice | None = None
+    is_chat: bool = False
+    skipped: int = 0
+
+    @property
+    def values(self) -> list:
+        """The texts as the library takes them: text, or lists of messages."""
+        return [json.loads(text) for text in self.texts] if self.is_chat else list(self.texts)
 
     def read(self, progress: ta.Progress) -> "TextSource":
         """The text itself, which is in hand already."""
@@ -104,44 +112,40 @@ def from_prose(text: str, name: str, origin: Literal["pasted", "file"], seq_len:
     return TextSource(name, paragraphs, origin)
 
 
-def is_text(cell: object) -> bool:
-    """Whether a cell of a table holds text, and not a number or nothing at all."""
-    return isinstance(cell, str) and bool(cell.strip())
-
-
-def likeliest_first(columns: Iterable[str]) -> tuple[str, ...]:
-    """Columns of text in the order in which they are guessed: one that is called “text”, then as they stand."""
-    return tuple(sorted(columns, key=lambda name: name.lower() != "text"))
-
-
 def calibration_set(
     source: TextSource, loaded: ta.LoadedModel, *, num_samples: int, seq_len: int, seed: int
 ) -> ta.CalibrationSet:
     """Tokens of `source` for scoring `loaded`."""
-    tokenizer = _tokenizer(loaded)
-    if source.is_document:
-        return ta.CalibrationSet.from_document(
-            source.texts[0], tokenizer, num_samples=num_samples, seq_len=seq_len, seed=seed, name=source.name
-        )
-    return ta.CalibrationSet.from_texts(
-        source.texts, tokenizer, num_samples=num_samples, seq_len=seq_len, seed=seed, name=source.name
-    )
+    return _tokens(ta.CalibrationSet, source, loaded, num_samples=num_samples, seq_len=seq_len, seed=seed)
 
 
 def evaluation_set(
     source: TextSource, loaded: ta.LoadedModel, *, seq_len: int, num_samples: int | None = None
 ) -> ta.EvaluationSet:
     """Tokens of `source` for measuring `loaded`; all of it unless told otherwise."""
+    return _tokens(ta.EvaluationSet, source, loaded, num_samples=num_samples, seq_len=seq_len)
+
+
+def _tokens(kind, source: TextSource, loaded: ta.LoadedModel, **settings):
+    """As the shown Python lines do it."""
     tokenizer = _tokenizer(loaded)
-    settings = {"seq_len": seq_len, "num_samples": num_samples, "name": source.name}
+    settings = {**settings, "name": source.name}
     if source.is_document:
-        return ta.EvaluationSet.from_document(source.texts[0], tokenizer, **settings)
-    return ta.EvaluationSet.from_texts(source.texts, tokenizer, **settings)
+        return kind.from_document(source.texts[0], tokenizer, **settings)
+    if source.is_chat:
+        return kind.from_chats(source.values, tokenizer, **settings)
+    return kind.from_texts(source.texts, tokenizer, windows="auto", **settings)
 
 
 def as_jsonl(source: TextSource) -> str:
-    """The texts in the form of the bundled samples, one {"text": …} a line."""
-    return "".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in source.texts)
+    """The texts in the form of the bundled samples, one {"text": …} a line; conversations as {"messages": …}."""
+    field = field_of(source)
+    return "".join(json.dumps({field: value}, ensure_ascii=False) + "\n" for value in source.values)
+
+
+def field_of(source: TextSource) -> str:
+    """What `as_jsonl` writes the texts under."""
+    return MESSAGES if source.is_chat else TEXT
 
 
 def _tokenizer(loaded: ta.LoadedModel):

@@ -56,6 +56,15 @@ class WhatIf:
     probes: tuple[tuple[str, float, float], ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What scoring would read, and the seconds that it would take, None where nothing was timed yet."""
+
+    text: TextSource
+    calibration: ta.CalibrationSet
+    seconds: float | None
+
+
 def load(registry: Registry, key: ModelKey, watch: Watch) -> ta.LoadedModel:
     """Bring a model into memory."""
     watch.says(f"Loading {key.source}")
@@ -142,14 +151,13 @@ def score(registry: Registry, key: ModelKey, text: TextSource, sampling: Samplin
 
 def estimate(
     registry: Registry, session: Session, text: TextSource, sampling: Sampling
-) -> tuple[int, int, float | None] | None:
-    """Sequences, tokens and seconds that scoring would take; None while the model is not in memory."""
+) -> Run | None:
+    """What scoring would read and take; None while the model is not in memory."""
     loaded = registry.in_memory(session.key)
     if loaded is None:
         return None
     calibration = _calibration(loaded, text, sampling)
-    seconds = registry.seconds_for(_flops(loaded.spec, calibration, sampling))
-    return calibration.num_samples, calibration.num_tokens, seconds
+    return Run(text, calibration, registry.seconds_for(_flops(loaded.spec, calibration, sampling)))
 
 
 def evaluation_set(text: TextSource, loaded: ta.LoadedModel, *, num_samples: int | None = None) -> ta.EvaluationSet:

@@ -133,3 +133,24 @@ def test_files_of_one_column_need_no_choice(explorer, tmp_path):
         estimate_says(explorer, "Scored on mixed")
     page.click("#score-button")
     explorer.says("No file has been uploaded yet")
+
+
+def test_a_long_line_is_cut_into_windows_and_what_is_missing_is_told(explorer, tmp_path):
+    file = tmp_path / "long.jsonl"
+    file.write_text(json.dumps({"text": "One day a fox met a crow. " * 400}) + '\n{"text": null}\n')
+    upload(explorer, file)
+    estimate_says(explorer, "128 samples were asked for")
+    explorer.page.click("#score-button")
+    said = explorer.says("Scored")
+    for note in ("long.jsonl: rows without text, left out: 1.", "128 samples were asked for and the text gives"):
+        assert note in said
+    assert "longer ones in windows of 256" in explorer.text("estimate")
+    assert 'windows="auto"' in explorer.text("code-view")
+
+
+def test_conversations_need_a_model_with_a_chat_template(explorer, tmp_path):
+    file = tmp_path / "chats.jsonl"
+    file.write_text(json.dumps({"messages": [{"role": "user", "content": "A fox?"}]}) + "\n")
+    upload(explorer, file)
+    explorer.page.click("#score-button")
+    explorer.says("This model's tokenizer has no chat template")

@@ -264,11 +264,12 @@ def test_push_says_where_the_model_is(capsys, monkeypatch):
 
 def test_text_that_scored_is_told_where_it_measures(capsys, calibrated, folder):
     line = ["prune", "--model", "bundled", *calibrated, *SHARES, "--no-speed"]
+    # four of the eight texts scored, each cut off at 48 tokens; all eight measure, each in two windows
     line += ["--evaluation", str(folder / "calibration.jsonl"), "--evaluation-seq-len", "48"]
     assert main(line) == 0
-    assert "50% of the measured sequences also stand in the calibration text" in capsys.readouterr().out
+    assert "25% of the measured sequences also stand in the calibration text" in capsys.readouterr().out
     assert main([*line, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["evaluation"]["overlap"] == 0.5
+    assert json.loads(capsys.readouterr().out)["evaluation"]["overlap"] == 0.25
 
 
 @pytest.mark.parametrize("command", ["", *(command.name for command in COMMANDS)])
@@ -345,11 +346,17 @@ def test_wrong_usage(capsys, monkeypatch, line, sentence):
             "Line 2 of text.jsonl has no text under 'text' (it has 'body')",
         ),
         ("text.jsonl", b'{"text": 3}', "Line 1 of text.jsonl has no text"),
-        ("text.jsonl", b'["text"]', "no object"),
+        ("text.jsonl", b'["text"]', "not an object"),
         ("text.jsonl", b"Once upon a time", "Line 1 of text.jsonl is not JSON"),
         ("text.jsonl", b"[" * 100_000, "is not JSON"),
-        ("text.txt", b"caf\xe9", "text.txt is not UTF-8 (byte 3 cannot be read)"),
-        ("text.csv", b"text\na", "ends in neither .txt nor .jsonl"),
+        ("text.txt", b"caf\xe9", "text.txt is not UTF-8 text (byte 3 cannot be read)"),
+        ("text.pdf", b"text", "not a kind of text that is read here. Give one of .txt, .jsonl, .json, .csv, .parquet"),
+        ("text.csv", b"id,story\n1,a", "Line 2 of text.csv has no text under 'text' (it has 'id', 'story'). Name the"),
+        ("text.jsonl", b'{"text": "a"}\n{"text": null}\n{"text": 3}', "Line 3 of text.jsonl has no text under 'text'"),
+        ("text.json", b'[{"text": "a"}, {"story": "b"}]', "Item 2 of text.json has no text under 'text'"),
+        ("text.json", b'{"text": ', "text.json is not JSON"),
+        ("text.parquet", b"PAR1", "text.parquet cannot be read as parquet"),
+        ("text.jsonl", b'{"messages": [{"role": "user", "content": "a"}]}', "or read chats with --chat"),
         ("text.jsonl", None, "There is no file text.jsonl"),
     ],
 )

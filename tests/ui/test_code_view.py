@@ -199,3 +199,40 @@ def test_the_shell_lines_come_to_the_same_numbers(registry, tmp_path, request, c
     assert printed["report"]["kl_divergence"] == result.report.kl_divergence
     written = ta.PruningPlan.from_json((tmp_path / code_view.OUTPUT_FOLDER / "plan.json").read_text())
     assert written.layers == result.plan.layers
+
+
+@pytest.fixture(scope="module")
+def chatty(tmp_path_factory) -> ModelKey:
+    """The bundled model in a folder of its own, with a chat template."""
+    folder = tmp_path_factory.mktemp("chatty")
+    loaded = ta.load("bundled")
+    loaded.model.save_pretrained(folder)
+    loaded.tokenizer.chat_template = (
+        "{{ bos_token }}{% for message in messages %}{{ message['role'] + ': ' + message['content'] }}{% endfor %}"
+    )
+    loaded.tokenizer.save_pretrained(folder)
+    return ModelKey(str(folder))
+
+
+@pytest.mark.parametrize("kind", ["a long text among short ones", "chats"])
+def test_python_and_shell_read_the_text_as_the_page_does(registry, chatty, tmp_path, monkeypatch, kind):
+    if kind == "chats":
+        said = [[{"role": "user", "content": text}] for text in texts.sample("stories").texts[:30]]
+        text = texts.TextSource("calibration", tuple(map(json.dumps, said)), "file", is_chat=True)
+    else:
+        story = " ".join(texts.sample("stories").texts[:30])
+        text = texts.TextSource("calibration", (story, *texts.sample("stories").texts[30:33]), "file")
+    session = planned(registry, chatty, text, Choice(metric="wanda"))
+    calibration = session.scored.calibration
+    assert calibration.num_samples == 8 and (calibration.lengths[0] == 48)
+    assert ("windows of 48" in calibration.protocol) == (kind != "chats")
+    assert all(row[0] == session.scored.tokenizer.bos_token_id for row in calibration.rows())
+    (tmp_path / code_view.CALIBRATION_FILE).write_text(texts.as_jsonl(text), encoding="utf-8")
+    recipe = Recipe.of_plan(session.scored, session.choice, session.plan)
+    names = run(code(recipe), tmp_path, monkeypatch)
+    assert names["calibration"].fingerprint == calibration.fingerprint
+    assert names["plan"] == session.plan
+    lines = commands(recipe).replace("python -m", f"{sys.executable} -m").replace("prune", "plan", 1)
+    lines = lines.replace(f"--output {code_view.OUTPUT_FOLDER}", "--output plan.json")
+    subprocess.run(["bash", "-c", lines], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
+    assert ta.PruningPlan.from_json((tmp_path / "plan.json").read_text()).layers == session.plan.layers

@@ -45,6 +45,7 @@ def test_names_are_text_wherever_html_is_written(result):  # noqa: F811
     one = named(result, SCRIPT)
     session = Session("a", one.scored.key, one.scored.spec, None, results=(one,))
     found = Redundancy(one.scored, "wanda", one.text, 1, (None,))
+    read = replace(ta.CalibrationSet.from_token_ids([[1]], name=SCRIPT), protocol=SCRIPT)
     shown = [
         activity.message(SCRIPT, "wrong"),
         tables.result_table(one),
@@ -52,9 +53,7 @@ def test_names_are_text_wherever_html_is_written(result):  # noqa: F811
         model.refused_card(SCRIPT),
         redundancy.note_line(replace(session, redundancy=found)),
         reading._row(ta.Reading(SCRIPT, SCRIPT, SCRIPT, 1.0, 0, 0), 1.0),
-        calibration.scored_line(
-            replace(session, scored=replace(one.scored, calibration=SimpleNamespace(num_samples=1, num_tokens=1)))
-        ),
+        calibration.scored_line(replace(session, scored=replace(one.scored, calibration=read))),
     ]
     for html in shown:
         assert "<img" not in html and "&lt;img" in html

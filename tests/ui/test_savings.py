@@ -5,6 +5,7 @@ from transformers import Gemma3TextConfig, LlamaConfig
 
 import transact as ta
 from transact.target import kept_count
+from transact.wording import counted
 from ui import legal, numbers
 from ui.budgets import BUDGETS
 from ui.savings import savings, strip
@@ -104,7 +105,7 @@ def test_differences():
 
 
 def test_one_is_no_plural():
-    assert [numbers.counted(number, "sequence") for number in (0, 1, 1200)] == [
+    assert [counted(number, "sequence") for number in (0, 1, 1200)] == [
         "0 sequences", "1 sequence", "1,200 sequences",
     ]  # fmt: skip
 

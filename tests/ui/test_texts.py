@@ -5,6 +5,7 @@ import json
 import pytest
 
 import transact as ta
+from transact.text_tables import is_text, likeliest_first
 from ui import limits, texts
 from ui.errors import WrongInput
 
@@ -58,12 +59,12 @@ def test_unknown_sample_names_the_known_ones():
     ("cell", "expected"), [("a", True), ("", False), (" \n", False), (None, False), (1, False), (float("nan"), False)]
 )
 def test_what_counts_as_text_in_a_cell(cell, expected):
-    assert texts.is_text(cell) is expected
+    assert is_text(cell) is expected
 
 
 def test_the_column_called_text_is_guessed_first():
-    assert texts.likeliest_first(["title", "body"]) == ("title", "body")
-    assert texts.likeliest_first(["title", "Text", "body"]) == ("Text", "title", "body")
+    assert likeliest_first(["title", "body"]) == ("title", "body")
+    assert likeliest_first(["title", "Text", "body"]) == ("Text", "title", "body")
 
 
 def test_text_in_hand_is_its_own_answer_and_a_key():

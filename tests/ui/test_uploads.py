@@ -93,7 +93,7 @@ def test_csv_cells_are_text_as_they_stand(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
-        ("a.pdf", b"%PDF", "not a kind that is read here; upload one of .txt, .jsonl, .csv, .parquet"),
+        ("a.pdf", b"%PDF", "not a kind that is read here; upload one of .txt, .jsonl, .json, .csv, .parquet"),
         ("a", b"x", "not a kind"),
         ("a.txt", b"", "is empty"),
         ("a.txt", "caf\u00e9".encode("latin-1"), "not UTF-8 text .byte 3"),
@@ -153,3 +153,30 @@ def test_what_was_read_is_what_the_file_to_take_away_holds(tmp_path):
     source = uploads.uploaded(written(tmp_path, "csv"), "story", 64)
     lines = texts.as_jsonl(source).split("\n")
     assert tuple(json.loads(line)["text"] for line in lines if line) == source.texts
+
+
+CHATS = [[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], [{"role": "user", "content": "c"}]]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json"])
+def test_conversations_are_a_column(tmp_path, kind):
+    file = tmp_path / f"chats.{kind}"
+    rows = [{"id": "x", "messages": chat} for chat in [*CHATS, None, []]]
+    file.write_text(json.dumps(rows) if kind == "json" else "\n".join(map(json.dumps, rows)))
+    assert uploads.text_columns(file) == ("messages", "id")
+    source = uploads.uploaded(file, None, 64)
+    assert (source.values, source.is_chat, source.skipped) == (CHATS, True, 2)
+    lines = texts.as_jsonl(source).split("\n")
+    assert [json.loads(line)["messages"] for line in lines if line] == CHATS
+
+
+def test_what_was_left_out_is_counted(tmp_path):
+    file = written(tmp_path, "csv")
+    assert uploads.uploaded(file, "title", 64).skipped == 1
+
+
+def test_a_json_upload_is_limited_as_a_whole(tmp_path):
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps([{"text": "a" * 4_000_000}]))
+    with pytest.raises(WrongInput, match="at most 4,000,000 are taken as .json. Save it as .jsonl"):
+        uploads.text_columns(file)

@@ -55,19 +55,21 @@ COMMANDS = (
     Command(
         "plan",
         "decide what stays and what goes, and see what that saves",
-        "Score a model and decide what to keep; nothing is cut. The plan goes to a file that prune and export\n"
-        "take. What it saves is printed: parameters, FLOPs at a context of 512, bytes in 16-bit elements.",
+        "Score a model, or take a file of scores, and decide what to keep; nothing is cut. The plan goes to a file\n"
+        "that prune and export take. What it saves is printed: parameters, FLOPs at a context of 512, bytes in 16-bit\n"
+        "elements.",
         """\
   python -m transact plan --model bundled --calibration assets/samples/stories.jsonl \\
       --attention-sparsity 0.25 --mlp-sparsity 0.5 --output plan.json""",
         (
             options.MODEL,
-            options.CALIBRATION,
+            options.SCORES_FILE,
+            options.CALIBRATION_UNLESS_PLANNED,
             options.PLANNING,
             _output("write the plan to this new file (default: %(default)s)", default=Path("plan.json")),
         ),
         commands.plan,
-        options.target_problem,
+        options.scores_problem,
     ),
     Command(
         "prune",

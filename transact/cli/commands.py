@@ -2,7 +2,7 @@
 
 import json
 from argparse import Namespace
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import transact as ta
 from transact.calibration import TokenSet
@@ -23,6 +23,10 @@ class Answer:
     values: dict
     parts: tuple[str, ...]
 
+    def with_notes(self, notes: tuple[str, ...]) -> "Answer":
+        """The same, with what is to be told of the texts at its end."""
+        return Answer(self.values | {"notes": notes}, (*self.parts, *notes)) if notes else self
+
 
 def score(given: Namespace, meter: Meter) -> Answer:
     """Scores of every head, head group and channel, printed in short and written in full."""
@@ -33,29 +37,26 @@ def score(given: Namespace, meter: Meter) -> Answer:
     loaded = steps.load_or_stream(given, meter, given.model, given.revision)
     calibration = steps.calibration_set(given, loaded, sources.calibration)
     scores = steps.score(given, loaded, steps.observe(given, loaded, calibration, meter, metric=steps.metric(given)))
-    names = ("heads", "head_groups", "attention_channels", "mlp_channels")
-    values = {
-        "model": _model(loaded),
-        "calibration": _record(calibration),
-        "metric": scores.metric,
-        "layers": [
-            {name: getattr(scores, name)[layer].tolist() for name in names}
-            for layer in range(loaded.spec.num_hidden_layers)
-        ],
-    }
-    parts = (f"{loaded.source}, {scores.metric} on {summaries.tokens(calibration)}", summaries.score_table(scores))
+    values = {"model": _model(loaded), **scores.to_dict(), "calibration": _record(calibration)}
+    heading = f"{loaded.source}, {scores.metric} on {summaries.tokens(calibration)}; {calibration.protocol}"
+    answer = Answer(values, (heading, summaries.score_table(scores))).with_notes(steps.notes(sources, calibration))
     if given.output is None or not is_main():
-        return Answer(values, parts)
-    write_new(given.output, json.dumps(values))
-    return Answer(values, (*parts, f"All scores are in {given.output}."))
+        return answer
+    write_new(given.output, json.dumps(answer.values))
+    return replace(answer, parts=(*answer.parts, f"All scores are in {given.output}."))
 
 
 def plan(given: Namespace, meter: Meter) -> Answer:
     """A plan in a file of its own, and what it would save."""
     sources = steps.read_sources(given)
     check_free(given.output)
-    loaded = steps.load(given, meter, given.model, given.revision)
-    return _plan_written(given, loaded, steps.choose(given, loaded, sources, meter))
+    if sources.scores is None:
+        loaded = steps.load(given, meter, given.model, given.revision)
+        chosen = steps.choose(given, loaded, sources, meter)
+    else:
+        loaded = steps.open_in_files(given, meter, given.model, given.revision)
+        chosen = steps.chosen_by_scores(given, loaded, sources)
+    return _plan_written(given, loaded, chosen).with_notes(steps.notes(sources, chosen.calibration))
 
 
 def prune(given: Namespace, meter: Meter) -> Answer:
@@ -70,13 +71,15 @@ def prune(given: Namespace, meter: Meter) -> Answer:
     evaluation = None if sources.evaluation is None else steps.evaluation_set(given, loaded, sources.evaluation)
     chosen = steps.choose(given, loaded, sources, meter, compensation=given.compensation)
     pruned, answer = _cut(given, loaded, chosen, meter)
+    notes = steps.notes(sources, chosen.calibration, evaluation)
     if evaluation is None:
-        return answer
+        return answer.with_notes(notes)
     report = steps.evaluate(given, pruned, loaded, evaluation, meter)
     overlap = None if chosen.calibration is None else evaluation.overlap(chosen.calibration)
     measured = {"evaluation": {**_record(evaluation), "overlap": overlap}, "report": report.to_dict()}
     warning = (summaries.overlap(overlap),) if overlap else ()
-    return Answer(answer.values | measured, (*answer.parts, *summaries.measured(report, evaluation), *warning))
+    parts = (*answer.parts, *summaries.measured(report, evaluation), *warning)
+    return Answer(answer.values | measured, parts).with_notes(notes)
 
 
 _STREAMED = (
@@ -109,12 +112,13 @@ def _prune_streamed(given: Namespace, loaded: ta.StreamedModel, sources: steps.S
     )
     values = {**_planned(loaded, chosen), "compensation": given.compensation, "saved": asdict(saved), "streamed": True}
     parts = (*summaries.plan(loaded.source, chosen.plan, given.compensation), summaries.saved(saved), _STREAMED)
+    notes = steps.notes(sources, chosen.calibration, evaluation)
     if evaluation is None:
-        return Answer(values, parts)
+        return Answer(values, parts).with_notes(notes)
     pruned = steps.load_or_stream(given, meter, str(given.output), None)
     report = steps.evaluate(given, pruned, loaded, evaluation, meter)
     measured = {"evaluation": _record(evaluation), "report": report.to_dict()}
-    return Answer(values | measured, (*parts, *summaries.measured(report, evaluation)))
+    return Answer(values | measured, (*parts, *summaries.measured(report, evaluation))).with_notes(notes)
 
 
 def recover(given: Namespace, meter: Meter) -> Answer:
@@ -126,12 +130,13 @@ def recover(given: Namespace, meter: Meter) -> Answer:
     loaded = steps.load(given, meter, given.model, given.revision)
     evaluation = None if sources.evaluation is None else steps.evaluation_set(given, loaded, sources.evaluation)
     calibration = steps.calibration_set(given, loaded, sources.calibration)
+    training = steps.training_text(given, loaded, sources.training, meter)
     recovered = ta.recover(
         loaded,
         calibration,
         steps.target_of(given, loaded.spec),
         settings,
-        training=steps.training_text(given, loaded, sources.training, meter),
+        training=training,
         evaluation=evaluation,
         locks=sources.locks,
         directory=given.checkpoints,
@@ -147,7 +152,8 @@ def recover(given: Namespace, meter: Meter) -> Answer:
         "saved": None if saved is None else asdict(saved),
     }
     parts = (*summaries.plan(loaded.source, recovered.plan), summaries.recovery(recovered.points))
-    return Answer(values, parts if saved is None else (*parts, summaries.saved(saved)))
+    told = Answer(values, parts if saved is None else (*parts, summaries.saved(saved)))
+    return told.with_notes(steps.notes(sources, calibration, evaluation))
 
 
 def evaluate(given: Namespace, meter: Meter) -> Answer:
@@ -166,7 +172,8 @@ def evaluate(given: Namespace, meter: Meter) -> Answer:
         "report": report.to_dict(),
     }
     heading = loaded.source if reference is None else f"{loaded.source} beside {reference.source}"
-    return Answer(values, (heading, *summaries.measured(report, evaluation)))
+    answer = Answer(values, (heading, *summaries.measured(report, evaluation)))
+    return answer.with_notes(steps.notes(sources, evaluation))
 
 
 def tasks(given: Namespace, meter: Meter) -> Answer:
@@ -197,10 +204,8 @@ def export(given: Namespace, meter: Meter) -> Answer:
     check_free(given.output, folder=given.kind == "checkpoint")
     loaded = steps.load(given, meter, given.model, given.revision)
     chosen = steps.choose(given, loaded, sources, meter, compensation=given.compensation)
-    if given.kind == "plan":
-        return _plan_written(given, loaded, chosen)
-    _, answer = _cut(given, loaded, chosen, meter)
-    return answer
+    answer = _plan_written(given, loaded, chosen) if given.kind == "plan" else _cut(given, loaded, chosen, meter)[1]
+    return answer.with_notes(steps.notes(sources, chosen.calibration))
 
 
 def push(given: Namespace, meter: Meter) -> Answer:

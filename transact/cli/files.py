@@ -4,55 +4,90 @@ What is written never replaces anything, as with `transact.save`.
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from transact.calibration import CalibrationSet, EvaluationSet
+from transact.encoding import AUTO
 from transact.errors import InvalidPlan, InvalidTarget, InvalidText, SaveRefused, TransactError
 from transact.loading import LoadedModel
 from transact.locks import Locks
 from transact.plan import PruningPlan
+from transact.text_files import KINDS, read_prose, read_table
+from transact.text_tables import MESSAGES, TEXT
 
 _Tokens = TypeVar("_Tokens", CalibrationSet, EvaluationSet)
 
 
 @dataclass(frozen=True)
 class Text:
-    """Text of one file, named after it. `is_document`: one long text; otherwise one sequence per text."""
+    """Text of one file, named after it. `is_document`: one long text; `is_chat`: conversations as JSON text.
+
+    Otherwise one sequence per text, or several where texts are long and few. `notes`: what was left out of the file.
+    """
 
     name: str
     texts: tuple[str, ...]
-    is_document: bool
+    is_document: bool = False
+    is_chat: bool = False
+    notes: tuple[str, ...] = ()
 
-    def tokens(self, kind: type[_Tokens], loaded: LoadedModel, **settings) -> _Tokens:
-        """The text as a set of that kind; `settings` as `from_texts` and `from_document` take them."""
-        if self.is_document:
-            return kind.from_document(self.texts[0], loaded.tokenizer, name=self.name, **settings)
-        return kind.from_texts(self.texts, loaded.tokenizer, name=self.name, **settings)
+    def tokens(self, kind: type[_Tokens], loaded: LoadedModel, *, bos: bool | None, **settings) -> _Tokens:
+        """The text as a set of that kind; `settings` as `from_texts` and `from_document` take them.
+
+        Raises `InvalidText` at once where a sample is longer than the model's context.
+        """
+        settings = {**settings, "name": self.name}
+        if self.is_chat:
+            tokens = kind.from_chats([json.loads(text) for text in self.texts], loaded.tokenizer, **settings)
+        elif self.is_document:
+            tokens = kind.from_document(self.texts[0], loaded.tokenizer, bos=bos, **settings)
+        else:
+            tokens = kind.from_texts(self.texts, loaded.tokenizer, bos=bos, windows=AUTO, **settings)
+        tokens.check_fits(loaded.spec)
+        return tokens
 
 
-def read_text(path: Path, column: str) -> Text:
-    """A .txt file as one document, a .jsonl file as one text per line, taken from `column`.
+def read_text(path: Path, column: str | None = None, *, chat: bool = False) -> Text:
+    """A .txt file as one document; of a .jsonl, .json, .csv or .parquet file a text per row.
 
-    Raises `InvalidText` for a file that is missing, of another kind, not UTF-8, empty, or without the column.
+    `column`: the field that holds the text, "text" by default; with `chat` it may hold conversations, and "messages"
+    comes before "text". Rows where it is null or empty are left out, which the result's `notes` say.
+
+    Raises `InvalidText` for a file that is missing, of another kind, not UTF-8, or empty, and for a row without the
+    column.
     """
-    kind = path.suffix.lower()
-    if kind not in (".txt", ".jsonl"):
-        raise InvalidText(f"{path} ends in neither .txt nor .jsonl. Give one of these, in UTF-8.")
-    content = _content(path, InvalidText)
-    if not content.strip():
-        raise InvalidText(f"{path} is empty. Give a file with some text in it.")
-    if kind == ".txt":
-        return Text(path.stem, (content,), is_document=True)
-    # only \n ends a line: str.splitlines would also cut at characters that JSON allows inside a text
-    lines = [(number, line) for number, line in enumerate(content.split("\n"), start=1) if line.strip()]
-    return Text(path.stem, tuple(_column(path, number, line, column) for number, line in lines), is_document=False)
+    if path.suffix.lower() not in KINDS:
+        raise InvalidText(f"{path} is not a kind of text that is read here. Give one of {', '.join(KINDS)}.")
+    with _reading(path, InvalidText):
+        if path.suffix.lower() == ".txt":
+            return Text(path.stem, (read_prose(path, str(path)),), is_document=True)
+        wanted = (column,) if column else (MESSAGES, TEXT) if chat else (TEXT,)
+        table = read_table(path, str(path), wanted=wanted)
+    found = table.wanted_column()
+    problem = table.problem() if found is None else found.problem
+    if problem:
+        raise InvalidText(f"{problem}. Name the field with --column{'' if chat else ', or read chats with --chat'}.")
+    if found.is_chat and not chat:
+        raise InvalidText(f"{path} holds conversations. Read them with --chat, which takes the model's chat template.")
+    left_out = f"{path}: rows without text, left out: {found.skipped:,}."
+    return Text(path.stem, found.texts, is_chat=found.is_chat, notes=(left_out,) if found.skipped else ())
 
 
 def read_plan(path: Path) -> PruningPlan:
     """A plan.json; raises `InvalidPlan`."""
     return PruningPlan.from_json(_content(path, InvalidPlan))
+
+
+def read_scores(path: Path) -> dict:
+    """A file of the score command, for `ImportanceScores.from_dict`; raises `InvalidPlan`."""
+    try:
+        return json.loads(_content(path, InvalidPlan))
+    except (ValueError, RecursionError):
+        raise InvalidPlan(f"{path} is not JSON. Give what the score command writes with --output.") from None
 
 
 def read_locks(path: Path) -> Locks:
@@ -90,24 +125,18 @@ def write_new(path: Path, content: str) -> None:
 
 def _content(path: Path, refusal: type[TransactError]) -> str:
     """The file's text without a byte order mark; raises `refusal`."""
-    try:
+    with _reading(path, refusal):
         return path.read_text(encoding="utf-8-sig")
+
+
+@contextmanager
+def _reading(path: Path, refusal: type[TransactError]) -> Iterator[None]:
+    """Whatever keeps a file from being read, as `refusal`."""
+    try:
+        yield
     except FileNotFoundError:
         raise refusal(f"There is no file {path}. Check its name.") from None
     except UnicodeDecodeError as error:
         raise refusal(f"{path} is not UTF-8 (byte {error.start:,} cannot be read). Save it as UTF-8.") from None
     except OSError as error:
         raise refusal(f"{path} cannot be read ({error.strerror}). Give another file.") from None
-
-
-def _column(path: Path, number: int, line: str, column: str) -> str:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        raise InvalidText(f'Line {number} of {path} is not JSON. Every line must be as {{"text": "..."}}.') from None
-    if not isinstance(row, dict) or not isinstance(row.get(column), str):
-        found = ", ".join(map(repr, row)) if isinstance(row, dict) else "no object"
-        raise InvalidText(
-            f"Line {number} of {path} has no text under {column!r} (it has {found}). Name the field with --column."
-        )
-    return row[column]

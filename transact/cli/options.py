@@ -3,7 +3,7 @@
 Options that a plan file stands in for have no default of their own, so that giving both can be told.
 """
 
-from argparse import ArgumentTypeError, Namespace
+from argparse import ArgumentTypeError, BooleanOptionalAction, Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,9 +54,13 @@ def _option(flag: str, help: str, **settings) -> Option:
     return Option(flag, help, settings)
 
 
-COLUMN = _option(
-    "--column", "the field of a .jsonl line that holds the text (default: %(default)s)", default="text", metavar="NAME"
-)
+_READING = (
+    _option("--column", 'the field of a row that holds the text (default: "text")', metavar="NAME"),
+    _option("--chat", 'read conversations, {"messages": [{"role": "user", "content": "..."}, ...]} a row, through the '
+            "model's own chat template; files without any are read as text", action="store_true"),
+    _option("--bos", "begin every sequence and window with BOS, or with nothing (default: as the model's own tokenizer "
+            "begins one)", action=BooleanOptionalAction, default=None),
+)  # fmt: skip
 
 
 def _calibration(*, required: bool) -> Group:
@@ -64,7 +68,8 @@ def _calibration(*, required: bool) -> Group:
         "calibration text",
         "The text that scores. The same file, samples, length and seed give the same scores.",
         (
-            _option("--calibration", ".jsonl: each line one sequence; .txt: one document, cut into windows; UTF-8",
+            _option("--calibration", ".jsonl, .json, .csv, .parquet: each row one sequence, long ones cut into windows "
+                    "where there are fewer than --num-samples; .txt: one document, cut into windows; UTF-8",
                     type=Path, metavar="FILE", required=required),
             _option("--num-samples", "most sequences taken; of more, so many are drawn (default: %(default)s)",
                     type=int, default=128, metavar="N"),
@@ -72,14 +77,14 @@ def _calibration(*, required: bool) -> Group:
                     type=int, metavar="TOKENS"),
             _option("--seed", "draws the sequences, and the scores of --metric random (default: %(default)s)",
                     type=int, default=0, metavar="N"),
-            COLUMN,
+            *_READING,
         ),
     )  # fmt: skip
 
 
 def _evaluation_text(*, required: bool) -> tuple[Option, ...]:
     return (
-        _option("--evaluation", "a .jsonl or .txt file, read as calibration text is",
+        _option("--evaluation", "a file read as calibration text is, all of it",
                 type=Path, metavar="FILE", required=required),
         _option("--evaluation-seq-len",
                 f"most tokens of a sequence (default: {SEQ_LEN}, or the model's context if shorter)",
@@ -92,7 +97,7 @@ _EVALUATION_SAMPLES = _option(
 )
 
 
-def _evaluation(*, required: bool, column: bool) -> Group:
+def _evaluation(*, required: bool, alone: bool) -> Group:
     return Group(
         "evaluation text",
         "The text that measures.",
@@ -101,7 +106,7 @@ def _evaluation(*, required: bool, column: bool) -> Group:
             _EVALUATION_SAMPLES,
             _option("--prompt", "also continue this text, greedily", metavar="TEXT"),
             _option("--no-speed", "do not time the models", action="store_true"),
-            *((COLUMN,) if column else ()),
+            *(_READING if alone else ()),
         ),
     )  # fmt: skip
 
@@ -130,8 +135,8 @@ STREAM = Group(
 
 CALIBRATION = _calibration(required=True)
 CALIBRATION_UNLESS_PLANNED = _calibration(required=False)
-EVALUATION = _evaluation(required=True, column=True)
-EVALUATION_OR_NOT = _evaluation(required=False, column=False)
+EVALUATION = _evaluation(required=True, alone=True)
+EVALUATION_OR_NOT = _evaluation(required=False, alone=False)
 EVALUATION_ON_THE_WAY = Group(
     "evaluation text",
     "Gives the perplexities on the way, the lowest of which tells which weights are kept.",
@@ -187,6 +192,12 @@ PLANNING = Group(
     ),
 )  # fmt: skip
 _PLAN_OPTIONS = tuple(option.flag for option in PLANNING.options)
+
+SCORES_FILE = Group(
+    "scores",
+    "Either scores that were written before, or calibration text to score on.",
+    (_option("--scores", "what the score command wrote; no weights are read", type=Path, metavar="FILE"),),
+)
 
 PLAN_FILE = Group(
     "plan",
@@ -291,6 +302,16 @@ def target_problem(given: Namespace) -> str | None:
     if given.metric == SEARCH and vars(given).get("allocation") is not None:
         return f"--metric {SEARCH} does not know --allocation; leave it out or choose another metric"
     return None
+
+
+def scores_problem(given: Namespace) -> str | None:
+    """What is wrong with a file of scores or the calibration text that stands for one, if anything."""
+    if given.scores is None and given.calibration is None:
+        return "give --calibration to score on, or --scores"
+    beside = [flag for flag in ("--calibration", "--metric") if vars(given)[flag[2:]] is not None]
+    if given.scores is not None and beside:
+        return f"--scores has decided already what {', '.join(beside)} would; give one or the other"
+    return target_problem(given)
 
 
 def plan_problem(given: Namespace) -> str | None:

@@ -77,7 +77,7 @@ TEXT = Group(
     "training text",
     "By default the calibration text.",
     (
-        Option("--training", "a .jsonl or .txt file, all of it, read as calibration text is",
+        Option("--training", "a file read as calibration text is, all of it",
                {"type": Path, "metavar": "FILE"}),
         Option(
             "--own-text",

@@ -13,10 +13,12 @@ from pathlib import Path
 import torch
 
 import transact as ta
+from transact.calibration import TokenSet
 from transact.cli import options
 from transact.cli.bars import Meter
-from transact.cli.files import Text, read_locks, read_plan, read_text
+from transact.cli.files import Text, read_locks, read_plan, read_scores, read_text
 from transact.processes import rank_and_count
+from transact.text_tables import TEXT
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,12 @@ class Sources:
     evaluation: Text | None
     training: Text | None
     plan: ta.PruningPlan | None
+    scores: dict | None
     locks: ta.Locks | None
+
+    @property
+    def texts(self) -> tuple[Text, ...]:
+        return tuple(text for text in (self.calibration, self.evaluation, self.training) if text is not None)
 
 
 @dataclass(frozen=True)
@@ -46,14 +53,24 @@ def read_sources(given: Namespace) -> Sources:
         path = vars(given).get(name)
         return None if path is None else reader(path)
 
-    text = partial(read_text, column=given.column)
-    return Sources(
+    text = partial(read_text, column=given.column, chat=given.chat)
+    sources = Sources(
         calibration=read("calibration", text),
         evaluation=read("evaluation", text),
         training=read("training", text),
         plan=read("plan", read_plan),
+        scores=read("scores", read_scores),
         locks=read("locks", read_locks),
     )
+    if given.chat and not any(text.is_chat for text in sources.texts):
+        raise ta.InvalidText('--chat was given, but no file has conversations under "messages". Leave --chat out.')
+    return sources
+
+
+def notes(sources: Sources, *read: TokenSet | None) -> tuple[str, ...]:
+    """What is to be told of the files and of the sets that were made of them."""
+    of_sets = (f"{tokens.name}: {note}" for tokens in read if tokens is not None for note in tokens.notes)
+    return (*(note for text in sources.texts for note in text.notes), *of_sets)
 
 
 def join_processes(device: str) -> None:
@@ -75,19 +92,24 @@ def load_or_stream(given: Namespace, meter: Meter, source: str, revision: str | 
     if chosen == "auto":
         fits = ta.preflight(source, dtype=given.dtype, revision=revision, device=given.device).fits
         chosen = "never" if fits else "always"
-    if chosen == "never":
-        return load(given, meter, source, revision)
+    return (load if chosen == "never" else open_in_files)(given, meter, source, revision)
+
+
+def open_in_files(given: Namespace, meter: Meter, source: str, revision: str | None) -> ta.StreamedModel:
+    """A model whose weights stay in its files."""
     progress = meter(f"Opening {source}")
     return ta.load_streamed(source, revision=revision, dtype=given.dtype, device=given.device, progress=progress)
 
 
 def calibration_set(given: Namespace, loaded: ta.LoadedModel, text: Text) -> ta.CalibrationSet:
     length = _length(given.seq_len, loaded)
-    return text.tokens(ta.CalibrationSet, loaded, num_samples=given.num_samples, seq_len=length, seed=given.seed)
+    return text.tokens(
+        ta.CalibrationSet, loaded, bos=given.bos, num_samples=given.num_samples, seq_len=length, seed=given.seed
+    )
 
 
 def evaluation_set(given: Namespace, loaded: ta.LoadedModel, text: Text) -> ta.EvaluationSet:
-    tokens = text.tokens(ta.EvaluationSet, loaded, seq_len=_length(given.evaluation_seq_len, loaded))
+    tokens = text.tokens(ta.EvaluationSet, loaded, bos=given.bos, seq_len=_length(given.evaluation_seq_len, loaded))
     return tokens if given.evaluation_samples is None else tokens.first(given.evaluation_samples)
 
 
@@ -97,13 +119,14 @@ def training_text(
     """What the options name to train on; None for the calibration text."""
     length = _length(given.seq_len, loaded)
     if given.dataset is not None:
-        return ta.StreamedText.from_hub(
+        streamed = ta.StreamedText.from_hub(
             given.dataset, loaded.tokenizer, config=given.dataset_config, split=given.dataset_split,
-            column=given.column, seq_len=length,
+            column=given.column or TEXT, seq_len=length,
         )  # fmt: skip
+        return replace(streamed, bos=given.bos)
     sets = []
     if text is not None:
-        sets.append(text.tokens(ta.CalibrationSet, loaded, num_samples=None, seq_len=length))
+        sets.append(text.tokens(ta.CalibrationSet, loaded, bos=given.bos, num_samples=None, seq_len=length))
     if given.own_text is not None:
         progress = meter("Writing")
         sets.append(
@@ -127,19 +150,14 @@ def choose(
         repaired = compensation != "none"
         statistics = observe(given, loaded, calibration, meter, gram=_grams(compensation, loaded)) if repaired else None
         return Chosen(sources.plan, calibration, statistics)
-    target, searched = target_of(given, loaded.spec), given.metric == options.SEARCH
+    searched = given.metric == options.SEARCH
     if searched and isinstance(loaded, ta.StreamedModel):
         raise ta.InvalidOption(
             f"--metric {options.SEARCH} runs the whole model again and again, and this one is streamed. Choose another "
             "metric, or --stream never where it fits into memory."
         )
-    make_plan = partial(
-        ta.make_plan,
-        spec=loaded.spec,
-        target=target,
-        allocation=given.allocation or options.ALLOCATION,
-        locks=sources.locks,
-    )
+    make_plan = _planner(given, loaded, sources)
+    target = make_plan.keywords["target"]
     make_plan(ta.ImportanceScores.random(loaded.spec))  # a target that no scores could meet is refused here
     gram, queries = _grams(compensation, loaded), target.keep_query_key_dim is not None
     if searched:
@@ -148,6 +166,28 @@ def choose(
         return Chosen(plan, calibration, statistics)
     statistics = observe(given, loaded, calibration, meter, gram=gram, metric=metric(given), queries=queries)
     return Chosen(make_plan(score(given, loaded, statistics)), calibration, statistics)
+
+
+def chosen_by_scores(given: Namespace, loaded: ta.LoadedModel, sources: Sources) -> Chosen:
+    """The plan that scores of a file give; raises `InvalidPlan` where they are another model's."""
+    scores = ta.ImportanceScores.from_dict(sources.scores, loaded.spec)
+    if scores.fingerprint not in (loaded.fingerprint, loaded.spec.fingerprint):
+        raise ta.InvalidPlan(
+            f"The scores of {given.scores} were made for a model of the same shapes but other weights than "
+            f"{loaded.source}. Score this model."
+        )
+    return Chosen(_planner(given, loaded, sources)(scores), None, None)
+
+
+def _planner(given: Namespace, loaded: ta.LoadedModel, sources: Sources) -> partial:
+    """`make_plan` with all that the options say; scores are still to come."""
+    return partial(
+        ta.make_plan,
+        spec=loaded.spec,
+        target=target_of(given, loaded.spec),
+        allocation=given.allocation or options.ALLOCATION,
+        locks=sources.locks,
+    )
 
 
 def observe(

@@ -84,7 +84,7 @@ def measured(report: EvalReport, evaluation: EvaluationSet) -> tuple[str, ...]:
     """On what, the numbers, and each continuation of the prompt where one was given."""
     pairs = (("The reference continues", report.reference_generation), ("The model continues", report.generation))
     generations = (f"{label}:\n{text}" for label, text in pairs if text is not None)
-    heading = f"Measured on {tokens(evaluation)}, {report.num_predictions:,} predictions"
+    heading = f"Measured on {tokens(evaluation)}, {report.num_predictions:,} predictions; {evaluation.protocol}"
     return (heading, _report_table(report), f"{report.protocol['costs']}.", *generations)
 
 
@@ -116,7 +116,8 @@ def overlap(share: float) -> str:
 
 
 def tokens(read: TokenSet) -> str:
-    return f"{read.name}: {read.num_samples:,} sequences, {read.num_tokens:,} tokens"
+    """How much was read, and of how much."""
+    return f"{read.name}: {read.amount}"
 
 
 def _report_table(report: EvalReport) -> str:

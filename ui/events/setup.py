@@ -103,7 +103,7 @@ def connect(desk: Desk, panels: Panels) -> None:
             run = workbench.estimate(desk.registry, session, text, sampling)
         except Exception as error:
             return {**unknown, **_if_unexpected(panels, error)}
-        return unknown if run is None else {own.estimate: calibration.estimate_line(*run)}
+        return unknown if run is None else {own.estimate: calibration.estimate_line(run)}
 
     def on_score(request: gr.Request, *values):
         owner = desk.visitor(request)
@@ -117,10 +117,9 @@ def connect(desk: Desk, panels: Panels) -> None:
 
         def finish(scored) -> dict:
             session = desk.sessions.update(owner, lambda old: planning.rescored(old, scored))
-            return {
-                **panels.repaint(session),
-                **say(panels, f"Scored {scored.num_tokens:,} tokens in {scored.seconds:.1f} s.", "good"),
-            }
+            said = f"Scored {scored.num_tokens:,} tokens in {scored.seconds:.1f} s."
+            told = " ".join((said, *calibration.notes(scored.text, scored.calibration)))
+            return {**panels.repaint(session), **say(panels, told, "good")}
 
         if not isinstance(text, TextSource):  # a hub may take its time, and nobody else is to wait for it
             found = []

@@ -5,9 +5,12 @@ from html import escape
 
 import gradio as gr
 
+import transact as ta
 from ui import numbers, texts
 from ui.session import Sampling, Session
+from ui.texts import TextSource
 from ui.upload_field import upload_field
+from ui.workbench import Run
 
 PASTE, UPLOAD, DATASET = "paste", "upload", "dataset"
 SOURCES = [
@@ -81,7 +84,7 @@ def build(session: Session) -> CalibrationPanel:
         info="Type here to use your own; a blank line starts a new sequence",
     )
     file = upload_field(
-        label="File: .txt, .jsonl, .csv or .parquet, UTF-8, up to 20 MB",
+        label="File: .txt, .jsonl, .json, .csv or .parquet, UTF-8, up to 20 MB",
         file_count="single",
         visible=False,
         height=110,
@@ -142,16 +145,19 @@ def scored_line(session: Session) -> str:
         return '<p class="estimate">Not scored yet.</p>'
     scored = session.scored
     return (
-        f'<p class="estimate">Scored on <b>{escape(scored.text.name)}</b>: '
-        f"{numbers.counted(scored.num_samples, 'sequence')}, {numbers.counted(scored.num_tokens, 'token')} in "
-        f"{scored.seconds:.1f} s</p>"
+        f'<p class="estimate">Scored on <b>{escape(scored.text.name)}</b>: {scored.calibration.amount} in '
+        f"{scored.seconds:.1f} s; {escape(scored.calibration.protocol)}</p>"
     )
 
 
-def estimate_line(num_samples: int, num_tokens: int, seconds: float | None) -> str:
-    """What a run would take."""
-    time = "" if seconds is None else f", about {numbers.duration(seconds)}"
-    return (
-        f'<p class="estimate">A run reads {numbers.counted(num_samples, "sequence")}, '
-        f"{numbers.counted(num_tokens, 'token')}{time}</p>"
-    )
+def estimate_line(run: Run) -> str:
+    """What a run would take, and what is to be known of the text before it does."""
+    time = "" if run.seconds is None else f", about {numbers.duration(run.seconds)}"
+    told = "".join(f"; {escape(note)}" for note in notes(run.text, run.calibration))
+    return f'<p class="estimate">A run reads {run.calibration.amount}{time}{told}</p>'
+
+
+def notes(text: TextSource, calibration: ta.CalibrationSet) -> tuple[str, ...]:
+    """What is to be told of a text: rows that were left out, samples and tokens that are missing."""
+    skipped = (f"{text.name}: rows without text, left out: {text.skipped:,}.",) if text.skipped else ()
+    return (*skipped, *calibration.notes)

@@ -5,6 +5,7 @@ from html import escape
 
 import gradio as gr
 
+from transact.wording import counted
 from ui import figures, numbers, streamed, tables, texts
 from ui.session import Session
 from ui.workbench import WhatIf
@@ -123,7 +124,7 @@ def tried_line(what_if: WhatIf) -> str:
     return (
         f'<p class="headline">Behind masks the perplexity on {escape(what_if.text)} is '
         f"<b>{numbers.figure(what_if.masked)}</b> instead of {numbers.figure(what_if.dense)} "
-        f"({numbers.factor(what_if.dense, what_if.masked)}, {numbers.counted(what_if.num_tokens, 'token')}). "
+        f"({numbers.factor(what_if.dense, what_if.masked)}, {counted(what_if.num_tokens, 'token')}). "
         f"Nothing was cut.</p>{written}"
     )
 

@@ -5,7 +5,8 @@ from html import escape
 
 import gradio as gr
 
-from ui import figures, names, numbers
+from transact.wording import counted
+from ui import figures, names
 from ui.session import Session
 from ui.workbench import MAP_SEQUENCES
 
@@ -42,7 +43,7 @@ def note_line(session: Session) -> str:
     if found is None or not found.points:
         return ""
     return (
-        f'<p class="note-line">{len(found.points)} of {numbers.counted(found.total, "point")}, chosen by '
+        f'<p class="note-line">{len(found.points)} of {counted(found.total, "point")}, chosen by '
         f"<b>{escape(names.metric(found.metric))}</b> on {escape(found.scored.text.name)}; perplexity behind masks on "
         f"up to {MAP_SEQUENCES} sequences of {escape(found.text.name)}.</p>"
     )

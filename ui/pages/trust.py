@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 import transact as ta
+from transact.wording import counted
 from ui import figures, numbers
 from ui.session import Session
 
@@ -52,7 +53,7 @@ def summary_line(session: Session) -> str:
     if found is None:
         return ""
     return (
-        f'<p class="note-line">Drawn anew from all {numbers.counted(found.sizes[-1], "sequence")}, '
+        f'<p class="note-line">Drawn anew from all {counted(found.sizes[-1], "sequence")}, '
         f"<b>{numbers.percent(found.head_group_overlaps[-1].mean)}</b> of the kept head groups and "
         f"<b>{numbers.percent(found.channel_overlaps[-1].mean)}</b> of the kept channels stay the same on average. "
         "Where this is far below 100 %, score on more sequences.</p>"
