@@ -94,7 +94,7 @@ def test_report_names_costs_speeds_and_protocol(stories):
     assert min(report.prefill_tokens_per_second, report.reference_decode_tokens_per_second) > 0
     assert report.perplexity_standard_error is None, "one text has no spread"
     assert set(report.protocol) == {"perplexity", "agreement", "costs", "speed", "generation"}
-    assert "ball: 1 sequences" in report.protocol["perplexity"]
+    assert "ball: 1 sequence," in report.protocol["perplexity"]
     assert dataclasses.asdict(report) == report.to_dict()
 
 
