@@ -80,11 +80,10 @@ class ModelSpec:
         sizes = (hidden, heads, groups, head_dim, channels, config.num_hidden_layers)
         if min(*sizes, config.vocab_size, config.max_position_embeddings) < 1 or heads % groups:
             raise ModelUnsupported(
-                f"The configuration gives hidden size {hidden}, {heads} heads, {groups} key/value heads and "
-                f"{channels} channels; all sizes must be positive and the heads a multiple of the "
-                "key/value heads. Check config.json."
+                f"The configuration gives hidden size {hidden}, {heads} heads, {groups} key/value heads and {channels} "
+                "channels; all sizes must be positive, heads a multiple of key/value heads. Check config.json."
             )
-        widths = (getattr(config, name, None) for name in HEAD_WIDTHS)
+        widths = map(config.to_dict().get, HEAD_WIDTHS)
         query_key_dim, value_dim = (head_dim if width is None else width for width in widths)
         problem = width_problem(family, head_dim, query_key_dim, value_dim)
         if problem is not None:
@@ -241,8 +240,8 @@ class ModelSpec:
 
     def with_heads(self, *, query_key_dim: int | None = None, value_dim: int | None = None) -> "ModelSpec":
         """The same model with heads of these widths, as wide as they are where none is given."""
-        widths = {"query_key_dim": query_key_dim, "value_dim": value_dim}
-        return replace(self, **{name: width for name, width in widths.items() if width is not None})
+        widths = zip(HEAD_WIDTHS, (query_key_dim, value_dim), strict=True)
+        return replace(self, **{name: width for name, width in widths if width is not None})
 
     @property
     def widest(self) -> "ModelSpec":

@@ -2,6 +2,14 @@
 
 import pytest
 
+import transact as ta
+
+
+@pytest.fixture(scope="session")
+def bundled() -> ta.LoadedModel:
+    """The bundled model in float32; never to be changed."""
+    return ta.load("bundled", dtype="float32")
+
 
 @pytest.fixture
 def llama():

@@ -44,18 +44,13 @@ def state() -> tuple:
 
 
 @pytest.fixture(scope="module")
-def loaded():
-    return ta.load("bundled", dtype="float32")
+def calibration(bundled):
+    return ta.CalibrationSet.from_texts(TEXTS, bundled.tokenizer)
 
 
 @pytest.fixture(scope="module")
-def calibration(loaded):
-    return ta.CalibrationSet.from_texts(TEXTS, loaded.tokenizer)
-
-
-@pytest.fixture(scope="module")
-def statistics(loaded, calibration):
-    return ta.observe(loaded, calibration, samples=True)
+def statistics(bundled, calibration):
+    return ta.observe(bundled, calibration, samples=True)
 
 
 @cache
@@ -74,26 +69,26 @@ def recovered(seed: int, **options) -> ta.Recovered:
 
 
 @pytest.fixture(scope="module")
-def calls(loaded, calibration, statistics):
+def calls(bundled, calibration, statistics):
     """Everything public that takes a seed, by name."""
     dense()
-    tokenizer, target = loaded.tokenizer, ta.PruningTarget(3, 400)
+    tokenizer, target = bundled.tokenizer, ta.PruningTarget(3, 400)
     sample, document = {"num_samples": 3, "seq_len": 12}, " ".join(TEXTS)
     return {
         "CalibrationSet.from_document": partial(
             ta.CalibrationSet.from_document, document, tokenizer, seq_len=8, num_samples=2
         ),
-        "CalibrationSet.from_model": partial(ta.CalibrationSet.from_model, loaded, **sample),
+        "CalibrationSet.from_model": partial(ta.CalibrationSet.from_model, bundled, **sample),
         "CalibrationSet.from_texts": partial(ta.CalibrationSet.from_texts, TEXTS, tokenizer, **sample),
         "EvaluationSet.from_document": partial(
             ta.EvaluationSet.from_document, document, tokenizer, seq_len=8, num_samples=2
         ),
         "EvaluationSet.from_texts": partial(ta.EvaluationSet.from_texts, TEXTS, tokenizer, **sample),
-        "ImportanceScores.random": partial(ta.ImportanceScores.random, loaded.spec),
-        "generate": partial(ta.generate, loaded, "One day", max_new_tokens=12, temperature=1.0),
+        "ImportanceScores.random": partial(ta.ImportanceScores.random, bundled.spec),
+        "generate": partial(ta.generate, bundled, "One day", max_new_tokens=12, temperature=1.0),
         "recover": recovered,
-        "score": partial(ta.score, loaded, statistics, metric="random"),
-        "stability": partial(ta.stability, loaded, statistics, target, resamples=2),
+        "score": partial(ta.score, bundled, statistics, metric="random"),
+        "stability": partial(ta.stability, bundled, statistics, target, resamples=2),
     }
 
 
@@ -187,14 +182,14 @@ def test_draws_are_as_likely_as_they_should_be():
     assert ((counts - rows * chances).abs() <= 5 * (rows * chances * (1 - chances)).sqrt()).all()
 
 
-def test_temperature_sharpens_what_is_drawn(loaded):
-    write = partial(ta.generate, loaded, "One day", max_new_tokens=12)
+def test_temperature_sharpens_what_is_drawn(bundled):
+    write = partial(ta.generate, bundled, "One day", max_new_tokens=12)
     assert {write(temperature=1e-4, seed=seed) for seed in (0, 1)} == {write()}
     assert len({write(temperature=1.0, seed=seed) for seed in range(4)}) > 1
 
 
 @pytest.fixture
-def preferring(loaded):
+def preferring(bundled):
     """A context in which the model's likeliest next token is the one that is named, from a length on."""
 
     @contextmanager
@@ -205,7 +200,7 @@ def preferring(loaded):
                 output.logits[..., token] = logit
 
         seen: list[int] = []
-        hook = loaded.model.register_forward_hook(prefer, with_kwargs=True)
+        hook = bundled.model.register_forward_hook(prefer, with_kwargs=True)
         try:
             yield
         finally:
@@ -216,25 +211,25 @@ def preferring(loaded):
 
 @pytest.mark.parametrize("end", [0, [0], [0, 5], [5, 0], 5])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_any_end_of_text_id_ends_a_text(loaded, preferring, monkeypatch, end, temperature):
+def test_any_end_of_text_id_ends_a_text(bundled, preferring, monkeypatch, end, temperature):
     """Id 0 as well, which Pythia and other GPT-NeoX models name."""
-    monkeypatch.setattr(loaded.model.generation_config, "eos_token_id", end)
+    monkeypatch.setattr(bundled.model.generation_config, "eos_token_id", end)
     steps = []
-    prompt = len(loaded.tokenizer("One day").input_ids)
+    prompt = len(bundled.tokenizer("One day").input_ids)
     for token in end if isinstance(end, list) else [end]:
         with preferring(token, prompt + 3):
             told = partial(lambda *at: steps.append(at[0]))
-            ta.generate(loaded, "One day", max_new_tokens=9, temperature=temperature, progress=told)
+            ta.generate(bundled, "One day", max_new_tokens=9, temperature=temperature, progress=told)
         assert max(steps) == 4, token  # three tokens and the end
         steps.clear()
 
 
-def test_without_an_end_of_text_id_a_text_runs_on(loaded, preferring, monkeypatch):
+def test_without_an_end_of_text_id_a_text_runs_on(bundled, preferring, monkeypatch):
     for end in (None, []):
-        monkeypatch.setattr(loaded.model.generation_config, "eos_token_id", end)
+        monkeypatch.setattr(bundled.model.generation_config, "eos_token_id", end)
         steps = []
         with preferring(0, 1):
-            ta.generate(loaded, "One day", max_new_tokens=9, progress=lambda *at: steps.append(at[0]))  # noqa: B023
+            ta.generate(bundled, "One day", max_new_tokens=9, progress=lambda *at: steps.append(at[0]))  # noqa: B023
         assert max(steps) == 9
 
 
@@ -252,6 +247,6 @@ def test_own_samples_end_at_id_0(monkeypatch):
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
-def test_predictions_that_are_no_numbers_are_told(loaded, preferring, temperature, broken):
+def test_predictions_that_are_no_numbers_are_told(bundled, preferring, temperature, broken):
     with preferring(7, 1, broken), pytest.raises(NonFiniteActivations, match="NaN or infinite"):
-        ta.generate(loaded, "One day", max_new_tokens=3, temperature=temperature)
+        ta.generate(bundled, "One day", max_new_tokens=3, temperature=temperature)
