@@ -64,7 +64,7 @@ def correct(
     if not held_out.num_predictions or not teaching.num_predictions:
         return
     watch = Repeating(progress, STEPS * teaching.num_tokens, "tokens")
-    with checking([*loaded.decoder_layers, *pruned.decoder_layers], watch.check):
+    with checking([*loaded.stages, *pruned.stages], watch.check):
         texts = {"teaching": _Dense(loaded, teaching), "judging": _Dense(loaded, held_out)}
         network = _Network(pruned, grams, watch.check, **texts)
         loss = _divergence(pruned, network.judging)

@@ -54,7 +54,7 @@ def generate(
     def told(length: int) -> None:
         watch(length - len(prompt_ids), new_tokens, "tokens")
 
-    with checking(loaded.decoder_layers, watch.check):
+    with checking(loaded.stages, watch.check):
         output = _continued(_with_plain_decoding(loaded, new_tokens), ids, choose, told)
     # decoded together and cut, as some tokenizers drop the space in front of a text's first word
     given = loaded.tokenizer.decode(prompt_ids, skip_special_tokens=True)
@@ -91,7 +91,7 @@ def sample_rows(
     model = _with_plain_decoding(loaded, seq_len - max(len(front), 1))
     model.generation_config.eos_token_id = None  # a row that ended goes on, and is cut afterwards
     watch = Repeating(progress, num_samples * seq_len, "tokens")
-    with checking(loaded.decoder_layers, watch.check):
+    with checking(loaded.stages, watch.check):
         while len(rows) < num_samples:
             size = min(_SAMPLES_AT_ONCE, num_samples - len(rows))
             start = torch.tensor([front] * size, device=loaded.device) if front else choose.any_of(loaded.spec, size)

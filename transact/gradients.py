@@ -69,7 +69,7 @@ def output_gradients(
     done, total = 0, tokens.num_tokens
     watch = Repeating(progress, total, "tokens")
     functions = [(module, watcher(key)) for key, module in modules.items()]
-    checked = checking(loaded.decoder_layers, watch.check)
+    checked = checking(loaded.stages, watch.check)
     with torch.inference_mode(False), torch.enable_grad(), on_calls(functions), checked:
         batches = predictions(loaded, tokens, batch_size=batch_size)
         for batch, rows in share(batches) if shared else batches:
@@ -81,6 +81,7 @@ def output_gradients(
             own = log_probabilities(loaded.model(inputs_embeds=start, use_cache=False).logits[rows])
             scalars = losses(own, ids, rows)
             for number, loss in enumerate(scalars):
+                watch.check()
                 under_way["loss"] = number
                 torch.autograd.grad(loss, start, retain_graph=number < len(scalars) - 1)
             done += under_way["tokens"]

@@ -169,6 +169,11 @@ class LoadedModel:
     def decoder_layers(self) -> torch.nn.ModuleList:
         return self.model.get_submodule(self.layout.layers)
 
+    @property
+    def stages(self) -> list[torch.nn.Module]:
+        """What a forward pass goes through one after the other and can be stopped between: layers and output head."""
+        return [*self.decoder_layers, self.model.get_output_embeddings()]
+
     def logits(
         self, batches: Sequence["Batch"], progress: Progress = NO_PROGRESS, check: Check = NO_CHECK
     ) -> Iterator[torch.Tensor]:
@@ -177,7 +182,7 @@ class LoadedModel:
         `progress` is told of work that comes before the first of them (here: none); `check` is called at every layer.
         """
         for batch in batches:
-            with checking(self.decoder_layers, check):
+            with checking(self.stages, check):
                 output = self.model(input_ids=batch.input_ids.to(self.device), use_cache=False)
             yield output.logits
 

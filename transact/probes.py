@@ -120,7 +120,7 @@ def _read(loaded: LoadedModel, pairs: list[tuple[str, str]], progress: Progress)
     readings: dict[int, _Reading] = {}
     watch = Repeating(progress, len(pairs), "probe items")
     for batch in tokens.batches(batch_size=_BATCH):
-        with checking(loaded.decoder_layers, watch.check):
+        with checking(loaded.stages, watch.check):
             logits = loaded.model(input_ids=batch.input_ids.to(loaded.device), use_cache=False).logits.cpu()
         for row, index in enumerate(batch.indices):
             start, end = starts[index], tokens.lengths[index]

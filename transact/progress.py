@@ -38,10 +38,10 @@ def NO_CHECK() -> None:
 class Repeating:
     """A `Progress` that can be told the same again: `check` asks, between two figures, whether the work is to stop."""
 
-    def __init__(self, progress: Progress, total: int, unit: str):
-        """Tell at once that nothing of `total` is done."""
+    def __init__(self, progress: Progress, total: int, unit: str, done: int = 0):
+        """Tell at once that so many of `total` are done."""
         self._progress = progress
-        self(0, total, unit)
+        self(done, total, unit)
 
     def __call__(self, done: int, total: int, unit: str) -> None:
         self._figures = done, total, unit

@@ -167,7 +167,11 @@ def unit_losses(
     generator = torch.Generator(loaded.device).manual_seed(0)
 
     def losses(own: torch.Tensor, ids: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(drawn_loss(own, generator) for _ in range(_DRAWS))
+        drawn = []
+        for _ in range(_DRAWS):
+            watch.check()
+            drawn.append(drawn_loss(own, generator))
+        return tuple(drawn)
 
     def add(loss: int, key: Key, read: torch.Tensor, gradient: torch.Tensor, real: torch.Tensor) -> None:
         moved = (gradient @ matrix(modules[key]).detach()) * (read @ innovations[key].T)

@@ -51,7 +51,7 @@ def measure_speed(
     for repeat in range(repeats + 1):
         watch(repeat, repeats + 1, "speed rounds")
         for loaded, taken in zip(models, times, strict=True):
-            with checking(loaded.decoder_layers, watch.check):
+            with checking(loaded.stages, watch.check):
                 taken.append(_time_once(loaded, ids, decode_tokens))
     return tuple(
         Speed(

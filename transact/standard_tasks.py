@@ -125,7 +125,7 @@ def evaluate_tasks(
     for done, (name, (label, loaded)) in enumerate(product(names, models.items())):
         # the harness itself can be neither watched nor stopped
         seen = partial(progress, done, total, "tasks")
-        with _told(f"The task {name} cannot be run on {label}"), checking(loaded.decoder_layers, seen):
+        with _told(f"The task {name} cannot be run on {label}"), checking(loaded.stages, seen):
             scores += _scores(label, _run(loaded, found[name], limit, num_fewshot, batch_size))
         progress(done + 1, total, "tasks")
     return TaskResults(tuple(scores), tuple(models), _harness(), limit)

@@ -87,7 +87,7 @@ def train(
     )
     trainer.remove_callback(PrinterCallback)
     try:
-        with told_plainly(directory), checking([*loaded.decoder_layers, *dense.decoder_layers], watch.check):
+        with told_plainly(directory), checking([*loaded.stages, *dense.stages], watch.check):
             trainer.train(resume_from_checkpoint=last_checkpoint(directory) if resumable else None)
     except StoppedEarly:
         trained.zero_grad()

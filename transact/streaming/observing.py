@@ -93,7 +93,7 @@ class _Pass:
         self.loaded = loaded
         self.wanted = wanted
         self.total = calibration.num_tokens
-        self.watch = Repeating(progress, self.total, "tokens")
+        self.progress = progress
         self.processes = rank_and_count()[1]
         self.tokens = [RealTokens.of(batch, loaded.device) for batch in batches]
         with torch.no_grad(), loaded.entrance(calibration.input_ids):
@@ -105,6 +105,7 @@ class _Pass:
             records = [_read(_file(log, index)) for index in range(log.layers)]
             for number, hidden in log.tensors.items():
                 self.streams[int(number)].hidden = hidden.to(self.loaded.device)
+        self.watch = Repeating(self.progress, self.total, "tokens", self._done(len(records), 0))
         for index in range(len(records), self.loaded.spec.num_hidden_layers):
             records.append(self._layer(index))
             if log is not None:
@@ -131,9 +132,11 @@ class _Pass:
         return recorder.result()
 
     def _tell(self, index: int, tokens: int) -> None:
+        self.watch(self._done(index, tokens), self.total, "tokens")
+
+    def _done(self, index: int, tokens: int) -> int:
         """A token counts when it is past all layers, and for a share of that at each of them."""
-        done = (index * self.total + min(tokens, self.total)) // self.loaded.spec.num_hidden_layers
-        self.watch(done, self.total, "tokens")
+        return (index * self.total + min(tokens, self.total)) // self.loaded.spec.num_hidden_layers
 
 
 def _file(log: LayerLog, index: int) -> Path:

@@ -143,8 +143,7 @@ class _Job:
         start = log.layers if writer.begin_after(self._tensors_before(log.layers)) else 0
         self._check_room(log.folder, writer)
         walk, count = None, len(self.layers)
-        watch = Repeating(progress, count, "layers")
-        watch(start, count, "layers")
+        watch = Repeating(progress, count, "layers", start)
 
         def heed(done: int, total: int, unit: str) -> None:
             """What is done within a layer has no figures of its own."""
