@@ -36,7 +36,7 @@ from transact.progress import NO_PROGRESS, Progress
 from transact.spec import HEAD_WIDTHS, ModelSpec
 from transact.tensor_writer import write_tensors
 from transact.tokenizer_files import write_tokenizer
-from transact.written_config import write_config
+from transact.written_config import needs_eager, write_config
 
 PLAN_FILE = "plan.json"
 LAYERS = ("padded", "compact")
@@ -45,6 +45,7 @@ _COMPACT_NOTE = (
     "The files hold every layer at the size it has (per_layer_config), which stock transformers cannot load yet; "
     "ta.load does."
 )
+_EAGER_NOTE = 'transformers 4 leaves out {} unless it is told to load the model with attn_implementation="eager".'
 _NARROW_NOTE = (
     "The files hold heads whose queries and keys have {query_key_dim} of {head_dim} dimensions and whose values have "
     "{value_dim}. No stock class computes such heads: only this project loads the files, with ta.load or, after "
@@ -169,6 +170,8 @@ def form_of(loaded: LoadedModel, directory: Path, dtype: torch.dtype, layers: st
         notes.append(_COMPACT_NOTE)
     elif lost:
         notes.append(_padding_note(loaded.spec, stored))
+    if needs_eager(config) is not None:
+        notes.append(_EAGER_NOTE.format(needs_eager(config)))
     report = SaveReport(
         directory=str(directory),
         model_class=_class_name(config),

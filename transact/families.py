@@ -69,7 +69,8 @@ class Family:
     `head`: the output head, which may be the embeddings again.
     `rope_names`: what `transformers` 4 calls entries of `rope_parameters`, which it has at the top of config.json: name
     now, name in version 4; `local_rope_theta`: its name for the base of layers with a sliding window, where these have
-    one of their own; `rope_scaling_keys`: what its `rope_scaling` has to consist of, where its class takes nothing else.
+    one of their own; `rope_scaling_keys`: what its `rope_scaling` consists of, where its class takes nothing else.
+    `needs_eager`: the configuration key of what `transformers` 4 leaves out of its attention unless that is "eager".
     `position_rows`: rows of learned position embeddings beyond `max_position_embeddings`; None where none are learned.
     """
 
@@ -101,6 +102,7 @@ class Family:
     rope_names: tuple[tuple[str, str], ...] = _ROPE_NAMES
     local_rope_theta: str | None = None
     rope_scaling_keys: tuple[str, ...] = ()
+    needs_eager: str | None = None
     position_rows: int | None = None
     file_names: tuple[tuple[str, str], ...] = ()
     requires: tuple[Requirement, ...] = ()
@@ -170,6 +172,7 @@ FAMILIES: dict[str, Family] = {
             **_POST_NORMS,
             head_counts="divisors",
             whole_heads="it caps the logits of its attention, which ours does not",
+            needs_eager="attn_logit_softcapping",
             layer_norms=4,
             windows="layer_types",
         ),
@@ -279,6 +282,7 @@ FAMILIES: dict[str, Family] = {
             attention_sizes=(("num_heads", "heads"), ("split_size", "width")),
             norm_bias=True,
             channels="n_inner",
+            needs_eager="scale_attn_by_inverse_layer_idx",
             position_rows=0,
             requires=(Requirement("add_cross_attention", False, "its cross-attention reads another model's text"),),
             transposed=True,

@@ -59,7 +59,7 @@ def keeps_dtype(kept: torch.dtype, dtype: torch.dtype, stored_dtype: str) -> boo
 
 
 def narrowed(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """A tensor in that dtype (whole numbers stay what they are); raises `NumberTooLarge` where numbers become infinite."""
+    """A tensor in that dtype, whole numbers as they are; raises `NumberTooLarge` where numbers became infinite."""
     if not tensor.is_floating_point():
         return tensor
     cast = tensor.to(dtype)

@@ -23,7 +23,14 @@ def write_config(config: PreTrainedConfig, folder: Path) -> None:
     config.save_pretrained(folder)
     file = folder / "config.json"
     values = json.loads(file.read_text(encoding="utf-8"))
+    (values.get("rope_parameters") or {}).pop("type", None)  # what a `rope_scaling` of version 4 leaves there
     file.write_text(json.dumps(values | older_spellings(values), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def needs_eager(config: PreTrainedConfig) -> str | None:
+    """The configuration key of what `transformers` 4 leaves out without `attn_implementation="eager"`; None mostly."""
+    key = FAMILIES[config.model_type.removeprefix(OWN_PREFIX)].needs_eager
+    return key if key is not None and getattr(config, key) else None
 
 
 def older_spellings(values: dict) -> dict:

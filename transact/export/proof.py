@@ -28,6 +28,7 @@ from transact.file_tensors import as_stored
 from transact.hooks import checking, copy_without_hooks, hooks_suspended
 from transact.loading import DTYPES, LoadedModel, required_bytes
 from transact.progress import NO_PROGRESS, Progress, Repeating
+from transact.written_config import needs_eager
 
 _ROWS, _ROW_TOKENS, _NEW_TOKENS, _SEED = 4, 32, 24, 0
 _TEXT = 'Once upon a time, in 1984, a naïve fox said: "2 + 2 = 4!"\n\tif x > 0: return [x]'
@@ -160,6 +161,7 @@ def _compared(
         request = {
             "folder": str(folder), "dtype": proof.computed_in, "rows": question.rows, "text": question.text,
             "new_tokens": question.new_tokens, "values": str(values),
+            "eager_in_4": needs_eager(loaded.model.config) is not None,
         }  # fmt: skip
         try:
             offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
