@@ -40,15 +40,16 @@ def run_alone(
     *,
     seconds: float,
     environment: Mapping[str, str] | None = None,
+    python: str | Path | None = None,
 ) -> dict:
-    """The script's answer to `request`.
+    """The script's answer to `request`; `python` is the interpreter that runs it, this one unless given.
 
     The process is killed after `seconds`, and as soon as `progress` raises; it is called about every tenth of a
     second. Raises `AloneFailed`, and whatever `progress` raises.
     """
     with tempfile.TemporaryDirectory(prefix="transact-alone-") as place, tempfile.TemporaryFile() as said:
         child = subprocess.Popen(
-            [sys.executable, "-P", "-c", _BAR, str(script)],
+            [python or sys.executable, "-P", "-c", _BAR, str(script)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, cwd=place,
             env={**os.environ, **(environment or {})}, text=True, encoding="utf-8",
         )  # fmt: skip

@@ -11,6 +11,7 @@ the classes that this package registers (`transact.narrow_models`).
 import os
 import secrets
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,25 +20,23 @@ from safetensors import SafetensorError
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
-    AutoModelForCausalLM,
     PreTrainedConfig,
-    PreTrainedModel,
 )
 
 from transact import per_layer
 from transact.errors import InvalidOption, SaveRefused, choice
 from transact.export.proof import Proof, prove
 from transact.families import FAMILIES
+from transact.file_tensors import file_tensors
 from transact.loading import DTYPES, LoadedModel
-from transact.matrices import cast
 from transact.model_card import write_card
 from transact.narrow_models import narrow_config
-from transact.padding import padded_tensors
 from transact.plan import composed
 from transact.progress import NO_PROGRESS, Progress
 from transact.spec import HEAD_WIDTHS, ModelSpec
 from transact.tensor_writer import write_tensors
-from transact.ties import each_once
+from transact.tokenizer_files import write_tokenizer
+from transact.written_config import needs_eager, write_config
 
 PLAN_FILE = "plan.json"
 LAYERS = ("padded", "compact")
@@ -46,6 +45,7 @@ _COMPACT_NOTE = (
     "The files hold every layer at the size it has (per_layer_config), which stock transformers cannot load yet; "
     "ta.load does."
 )
+_EAGER_NOTE = 'transformers 4 leaves out {} unless it is told to load the model with attn_implementation="eager".'
 _NARROW_NOTE = (
     "The files hold heads whose queries and keys have {query_key_dim} of {head_dim} dimensions and whose values have "
     "{value_dim}. No stock class computes such heads: only this project loads the files, with ta.load or, after "
@@ -108,11 +108,8 @@ def save(
     directory = empty_destination(directory)
     target = DTYPES[choice(dtype, DTYPES, "dtype")] if dtype else loaded.dtype
     form = form_of(loaded, directory, target, layers)
-    model = None if form.report.compact else _stock_model(loaded, form.config, form.spec, target)
+    tensors = form.named(file_tensors(loaded, form.spec, target))
     report = form.report
-    renamed = {} if form.report.compact else dict(loaded.layout.file_names)
-    state = each_once((model or loaded.model).state_dict())
-    tensors = {renamed.get(name, name): cast(tensor, target) for name, tensor in state.items()}
     partial = partial_folder(directory, secrets.token_hex(4))
     try:
         partial.mkdir(parents=True)
@@ -120,7 +117,7 @@ def save(
         write_tensors(tensors, partial, progress)
         write_companions(partial, loaded)
         if prove:
-            del model, state, tensors  # the proof needs the room
+            del tensors  # the proof needs the room
             report = replace(report, proof=_proved(loaded, partial, progress))
         write_card(partial / "README.md", loaded, report)
         move_in(partial, directory)
@@ -146,9 +143,14 @@ class Form:
         """Whether the configuration alone says every size, as ours of narrower heads does where layers agree."""
         return self.spec.has_narrow_heads and self.spec.is_uniform
 
+    def named(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The model's tensors by the names that files have for them: those of stock files unless it is compact."""
+        renamed = {} if self.report.compact else dict(self.spec.layout.file_names)
+        return {renamed.get(name, name): tensor for name, tensor in tensors.items()}
+
     def write_config(self, folder: Path) -> None:
         """config.json, which a stock model would write itself; compact sizes are added to it."""
-        self.config.save_pretrained(folder)
+        write_config(self.config, folder)
         if self.report.compact and not self._names_all:
             per_layer.add_to(folder / "config.json", self.spec)
 
@@ -168,6 +170,8 @@ def form_of(loaded: LoadedModel, directory: Path, dtype: torch.dtype, layers: st
         notes.append(_COMPACT_NOTE)
     elif lost:
         notes.append(_padding_note(loaded.spec, stored))
+    if needs_eager(config) is not None:
+        notes.append(_EAGER_NOTE.format(needs_eager(config)))
     report = SaveReport(
         directory=str(directory),
         model_class=_class_name(config),
@@ -234,7 +238,7 @@ def write_companions(folder: Path, loaded: LoadedModel) -> None:
     # as the base has it: saving through the model refuses sampling defaults that many published models carry
     loaded.model.generation_config.to_json_file(folder / "generation_config.json")
     if loaded.tokenizer is not None:
-        loaded.tokenizer.save_pretrained(folder)
+        write_tokenizer(loaded.tokenizer, loaded.tokenizer_class, folder)
     if loaded.cuts:
         (folder / PLAN_FILE).write_text(composed(loaded.cuts).to_json(), encoding="utf-8")
 
@@ -274,6 +278,7 @@ def _stock_config(loaded: LoadedModel, spec: ModelSpec) -> tuple[PreTrainedConfi
         "num_key_value_heads": shape.num_key_value_heads,
         family.channels: shape.intermediate_size,
         "head_dim": spec.head_dim,
+        "tie_word_embeddings": spec.tie_word_embeddings,
     }
     if family.head_counts == "fixed":  # pruning in memory wrote it down; these classes compute it
         values.pop("head_dim", None)
@@ -291,17 +296,3 @@ def _stock_config(loaded: LoadedModel, spec: ModelSpec) -> tuple[PreTrainedConfi
         f"configuration refuses; it is written as {FAMILIES[equivalent].label}, the same computation."
     )
     return AutoConfig.for_model(equivalent, **values), [note]
-
-
-def _stock_model(loaded: LoadedModel, config: PreTrainedConfig, spec: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:
-    """The class of `config`, holding the weights of `loaded`, zero-padded to the sizes of `spec`."""
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    state = {name: cast(tensor.detach(), dtype) for name, tensor in loaded.model.state_dict().items()}
-    if not spec.has_narrow_heads:
-        state = {name: tensor for name, tensor in state.items() if not name.endswith(f".{loaded.layout.pairs}")}
-    state |= padded_tensors(loaded, spec, dtype)
-    model.load_state_dict(state, assign=True)
-    model.tie_weights()
-    model.config.dtype = dtype
-    return model

@@ -74,6 +74,10 @@ class SaveRefused(TransactError):
     """The destination cannot take the checkpoint."""
 
 
+class NumberTooLarge(SaveRefused):
+    """A weight is too large for the dtype that it would be written in."""
+
+
 class PushRefused(TransactError):
     """The hub, or what is there already, cannot take the model."""
 

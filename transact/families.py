@@ -30,6 +30,9 @@ class Requirement:
     reason: str
 
 
+_ROPE_NAMES = tuple((name, name) for name in ("rope_theta", "partial_rotary_factor"))
+
+
 @dataclass(frozen=True)
 class Family:
     """Where things are in one `model_type`.
@@ -63,6 +66,11 @@ class Family:
     `file_names`: tensors that the stock class renames as it reads and writes files: name in the model, name in files.
     `windows`: which layers attend to the last `sliding_window` positions alone, where the configuration names a number:
     none, all, or those that are "sliding_attention" in its "layer_types".
+    `head`: the output head, which may be the embeddings again.
+    `rope_names`: what `transformers` 4 calls entries of `rope_parameters`, which it has at the top of config.json: name
+    now, name in version 4; `local_rope_theta`: its name for the base of layers with a sliding window, where these have
+    one of their own; `rope_scaling_keys`: what its `rope_scaling` consists of, where its class takes nothing else.
+    `needs_eager`: the configuration key of what `transformers` 4 leaves out of its attention unless that is "eager".
     `position_rows`: rows of learned position embeddings beyond `max_position_embeddings`; None where none are learned.
     """
 
@@ -91,6 +99,10 @@ class Family:
     residual_multiplier: str | None = None
     channels: str = "intermediate_size"
     windows: Literal["none", "all", "layer_types"] = "none"
+    rope_names: tuple[tuple[str, str], ...] = _ROPE_NAMES
+    local_rope_theta: str | None = None
+    rope_scaling_keys: tuple[str, ...] = ()
+    needs_eager: str | None = None
     position_rows: int | None = None
     file_names: tuple[tuple[str, str], ...] = ()
     requires: tuple[Requirement, ...] = ()
@@ -98,6 +110,7 @@ class Family:
     packed_by_head: bool = False
     layers: str = "model.layers"
     embeddings: str = "model.embed_tokens"
+    head: str = "lm_head"
     query: str = "self_attn.q_proj"
     key: str = "self_attn.k_proj"
     value: str = "self_attn.v_proj"
@@ -105,6 +118,12 @@ class Family:
     gate: str | None = "mlp.gate_proj"
     up: str = "mlp.up_proj"
     down: str = "mlp.down_proj"
+
+    def names_in_files(self, name: str) -> tuple[str, ...]:
+        """The names under which files may hold a model's tensor; those of a bare decoder leave out its own in front."""
+        base = f"{self.layers.partition('.')[0]}."
+        renamed = dict(self.file_names).get(name)
+        return tuple(dict.fromkeys((name, name.removeprefix(base), renamed or name)))
 
     @property
     def attention(self) -> str:
@@ -153,6 +172,7 @@ FAMILIES: dict[str, Family] = {
             **_POST_NORMS,
             head_counts="divisors",
             whole_heads="it caps the logits of its attention, which ours does not",
+            needs_eager="attn_logit_softcapping",
             layer_norms=4,
             windows="layer_types",
         ),
@@ -165,13 +185,23 @@ FAMILIES: dict[str, Family] = {
             head_counts="divisors",
             layer_norms=4,
             windows="layer_types",
+            local_rope_theta="rope_local_base_freq",
         ),
-        Family("olmo2", "OLMo 2", **_ATTENTION_BIAS, **_POST_NORMS, **_HEAD_NORMS, head_norms="joint"),
+        Family(
+            "olmo2",
+            "OLMo 2",
+            **_ATTENTION_BIAS,
+            **_POST_NORMS,
+            **_HEAD_NORMS,
+            head_norms="joint",
+            rope_scaling_keys=("type", "factor"),
+        ),
         Family(
             "phi3",
             "Phi-3",
             attention_sizes=(("num_key_value_heads", "groups"),),
             attention_reads_config=True,
+            rope_scaling_keys=("type", "short_factor", "long_factor"),
             whole_heads="its queries, keys and values are packed in one projection",
             windows="all",
             query="self_attn.qkv_proj",
@@ -228,6 +258,7 @@ FAMILIES: dict[str, Family] = {
             norm_bias=True,
             parallel="use_parallel_residual",
             packed_by_head=True,
+            rope_names=(("rope_theta", "rotary_emb_base"), ("partial_rotary_factor", "rotary_pct")),
             file_names=(("lm_head.weight", "embed_out.weight"),),
             layers="gpt_neox.layers",
             embeddings="gpt_neox.embed_in",
@@ -251,6 +282,7 @@ FAMILIES: dict[str, Family] = {
             attention_sizes=(("num_heads", "heads"), ("split_size", "width")),
             norm_bias=True,
             channels="n_inner",
+            needs_eager="scale_attn_by_inverse_layer_idx",
             position_rows=0,
             requires=(Requirement("add_cross_attention", False, "its cross-attention reads another model's text"),),
             transposed=True,

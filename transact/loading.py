@@ -1,9 +1,9 @@
 """From a name to a model in memory: pre-flight from the configuration alone, then the weights."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from transact import per_layer, sources
+from transact import per_layer, sources, stored_weights
 from transact.devices import BALANCED, device_of, free_bytes, gpus, spreads
 from transact.errors import CheckpointBroken, InvalidOption, ModelUnsupported, NotEnoughMemory, choice
 from transact.families import Family, family_of
@@ -26,7 +26,7 @@ from transact.narrow_attention import check_pairs
 from transact.progress import NO_CHECK, NO_PROGRESS, Cancelled, Check, Progress, Repeating
 from transact.quiet import no_progress_bars
 from transact.spec import ModelSpec, digest
-from transact.tokenizer_files import read_tokenizer
+from transact.tokenizer_files import read_tokenizer, tokenizer_class
 
 if TYPE_CHECKING:
     from transact.calibration import Batch
@@ -85,6 +85,11 @@ class LoadedModel:
     `tokenizer` is None for a checkpoint that has none; `stored_dtype` is the dtype of the files;
     `cuts` are the plans that were cut into it, each with its compensation, oldest first (empty for a dense
     model).
+
+    `stored_exceptions`: by name, the tensors that the files hold in another dtype than `stored_dtype` (norms in
+    float32 beside matrices in bfloat16, say), as the files hold them. Memory has one dtype, as stock modules compute in
+    one; these are kept beside it, so that what nothing has changed is written as it was (`transact.file_tensors`).
+    `tokenizer_class`: what the source's files call their tokenizer's class, None where they don't.
     """
 
     model: PreTrainedModel
@@ -94,22 +99,25 @@ class LoadedModel:
     revision: str | None = None
     stored_dtype: str = "float32"
     cuts: tuple["Cut", ...] = ()
+    stored_exceptions: Mapping[str, torch.Tensor] = field(default_factory=dict, compare=False, repr=False)
+    tokenizer_class: str | None = None
 
     @classmethod
     def from_model(
         cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None, *, source: str = "memory"
     ) -> "LoadedModel":
-        """Wrap a model that is in memory already; raises `ModelUnsupported` if it cannot be pruned."""
+        """Wrap a model that is in memory already; raises `ModelUnsupported` if it cannot be pruned.
+
+        Whether the output head is the embeddings again is seen from the two, whatever the configuration says.
+        """
         spec = ModelSpec.from_config(model.config)
-        shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-        for name, expected in spec.tensor_shapes():
-            if shapes.get(name) != expected:
-                raise ModelUnsupported(
-                    f"{name} has shape {shapes.get(name)}, but the model's configuration calls for {expected}. Layers "
-                    "of different sizes can be pruned again from the LoadedModel that prune returned."
-                )
-        dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-        return cls(model.eval(), tokenizer, spec, source, stored_dtype=dtype)
+        stored_weights.check_model(model, spec)
+        head, embeddings = (model.get_submodule(path).weight for path in (spec.layout.head, spec.layout.embeddings))
+        spec = replace(spec, tie_word_embeddings=head is embeddings)
+        loaded = cls(model.eval(), tokenizer, spec, source)
+        odd = {name: each for name, each in model.state_dict().items() if each.dtype != loaded.dtype}
+        stored_dtype = str(loaded.dtype).removeprefix("torch.")
+        return replace(loaded, stored_dtype=stored_dtype, stored_exceptions=odd)
 
     @property
     def held_bytes(self) -> int:
@@ -253,20 +261,18 @@ def load(
     card = _preflight_on(device, found, dtype)
     if target == BALANCED and found.config.get(per_layer.KEY):
         raise InvalidOption(f"The compact layers of {found.name} are not spread over GPUs. Choose one of them.")
-    if not card.fits:
-        raise NotEnoughMemory(
-            f"{found.name} needs about {card.required_bytes / 1e9:.1f} GB in {card.dtype} and "
-            f"{card.available_bytes / 1e9:.1f} GB are free. Choose a smaller model or a half-precision dtype, "
-            "or go through its files layer by layer: ta.stream_observe and ta.stream_prune, --stream in the shell."
-        )
+    _check_fits(card)
     found = sources.download(found, card.spec.num_parameters, progress)
     files = sources.weight_files(found.directory)
     stored_dtype = sources.check_weights(files, card.spec)
-    watch = Repeating(progress, card.weights_bytes, "bytes")
     config, whole = stock(found)
+    whole, spec = stored_weights.decided_by_files(config, files, whole, card.spec)
+    card = with_files(card, spec, dtype, stored_dtype, device_of(device))
+    _check_fits(card)
+    watch = Repeating(progress, card.weights_bytes, "bytes")
     try:
         if found.config.get(per_layer.KEY):
-            model = per_layer.read(config, whole, card.spec, files, DTYPES[card.dtype], watch.check)
+            model = per_layer.read(config, whole, spec, files, DTYPES[card.dtype], watch.check)
             model = model.to(target).eval()
         else:
             model = _read_weights(found.directory, config, DTYPES[card.dtype], target, watch.check)
@@ -282,11 +288,22 @@ def load(
     return LoadedModel(
         model=model,
         tokenizer=read_tokenizer(found.directory, config),
-        spec=card.spec,
+        spec=spec,
         source=found.name,
         revision=found.revision or sources.content_digest(files, watch.check),
         stored_dtype=stored_dtype,
+        stored_exceptions=stored_weights.exceptions(files, model, spec.layout, stored_dtype),
+        tokenizer_class=tokenizer_class(found.directory, config),
     )
+
+
+def _check_fits(card: Preflight) -> None:
+    if not card.fits:
+        raise NotEnoughMemory(
+            f"{card.source} needs about {card.required_bytes / 1e9:.1f} GB in {card.dtype} and "
+            f"{card.available_bytes / 1e9:.1f} GB are free. Choose a smaller model or a half-precision dtype, "
+            "or go through its files layer by layer: ta.stream_observe and ta.stream_prune, --stream in the shell."
+        )
 
 
 def _preflight_on(device: str, found: sources.Source, dtype: str) -> Preflight:
@@ -303,16 +320,26 @@ def preflight_of(found: sources.Source, dtype: str, device: torch.device) -> Pre
     stored = str(found.config.get("dtype") or found.config.get("torch_dtype") or "float32")
     if dtype == "auto":
         dtype = _fast_dtype(stored, spec, device)
-    weights = spec.num_parameters * DTYPES[dtype].itemsize
     return Preflight(
         source=found.name,
         revision=found.revision,
         spec=spec,
         dtype=dtype,
-        weights_bytes=weights,
-        required_bytes=required_bytes(weights),
         available_bytes=free_bytes(device),
+        **_needs(spec, dtype),
     )
+
+
+def with_files(card: Preflight, spec: ModelSpec, dtype: str, stored_dtype: str, device: torch.device) -> Preflight:
+    """As the files have it, whatever config.json says."""
+    if dtype == "auto":
+        dtype = _fast_dtype(stored_dtype, spec, device)
+    return replace(card, spec=spec, dtype=dtype, **_needs(spec, dtype))
+
+
+def _needs(spec: ModelSpec, dtype: str) -> dict[str, int]:
+    weights = spec.num_parameters * DTYPES[dtype].itemsize
+    return {"weights_bytes": weights, "required_bytes": required_bytes(weights)}
 
 
 def _spec(found: sources.Source) -> ModelSpec:
@@ -383,6 +410,7 @@ def _read_weights(
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # refused below, in words of our own
                 **spread,
             )
         model = (model if spread else model.to(device)).eval()
@@ -393,10 +421,7 @@ def _read_weights(
             raise
         reason = " ".join(str(error).split())
         raise CheckpointBroken(f"The weights in {directory.name} could not be loaded: {reason}") from error
-    for problem, names in (("lacks", found["missing_keys"]), ("has a surplus", found["unexpected_keys"])):
-        if names:
-            raise CheckpointBroken(
-                f"The checkpoint {problem} tensor {sorted(names)[0]} ({len(names)} in all), so it would not compute "
-                "what it was made for. Use the config.json and the weights that belong together."
-            )
+    for name, *shapes in sorted(found["mismatched_keys"]):
+        stored_weights.check_shape(name, *map(tuple, shapes))
+    stored_weights.check_complete(found["missing_keys"], found["unexpected_keys"])
     return model

@@ -11,6 +11,7 @@ from transact.loading import LoadedModel
 from transact.plan import composed
 from transact.redaction import without_tokens
 from transact.spec import ModelSpec
+from transact.written_config import LOWEST_TRANSFORMERS
 
 if TYPE_CHECKING:
     from transact.checkpoint import SaveReport
@@ -85,6 +86,7 @@ def _body(loaded: LoadedModel, report: "SaveReport") -> str:
         "```",
         "",
     ]
+    lines += [] if report.compact else [f"Needs transformers {LOWEST_TRANSFORMERS} or later.", ""]
     lines += [] if report.proof is None else _proof(report.proof)
     return "\n".join(lines)
 

@@ -9,23 +9,14 @@ by sqrt(n / k) before the norm and its weight by sqrt(k / n), and x · w / rms(x
 import torch
 
 from transact.layer_plan import LayerPlan
-from transact.loading import LoadedModel
 from transact.matrices import matrix
 from transact.slicing import kept_positions, kept_rows, positions, reading_role
 from transact.spec import SITES, LayerShape, ModelSpec
 
 
-def padded_tensors(loaded: LoadedModel, spec: ModelSpec, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """The tensors of every layer that is smaller than in `spec`, at the size they have there, by their full names."""
-    found: dict[str, torch.Tensor] = {}
-    layout = loaded.layout
-    for index, (layer, small, large) in enumerate(
-        zip(loaded.decoder_layers, loaded.spec.layers, spec.layers, strict=True)
-    ):
-        if small != large or loaded.spec.has_narrow_heads:
-            tensors = padded_layer(layer, small, large, loaded.spec, spec)
-            found |= {f"{layout.layers}.{index}.{name}": tensor.to(dtype) for name, tensor in tensors.items()}
-    return found
+def is_padded(now: ModelSpec, spec: ModelSpec, index: int) -> bool:
+    """Whether that layer of `now` is smaller than it is in `spec`."""
+    return now.layers[index] != spec.layers[index] or (now.has_narrow_heads and not spec.has_narrow_heads)
 
 
 def padded_layer(

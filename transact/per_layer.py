@@ -22,6 +22,7 @@ from transact.progress import NO_CHECK, Check
 from transact.sizes import write_sizes
 from transact.slicing import shrink
 from transact.spec import LayerShape, ModelSpec
+from transact.stored_weights import check_complete, check_shape
 
 KEY = "per_layer_config"
 
@@ -71,7 +72,7 @@ def read(
 ) -> PreTrainedModel:
     """The stock class of `config` (sizes `whole`) with layers as `spec` has them, filled from safetensors files.
 
-    Raises `CheckpointBroken` where a tensor is missing or left over.
+    Raises `CheckpointBroken` where a tensor is missing, left over or of another size.
     """
     model = empty_model(config, whole, spec, dtype, files[0].parent)
     state = {}
@@ -79,12 +80,13 @@ def read(
         for name, tensor in load_file(file).items():
             check()
             state[name] = cast(tensor, dtype)
+    for name, tensor in model.state_dict().items():
+        if name in state:
+            check_shape(name, tuple(state[name].shape), tuple(tensor.shape))
     found = model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
     lacking = [name for name, parameter in model.named_parameters() if parameter.is_meta]
-    for problem, names in (("lacks", lacking), ("has a surplus", found.unexpected_keys)):
-        if names:
-            raise CheckpointBroken(f"The checkpoint {problem} tensor {names[0]}. Use files that belong together.")
+    check_complete(lacking, found.unexpected_keys)
     return model
 
 

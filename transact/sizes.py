@@ -18,10 +18,11 @@ def write_sizes(model: torch.nn.Module, spec: ModelSpec) -> None:
     widest = spec.widest.layers[0]
     layout = spec.layout
     model.config.head_dim = spec.head_dim
+    model.config.tie_word_embeddings = spec.tie_word_embeddings
     if spec.has_narrow_heads:
         for name in HEAD_WIDTHS:
             setattr(model.config, name, getattr(spec, name))
-    _write_shape(model.config, widest, layout)
+    write_shape(model.config, widest, layout)
     for layer, shape in zip(model.get_submodule(layout.layers), spec.layers, strict=True):
         mlp = layer.get_submodule(layout.down.rpartition(".")[0])
         mlp.intermediate_size = shape.intermediate_size
@@ -37,10 +38,11 @@ def write_sizes(model: torch.nn.Module, spec: ModelSpec) -> None:
             setattr(attention, attribute, sizes[what])
         if layout.attention_reads_config:
             attention.config = copy.copy(model.config)
-            _write_shape(attention.config, shape, layout)
+            write_shape(attention.config, shape, layout)
 
 
-def _write_shape(config: PreTrainedConfig, shape: LayerShape, layout: Family) -> None:
+def write_shape(config: PreTrainedConfig, shape: LayerShape, layout: Family) -> None:
+    """Let a configuration name these sizes for all layers."""
     config.num_attention_heads = shape.num_attention_heads
     config.num_key_value_heads = shape.num_key_value_heads
     setattr(config, layout.channels, shape.intermediate_size)

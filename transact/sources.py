@@ -6,18 +6,20 @@ Only safetensors weights are ever fetched or read, and no code from a repository
 import hashlib
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
-from safetensors import SafetensorError, safe_open
 
 from transact import hub
 from transact.errors import CheckpointBroken, ModelNotFound
 from transact.progress import NO_CHECK, NO_PROGRESS, Check, Progress
 from transact.spec import ModelSpec
+from transact.stored_weights import TORCH_DTYPES, check_shape, headers
 
 BUNDLED = "bundled"
 """The source that `load` takes for the model in `assets/model`."""
@@ -144,35 +146,22 @@ def weight_files(directory: Path) -> tuple[Path, ...]:
 def check_weights(files: tuple[Path, ...], spec: ModelSpec) -> str:
     """Compare the tensors' shapes with the configuration, from the file headers alone.
 
-    Returns the stored dtype of the weights in torch's spelling. Raises `CheckpointBroken` for a truncated
-    file, a missing tensor or a shape that contradicts config.json.
+    Returns the stored dtype of the weights in torch's spelling, where they differ the one that most numbers have.
+    Raises `CheckpointBroken` for a truncated file, a missing tensor or a shape that contradicts config.json.
     """
-    shapes: dict[str, tuple[int, ...]] = {}
-    dtypes: list[str] = []
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                for name in tensors.keys():  # noqa: SIM118 (safe_open is no mapping)
-                    entry = tensors.get_slice(name)
-                    shapes[name] = tuple(entry.get_shape())
-                    dtypes.append(entry.get_dtype())
-        except (SafetensorError, OSError, ValueError) as error:
-            raise CheckpointBroken(
-                f"{file.name} cannot be read ({error}); it is truncated or damaged. Download it again."
-            ) from None
-    # files of a bare decoder (GPT-2's) leave out the name under which the language model holds it
-    base = f"{spec.layout.layers.partition('.')[0]}."
-    for name, expected in spec.tensor_shapes():
-        bare = name.removeprefix(base)
-        name = bare if bare in shapes else name
-        if name not in shapes:
+    held = headers(files)
+    numbers: Counter[str] = Counter()
+    head = (f"{spec.layout.head}.weight", (spec.vocab_size, spec.hidden_size))
+    for name, expected in (*spec.tensor_shapes(), head):
+        found = next((each for each in spec.layout.names_in_files(name) if each in held), None)
+        if found is None and name == head[0]:  # it may be the embeddings again
+            continue
+        if found is None:
             raise CheckpointBroken(f"The checkpoint has no tensor {name}, which config.json calls for.")
-        if shapes[name] != expected:
-            raise CheckpointBroken(
-                f"{name} has shape {list(shapes[name])}, but config.json calls for {list(expected)}. "
-                "Use the config.json that belongs to these weights."
-            )
-    return {"BF16": "bfloat16", "F16": "float16", "F64": "float64"}.get(max(set(dtypes), key=dtypes.count), "float32")
+        shape, dtype = held[found]
+        check_shape(found, shape, expected)
+        numbers[dtype] += prod(shape)
+    return TORCH_DTYPES.get(numbers.most_common(1)[0][0], "float32")
 
 
 def content_digest(files: tuple[Path, ...], check: Check = NO_CHECK) -> str:

@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import torch
 
-from transact.compensation import COMPENSATIONS, Refit, calibration_tokens, needs_bias, refit_for
+from transact.compensation import COMPENSATIONS, Refit, calibration_tokens, needs_bias, plain_refit, refit_for
 from transact.correction import correct
 from transact.errors import choice
+from transact.file_tensors import origin, with_tensors
 from transact.hooks import copy_without_hooks, hooks_suspended
 from transact.layer_plan import LayerPlan
 from transact.loading import LoadedModel
@@ -141,7 +142,31 @@ def _assembled(loaded: LoadedModel, new: dict[int, torch.nn.Module], spec: Model
                 narrow_attention(layer, kept, spec.layout)
         _add_zero_biases(model, spec)
     spec = replace(spec, windows=loaded.spec.windows)  # plans of earlier versions know none
-    return replace(loaded, model=model.eval(), spec=spec, cuts=(*loaded.cuts, cut))
+    exceptions = _cut_exceptions(loaded, cut.plan, spec)
+    return replace(loaded, model=model.eval(), spec=spec, cuts=(*loaded.cuts, cut), stored_exceptions=exceptions)
+
+
+def _cut_exceptions(loaded: LoadedModel, plan: PruningPlan, spec: ModelSpec) -> dict[str, torch.Tensor]:
+    """What the files hold in another dtype than memory, cut as memory is."""
+    cut = dict(loaded.stored_exceptions)
+    for index, layer in enumerate(loaded.decoder_layers):
+        prefix = f"{loaded.layout.layers}.{index}."
+        odd = {name.removeprefix(prefix): cut.pop(name) for name in list(cut) if name.startswith(prefix)}
+        smaller = cut_exceptions(loaded.spec, layer, index, plan.layers[index], spec, odd)
+        cut |= {prefix + name: tensor for name, tensor in smaller.items()}
+    return cut
+
+
+def cut_exceptions(
+    spec: ModelSpec, layer: torch.nn.Module, index: int, kept: LayerPlan, after: ModelSpec, odd: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Tensors `odd` of a layer, in dtypes of their own, as `cut` would leave them without a repair."""
+    if not odd:
+        return {}
+    whole = with_tensors(layer, odd)
+    smaller = cut_layer(spec, whole, index, kept, plain_refit, after).state_dict()
+    origins = {origin(name, spec.layout) for name in odd}
+    return {name: tensor for name, tensor in smaller.items() if origin(name, spec.layout) in origins}
 
 
 def _with_biases(spec: ModelSpec, attention: bool, mlp: bool) -> ModelSpec:

@@ -8,6 +8,7 @@ from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBas
 
 from transact.errors import CheckpointBroken
 
+CONFIG_FILE = "tokenizer_config.json"
 _CLASS = re.compile(r"(?!Auto)\w+(Tokenizer|TokenizerFast|Backend)")
 
 
@@ -18,7 +19,7 @@ def read_tokenizer(directory: Path, config: PreTrainedConfig) -> PreTrainedToken
     """
     if not any(directory.glob("tokenizer*")) and not (directory / "vocab.json").exists():
         return None
-    _check_class(directory, config)
+    tokenizer_class(directory, config)
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, config=config, trust_remote_code=False)
         # some files are read only now, so that their damage shows here and not in the middle of a run
@@ -29,23 +30,40 @@ def read_tokenizer(directory: Path, config: PreTrainedConfig) -> PreTrainedToken
         raise CheckpointBroken(f"The tokenizer in {directory.name} could not be read: {reason}") from error
 
 
-def _check_class(directory: Path, config: PreTrainedConfig) -> None:
-    """Raise `CheckpointBroken` where a file names a class that is no tokenizer: `transformers` would load any.
+def write_tokenizer(tokenizer: PreTrainedTokenizerBase, named: str | None, folder: Path) -> None:
+    """Write the tokenizer's files as `transformers` 4.57 reads them too.
 
-    A model class, say, would open pickled weights; `AutoTokenizer` would begin again without our refusal of code.
+    `named`: what the source's files call its class. Version 4 lacks the class of version 5 for a tokenizer that is all
+    in tokenizer.json, and reads further special tokens under their older name alone; version 5 reads either.
+    """
+    tokenizer.save_pretrained(folder)
+    file = folder / CONFIG_FILE
+    values = json.loads(file.read_text(encoding="utf-8"))
+    name = named or values["tokenizer_class"]
+    values["tokenizer_class"] = "PreTrainedTokenizerFast" if name == "TokenizersBackend" else name
+    if isinstance(values.get("extra_special_tokens"), list):
+        values["additional_special_tokens"] = values.pop("extra_special_tokens")
+    file.write_text(json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def tokenizer_class(directory: Path, config: PreTrainedConfig) -> str | None:
+    """What the tokenizer's files, or else the configuration, call its class; None where neither does.
+
+    Raises `CheckpointBroken` where that is no tokenizer: `transformers` would load any class, and a model class, say,
+    would open pickled weights; `AutoTokenizer` would begin again without our refusal of code.
     """
     try:
-        named = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
+        named = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))
         named = named.get("tokenizer_class") if isinstance(named, dict) else None
     except FileNotFoundError:
         named = None
     except (ValueError, OSError, RecursionError):
-        raise CheckpointBroken(
-            f"tokenizer_config.json in {directory.name} is not valid JSON. Download it again."
-        ) from None
-    for name in (named, getattr(config, "tokenizer_class", None)):
-        if name is not None and not (isinstance(name, str) and _CLASS.fullmatch(name)):
+        raise CheckpointBroken(f"{CONFIG_FILE} in {directory.name} is not valid JSON. Download it again.") from None
+    both = [name for name in (named, getattr(config, "tokenizer_class", None)) if name is not None]
+    for name in both:
+        if not (isinstance(name, str) and _CLASS.fullmatch(name)):
             raise CheckpointBroken(
                 f"The files of {directory.name} name {str(name)[:100]!r} as their tokenizer's class, which is none. "
-                "Remove tokenizer_class from tokenizer_config.json and config.json, or download them again."
+                f"Remove tokenizer_class from {CONFIG_FILE} and config.json, or download them again."
             )
+    return next(iter(both), None)

@@ -10,9 +10,13 @@ from gguf.quants import quant_shape_to_byte_shape, quantize
 
 from transact.errors import SaveRefused
 from transact.export.gguf_architectures import Architecture
+from transact.file_tensors import as_stored, narrowed
 from transact.loading import LoadedModel
 
 _Type = gguf.GGMLQuantizationType
+_FLOAT16_MAX = torch.finfo(torch.float16).max
+_FLOAT16_WITHIN = {_Type.F16: _FLOAT16_MAX, _Type.Q8_0: 127 * _FLOAT16_MAX}
+"""The largest number of types that have float16 inside; q8_0 keeps the 127th part of a block's largest in it."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +45,16 @@ class StoredTensor:
 
     def stored(self) -> np.ndarray:
         """The bytes as they are stored; raises `SaveRefused` for numbers that float16 cannot hold."""
-        values = self.values.detach().to("cpu", torch.float32)
-        if self.rotated:
-            values = _neighbouring(values, self.rotated)
-        with np.errstate(over="ignore"):
-            stored = quantize(values.contiguous().numpy(), self.type)
-        if self.type == _Type.F16 and not np.isfinite(stored).all():
+        values = narrowed(self.name, self.values.detach(), torch.float32).cpu()
+        if self.type in _FLOAT16_WITHIN and float(values.abs().max()) > _FLOAT16_WITHIN[self.type]:
             raise SaveRefused(
                 f"{self.name} holds numbers that float16 cannot. Choose the file type bf16 or f32 instead."
             )
-        return stored
+        if self.type == _Type.BF16:
+            narrowed(self.name, values, torch.bfloat16)
+        if self.rotated:
+            values = _neighbouring(values, self.rotated)
+        return quantize(values.contiguous().numpy(), self.type)
 
 
 def stored_tensors(loaded: LoadedModel, architecture: Architecture, file_type: str) -> Iterator[StoredTensor]:
@@ -62,8 +66,9 @@ def stored_tensors(loaded: LoadedModel, architecture: Architecture, file_type: s
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH(_number(architecture)), spec.num_hidden_layers)
     turned = (layout.query, layout.key) if architecture.rotates_neighbours else ()
     for name, values in loaded.model.state_dict().items():
-        if spec.tie_word_embeddings and name == "lm_head.weight":
+        if spec.tie_word_embeddings and name == f"{layout.head}.weight":
             continue
+        values = as_stored(loaded, name, values, loaded.dtype)
         module = name.rpartition(".")[0]
         stored_name = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if stored_name is None:

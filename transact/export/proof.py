@@ -9,7 +9,9 @@ import math
 import platform
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,9 +24,11 @@ from transact.alone import AloneFailed, run_alone
 from transact.devices import free_bytes
 from transact.errors import CheckpointBroken, NotEnoughMemory
 from transact.export import stock_loader
+from transact.file_tensors import as_stored
 from transact.hooks import checking, copy_without_hooks, hooks_suspended
 from transact.loading import DTYPES, LoadedModel, required_bytes
 from transact.progress import NO_PROGRESS, Progress, Repeating
+from transact.written_config import needs_eager
 
 _ROWS, _ROW_TOKENS, _NEW_TOKENS, _SEED = 4, 32, 24, 0
 _TEXT = 'Once upon a time, in 1984, a naïve fox said: "2 + 2 = 4!"\n\tif x > 0: return [x]'
@@ -109,11 +113,18 @@ class _Question:
 
 @hooks_suspended()
 def prove(
-    loaded: LoadedModel, folder: str | Path, *, progress: Progress = NO_PROGRESS, seconds: float = _SECONDS
+    loaded: LoadedModel,
+    folder: str | Path,
+    *,
+    python: str | Path | None = None,
+    progress: Progress = NO_PROGRESS,
+    seconds: float = _SECONDS,
 ) -> Proof:
     """Load the checkpoint in `folder` in a fresh process without this package and compare it with `loaded`.
 
-    The proof says how (`protocol`), and what does not hold (`reason`). The process is killed after `seconds`. Raises
+    `python`: the interpreter of that process, this one unless given; another one may have other versions of
+    `transformers` (4.57 or later) and torch. The proof says how (`protocol`), and what does not hold (`reason`). The
+    process is killed after `seconds`. Raises
     `NotEnoughMemory` where the model does not fit once more, and whatever `progress` raises.
     """
     began = time.monotonic()
@@ -122,14 +133,20 @@ def prove(
     proof = question.proof(loaded.file_dtype)
     try:
         proof = question.proof(sources.check_weights(sources.weight_files(folder), loaded.spec.stored))
-        proof = _compared(loaded, folder, question, proof, progress, seconds)
+        there = partial(run_alone, Path(stock_loader.__file__), progress=progress, seconds=seconds, python=python)
+        proof = _compared(loaded, folder, question, proof, progress, there)
     except (CheckpointBroken, AloneFailed) as error:
         proof = replace(proof, reason=str(error).rstrip("."))
     return replace(proof, seconds=time.monotonic() - began)
 
 
 def _compared(
-    loaded: LoadedModel, folder: Path, question: _Question, proof: Proof, progress: Progress, seconds: float
+    loaded: LoadedModel,
+    folder: Path,
+    question: _Question,
+    proof: Proof,
+    progress: Progress,
+    run_there: Callable[..., dict],
 ) -> Proof:
     """The proof with its verdict. One side after the other, so that the model is there once more, not twice."""
     computing = DTYPES[proof.computed_in]
@@ -144,12 +161,11 @@ def _compared(
         request = {
             "folder": str(folder), "dtype": proof.computed_in, "rows": question.rows, "text": question.text,
             "new_tokens": question.new_tokens, "values": str(values),
+            "eager_in_4": needs_eager(loaded.model.config) is not None,
         }  # fmt: skip
         try:
-            found = run_alone(
-                Path(stock_loader.__file__), request, progress, seconds=seconds,
-                environment={"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"},
-            )  # fmt: skip
+            offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+            found = run_there(request=request, environment=offline)
         except AloneFailed as error:
             raise AloneFailed(f"the fresh process did not come to an end: {error}") from None
         there = load_file(values)
@@ -168,12 +184,15 @@ def _compared(
 def _as_stored(loaded: LoadedModel, stored: torch.dtype, computing: torch.dtype) -> PreTrainedModel:
     """The model on the CPU with the weights of the files, in the dtype to compute in; itself where it is that."""
     model = loaded.model
-    if loaded.device.type == "cpu" and loaded.dtype == stored == computing:
+    wider = any(kept.dtype.itemsize > computing.itemsize for kept in loaded.stored_exceptions.values())
+    if loaded.device.type == "cpu" and loaded.dtype == stored == computing and not wider:
         return model
     # a copy asks its memo first: no weight is copied as it stands, and buffers keep the dtype they were made in
     converted: dict = {
-        id(weight): torch.nn.Parameter(weight.detach().to("cpu", stored).to(computing), requires_grad=False)
-        for weight in model.parameters()
+        id(weight): torch.nn.Parameter(
+            as_stored(loaded, name, weight.detach(), stored).to("cpu", computing), requires_grad=False
+        )
+        for name, weight in model.named_parameters()
     }
     converted |= {id(buffer): buffer.to("cpu") for buffer in model.buffers()}
     return copy_without_hooks(model, converted)

@@ -59,6 +59,7 @@ def main() -> None:
 
     request = json.load(sys.stdin)
     folder = request["folder"]
+    eager = request["eager_in_4"] and transformers.__version__.startswith("4.")
     model, found = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=getattr(torch, request["dtype"]),
@@ -66,6 +67,7 @@ def main() -> None:
         trust_remote_code=False,
         use_safetensors=True,
         output_loading_info=True,
+        **({"attn_implementation": "eager"} if eager else {}),
     )
     tokenizer = None
     if request["text"] is not None:

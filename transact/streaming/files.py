@@ -44,8 +44,7 @@ class TensorFiles:
     """
 
     def __init__(self, files: tuple[Path, ...], family: Family):
-        self._base = f"{family.layers.partition('.')[0]}."
-        self._renamed = dict(family.file_names)
+        self._family = family
         self._entries: dict[str, Entry] = {}
         for file in files:
             with file.open("rb") as stream:
@@ -62,8 +61,15 @@ class TensorFiles:
 
     def find(self, name: str) -> str | None:
         """The name under which the files hold a model's tensor; None where they lack it."""
-        candidates = (name, name.removeprefix(self._base), self._renamed.get(name))
-        return next((each for each in candidates if each in self._entries), None)
+        return next((each for each in self._family.names_in_files(name) if each in self._entries), None)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of a tensor that is there."""
+        return self._entries[self.find(name)].shape
+
+    def dtype(self, name: str) -> torch.dtype:
+        """That in which the files hold it; raises `CheckpointBroken` where it is not read here."""
+        return TORCH_DTYPES[self._entry(name).dtype]
 
     def read(self, name: str, dtype: torch.dtype, check: Check = NO_CHECK) -> torch.Tensor:
         """The whole tensor; `check` is called at every piece of it."""
@@ -80,8 +86,11 @@ class TensorFiles:
             done += len(piece)
         return tensor
 
-    def pieces(self, name: str, dtype: torch.dtype) -> Iterator[torch.Tensor]:
-        """The tensor's elements in their order, some megabytes at a time, each piece [element]."""
+    def pieces(self, name: str, dtype: torch.dtype | None = None) -> Iterator[torch.Tensor]:
+        """The tensor's elements in their order, some megabytes at a time, each piece [element].
+
+        They are as stored unless a dtype is given.
+        """
         entry = self._entry(name)
         width = TORCH_DTYPES[entry.dtype].itemsize
         left = prod(entry.shape)
@@ -89,7 +98,7 @@ class TensorFiles:
             stream.seek(entry.start)
             while left:
                 count = min(left, _PIECE_BYTES // width)
-                yield _elements(stream, count, entry).to(dtype)
+                yield _elements(stream, count, entry).to(dtype or TORCH_DTYPES[entry.dtype])
                 left -= count
 
     def rows(self, name: str, rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -9,12 +9,13 @@ import torch
 from transact import per_layer, sources
 from transact.calibration import Batch
 from transact.devices import device_of, free_bytes
-from transact.errors import CheckpointBroken, InvalidOption, ModelUnsupported, NotEnoughMemory, choice
-from transact.loading import DTYPES, LoadedModel, held_while_streamed, preflight_of, stock
+from transact.errors import InvalidOption, ModelUnsupported, NotEnoughMemory, choice
+from transact.loading import DTYPES, LoadedModel, held_while_streamed, preflight_of, stock, with_files
 from transact.memory import return_large_blocks
 from transact.progress import NO_CHECK, NO_PROGRESS, Check, Progress, Repeating
+from transact.stored_weights import check_complete, check_shape, decided_by_files
 from transact.streaming.files import TensorFiles
-from transact.tokenizer_files import read_tokenizer
+from transact.tokenizer_files import read_tokenizer, tokenizer_class
 from transact.walking import last_logits, stream
 
 
@@ -186,20 +187,23 @@ def load_streamed(
     watch = Repeating(progress, sum(file.stat().st_size for file in files), "bytes")
     stored_dtype = sources.check_weights(files, card.spec)
     config, whole = stock(found)
-    model = per_layer.empty_model(config, whole, card.spec, DTYPES[card.dtype], found.directory).eval()
+    whole, spec = decided_by_files(config, files, whole, card.spec)
+    card = with_files(card, spec, dtype, stored_dtype, target)
+    model = per_layer.empty_model(config, whole, spec, DTYPES[card.dtype], found.directory).eval()
     model.tie_weights()
     model.requires_grad_(False)
-    tensors = TensorFiles(files, card.spec.layout)
+    tensors = TensorFiles(files, spec.layout)
     _check_complete(model, tensors)
     _place_buffers(model, target)
-    model.get_submodule(card.spec.layout.embeddings).register_forward_pre_hook(_refuse_unless_open)
+    model.get_submodule(spec.layout.embeddings).register_forward_pre_hook(_refuse_unless_open)
     return StreamedModel(
         model=model,
         tokenizer=read_tokenizer(found.directory, config),
-        spec=card.spec,
+        spec=spec,
         source=found.name,
         revision=found.revision or sources.content_digest(files, watch.check),
         stored_dtype=stored_dtype,
+        tokenizer_class=tokenizer_class(found.directory, config),
         files=tensors,
         computes_on=target,
     )
@@ -207,15 +211,13 @@ def load_streamed(
 
 def _check_complete(model: torch.nn.Module, files: TensorFiles) -> None:
     """Raise `CheckpointBroken` unless the files hold what the stock class calls for, and nothing else."""
+    state = model.state_dict()
+    for name, tensor in state.items():
+        if files.find(name) is not None:
+            check_shape(name, files.shape(name), tuple(tensor.shape))
     lacking = [name for name, _ in model.named_parameters() if files.find(name) is None]
-    held = {files.find(name) for name in model.state_dict()}
-    surplus = [name for name in files.names() if name not in held and not _is_ignored(name, model)]
-    for problem, names in (("lacks", lacking), ("has a surplus", surplus)):
-        if names:
-            raise CheckpointBroken(
-                f"The checkpoint {problem} tensor {sorted(names)[0]} ({len(names)} in all), so it would not compute "
-                "what it was made for. Use the config.json and the weights that belong together."
-            )
+    held = {files.find(name) for name in state}
+    check_complete(lacking, [n for n in files.names() if n not in held and not _is_ignored(n, model)])
 
 
 def _is_ignored(name: str, model: torch.nn.Module) -> bool:

@@ -12,11 +12,12 @@ from safetensors import SafetensorError
 
 from transact.checkpoint import Form, SaveReport, empty_destination, form_of, move_in, partial_folder, write_companions
 from transact.compensation import COMPENSATIONS, Refit, check_repair, plain_refit, refit_for, walks
-from transact.errors import InvalidOption, SaveRefused, choice
+from transact.errors import InvalidOption, NumberTooLarge, SaveRefused, choice
+from transact.file_tensors import keeps_dtype, origin, with_tensors
 from transact.layerwise import GramWalk
 from transact.loading import DTYPES, LoadedModel
 from transact.model_card import write_card
-from transact.padding import padded_layer, padded_tensors
+from transact.padding import is_padded, padded_layer
 from transact.plan import PruningPlan
 from transact.processes import rank_and_count
 from transact.progress import NO_PROGRESS, Check, Progress, Repeating
@@ -24,7 +25,7 @@ from transact.statistics import ActivationStatistics
 from transact.streaming.model import StreamedModel, streamed
 from transact.streaming.resuming import LayerLog
 from transact.streaming.shards import ShardWriter
-from transact.surgery import cut, cut_layer
+from transact.surgery import cut, cut_exceptions, cut_layer
 
 _MARK = "stream"
 """Part of the name of the unfinished folder, so that the same call finds it again."""
@@ -91,7 +92,11 @@ def stream_prune(
     }
     try:
         with closing(LayerLog(partial_folder(directory, _MARK), identity)) as log:
-            job.run(log, progress)
+            try:
+                job.run(log, progress)
+            except NumberTooLarge:  # the same call would come to the same
+                shutil.rmtree(log.folder)
+                raise
             form.write_config(log.folder)
             write_companions(log.folder, outline)
             write_card(log.folder / "README.md", outline, form.report)
@@ -126,20 +131,45 @@ class _Job:
         self.form = form
         self.target = target
         # nothing needs more than the files hold where nothing is computed
-        self.dtype = target if compensation == "none" else loaded.dtype
+        self.dtype = DTYPES[loaded.stored_dtype] if compensation == "none" else loaded.dtype
         shapes = {name: tuple(each.shape) for name, each in outline.model.named_parameters()}
-        shapes |= {name: tuple(each.shape) for name, each in padded_tensors(outline, form.spec, target).items()}
         prefixes = [f"{loaded.layout.layers}.{index}." for index in range(loaded.spec.num_hidden_layers)]
+        for index, (prefix, layer) in enumerate(zip(prefixes, outline.decoder_layers, strict=True)):
+            sizes = {name: each.shape for name, each in self._at_its_size(index, layer).items()}
+            shapes |= {prefix + name: tuple(shape) for name, shape in sizes.items()}
         self.layers = [[name for name in shapes if name.startswith(prefix)] for prefix in prefixes]
         inside = {name for names in self.layers for name in names}
         self.outside = [name for name in shapes if name not in inside]
-        renamed = {} if form.report.compact else dict(loaded.layout.file_names)
-        self.names = {name: renamed.get(name, name) for name in (*self.outside, *chain.from_iterable(self.layers))}
+        self.odd = self._exceptions()
+        self.names = {name: name for name in (*self.outside, *chain.from_iterable(self.layers))}
+        self.names = {each: name for name, each in form.named(self.names).items()}
         self.shapes = {self.names[name]: shapes[name] for name in self.names}
+        kept = {origin(name, loaded.layout): dtype for name, dtype in self.odd.items()}
+        self.dtypes = {self.names[name]: kept[of] for name in self.names if (of := origin(name, loaded.layout)) in kept}
+
+    def _exceptions(self) -> dict[str, torch.dtype]:
+        """Tensors that are written in the dtype that the files hold them in, and not in that of the others."""
+        files, layout = self.loaded.files, self.loaded.layout
+        refitted = {"none": (), "bias": ("bias",), "least_squares": ("weight",)}[self.compensation]
+        refitted = tuple(f".{path}.{each}" for path in (layout.output, layout.down) for each in refitted)
+        odd = {}
+        for name, _ in self.loaded.model.named_parameters():
+            kept = files.dtype(name)
+            if kept != DTYPES[self.loaded.stored_dtype] and keeps_dtype(kept, self.target, self.loaded.stored_dtype):
+                odd |= {} if name.endswith(refitted) else {name: kept}
+        return odd
+
+    def _at_its_size(self, index: int, layer: torch.nn.Module) -> dict[str, torch.Tensor]:
+        """The tensors of a layer of the cut model as they are written."""
+        tensors = layer.state_dict()
+        if is_padded(self.after, self.form.spec, index):
+            small, large = self.after.layers[index], self.form.spec.layers[index]
+            tensors |= padded_layer(layer, small, large, self.after, self.form.spec)
+        return tensors
 
     def run(self, log: LayerLog, progress: Progress) -> None:
         """Write the weights into the log's folder, from the layer on that it stopped at."""
-        writer = ShardWriter(log.folder, self.shapes, self.target)
+        writer = ShardWriter(log.folder, self.shapes, self.target, self.dtypes)
         start = log.layers if writer.begin_after(self._tensors_before(log.layers)) else 0
         self._check_room(log.folder, writer)
         walk, count = None, len(self.layers)
@@ -158,7 +188,7 @@ class _Job:
             if not start:
                 writer.begin_after(0)
                 for name in self.outside:
-                    writer.write(self.names[name], self.loaded.files.pieces(name, self.target), watch.check)
+                    writer.write(self.names[name], self.loaded.files.pieces(name), watch.check)
             # while the disk takes one layer in, the next is read and cut
             with ThreadPoolExecutor(1) as disk:
                 kept = disk.submit(lambda: None)
@@ -180,14 +210,16 @@ class _Job:
         return len(self.outside) + sum(map(len, self.layers[:layer])) if layer else 0
 
     def _write_layer(self, writer: ShardWriter, index: int, refit_one: Refit, check: Check) -> None:
-        prefix = f"{self.loaded.layout.layers}.{index}."
+        spec, prefix, kept = self.loaded.spec, f"{self.loaded.layout.layers}.{index}.", self.plan.layers[index]
+        odd = {
+            name.removeprefix(prefix): self.loaded.files.read(name, dtype).to(self.loaded.device)
+            for name, dtype in self.odd.items()
+            if name.startswith(prefix)
+        }
         with self.loaded.layer_as(index, self.dtype, check) as layer:
-            kept = self.plan.layers[index]
-            smaller = cut_layer(self.loaded.spec, layer, index, kept, refit_one, self.after)
-        tensors = smaller.state_dict()
-        small, large = self.after.layers[index], self.form.spec.layers[index]
-        if small != large:
-            tensors |= padded_layer(smaller, small, large, self.after, self.form.spec)
+            smaller = cut_layer(spec, layer, index, kept, refit_one, self.after)
+            exceptions = cut_exceptions(spec, layer, index, kept, self.after, odd)
+        tensors = self._at_its_size(index, with_tensors(smaller, exceptions))
         for name in self.layers[index]:
             writer.write(self.names[name], [tensors[name.removeprefix(prefix)]], check)
 

@@ -6,13 +6,15 @@ again at any tensor. Format: see `transact.streaming.files`.
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 
+from transact.file_tensors import narrowed
 from transact.progress import NO_CHECK, Check
 from transact.tensor_writer import header, write_elements
 
@@ -31,12 +33,18 @@ class _Shard:
 
 
 class ShardWriter:
-    """Writes the tensors of `shapes` in their order, all in `dtype`, as one checkpoint in `folder`."""
+    """Writes the tensors of `shapes` in their order as one checkpoint in `folder`, in `dtype` but for `exceptions`."""
 
-    def __init__(self, folder: Path, shapes: dict[str, tuple[int, ...]], dtype: torch.dtype):
-        self._dtype = dtype
+    def __init__(
+        self,
+        folder: Path,
+        shapes: Mapping[str, tuple[int, ...]],
+        dtype: torch.dtype,
+        exceptions: Mapping[str, torch.dtype] = MappingProxyType({}),
+    ):
         self._names = list(shapes)
-        self._bytes = {name: prod(shape) * dtype.itemsize for name, shape in shapes.items()}
+        self._dtypes = {name: exceptions.get(name, dtype) for name in shapes}
+        self._bytes = {name: prod(shape) * self._dtypes[name].itemsize for name, shape in shapes.items()}
         groups = _groups(self._bytes)
         files = [folder / _file_name(number, len(groups)) for number in range(len(groups))]
         self._shards = [self._shard(file, names, shapes) for file, names in zip(files, groups, strict=True)]
@@ -76,7 +84,10 @@ class ShardWriter:
         return True
 
     def write(self, name: str, pieces: Iterable[torch.Tensor], check: Check = NO_CHECK) -> None:
-        """The next tensor, as pieces of its elements in their order; `check` is called between them, and may raise."""
+        """The next tensor, as pieces of its elements in their order; `check` is called between them, and may raise.
+
+        Raises `NumberTooLarge` for numbers that the dtype it is written in cannot hold.
+        """
         assert name == self._names[self._next], f"{name} was to come after {self._names[self._next]}"
         shard = self._shards[self._shard_of(name)]
         if shard.starts[name] == len(shard.header):
@@ -85,7 +96,7 @@ class ShardWriter:
             self._stream = shard.file.open("wb")
             self._stream.write(shard.header)
         for piece in pieces:
-            write_elements(self._stream, piece.to(self._dtype), check)
+            write_elements(self._stream, narrowed(name, piece, self._dtypes[name]), check)
         self._next += 1
         assert self._stream.tell() == shard.starts[name] + self._bytes[name], f"{name} has another size than planned"
 
@@ -123,8 +134,8 @@ class ShardWriter:
     def _shard_of(self, name: str) -> int:
         return next(number for number, shard in enumerate(self._shards) if name in shard.starts)
 
-    def _shard(self, file: Path, names: list[str], shapes: dict[str, tuple[int, ...]]) -> _Shard:
-        begin, starts = header({name: (self._dtype, tuple(shapes[name])) for name in names})
+    def _shard(self, file: Path, names: list[str], shapes: Mapping[str, tuple[int, ...]]) -> _Shard:
+        begin, starts = header({name: (self._dtypes[name], tuple(shapes[name])) for name in names})
         return _Shard(file, begin, starts, starts[names[-1]] + self._bytes[names[-1]])
 
 
