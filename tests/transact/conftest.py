@@ -1,5 +1,7 @@
 """What the library's tests share."""
 
+import copy
+
 import pytest
 
 import transact as ta
@@ -9,6 +11,14 @@ import transact as ta
 def bundled() -> ta.LoadedModel:
     """The bundled model in float32; never to be changed."""
     return ta.load("bundled", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def chatting(bundled):
+    """The bundled model's tokenizer with a chat template, which writes one message after the other."""
+    tokenizer = copy.deepcopy(bundled.tokenizer)
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    return tokenizer
 
 
 @pytest.fixture

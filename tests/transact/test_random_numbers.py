@@ -69,17 +69,20 @@ def recovered(seed: int, **options) -> ta.Recovered:
 
 
 @pytest.fixture(scope="module")
-def calls(bundled, calibration, statistics):
+def calls(bundled, chatting, calibration, statistics):
     """Everything public that takes a seed, by name."""
     dense()
     tokenizer, target = bundled.tokenizer, ta.PruningTarget(3, 400)
     sample, document = {"num_samples": 3, "seq_len": 12}, " ".join(TEXTS)
+    chats = [[{"role": "user", "content": text}] for text in TEXTS]
     return {
+        "CalibrationSet.from_chats": partial(ta.CalibrationSet.from_chats, chats, chatting, **sample),
         "CalibrationSet.from_document": partial(
             ta.CalibrationSet.from_document, document, tokenizer, seq_len=8, num_samples=2
         ),
         "CalibrationSet.from_model": partial(ta.CalibrationSet.from_model, bundled, **sample),
         "CalibrationSet.from_texts": partial(ta.CalibrationSet.from_texts, TEXTS, tokenizer, **sample),
+        "EvaluationSet.from_chats": partial(ta.EvaluationSet.from_chats, chats, chatting, **sample),
         "EvaluationSet.from_document": partial(
             ta.EvaluationSet.from_document, document, tokenizer, seq_len=8, num_samples=2
         ),
@@ -93,9 +96,9 @@ def calls(bundled, calibration, statistics):
 
 
 NAMES = (
-    "CalibrationSet.from_document", "CalibrationSet.from_model", "CalibrationSet.from_texts",
-    "EvaluationSet.from_document", "EvaluationSet.from_texts", "ImportanceScores.random", "generate", "recover",
-    "score", "stability",
+    "CalibrationSet.from_chats", "CalibrationSet.from_document", "CalibrationSet.from_model",
+    "CalibrationSet.from_texts", "EvaluationSet.from_chats", "EvaluationSet.from_document", "EvaluationSet.from_texts",
+    "ImportanceScores.random", "generate", "recover", "score", "stability",
 )  # fmt: skip
 
 

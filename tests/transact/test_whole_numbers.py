@@ -11,6 +11,7 @@ from transact.errors import MAX_SEED, is_whole_number, whole_number
 
 TARGET = ta.PruningTarget(keep_head_groups=3, keep_channels=400)
 TEXTS = ["One day a fox met a cat.", "The cat said hello to the fox.", "They were good friends."]
+CHATS = [[{"role": "user", "content": text}] for text in TEXTS]
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +25,7 @@ def statistics(bundled, calibration):
 
 
 @pytest.fixture(scope="module")
-def call(bundled, calibration, statistics):
+def call(bundled, chatting, calibration, statistics):
     """Call the public function of that name with one argument of the test's own."""
     tokenizer, spec = bundled.tokenizer, bundled.spec
 
@@ -34,9 +35,11 @@ def call(bundled, calibration, statistics):
     calls = {
         "CalibrationSet.batches": lambda **wrong: list(calibration.batches(**{"batch_size": 2, **wrong})),
         "CalibrationSet.first": lambda **wrong: calibration.first(**wrong),
+        "CalibrationSet.from_chats": lambda **wrong: ta.CalibrationSet.from_chats(CHATS, chatting, **wrong),
         "CalibrationSet.from_document": lambda **wrong: ta.CalibrationSet.from_document(TEXTS[0], tokenizer, **wrong),
         "CalibrationSet.from_model": lambda **wrong: ta.CalibrationSet.from_model(bundled, **wrong),
         "CalibrationSet.from_texts": lambda **wrong: ta.CalibrationSet.from_texts(TEXTS, tokenizer, **wrong),
+        "EvaluationSet.from_chats": lambda **wrong: ta.EvaluationSet.from_chats(CHATS, chatting, **wrong),
         "EvaluationSet.from_texts": lambda **wrong: ta.EvaluationSet.from_texts(TEXTS, tokenizer, **wrong),
         "ImportanceScores.random": lambda **wrong: ta.ImportanceScores.random(spec, **wrong),
         "PruningTarget": lambda **wrong: ta.PruningTarget(**{"keep_head_groups": 1, "keep_channels": 1, **wrong}),
@@ -61,9 +64,11 @@ def call(bundled, calibration, statistics):
 PARAMETERS = {
     "CalibrationSet.batches": ("batch_size", "max_tokens"),
     "CalibrationSet.first": ("count",),
+    "CalibrationSet.from_chats": ("num_samples", "seq_len", "seed", "min_tokens"),
     "CalibrationSet.from_document": ("seq_len", "num_samples", "seed"),
     "CalibrationSet.from_model": ("num_samples", "seq_len", "seed"),
     "CalibrationSet.from_texts": ("num_samples", "seq_len", "seed", "min_tokens"),
+    "EvaluationSet.from_chats": ("seq_len", "num_samples", "seed", "min_tokens"),
     "EvaluationSet.from_texts": ("seq_len", "num_samples", "seed", "min_tokens"),
     "ImportanceScores.random": ("seed",),
     "PruningTarget": (
