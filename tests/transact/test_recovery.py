@@ -439,11 +439,13 @@ def test_streamed_text_comes_in_windows_and_can_be_trained_on():
     texts = ["One day a fox met a cat.", "", "The cat said hello to the fox. " * 4]
     streamed = ta.StreamedText(texts, loaded.tokenizer, 10, "three texts")
     windows = list(streamed.windows())
-    ids = [id for text in texts if text for id in [loaded.tokenizer.bos_token_id, *loaded.tokenizer(text).input_ids]]
     bos = loaded.tokenizer.bos_token_id
-    flat = [token for window in windows for token in window]
-    assert all(len(window) == 10 for window in windows) and flat.count(bos) == 2
-    assert len(flat) > len(ids) - 13
+    ids = [id for text in texts if text for id in loaded.tokenizer(text, add_special_tokens=False)["input_ids"]]
+    assert all(len(window) == 10 and window[0] == bos for window in windows)
+    # one more BOS stands inside the window where the second text follows the first
+    assert [window.count(bos) for window in windows].count(2) == 1
+    flat = [token for window in windows for token in window if token != bos]
+    assert flat == ids[: len(flat)] and len(ids) - len(flat) < 10
     calibration = ta.CalibrationSet.from_texts(texts, loaded.tokenizer, name="texts")
     settings = ta.RecoverySettings(shots=1, shot_tokens=0, recovery_tokens=60, **(QUICK | {"batch_size": 2}))
     recovered = ta.recover(loaded, calibration, ta.PruningTarget(3, 400), settings, training=streamed)
