@@ -19,7 +19,6 @@ from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
-    AutoConfig,
     AutoModelForCausalLM,
     PreTrainedConfig,
     PreTrainedModel,
@@ -28,7 +27,6 @@ from transformers import (
 from transact import per_layer
 from transact.errors import InvalidOption, SaveRefused, choice
 from transact.export.proof import Proof, prove
-from transact.families import FAMILIES
 from transact.loading import DTYPES, LoadedModel
 from transact.matrices import cast
 from transact.model_card import write_card
@@ -37,7 +35,8 @@ from transact.padding import padded_tensors
 from transact.plan import composed
 from transact.progress import NO_PROGRESS, Progress
 from transact.quiet import no_progress_bars
-from transact.spec import HEAD_WIDTHS, ModelSpec
+from transact.spec import ModelSpec
+from transact.stock_config import stock_config
 from transact.ties import each_once
 
 PLAN_FILE = "plan.json"
@@ -53,8 +52,6 @@ _NARROW_NOTE = (
     "`import transact`, with AutoModelForCausalLM."
 )
 
-# what GraniteConfig adds to a Llama configuration; with these values it computes what Llama computes
-_GRANITE_AS_LLAMA = {"embedding_multiplier": 1.0, "logits_scaling": 1.0, "residual_multiplier": 1.0}
 
 
 @dataclass(frozen=True)
@@ -160,7 +157,7 @@ def form_of(loaded: LoadedModel, directory: Path, dtype: torch.dtype, layers: st
     """How `loaded` is written with weights in that dtype, `layers` one of `LAYERS`; looks at shapes alone."""
     compact = choice(layers, LAYERS, "layers") == "compact" and not loaded.spec.is_stock
     stored = loaded.spec.stored
-    config, notes = _stock_config(loaded, stored)
+    config, notes = stock_config(loaded.model.config, stored)
     narrow = compact and loaded.spec.has_narrow_heads
     if narrow:
         config = narrow_config(config, loaded.spec)
@@ -263,37 +260,6 @@ def _padding_note(spec: ModelSpec, written: ModelSpec) -> str:
         f"{written.kv_bytes_per_token():,} KV-cache bytes per token (16-bit) instead of "
         f"{spec.kv_bytes_per_token():,}. The outputs are the same."
     )
-
-
-def _stock_config(loaded: LoadedModel, spec: ModelSpec) -> tuple[PreTrainedConfig, list[str]]:
-    """A configuration that stock classes accept for `spec`, and what had to be done for it."""
-    family, shape = spec.layout, spec.layers[0]
-    old = loaded.model.config
-    values = old.to_dict()
-    for name in ("model_type", "architectures", "transformers_version", *HEAD_WIDTHS):
-        values.pop(name, None)
-    sizes = {
-        "num_attention_heads": shape.num_attention_heads,
-        "num_key_value_heads": shape.num_key_value_heads,
-        family.channels: shape.intermediate_size,
-        "head_dim": spec.head_dim,
-    }
-    if family.head_counts == "fixed":  # pruning in memory wrote it down; these classes compute it
-        values.pop("head_dim", None)
-        del sizes["head_dim"]
-    values |= {type(old).attribute_map.get(name, name): size for name, size in sizes.items()}
-    equivalent = spec.compact_family or family.model_type
-    if equivalent == family.model_type:
-        return AutoConfig.for_model(family.model_type, **values), []
-    if equivalent == "granite":
-        values |= _GRANITE_AS_LLAMA | {"attention_multiplier": spec.head_dim**-0.5}
-    if equivalent == "mistral":
-        values |= {"sliding_window": None}
-    note = (
-        f"{shape.num_attention_heads} heads do not divide the hidden size {spec.hidden_size}, which {family.label}'s "
-        f"configuration refuses; it is written as {FAMILIES[equivalent].label}, the same computation."
-    )
-    return AutoConfig.for_model(equivalent, **values), [note]
 
 
 def _stock_model(loaded: LoadedModel, config: PreTrainedConfig, spec: ModelSpec, dtype: torch.dtype) -> PreTrainedModel:

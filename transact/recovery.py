@@ -28,6 +28,7 @@ from transact.savepoints import RecoveryPoint, Savepoints, last_checkpoint
 from transact.schedule import Phase, RecoverySettings, phases, recovery_cost
 from transact.search import METRIC as SEARCH
 from transact.search import search_plan
+from transact.stock_config import check_writable
 from transact.surgery import prune
 from transact.target import INSIDE_HEADS, PruningTarget
 from transact.training_text import StreamedText, TrainingText, num_steps, step_tokens
@@ -79,6 +80,7 @@ def recover(
     `CheckpointBroken`, and as `observe`, `search_plan` and `prune` do.
     """
     loaded.check_together("training")
+    check_writable(loaded, target.spec(loaded.spec))
     settings = settings or RecoverySettings()
     training = calibration if training is None else training
     if isinstance(training, TokenSet):

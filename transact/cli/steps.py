@@ -17,6 +17,7 @@ from transact.cli import options
 from transact.cli.bars import Meter
 from transact.cli.files import Text, read_locks, read_plan, read_text
 from transact.processes import rank_and_count
+from transact.stock_config import check_writable
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,7 @@ def choose(
     calibration = None if sources.calibration is None else calibration_set(given, loaded, sources.calibration)
     if sources.plan is not None:
         sources.plan.check_fits(loaded.fingerprint)
+        check_writable(loaded, sources.plan.spec)
         repaired = compensation != "none"
         statistics = observe(given, loaded, calibration, meter, gram=_grams(compensation, loaded)) if repaired else None
         return Chosen(sources.plan, calibration, statistics)
@@ -140,7 +142,8 @@ def choose(
         allocation=given.allocation or options.ALLOCATION,
         locks=sources.locks,
     )
-    make_plan(ta.ImportanceScores.random(loaded.spec))  # a target that no scores could meet is refused here
+    # a target that no scores could meet, or no file hold, is refused here
+    check_writable(loaded, make_plan(ta.ImportanceScores.random(loaded.spec)).spec)
     gram, queries = _grams(compensation, loaded), target.keep_query_key_dim is not None
     if searched:
         statistics = observe(given, loaded, calibration, meter, gram=gram or "attention", queries=queries)
