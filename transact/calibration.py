@@ -193,14 +193,9 @@ class TokenSet:
             yield Batch(self.input_ids[indices, :width], self.attention_mask[indices, :width], tuple(indices))
             start += size
 
-    def check_vocabulary(self, vocab_size: int) -> None:
-        """Raise `InvalidText` if a token id is not in a vocabulary of this size."""
-        largest = int(self.input_ids.max())
-        if largest >= vocab_size:
-            raise InvalidText(
-                f"Token id {largest} is not in the model's vocabulary of {vocab_size}. Tokenise the text with this "
-                "model's own tokenizer."
-            )
+    def check_vocabulary(self, vocab_size: int, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+        """Raise `InvalidText` if a token id is not in a vocabulary of this size; `tokenizer` is the model's own."""
+        check_ids(int(self.input_ids.max()), vocab_size, tokenizer)
 
 
 class CalibrationSet(TokenSet):
@@ -279,6 +274,22 @@ def _check_lengths(seq_len: int, num_samples: int | None) -> None:
         raise InvalidText(
             f"Sequence length {seq_len} and {num_samples} samples were asked for; both must be at least 1."
         )
+
+
+def check_ids(largest: int, vocab_size: int, tokenizer: PreTrainedTokenizerBase | None) -> None:
+    """Raise `InvalidText` for a token id beyond an embedding of that size; `tokenizer` is the model's own."""
+    if largest < vocab_size:
+        return
+    if tokenizer is not None and largest < len(tokenizer):
+        raise InvalidText(
+            f"Token id {largest} ({tokenizer.decode([largest]).strip()!r}) is of this model's own tokenizer, to "
+            f"which it was added, but the embedding has {vocab_size} rows alone. Leave the token out of the text, or "
+            "give the model a row for it first (model.resize_token_embeddings(len(tokenizer))) and save it."
+        )
+    raise InvalidText(
+        f"Token id {largest} is not in the model's vocabulary of {vocab_size}. Tokenise the text with this model's own "
+        "tokenizer."
+    )
 
 
 def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, seq_len: int | None = None) -> list[list[int]]:

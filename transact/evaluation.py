@@ -201,7 +201,7 @@ def _predictions(
     if evaluation.num_predictions < 1:
         raise InvalidText("The text is too short to predict a token: every sample has a single token. Give more.")
     spec, device = models[0].spec, models[0].device
-    evaluation.check_vocabulary(spec.vocab_size)
+    evaluation.check_vocabulary(spec.vocab_size, models[0].tokenizer)
     done = 0
     progress(done, evaluation.num_tokens, "tokens")
     budget = max(_LOGIT_ELEMENTS // spec.vocab_size, 1)

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from transformers import GenerationConfig, PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
-from transact.calibration import encode
+from transact.calibration import check_ids, encode
 from transact.errors import InvalidOption, InvalidPrompt, InvalidText, NonFiniteActivations
 from transact.loading import LoadedModel
 from transact.progress import NO_PROGRESS, Progress
@@ -121,6 +121,7 @@ def encode_prompt(loaded: LoadedModel, prompt: str) -> list[int]:
         raise InvalidPrompt("The prompt is empty. Give it a few words to go on from.")
     try:
         (ids,) = encode([prompt], loaded.tokenizer)
+        check_ids(max(ids, default=0), loaded.spec.vocab_size, loaded.tokenizer)
     except InvalidText as error:
         raise InvalidPrompt(str(error)) from None
     if len(ids) >= loaded.context_length:

@@ -104,7 +104,7 @@ def checked(
         raise InvalidOption(f"batch_size is {batch_size}; give a whole number from 1.")
     if isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 0:
         raise InvalidOption(f"top_k is {top_k!r}; give a whole number from 0.")
-    calibration.check_vocabulary(loaded.spec.vocab_size)
+    calibration.check_vocabulary(loaded.spec.vocab_size, loaded.tokenizer)
     if gram not in _GRAM_SITES:
         raise InvalidOption(f'gram is {gram!r}; give True, False, "attention" or "by_layer".')
     whole = loaded.layout.whole_heads

@@ -84,7 +84,7 @@ def recover(
     settings = settings or RecoverySettings()
     training = calibration if training is None else training
     if isinstance(training, TokenSet):
-        training.check_vocabulary(loaded.spec.vocab_size)
+        training.check_vocabulary(loaded.spec.vocab_size, loaded.tokenizer)
         if not training.num_predictions:
             raise InvalidText("The training text has no two tokens in a row, so there is nothing to predict.")
     _check_fits(loaded, target, settings, training)
