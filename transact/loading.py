@@ -377,7 +377,8 @@ def _read_weights(
             raise
         reason = " ".join(str(error).split())
         raise CheckpointBroken(f"The weights in {directory.name} could not be loaded: {reason}") from error
-    for problem, names in (("lacks", found["missing_keys"]), ("has a surplus", found["unexpected_keys"])):
+    surplus = [name for name in found["unexpected_keys"] if not sources.is_constant(name)]
+    for problem, names in (("lacks", found["missing_keys"]), ("has a surplus", surplus)):
         if names:
             raise CheckpointBroken(
                 f"The checkpoint {problem} tensor {sorted(names)[0]} ({len(names)} in all), so it would not compute "

@@ -20,6 +20,7 @@ from transact.families import Family
 from transact.matrices import cast
 from transact.sizes import write_sizes
 from transact.slicing import shrink
+from transact.sources import is_constant
 from transact.spec import LayerShape, ModelSpec
 
 KEY = "per_layer_config"
@@ -72,7 +73,8 @@ def read(
     found = model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
     lacking = [name for name, parameter in model.named_parameters() if parameter.is_meta]
-    for problem, names in (("lacks", lacking), ("has a surplus", found.unexpected_keys)):
+    surplus = [name for name in found.unexpected_keys if not is_constant(name)]
+    for problem, names in (("lacks", lacking), ("has a surplus", surplus)):
         if names:
             raise CheckpointBroken(f"The checkpoint {problem} tensor {names[0]}. Use files that belong together.")
     return model

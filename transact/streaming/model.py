@@ -204,19 +204,13 @@ def _check_complete(model: torch.nn.Module, files: TensorFiles) -> None:
     """Raise `CheckpointBroken` unless the files hold what the stock class calls for, and nothing else."""
     lacking = [name for name, _ in model.named_parameters() if files.find(name) is None]
     held = {files.find(name) for name in model.state_dict()}
-    surplus = [name for name in files.names() if name not in held and not _is_ignored(name, model)]
+    surplus = [name for name in files.names() if name not in held and not sources.is_constant(name)]
     for problem, names in (("lacks", lacking), ("has a surplus", surplus)):
         if names:
             raise CheckpointBroken(
                 f"The checkpoint {problem} tensor {sorted(names)[0]} ({len(names)} in all), so it would not compute "
                 "what it was made for. Use the config.json and the weights that belong together."
             )
-
-
-def _is_ignored(name: str, model: torch.nn.Module) -> bool:
-    """Constants that older files hold and stock classes now compute: masks, rotary frequencies."""
-    patterns = model._keys_to_ignore_on_load_unexpected or ()
-    return name.endswith("rotary_emb.inv_freq") or any(pattern in name for pattern in patterns)
 
 
 def _place_buffers(model: torch.nn.Module, device: torch.device) -> None:
