@@ -52,6 +52,7 @@ from transact.search import search_plan
 from transact.sources import BUNDLED
 from transact.spec import LayerShape, ModelSpec
 from transact.speed import Speed, measure_speed
+from transact.speed import differ as speeds_differ
 from transact.stability import Spread, Stability, stability
 from transact.standard_tasks import TaskResults, TaskScore, check_tasks, evaluate_tasks
 from transact.statistics import ActivationStatistics, Moments, Peaks
@@ -142,6 +143,7 @@ __all__ = [
     "make_plan",
     "masked",
     "measure_speed",
+    "speeds_differ",
     "observe",
     "perplexity",
     "phases",
