@@ -12,6 +12,7 @@ from transact.analysis import CalibrationComparison, MetricAgreement, OverlapCur
 from transact.calibration import CalibrationSet, EvaluationSet
 from transact.checkpoint import SaveReport, save
 from transact.compensation import COMPENSATIONS
+from transact.counts import MULTIPLES
 from transact.errors import (
     CheckpointBroken,
     InvalidOption,
@@ -70,6 +71,7 @@ __all__ = [
     "GRANULARITIES",
     "INSIDE_HEADS",
     "METRICS",
+    "MULTIPLES",
     "NO_PROGRESS",
     "ActivationStatistics",
     "CalibrationComparison",

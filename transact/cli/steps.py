@@ -233,8 +233,10 @@ def target_of(given: Namespace, spec: ta.ModelSpec) -> ta.PruningTarget:
 
 
 def _of_shares_or_counts(given: Namespace, spec: ta.ModelSpec) -> ta.PruningTarget:
+    asked = {"multiple_of": given.multiple_of, "groups_multiple_of": given.groups_multiple_of}
+    multiples = {name: value for name, value in asked.items() if value is not None}
     if given.parameters is not None:
-        return ta.PruningTarget.from_parameters(spec, given.parameters)
+        return ta.PruningTarget.from_parameters(spec, given.parameters, **multiples)
     if given.keep_channels is not None:
         return ta.PruningTarget(
             keep_head_groups=given.keep_head_groups,
@@ -243,4 +245,4 @@ def _of_shares_or_counts(given: Namespace, spec: ta.ModelSpec) -> ta.PruningTarg
         )
     attention, mlp = given.attention_sparsity or 0.0, given.mlp_sparsity or 0.0
     granularity = given.granularity or ta.GRANULARITIES[0]
-    return ta.PruningTarget.from_sparsity(spec, attention=attention, mlp=mlp, granularity=granularity)
+    return ta.PruningTarget.from_sparsity(spec, attention=attention, mlp=mlp, granularity=granularity, **multiples)
