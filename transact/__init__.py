@@ -12,6 +12,7 @@ from transact.analysis import CalibrationComparison, MetricAgreement, OverlapCur
 from transact.calibration import CalibrationSet, EvaluationSet
 from transact.checkpoint import SaveReport, save
 from transact.compensation import COMPENSATIONS
+from transact.counts import MULTIPLES
 from transact.errors import (
     CheckpointBroken,
     InvalidOption,
@@ -52,6 +53,7 @@ from transact.search import search_plan
 from transact.sources import BUNDLED
 from transact.spec import LayerShape, ModelSpec
 from transact.speed import Speed, measure_speed
+from transact.speed import differ as speeds_differ
 from transact.stability import Spread, Stability, stability
 from transact.standard_tasks import TaskResults, TaskScore, check_tasks, evaluate_tasks
 from transact.statistics import ActivationStatistics, Moments, Peaks
@@ -69,6 +71,7 @@ __all__ = [
     "GRANULARITIES",
     "INSIDE_HEADS",
     "METRICS",
+    "MULTIPLES",
     "NO_PROGRESS",
     "ActivationStatistics",
     "CalibrationComparison",
@@ -142,6 +145,7 @@ __all__ = [
     "make_plan",
     "masked",
     "measure_speed",
+    "speeds_differ",
     "observe",
     "perplexity",
     "phases",

@@ -215,19 +215,14 @@ class TokenSet:
             yield Batch(self.input_ids[indices, :width], self.attention_mask[indices, :width], tuple(indices))
             start += size
 
-    def check_fits(self, spec: ModelSpec) -> None:
+    def check_fits(self, loaded: "LoadedModel") -> None:
         """Raise `InvalidText` for tokens outside the model's vocabulary and samples longer than its context."""
-        self.check_vocabulary(spec.vocab_size)
-        check_length(max(self.lengths), spec)
+        self.check_vocabulary(loaded.spec.vocab_size, loaded.tokenizer)
+        check_length(max(self.lengths), loaded.spec)
 
-    def check_vocabulary(self, vocab_size: int) -> None:
-        """Raise `InvalidText` if a token id is not in a vocabulary of this size."""
-        largest = int(self.input_ids.max())
-        if largest >= vocab_size:
-            raise InvalidText(
-                f"Token id {largest} is not in the model's vocabulary of {vocab_size}. Tokenise the text with this "
-                "model's own tokenizer."
-            )
+    def check_vocabulary(self, vocab_size: int, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+        """Raise `InvalidText` if a token id is not in a vocabulary of this size; `tokenizer` is the model's own."""
+        check_ids(int(self.input_ids.max()), vocab_size, tokenizer)
 
 
 class CalibrationSet(TokenSet):
@@ -362,3 +357,19 @@ def check_length(num_tokens: int, spec: ModelSpec) -> None:
             f"A sample has {num_tokens:,} tokens and the model's context is {context:,}. Give a seq_len of at most "
             f"{context}."
         )
+
+
+def check_ids(largest: int, vocab_size: int, tokenizer: PreTrainedTokenizerBase | None) -> None:
+    """Raise `InvalidText` for a token id beyond an embedding of that size; `tokenizer` is the model's own."""
+    if largest < vocab_size:
+        return
+    if tokenizer is not None and largest < len(tokenizer):
+        raise InvalidText(
+            f"Token id {largest} ({tokenizer.decode([largest]).strip()!r}) is of this model's own tokenizer, to "
+            f"which it was added, but the embedding has {vocab_size} rows alone. Leave the token out of the text, or "
+            "give the model a row for it first (model.resize_token_embeddings(len(tokenizer))) and save it."
+        )
+    raise InvalidText(
+        f"Token id {largest} is not in the model's vocabulary of {vocab_size}. Tokenise the text with this model's own "
+        "tokenizer."
+    )

@@ -19,21 +19,20 @@ import torch
 from safetensors import SafetensorError
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
-    AutoConfig,
     PreTrainedConfig,
 )
 
 from transact import per_layer
 from transact.errors import InvalidOption, SaveRefused, choice
 from transact.export.proof import Proof, prove
-from transact.families import FAMILIES
 from transact.file_tensors import file_tensors
 from transact.loading import DTYPES, LoadedModel
 from transact.model_card import write_card
 from transact.narrow_models import narrow_config
 from transact.plan import composed
 from transact.progress import NO_PROGRESS, Progress
-from transact.spec import HEAD_WIDTHS, ModelSpec
+from transact.spec import ModelSpec
+from transact.stock_config import stock_config
 from transact.tensor_writer import write_tensors
 from transact.tokenizer_files import write_tokenizer
 from transact.written_config import needs_eager, write_config
@@ -52,8 +51,6 @@ _NARROW_NOTE = (
     "`import transact`, with AutoModelForCausalLM."
 )
 
-# what GraniteConfig adds to a Llama configuration; with these values it computes what Llama computes
-_GRANITE_AS_LLAMA = {"embedding_multiplier": 1.0, "logits_scaling": 1.0, "residual_multiplier": 1.0}
 
 
 @dataclass(frozen=True)
@@ -159,7 +156,7 @@ def form_of(loaded: LoadedModel, directory: Path, dtype: torch.dtype, layers: st
     """How `loaded` is written with weights in that dtype, `layers` one of `LAYERS`; looks at shapes alone."""
     compact = choice(layers, LAYERS, "layers") == "compact" and not loaded.spec.is_stock
     stored = loaded.spec.stored
-    config, notes = _stock_config(loaded, stored)
+    config, notes = stock_config(loaded.model.config, stored)
     narrow = compact and loaded.spec.has_narrow_heads
     if narrow:
         config = narrow_config(config, loaded.spec)
@@ -266,33 +263,3 @@ def _padding_note(spec: ModelSpec, written: ModelSpec) -> str:
     )
 
 
-def _stock_config(loaded: LoadedModel, spec: ModelSpec) -> tuple[PreTrainedConfig, list[str]]:
-    """A configuration that stock classes accept for `spec`, and what had to be done for it."""
-    family, shape = spec.layout, spec.layers[0]
-    old = loaded.model.config
-    values = old.to_dict()
-    for name in ("model_type", "architectures", "transformers_version", *HEAD_WIDTHS):
-        values.pop(name, None)
-    sizes = {
-        "num_attention_heads": shape.num_attention_heads,
-        "num_key_value_heads": shape.num_key_value_heads,
-        family.channels: shape.intermediate_size,
-        "head_dim": spec.head_dim,
-        "tie_word_embeddings": spec.tie_word_embeddings,
-    }
-    if family.head_counts == "fixed":  # pruning in memory wrote it down; these classes compute it
-        values.pop("head_dim", None)
-        del sizes["head_dim"]
-    values |= {type(old).attribute_map.get(name, name): size for name, size in sizes.items()}
-    equivalent = spec.compact_family or family.model_type
-    if equivalent == family.model_type:
-        return AutoConfig.for_model(family.model_type, **values), []
-    if equivalent == "granite":
-        values |= _GRANITE_AS_LLAMA | {"attention_multiplier": spec.head_dim**-0.5}
-    if equivalent == "mistral":
-        values |= {"sliding_window": None}
-    note = (
-        f"{shape.num_attention_heads} heads do not divide the hidden size {spec.hidden_size}, which {family.label}'s "
-        f"configuration refuses; it is written as {FAMILIES[equivalent].label}, the same computation."
-    )
-    return AutoConfig.for_model(equivalent, **values), [note]

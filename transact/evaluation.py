@@ -13,7 +13,7 @@ from transact.errors import InvalidOption, InvalidText, NonFiniteActivations
 from transact.generation import encode_prompt, generate
 from transact.loading import DTYPES, LoadedModel
 from transact.progress import NO_PROGRESS, Progress, Repeating, part
-from transact.speed import DECODE_TOKENS, PREFILL_TOKENS, REPEATS, Speed, measure_speed
+from transact.speed import DECODE_TOKENS, PREFILL_TOKENS, REPEATS, Speed, Spread, differ, measure_speed
 from transact.wording import counted
 
 _LOGIT_ELEMENTS = 1 << 24
@@ -30,8 +30,11 @@ class EvalReport:
     `perplexity_standard_error` and `perplexity_difference_standard_error` count the variation between texts
     (the second one pairs them); None where there is only one text. `top1_agreement` is the share of
     positions where both models rate the same token highest, `kl_divergence` the mean of KL(reference ‖ model)
-    in nats over the same positions. Speeds in tokens per second, `flops_per_token` at a context of 512,
-    `kv_bytes_per_token` in the dtype in memory, `checkpoint_bytes` in the dtype of the base's files.
+    in nats over the same positions. Speeds in tokens per second, medians of the rounds, with the lowest and highest as
+    `prefill_spread` and `decode_spread`; `prefill_differs` and `decode_differs`: whether more than noise is between the
+    two models (never between equal shapes and dtypes); `prefill_flops_per_token` and `decode_flops_per_token` are of
+    the work that was timed. `flops_per_token` at a context of 512, `kv_bytes_per_token` in the dtype in memory while no
+    sliding window is full, `checkpoint_bytes` in the dtype of the base's files.
     `protocol` says for each group of numbers how it was taken. Fields without a reference are None.
     """
 
@@ -45,6 +48,10 @@ class EvalReport:
     protocol: dict[str, str]
     prefill_tokens_per_second: float | None = None
     decode_tokens_per_second: float | None = None
+    prefill_spread: Spread | None = None
+    decode_spread: Spread | None = None
+    prefill_flops_per_token: float | None = None
+    decode_flops_per_token: float | None = None
     generation: str | None = None
     reference_perplexity: float | None = None
     reference_perplexity_standard_error: float | None = None
@@ -58,6 +65,12 @@ class EvalReport:
     reference_checkpoint_bytes: int | None = None
     reference_prefill_tokens_per_second: float | None = None
     reference_decode_tokens_per_second: float | None = None
+    reference_prefill_spread: Spread | None = None
+    reference_decode_spread: Spread | None = None
+    reference_prefill_flops_per_token: float | None = None
+    reference_decode_flops_per_token: float | None = None
+    prefill_differs: bool | None = None
+    decode_differs: bool | None = None
     reference_generation: str | None = None
 
     def to_dict(self) -> dict:
@@ -112,6 +125,7 @@ def evaluate(
         num_predictions=evaluation.num_predictions,
         **_costs(loaded, speeds[0], texts[0], prefix=""),
         **({} if agreement is None else _reference_fields(agreement, reference, speeds[1], texts[1])),
+        **({} if agreement is None or not speed else _differences(models, speeds)),
         protocol=_protocol(loaded, evaluation, prompt, speed),
     )
 
@@ -203,7 +217,7 @@ def _predictions(
         raise InvalidText("The text is too short to predict a token: every sample has a single token. Give more.")
     spec, device = models[0].spec, models[0].device
     for model in models:
-        evaluation.check_fits(model.spec)
+        evaluation.check_fits(model)
     done = 0
     watch = Repeating(progress, evaluation.num_tokens, "tokens")
     budget = max(_LOGIT_ELEMENTS // spec.vocab_size, 1)
@@ -252,10 +266,12 @@ def _costs(loaded: LoadedModel, speed: Speed | None, text: str | None, *, prefix
         "flops_per_token": loaded.spec.flops_per_token(context=_CONTEXT),
         "kv_bytes_per_token": loaded.spec.kv_bytes_per_token(width),
         "checkpoint_bytes": loaded.spec.checkpoint_bytes(DTYPES[loaded.file_dtype].itemsize),
-        "prefill_tokens_per_second": None if speed is None else speed.prefill,
-        "decode_tokens_per_second": None if speed is None else speed.decode,
         "generation": text,
     }
+    if speed is not None:
+        values |= dataclasses.asdict(speed)
+        for kind in ("prefill", "decode"):
+            values[f"{kind}_tokens_per_second"] = values.pop(kind)
     return {prefix + name: value for name, value in values.items()}
 
 
@@ -268,6 +284,16 @@ def _reference_fields(agreement: _Agreement, reference: LoadedModel, speed: Spee
         "top1_agreement": agreement.top1_agreement,
         "kl_divergence": agreement.kl_divergence,
         **_costs(reference, speed, text, prefix="reference_"),
+    }
+
+
+def _differences(models: tuple[LoadedModel, LoadedModel], speeds: tuple[Speed, Speed]) -> dict[str, bool]:
+    """Whether the speeds of the two differ by more than noise; what does the same work does it as fast."""
+    (one, other), (first, second) = models, speeds
+    same = (one.spec, one.dtype, one.device) == (other.spec, other.dtype, other.device)
+    return {
+        "prefill_differs": not same and differ(first.prefill_spread, second.prefill_spread),
+        "decode_differs": not same and differ(first.decode_spread, second.decode_spread),
     }
 
 
@@ -290,7 +316,9 @@ def _protocol(loaded: LoadedModel, evaluation: EvaluationSet, prompt: str | None
         protocol["speed"] = (
             f"{loaded.device.type}, {torch.get_num_threads()} threads, {dtype}, batch 1, prompt of "
             f"{min(PREFILL_TOKENS, loaded.context_length // 2)} tokens, up to {DECODE_TOKENS} new tokens with a KV "
-            f"cache; models in alternation, median of {REPEATS}"
+            f"cache; models in alternation, median and lowest to highest of {REPEATS} rounds; where these overlap, the "
+            "difference is none within the noise. The operations are those of the same work: the output head at the "
+            "prompt's last position alone, and at every new token"
         )
     if prompt is not None:
         protocol["generation"] = f"greedy, up to 80 tokens, from {prompt!r}"

@@ -44,12 +44,13 @@ class Family:
     `qkv_bias`, `output_bias`, `mlp_bias`: whether these projections have a bias.
 
     `head_counts`: which numbers of heads the stock configuration can name beside an unchanged head size: any, those
-    that divide `hidden_size`, or, with "fixed", only hidden_size / head_dim. `compact_without_bias`,
-    `compact_with_bias`: the model type that computes the same function from tensors of the same names and takes any
-    number; None where there is none. `grouped_queries`: whether key/value heads may be fewer than heads.
-    `attention_sizes`: attributes of the attention module that hold its number of
-    "heads" or "groups", or its "width" (heads · head_dim). `attention_reads_config`: it asks its configuration for
-    the number of heads whenever it runs.
+    that divide `hidden_size`, or, with "fixed", only hidden_size / head_dim. `fixed_with_rope`: RoPE types that make it
+    "fixed", as the configuration checks their factors against hidden_size / heads whatever `head_dim` says (Phi-3).
+    `compact_without_bias`, `compact_with_bias`: the model type that computes the same function from tensors of the same
+    names and takes any number; None where there is none. `grouped_queries`: whether key/value heads may be fewer than
+    heads. `attention_sizes`: attributes of the attention module that hold its number of "heads" or "groups", or its
+    "width" (heads · head_dim). `attention_reads_config`: it asks its configuration for the number of heads whenever it
+    runs.
 
     `whole_heads`: why heads cannot be made narrower (see `transact.narrow_attention`); None where they can: projections
     of their own under the usual names, half-rotated RoPE over the whole head or none, logits from queries and keys
@@ -80,6 +81,7 @@ class Family:
     output_bias: ConfigFlag = False
     mlp_bias: ConfigFlag = False
     head_counts: Literal["any", "divisors", "fixed"] = "any"
+    fixed_with_rope: tuple[str, ...] = ()
     compact_without_bias: str | None = None
     compact_with_bias: str | None = None
     grouped_queries: bool = True
@@ -204,6 +206,7 @@ FAMILIES: dict[str, Family] = {
             rope_scaling_keys=("type", "short_factor", "long_factor"),
             whole_heads="its queries, keys and values are packed in one projection",
             windows="all",
+            fixed_with_rope=("longrope",),
             query="self_attn.qkv_proj",
             key="self_attn.qkv_proj",
             value="self_attn.qkv_proj",

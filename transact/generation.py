@@ -15,6 +15,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from transact.calibration import check_ids
 from transact.encoding import Beginning, encode
 from transact.errors import InvalidOption, InvalidPrompt, InvalidText, NonFiniteActivations, seed_number, whole_number
 from transact.hooks import checking
@@ -136,6 +137,7 @@ def encode_prompt(loaded: LoadedModel, prompt: str) -> list[int]:
         raise InvalidPrompt("The prompt is empty. Give it a few words to go on from.")
     try:
         ids = Beginning.of(loaded.tokenizer).put(encode([prompt], loaded.tokenizer)[0])
+        check_ids(max(ids, default=0), loaded.spec.vocab_size, loaded.tokenizer)
     except InvalidText as error:
         raise InvalidPrompt(str(error)) from None
     if not ids:

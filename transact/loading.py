@@ -423,5 +423,6 @@ def _read_weights(
         raise CheckpointBroken(f"The weights in {directory.name} could not be loaded: {reason}") from error
     for name, *shapes in sorted(found["mismatched_keys"]):
         stored_weights.check_shape(name, *map(tuple, shapes))
-    stored_weights.check_complete(found["missing_keys"], found["unexpected_keys"])
+    surplus = [name for name in found["unexpected_keys"] if not sources.is_constant(name)]
+    stored_weights.check_complete(found["missing_keys"], surplus)
     return model

@@ -8,6 +8,7 @@ queries, keys and values, and give its k-th pair the k-th angle.
 """
 
 import sys
+from functools import cache
 
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -16,16 +17,30 @@ from transact.errors import CheckpointBroken
 from transact.families import Family
 from transact.layer_plan import LayerPlan
 
+_HOOKS = (
+    "_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+)  # fmt: skip
+
 
 class NarrowAttention(torch.nn.Module):
-    """Takes the place of a stock attention module, with its projections and settings.
+    """Takes the place of a stock attention module, with its projections, settings and hooks.
 
-    `pairs` int64 [group, pair]: which of the whole head's RoPE pairs the queries and keys of each key/value head are.
-    It is a buffer, so that it goes with the weights.
+    `NarrowAttention.of` makes it an instance of the stock class too: by that `transformers` finds what returns
+    attentions. `pairs` int64 [group, pair]: which of the whole head's RoPE pairs the queries and keys of each key/value
+    head are. It is a buffer, so that it goes with the weights.
     """
 
+    @staticmethod
+    def of(stock: torch.nn.Module, pairs: torch.Tensor) -> "NarrowAttention":
+        """What takes the place of `stock`, a stock module or one of these."""
+        kind = type(stock) if isinstance(stock, NarrowAttention) else _kind(type(stock))
+        return kind(stock, pairs)
+
     def __init__(self, stock: torch.nn.Module, pairs: torch.Tensor):
-        super().__init__()
+        torch.nn.Module.__init__(self)
+        for name in _HOOKS:
+            setattr(self, name, getattr(stock, name))
         self.config, self.layer_idx, self.scaling = stock.config, stock.layer_idx, stock.scaling
         self.q_proj, self.k_proj, self.v_proj, self.o_proj = stock.q_proj, stock.k_proj, stock.v_proj, stock.o_proj
         self.register_buffer("pairs", pairs)
@@ -37,6 +52,9 @@ class NarrowAttention(torch.nn.Module):
         self.sliding_window = getattr(stock, "sliding_window", getattr(stock.config, "sliding_window", None))
         own = isinstance(stock, NarrowAttention)
         self._eager = stock._eager if own else sys.modules[type(stock).__module__].eager_attention_forward
+
+    def __reduce__(self):
+        return _blank, (type(self).__bases__[1],), self.__dict__
 
     def forward(
         self,
@@ -82,10 +100,22 @@ class NarrowAttention(torch.nn.Module):
         return torch.nn.functional.dropout(output, p=self.residual_dropout, training=self.training), weights
 
 
+@cache
+def _kind(stock: type[torch.nn.Module]) -> type[NarrowAttention]:
+    """`NarrowAttention` that is an instance of that stock class too."""
+    return type(f"Narrow{stock.__name__}", (NarrowAttention, stock), {"__module__": __name__})
+
+
+def _blank(stock: type[torch.nn.Module]) -> NarrowAttention:
+    """What a copy or a file of one is filled into; its class, being made here, has no name to import it by."""
+    kind = _kind(stock)
+    return kind.__new__(kind)
+
+
 def narrow_attention(layer: torch.nn.Module, kept: LayerPlan, layout: Family) -> None:
     """Let a layer whose projections are cut already attend with what `kept` leaves of its heads."""
     old = layer.get_submodule(layout.attention)
-    layer.set_submodule(layout.attention, NarrowAttention(old, kept_pairs(old, kept)))
+    layer.set_submodule(layout.attention, NarrowAttention.of(old, kept_pairs(old, kept)))
 
 
 def kept_pairs(attention: torch.nn.Module, kept: LayerPlan) -> torch.Tensor:

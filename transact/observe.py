@@ -102,7 +102,7 @@ def checked(
     """The options of `observe` as what a pass keeps; raises as `observe` does before its pass."""
     whole_number(batch_size, "batch_size", least=1)
     top_k = whole_number(top_k, "top_k")
-    calibration.check_fits(loaded.spec)
+    calibration.check_fits(loaded)
     if gram not in _GRAM_SITES:
         raise InvalidOption(f'gram is {gram!r}; give True, False, "attention" or "by_layer".')
     whole = loaded.layout.whole_heads

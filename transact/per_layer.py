@@ -21,6 +21,7 @@ from transact.matrices import cast
 from transact.progress import NO_CHECK, Check
 from transact.sizes import write_sizes
 from transact.slicing import shrink
+from transact.sources import is_constant
 from transact.spec import LayerShape, ModelSpec
 from transact.stored_weights import check_complete, check_shape
 
@@ -86,7 +87,7 @@ def read(
     found = model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
     lacking = [name for name, parameter in model.named_parameters() if parameter.is_meta]
-    check_complete(lacking, found.unexpected_keys)
+    check_complete(lacking, [name for name in found.unexpected_keys if not is_constant(name)])
     return model
 
 

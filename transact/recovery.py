@@ -30,6 +30,7 @@ from transact.savepoints import RecoveryPoint, Savepoints, last_checkpoint
 from transact.schedule import Phase, RecoverySettings, phases, recovery_cost
 from transact.search import METRIC as SEARCH
 from transact.search import search_plan
+from transact.stock_config import check_writable
 from transact.surgery import prune
 from transact.target import INSIDE_HEADS, PruningTarget
 from transact.training_text import StreamedText, TrainingText, num_steps, step_tokens
@@ -86,10 +87,11 @@ def recover(
     `CheckpointBroken`, and as `observe`, `search_plan` and `prune` do.
     """
     loaded.check_together("training")
+    check_writable(loaded, target.spec(loaded.spec))
     settings = settings or RecoverySettings()
     training = calibration if training is None else training
     if isinstance(training, TokenSet):
-        training.check_fits(loaded.spec)
+        training.check_fits(loaded)
         if not training.num_predictions:
             raise InvalidText("The training text has no two tokens in a row, so there is nothing to predict.")
     else:
@@ -100,7 +102,7 @@ def recover(
                 "takes. Give longer text, shorter sequences or a smaller batch_size."
             )
     if evaluation is not None:
-        evaluation.check_fits(loaded.spec)
+        evaluation.check_fits(loaded)
     _check_fits(loaded, target, settings, training)
     stages, locks = phases(loaded.spec, target, settings), locks or NO_LOCKS
     inside = {name: value for name in INSIDE_HEADS if (value := getattr(target, name)) is not None}

@@ -40,6 +40,7 @@ from transact.sequential import refit
 from transact.solving import RIDGE, Normal
 from transact.spec import LayerShape
 from transact.statistics import ActivationStatistics
+from transact.stock_config import check_writable
 from transact.target import PruningTarget
 
 METRIC = "search"
@@ -63,11 +64,13 @@ def search_plan(
     inside heads is not searched for but chosen as `make_plan` does by the metric transact.
 
     Raises `InvalidTarget` for counts that a layer does not have or locks that contradict them, `InvalidPlan` for
-    the statistics of another model, `InvalidOption` for statistics without their tokens (read from a file) or, where
-    pairs are to go, observed without `queries=True`, `NotEnoughMemory` before the work and `NonFiniteActivations`.
+    the statistics of another model and as `prune` does, `InvalidOption` for statistics without their tokens (read
+    from a file) or, where pairs are to go, observed without `queries=True`, `NotEnoughMemory` before the work and
+    `NonFiniteActivations`.
     """
     loaded.check_together("the search")
     shapes, locks = target.per_layer(loaded.spec), locks or NO_LOCKS
+    check_writable(loaded, target.spec(loaded.spec))
     tokens = calibration_tokens(loaded, statistics)
     # equal scores for all: refuses locks that cannot be before the work, and is the choice where text says nothing
     groups = _groups([np.zeros(shape.num_key_value_heads) for shape in loaded.spec.layers], shapes, locks)

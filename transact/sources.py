@@ -32,6 +32,9 @@ _BESIDE_WEIGHTS_BYTES = 500_000_000
 """Bytes of a weight in float64, and what tokenizer and card may add; a repository beyond that fills the disk."""
 _REVISION = re.compile(r"(?!.*\.\.)[A-Za-z0-9][\w./+-]{0,199}")
 """Branches, tags, commits and `refs/pr/1`; nothing that could lead out of the cache's folder."""
+_CONSTANT = re.compile(
+    r"(^|\.)((self_|cross)?(attn|attention)\.(masked_)?bias|rotary_emb\.inv_freq|position_ids|decoder\.version)$"
+)
 _WHOLE_FILE_BYTES = 512 << 20
 _SAMPLED_BLOCKS, _BLOCK_BYTES = 4096, 4096
 _PIECE_BYTES = 16 << 20
@@ -162,6 +165,15 @@ def check_weights(files: tuple[Path, ...], spec: ModelSpec) -> str:
         check_shape(found, shape, expected)
         numbers[dtype] += prod(shape)
     return TORCH_DTYPES.get(numbers.most_common(1)[0][0], "float32")
+
+
+def is_constant(name: str) -> bool:
+    """Whether older files hold a tensor of that name which stock classes ignore, as they compute it themselves.
+
+    Causal masks and what they put in (GPT-2's `attn.bias` and `attn.masked_bias`), rotary frequencies, numbers of
+    positions and of versions.
+    """
+    return _CONSTANT.search(name) is not None
 
 
 def content_digest(files: tuple[Path, ...], check: Check = NO_CHECK) -> str:

@@ -5,13 +5,13 @@ A dense model and a pruned one both have a `ModelSpec`, so every saving is the d
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 
 from transact.errors import ModelUnsupported
 from transact.families import FAMILIES, Family, family_of, is_on, width_problem
+from transact.head_counts import HEAD_COUNTS, can_name, head_counts_of, next_nameable
 from transact.windows import Windows, attended, attended_in_all, windows_from, windows_of
 
 SITES = ("attention", "mlp")
@@ -44,7 +44,8 @@ class ModelSpec:
 
     `own_head_norms`: every head has norm weights of its own for its queries and keys. `other_parameters`: those that
     pruning never touches and that are neither embeddings of tokens nor biases: norms and learned positions.
-    `windows` (see `transact.windows`) are no part of the shape: neither of equality nor of the fingerprint.
+    `head_counts` and `windows` (see the modules of these names) are of the configuration and no part of the shape:
+    neither of equality nor of the fingerprint.
     """
 
     family: str
@@ -61,6 +62,7 @@ class ModelSpec:
     own_head_norms: bool
     other_parameters: int
     layers: tuple[LayerShape, ...]
+    head_counts: str = field(compare=False)
     windows: Windows = field(compare=False)
 
     @classmethod
@@ -111,6 +113,7 @@ class ModelSpec:
             own_head_norms=head_norms and family.head_norms != "shared",
             other_parameters=others,
             layers=(LayerShape(heads, groups, channels),) * config.num_hidden_layers,
+            head_counts=head_counts_of(family, config),
             windows=windows_of(family.windows, config),
         )
 
@@ -243,6 +246,10 @@ class ModelSpec:
         widths = zip(HEAD_WIDTHS, (query_key_dim, value_dim), strict=True)
         return replace(self, **{name: width for name, width in widths if width is not None})
 
+    def configured_as(self, model: "ModelSpec") -> "ModelSpec":
+        """These shapes with what the configuration of `model` says beside them, which plans of 1.0 do not know."""
+        return replace(self, head_counts=model.head_counts, windows=model.windows)
+
     @property
     def widest(self) -> "ModelSpec":
         """The smallest uniform spec that every layer fits into."""
@@ -257,7 +264,7 @@ class ModelSpec:
     def compact_family(self) -> str | None:
         """The model type whose stock configuration holds exactly the widest shape; None where padding is needed."""
         layout, heads = self.layout, self.widest.layers[0].num_attention_heads
-        if layout.head_counts == "any" or heads in self._nameable_heads(heads):
+        if can_name(self.head_counts, heads, hidden_size=self.hidden_size, head_dim=self.head_dim):
             return self.family
         return layout.compact_with_bias if self.has_bias else layout.compact_without_bias
 
@@ -268,15 +275,10 @@ class ModelSpec:
         if self.compact_family is not None:
             return widest
         shape = widest.layers[0]
-        named = (
-            (heads, groups)
-            for heads in self._nameable_heads(shape.num_attention_heads)
-            for groups in _divisors(heads)
-            if groups >= shape.num_key_value_heads
-            and heads // groups >= shape.group_size
-            and (groups == heads or self.layout.grouped_queries)
-        )
-        heads, groups = min(named, key=lambda pair: (sum(pair), pair[1]))  # parameters grow with the sum
+        heads, groups = next_nameable(
+            self.head_counts, shape.num_key_value_heads, shape.group_size, hidden_size=self.hidden_size,
+            head_dim=self.head_dim, grouped_queries=self.layout.grouped_queries,
+        )  # fmt: skip
         padded = LayerShape(heads, groups, shape.intermediate_size)
         return widest.with_layers((padded,) * self.num_hidden_layers)
 
@@ -284,12 +286,6 @@ class ModelSpec:
     def is_stock(self) -> bool:
         """Whether a stock configuration can express exactly this."""
         return self.stored == self
-
-    def _nameable_heads(self, least: int) -> list[int]:
-        """Numbers of heads from `least` on that this family's configuration takes."""
-        if self.layout.head_counts == "fixed":
-            return [self.hidden_size // self.head_dim]
-        return [heads for heads in _divisors(self.hidden_size) if heads >= least]
 
     def tensor_shapes(self) -> Iterator[tuple[str, tuple[int, ...]]]:
         """Name and shape of every checkpoint tensor that pruning relies on: embeddings, projections, norms of heads."""
@@ -342,7 +338,8 @@ class ModelSpec:
 
     def to_dict(self) -> dict:
         """JSON-able; `from_dict` reads it back. Heads as wide as `head_dim`, and no windows, go without saying."""
-        silent = dict.fromkeys(HEAD_WIDTHS, self.head_dim) | {"windows": (None,) * self.num_hidden_layers}
+        silent = dict.fromkeys(HEAD_WIDTHS, self.head_dim)
+        silent |= {"head_counts": self.layout.head_counts, "windows": (None,) * self.num_hidden_layers}
         return {name: value for name, value in asdict(self).items() if name not in silent or value != silent[name]}
 
     @classmethod
@@ -372,8 +369,11 @@ class ModelSpec:
             **{name: bool(values[name]) for name in flags},
             other_parameters=_positive(values["other_parameters"], 2**53),
             layers=layers,
+            head_counts=values.get("head_counts", FAMILIES[values["family"]].head_counts),
             windows=windows_from(values.get("windows"), len(layers)),
         )
+        if spec.head_counts not in HEAD_COUNTS:
+            raise ValueError(f"{str(spec.head_counts)[:40]!r} is none of {', '.join(HEAD_COUNTS)}")
         if spec.stored.layers[0].num_attention_heads < spec.widest.layers[0].num_attention_heads:
             raise ValueError("no configuration of this family has so many heads")
         return spec
@@ -381,13 +381,8 @@ class ModelSpec:
     @cached_property
     def fingerprint(self) -> str:
         """A short digest of family and shapes; the dtype plays no part."""
-        shapes = {name: value for name, value in self.to_dict().items() if name != "windows"}
+        shapes = {name: value for name, value in self.to_dict().items() if name not in ("head_counts", "windows")}
         return digest(json.dumps(shapes, sort_keys=True))
-
-
-def _divisors(number: int) -> list[int]:
-    low = [divisor for divisor in range(1, math.isqrt(number) + 1) if number % divisor == 0]
-    return sorted({*low, *(number // divisor for divisor in low)})
 
 
 def digest(text: str) -> str:

@@ -11,18 +11,32 @@ from transact.errors import whole_number
 from transact.hooks import checking
 from transact.loading import LoadedModel
 from transact.progress import NO_PROGRESS, Progress, Repeating
+from transact.spec import ModelSpec
 
 PREFILL_TOKENS = 256
 DECODE_TOKENS = 32
 REPEATS = 5
 
 
+Spread = tuple[float, float]
+"""The lowest and the highest of what the rounds gave, tokens per second."""
+
+
 @dataclass(frozen=True)
 class Speed:
-    """Tokens per second, medians: reading a prompt in one pass, and writing token by token with a KV cache."""
+    """Tokens per second, medians: reading a prompt in one pass, and writing token by token with a KV cache.
+
+    `prefill_spread`, `decode_spread`: lowest and highest of the rounds. `prefill_flops_per_token`,
+    `decode_flops_per_token`: forward FLOPs of the very work that was timed, of which the output head is at work once
+    while the prompt is read, and for every token that is written.
+    """
 
     prefill: float
     decode: float
+    prefill_spread: Spread
+    decode_spread: Spread
+    prefill_flops_per_token: float
+    decode_flops_per_token: float
 
 
 def measure_speed(
@@ -54,11 +68,31 @@ def measure_speed(
             with checking(loaded.stages, watch.check):
                 taken.append(_time_once(loaded, ids, decode_tokens))
     return tuple(
-        Speed(
-            prefill=prefill_tokens / statistics.median(first for first, _ in taken[1:]),
-            decode=decode_tokens / statistics.median(second for _, second in taken[1:]),
-        )
-        for taken in times
+        _speed(loaded.spec, taken[1:], prefill_tokens, decode_tokens)
+        for loaded, taken in zip(models, times, strict=True)
+    )
+
+
+def differ(one: Spread, other: Spread) -> bool:
+    """Whether every round of one was faster than every round of the other; else the difference may be noise.
+
+    Of two equal models, five rounds each differ so by chance in one of 126 cases (2 · 5! · 5! / 10!).
+    """
+    return one[1] < other[0] or other[1] < one[0]
+
+
+def _speed(spec: ModelSpec, times: list[tuple[float, float]], prefill_tokens: int, decode_tokens: int) -> Speed:
+    """`times` [round]: seconds to read so many tokens, and to write so many."""
+    read = sorted(prefill_tokens / seconds for seconds, _ in times)
+    written = sorted(decode_tokens / seconds for _, seconds in times)
+    contexts = range(prefill_tokens + 1, prefill_tokens + decode_tokens + 1)
+    return Speed(
+        prefill=statistics.median(read),
+        decode=statistics.median(written),
+        prefill_spread=(read[0], read[-1]),
+        decode_spread=(written[0], written[-1]),
+        prefill_flops_per_token=spec.prefill_flops(prefill_tokens, logits=1) / prefill_tokens,
+        decode_flops_per_token=sum(spec.flops_per_token(context=context) for context in contexts) / decode_tokens,
     )
 
 

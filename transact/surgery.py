@@ -24,6 +24,7 @@ from transact.slicing import kept_positions, reading_projection, reading_role, w
 from transact.solving import Normal
 from transact.spec import SITES, ModelSpec
 from transact.statistics import ActivationStatistics
+from transact.stock_config import check_writable
 
 _BATCH = 8
 
@@ -54,12 +55,14 @@ def prune(
 
     Inside `masked` too it is the model itself that is run and cut: a mask plays no part in the result.
 
-    Raises `InvalidPlan` for the plan or statistics of another model, `InvalidOption` for an unknown compensation,
+    Raises `InvalidPlan` for the plan or statistics of another model and for sizes that no configuration of the family
+    can hold (see `save`), `InvalidOption` for an unknown compensation,
     one that the model cannot hold, or statistics that it cannot work from; where it runs the model, also
     `NotEnoughMemory` and `NonFiniteActivations`.
     """
     choice(compensation, COMPENSATIONS, "compensation")
     plan.check_fits(loaded.fingerprint)
+    check_writable(loaded, plan.spec)
     if compensation == "best":
         loaded.check_together("the best repair")
         return _best(loaded, plan, statistics, progress)
@@ -141,7 +144,7 @@ def _assembled(loaded: LoadedModel, new: dict[int, torch.nn.Module], spec: Model
             for layer, kept in zip(model.get_submodule(spec.layout.layers), cut.plan.layers, strict=True):
                 narrow_attention(layer, kept, spec.layout)
         _add_zero_biases(model, spec)
-    spec = replace(spec, windows=loaded.spec.windows)  # plans of earlier versions know none
+    spec = spec.configured_as(loaded.spec)
     exceptions = _cut_exceptions(loaded, cut.plan, spec)
     return replace(loaded, model=model.eval(), spec=spec, cuts=(*loaded.cuts, cut), stored_exceptions=exceptions)
 

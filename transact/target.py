@@ -1,10 +1,11 @@
 """How much is to be kept: counts, uniform or layer by layer, and ways to come to them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from numbers import Real
 
-from transact.errors import InvalidTarget, choice, is_whole_number, whole_number
+from transact.counts import Costs, Counts, Multiples, all_within, collapse, group_counts, kept_count, largest_within
+from transact.errors import InvalidTarget, choice, is_whole_number
 from transact.spec import LayerShape, ModelSpec
 from transact.windows import attended
 
@@ -14,9 +15,6 @@ INSIDE_HEADS = ("keep_heads_per_group", "keep_query_key_dim", "keep_value_dim")
 """What a target can say of a group or a head from within; None where nothing of it goes."""
 LIMITS_OF_CACHE = ("memory_bytes", "kv_bytes_per_token")
 """What a target can have been derived from that a result with more head groups in all would no longer keep."""
-Counts = int | tuple[int, ...]
-_ROUNDING = 1e-9
-"""Keeps 10 · (1 − 0.9) from falling below 1 for lack of a binary 0.9."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +71,7 @@ class PruningTarget:
         attention: float = 0.0,
         mlp: float = 0.0,
         multiple_of: int = 1,
+        groups_multiple_of: int = 1,
         granularity: str = "head_groups",
     ) -> "PruningTarget":
         """Keep floor(n · (1 − sparsity)) of a layer's n head groups and channels, at least one.
@@ -80,39 +79,43 @@ class PruningTarget:
         With the granularity "heads" all groups stay and n counts the query heads of each; with "head_dims" all heads
         stay, and n counts the RoPE pairs of their queries and keys, and the channels of their values.
 
-        Channels are rounded down to `multiple_of` (but never below it where the layer has as many). Raises
-        `InvalidTarget` for a sparsity outside [0, 1) or a `multiple_of` below 1.
+        Channels are rounded down to `multiple_of`, head groups that go whole to `groups_multiple_of` (as tensor
+        parallelism wants them), but never below it where the layer has as many; a layer that has fewer keeps all.
+        Raises `InvalidTarget` for a sparsity outside [0, 1) or a multiple below 1.
         """
-        multiple_of = whole_number(multiple_of, "multiple_of", least=1, error=InvalidTarget)
+        multiples = Multiples.of(multiple_of, groups_multiple_of)
         attention = checked_sparsity("attention sparsity", attention)
         mlp = checked_sparsity("MLP sparsity", mlp)
         choice(granularity, GRANULARITIES, "granularity")
         share = 1 - attention if granularity == "head_groups" else 1.0
-        groups = tuple(kept_count(layer.num_key_value_heads, share) for layer in spec.layers)
-        channels = tuple(kept_count(layer.intermediate_size, 1 - mlp, multiple_of) for layer in spec.layers)
-        requested = (("attention_sparsity", attention), ("mlp_sparsity", mlp))
+        of_groups = multiples.groups if granularity == "head_groups" else 1  # the others keep all groups
+        groups = tuple(kept_count(layer.num_key_value_heads, share, of_groups) for layer in spec.layers)
+        channels = tuple(kept_count(layer.intermediate_size, 1 - mlp, multiples.channels) for layer in spec.layers)
+        requested = (("attention_sparsity", attention), ("mlp_sparsity", mlp), *multiples.requested)
         inside: dict[str, int] = {}
         if granularity == "heads":
             inside["keep_heads_per_group"] = kept_count(spec.group_size, 1 - attention)
         if granularity == "head_dims":
             inside["keep_query_key_dim"] = 2 * kept_count(spec.query_key_dim // 2, 1 - attention)
             inside["keep_value_dim"] = kept_count(spec.value_dim, 1 - attention)
-        return cls(_collapse(groups), _collapse(channels), requested, **inside)
+        return cls(collapse(groups), collapse(channels), requested, **inside)
 
     @classmethod
-    def from_parameters(cls, spec: ModelSpec, parameters: int) -> "PruningTarget":
+    def from_parameters(
+        cls, spec: ModelSpec, parameters: int, *, multiple_of: int = 1, groups_multiple_of: int = 1
+    ) -> "PruningTarget":
         """The largest result of at most `parameters` parameters in all (embeddings included).
 
         Of all head-group counts, the one whose attention and MLP sparsity come closest to each other; the
-        channels then fill what is left. Raises `InvalidTarget` below what one group and one channel a layer
-        need.
+        channels then fill what is left. Both are multiples as in `from_sparsity`. Raises `InvalidTarget` below what
+        one group and one channel a layer need, or the multiples of them.
         """
-        parameters = _positive("parameters", parameters)
+        parameters, multiples = _positive("parameters", parameters), Multiples.of(multiple_of, groups_multiple_of)
         costs = _parameter_costs(spec)
-        counts = _largest_within(spec, parameters, costs)
+        counts = largest_within(spec, parameters, costs, multiples)
         if counts is None:
-            raise _unreachable(spec, parameters)
-        return cls(*counts, (("parameters", parameters),))
+            raise _unreachable(spec, parameters, multiples)
+        return cls(*counts, (("parameters", parameters), *multiples.requested))
 
     @classmethod
     def splits(cls, spec: ModelSpec, parameters: int) -> tuple["PruningTarget", ...]:
@@ -126,30 +129,39 @@ class PruningTarget:
         costs = _parameter_costs(spec)
         spare = spec.num_hidden_layers * costs.channel
         filling = [
-            cls(_collapse(groups), _collapse(channels), (("parameters", parameters),))
-            for total, groups, channels in _all_within(spec, parameters, costs)
+            cls(collapse(groups), collapse(channels), (("parameters", parameters),))
+            for total, groups, channels in all_within(spec, parameters, costs, Multiples())
             if total > parameters - spare
         ]
         if not filling:
-            raise _unreachable(spec, parameters)
+            raise _unreachable(spec, parameters, Multiples())
         return tuple(filling)
 
     @classmethod
     def from_memory(
-        cls, spec: ModelSpec, memory_bytes: float, *, context: int, bytes_per_element: float = 2
+        cls,
+        spec: ModelSpec,
+        memory_bytes: float,
+        *,
+        context: int,
+        bytes_per_element: float = 2,
+        multiple_of: int = 1,
+        groups_multiple_of: int = 1,
     ) -> "PruningTarget":
         """The largest result whose weights and key/value cache fit in `memory_bytes` together.
 
         The cache is that of one sequence of `context` tokens (see `ModelSpec.kv_bytes`); weights and cache have
-        `bytes_per_element` bytes an element. Balanced as `from_parameters` is. Raises `InvalidTarget` below what one
-        group and one channel a layer need, and for numbers that are not positive or a context that is not whole.
+        `bytes_per_element` bytes an element. Balanced, and in multiples, as `from_parameters` is. Raises
+        `InvalidTarget` below what one group and one channel a layer need, or the multiples of them, and for numbers
+        that are not positive or a context that is not whole.
         """
+        multiples = Multiples.of(multiple_of, groups_multiple_of)
         memory_bytes = _positive("memory_bytes", memory_bytes)
         width = _positive("bytes_per_element", bytes_per_element)
         tokens = _positive("context", context)
         if not tokens.is_integer():
             raise InvalidTarget(f"context is {context!r}; give a whole number of tokens from 1.")
-        costs = _Costs(
+        costs = Costs(
             fixed=width * spec.fixed_parameters,
             head_groups=tuple(
                 width * (spec.parameters_per_head_group + attended(window, int(tokens)) * spec.cached_elements)
@@ -157,40 +169,50 @@ class PruningTarget:
             ),
             channel=width * spec.parameters_per_channel,
         )
-        counts = _largest_within(spec, memory_bytes, costs)
+        counts = largest_within(spec, memory_bytes, costs, multiples)
         if counts is None:
+            least = int(costs.of(*multiples.least(spec)))
             raise InvalidTarget(
-                f"{int(memory_bytes):,} bytes cannot be reached: one head group and one channel in each layer, their "
-                f"cache of {int(tokens):,} tokens and what pruning leaves alone take {int(costs.least(spec)):,} at "
+                f"{int(memory_bytes):,} bytes cannot be reached: {multiples} in each layer, their "
+                f"cache of {int(tokens):,} tokens and what pruning leaves alone take {least:,} at "
                 f"{width:g} bytes an element. Ask for more, a shorter context or fewer bytes an element."
             )
         requested = (("memory_bytes", memory_bytes), ("context", tokens), ("bytes_per_element", width))
+        requested += multiples.requested
         return cls(*counts, requested)
 
     @classmethod
     def from_kv_bytes(
-        cls, spec: ModelSpec, kv_bytes_per_token: float, *, bytes_per_element: float = 2
+        cls,
+        spec: ModelSpec,
+        kv_bytes_per_token: float,
+        *,
+        bytes_per_element: float = 2,
+        multiple_of: int = 1,
+        groups_multiple_of: int = 1,
     ) -> "PruningTarget":
         """The most head groups whose key/value cache grows by at most `kv_bytes_per_token` bytes a token.
 
-        The channels are cut to the sparsity that the attention reaches. Raises `InvalidTarget` below what one
-        group a layer needs, and for numbers that are not positive.
+        The channels are cut to the sparsity that the attention reaches, both to multiples as in `from_sparsity`.
+        Raises `InvalidTarget` below what one group a layer needs, or the multiple of it, and for numbers that are not
+        positive.
         """
+        multiples = Multiples.of(multiple_of, groups_multiple_of)
         budget = _positive("kv_bytes_per_token", kv_bytes_per_token)
         width = _positive("bytes_per_element", bytes_per_element)
         per_group = spec.cached_elements * width
-        fitting = [groups for groups in _group_counts(spec) if sum(groups) * per_group <= budget]
+        fitting = [groups for groups in group_counts(spec, multiples.groups) if sum(groups) * per_group <= budget]
         if not fitting:
+            least = sum(multiples.least(spec)[0])
             raise InvalidTarget(
-                f"{int(budget):,} bytes a token cannot be reached: one head group in each layer caches "
-                f"{int(spec.num_hidden_layers * per_group):,} at {width:g} bytes an element. Ask for more or fewer "
-                "bytes an element."
+                f"{int(budget):,} bytes a token cannot be reached: keeping the fewest head groups caches "
+                f"{int(least * per_group):,} at {width:g} bytes an element. Ask for more or fewer bytes an element."
             )
         groups = fitting[-1]
         share = sum(groups) / sum(layer.num_key_value_heads for layer in spec.layers)
-        channels = tuple(kept_count(layer.intermediate_size, share) for layer in spec.layers)
-        requested = (("kv_bytes_per_token", budget), ("bytes_per_element", width))
-        return cls(_collapse(groups), _collapse(channels), requested)
+        channels = tuple(kept_count(layer.intermediate_size, share, multiples.channels) for layer in spec.layers)
+        requested = (("kv_bytes_per_token", budget), ("bytes_per_element", width), *multiples.requested)
+        return cls(collapse(groups), collapse(channels), requested)
 
     def per_layer(self, spec: ModelSpec) -> tuple[LayerShape, ...]:
         """The shape each layer of `spec` will have.
@@ -258,87 +280,23 @@ def checked_sparsity(name: str, value: float) -> float:
     return float(value)
 
 
-def kept_count(count: int, share: float, multiple_of: int = 1) -> int:
-    """floor(count · share), at least one, rounded down to `multiple_of` where the layer has as many."""
-    kept = int(count * share + _ROUNDING)
-    return max(kept - kept % multiple_of, min(multiple_of, count), 1)
-
-
-@dataclass(frozen=True)
-class _Costs:
-    """What pruning leaves alone, one head group of each layer and one channel cost, in one unit (parameters, bytes)."""
-
-    fixed: float
-    head_groups: tuple[float, ...]
-    channel: float
-
-    def least(self, spec: ModelSpec) -> float:
-        """With one head group and one channel in each layer."""
-        return self.fixed + sum(self.head_groups) + spec.num_hidden_layers * self.channel
-
-
-def _largest_within(spec: ModelSpec, budget: float, costs: _Costs) -> tuple[Counts, Counts] | None:
-    """Head groups and channels to keep that cost at most `budget`; None where even the least costs more.
-
-    Of all head-group counts, the one whose attention and MLP sparsity come closest to each other, with as many
-    channels as fit beside it.
-    """
-    all_groups = sum(layer.num_key_value_heads for layer in spec.layers)
-    all_channels = sum(layer.intermediate_size for layer in spec.layers)
-    candidates = [
-        (abs(sum(groups) / all_groups - sum(channels) / all_channels), -total, groups, channels)
-        for total, groups, channels in _all_within(spec, budget, costs)
-    ]
-    if candidates:
-        _, _, groups, channels = min(candidates)
-        return _collapse(groups), _collapse(channels)
-    # layers of very different sizes can leave no candidate where one of each still fits
-    return (1, 1) if costs.least(spec) <= budget else None
-
-
-def _all_within(
-    spec: ModelSpec, budget: float, costs: _Costs
-) -> Iterator[tuple[float, tuple[int, ...], tuple[int, ...]]]:
-    """For each number of head groups with room for channels: the total cost, and both counts layer by layer."""
-    all_channels = [layer.intermediate_size for layer in spec.layers]
-    for groups in _group_counts(spec):
-        fixed = costs.fixed + sum(count * cost for count, cost in zip(groups, costs.head_groups, strict=True))
-        share = (budget - fixed) / (sum(all_channels) * costs.channel)
-        channels = tuple(kept_count(count, min(share, 1.0)) for count in all_channels)
-        total = fixed + sum(channels) * costs.channel
-        if share > 0 and total <= budget:
-            yield total, groups, channels
-
-
-def _parameter_costs(spec: ModelSpec) -> _Costs:
+def _parameter_costs(spec: ModelSpec) -> Costs:
     head_groups = (spec.parameters_per_head_group,) * spec.num_hidden_layers
-    return _Costs(spec.fixed_parameters, head_groups, spec.parameters_per_channel)
+    return Costs(spec.fixed_parameters, head_groups, spec.parameters_per_channel)
 
 
-def _unreachable(spec: ModelSpec, parameters: float) -> InvalidTarget:
-    least = _parameter_costs(spec).least(spec)
+def _unreachable(spec: ModelSpec, parameters: float, multiples: Multiples) -> InvalidTarget:
+    least = _parameter_costs(spec).of(*multiples.least(spec))
     return InvalidTarget(
-        f"{int(parameters):,} parameters cannot be reached: one head group and one channel in each layer and what "
+        f"{int(parameters):,} parameters cannot be reached: {multiples} in each layer and what "
         f"pruning leaves alone are {least:,}, the whole model {spec.num_parameters:,}. Ask for a number between."
     )
-
-
-def _group_counts(spec: ModelSpec) -> list[tuple[int, ...]]:
-    """Head groups to keep, one number a layer, from the fewest to all: the same share in every layer."""
-    available = [layer.num_key_value_heads for layer in spec.layers]
-    most = max(available)
-    return [tuple(kept_count(count, step / most) for count in available) for step in range(1, most + 1)]
 
 
 def _positive(name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < float("inf"):
         raise InvalidTarget(f"{name} is {value!r}; give a positive number.")
     return float(value)
-
-
-def _collapse(counts: tuple[int, ...]) -> Counts:
-    """One number where all layers agree."""
-    return counts[0] if len(set(counts)) == 1 else counts
 
 
 def _spread(name: str, counts: Counts, layers: int) -> tuple[int, ...]:

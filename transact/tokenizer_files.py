@@ -5,11 +5,14 @@ import re
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.utils import is_protobuf_available, is_sentencepiece_available
 
 from transact.errors import CheckpointBroken
 
 CONFIG_FILE = "tokenizer_config.json"
 _CLASS = re.compile(r"(?!Auto)\w+(Tokenizer|TokenizerFast|Backend)")
+_MESSAGE_START = b"\n"
+"""First byte of a SentencePiece file, which lists its pieces first; files of other formats by that name are base64."""
 
 
 def read_tokenizer(directory: Path, config: PreTrainedConfig) -> PreTrainedTokenizerBase | None:
@@ -20,6 +23,7 @@ def read_tokenizer(directory: Path, config: PreTrainedConfig) -> PreTrainedToken
     if not any(directory.glob("tokenizer*")) and not (directory / "vocab.json").exists():
         return None
     tokenizer_class(directory, config)
+    _check_sentencepiece(directory)
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, config=config, trust_remote_code=False)
         # some files are read only now, so that their damage shows here and not in the middle of a run
@@ -28,6 +32,27 @@ def read_tokenizer(directory: Path, config: PreTrainedConfig) -> PreTrainedToken
     except Exception as error:  # tokenizer files fail in as many ways as there are formats
         reason = " ".join(str(error).split())
         raise CheckpointBroken(f"The tokenizer in {directory.name} could not be read: {reason}") from error
+
+
+def _check_sentencepiece(directory: Path) -> None:
+    """Raise `CheckpointBroken` where `tokenizer.model` is all there is and what reads it is not installed.
+
+    `transformers` would fall back on another format and ask for the package of that.
+    """
+    file = directory / "tokenizer.model"
+    if (directory / "tokenizer.json").exists() or not file.exists():
+        return
+    with file.open("rb") as stream:
+        if stream.read(1) != _MESSAGE_START:
+            return
+    found = {"sentencepiece": is_sentencepiece_available(), "protobuf": is_protobuf_available()}
+    lacking = [name for name, there in found.items() if not there]
+    if lacking:
+        raise CheckpointBroken(
+            f"The tokenizer in {directory.name} is a SentencePiece file (tokenizer.model) without tokenizer.json, and "
+            f"what reads it is not installed: {' and '.join(lacking)}. Run pip install {' '.join(lacking)}, or put the "
+            "model's tokenizer.json beside it."
+        )
 
 
 def write_tokenizer(tokenizer: PreTrainedTokenizerBase, named: str | None, folder: Path) -> None:

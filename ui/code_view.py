@@ -196,6 +196,7 @@ def _target(plan: ta.PruningPlan) -> list[str]:
     requested = dict(plan.requested)
     if "attention_sparsity" in requested:
         shares = f"attention={requested['attention_sparsity']!r}, mlp={requested['mlp_sparsity']!r}"
+        shares += "".join(f", {name}={int(requested[name])}" for name in ta.MULTIPLES if name in requested)
         shares += "" if plan.granularity == ta.GRANULARITIES[0] else f', granularity="{plan.granularity}"'
         return [f"target = ta.PruningTarget.from_sparsity(loaded.spec, {shares})"]
     for name, function in (

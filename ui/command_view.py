@@ -70,13 +70,15 @@ def _file(source: TextSource, name: str) -> str:
 
 def _target(recipe: Recipe) -> str:
     requested = dict(recipe.plan.requested)
+    multiples = {name.replace("_", "-"): int(requested[name]) for name in ta.MULTIPLES if name in requested}
+    rounded = "".join(f" --{option} {value}" for option, value in multiples.items())
     if "attention_sparsity" in requested:
         cut_by = recipe.plan.granularity
         inside = "" if cut_by == ta.GRANULARITIES[0] else f" --granularity {cut_by}"
         shares = (requested[name] for name in ("attention_sparsity", "mlp_sparsity"))
-        return "--attention-sparsity {!r} --mlp-sparsity {!r}".format(*shares) + inside
+        return "--attention-sparsity {!r} --mlp-sparsity {!r}".format(*shares) + inside + rounded
     if "parameters" in requested:
-        return f"--parameters {int(requested['parameters'])}"
+        return f"--parameters {int(requested['parameters'])}{rounded}"
     counts = counts_of(recipe.plan)
     kept = f"--keep-head-groups {_counts(counts.keep_head_groups)} --keep-channels {_counts(counts.keep_channels)}"
     inside = {name.replace("_", "-"): getattr(counts, name) for name in ta.INSIDE_HEADS}

@@ -4,9 +4,10 @@ import csv
 import io
 from html import escape
 
+import transact as ta
 from ui import names, numbers
 from ui.session import Result
-from ui.tables import row
+from ui.tables import NOISE, row, speed
 
 HISTORY_HEADERS = (
     "#", "Parameters", "Perplexity", "dense", "random", "Same token", "Heads cut", "MLP cut", "Metric", "Repair",
@@ -22,10 +23,9 @@ _COMPARED = (
     ("Weights", "parameters", "parameters", numbers.count, numbers.change),
     ("Work per token", "FLOPs at a context of 512", "flops_per_token", numbers.count, numbers.change),
     ("Memory per token", "KV cache", "kv_bytes_per_token", numbers.size, numbers.change),
-    ("Reading speed", "prefill, tokens per second", "prefill_tokens_per_second", numbers.count, numbers.change),
-    ("Writing speed", "decode, tokens per second", "decode_tokens_per_second", numbers.count, numbers.change),
 )  # fmt: skip
 """Label, term, field of the report, how a value is written, and how a difference is."""
+_SPEEDS = (("Reading speed", "prefill"), ("Writing speed", "decode"))
 
 
 def side_by_side(first: Result | None, second: Result | None) -> str:
@@ -43,6 +43,7 @@ def side_by_side(first: Result | None, second: Result | None) -> str:
         values = [getattr(result.report, field) for result in (first, second)]
         if None not in values:
             rows.append(row(label, term, *map(show, values), differ(*values) if values[0] else ""))
+    rows += _speed_rows(first, second)
     after = {kind: share for kind, _, share in second.probes}
     for kind, _, share in first.probes:
         if kind in after:
@@ -55,6 +56,18 @@ def side_by_side(first: Result | None, second: Result | None) -> str:
         '<div class="scroll"><table class="results"><thead><tr><th scope="col">What</th>'
         f'{heads}<th scope="col">Second against first</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
     )
+
+
+def _speed_rows(first: Result, second: Result):
+    """Equal shapes, and speeds whose rounds overlap, are not called different."""
+    same = first.plan.spec == second.plan.spec
+    for label, kind in _SPEEDS:
+        values = [getattr(result.report, f"{kind}_tokens_per_second") for result in (first, second)]
+        spreads = [getattr(result.report, f"{kind}_spread") for result in (first, second)]
+        if None not in values:
+            noise = same or (None not in spreads and not ta.speeds_differ(*spreads))
+            shown = [speed(result.report, kind) for result in (first, second)]
+            yield row(label, f"{kind}, tokens per second", *shown, NOISE if noise else numbers.change(*values))
 
 
 def _kept_parts(first: Result, second: Result):

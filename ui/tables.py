@@ -6,6 +6,7 @@ import transact as ta
 from ui import names, numbers
 from ui.session import Result
 
+NOISE = "no different within the noise"
 LAYER_HEADERS = ("Layer", "Head groups kept", "of", "Channels kept", "of")
 
 
@@ -26,21 +27,28 @@ def speed_sentence(report: ta.EvalReport) -> str:
     """One sentence on whether the pruned model is faster on this machine, and why not where it is not."""
     if not report.decode_tokens_per_second or not report.reference_decode_tokens_per_second:
         return "Speed was not measured."
-    prefill = report.prefill_tokens_per_second / report.reference_prefill_tokens_per_second
-    decode = report.decode_tokens_per_second / report.reference_decode_tokens_per_second
-    ideal = report.reference_flops_per_token / report.flops_per_token
-    if prefill > 1.03 and decode > 1.03:
-        return (
-            f"On this machine it reads {prefill:.2f} × and writes {decode:.2f} × as fast; "
-            f"the saved operations alone would allow {ideal:.2f} ×."
-        )
-    slower = " and ".join(
-        name for name, ratio in (("reading", prefill), ("writing one token at a time", decode)) if ratio <= 1.03
-    )
+    kinds = (("prefill", "reading"), ("decode", "writing one token at a time"))
+    ratios, ideals, behind = [], [], []
+    for kind, name in kinds:
+        of = (f"{kind}_tokens_per_second", f"reference_{kind}_tokens_per_second")
+        work = (f"reference_{kind}_flops_per_token", f"{kind}_flops_per_token")
+        ratio, ideal = (getattr(report, first) / getattr(report, second) for first, second in (of, work))
+        ratios.append(ratio)
+        ideals.append(ideal)
+        if not getattr(report, f"{kind}_differs"):
+            behind.append(f"{name} ({NOISE})")
+        elif ratio < 1:
+            behind.append(name)
+    measured = f"On this machine it reads {ratios[0]:.2f} × and writes {ratios[1]:.2f} × as fast"
+    allowed = f"{ideals[0]:.2f} × and {ideals[1]:.2f} ×"
+    if not behind:
+        return f"{measured}; the saved operations alone would allow {allowed}."
+    if ideals == [1, 1]:
+        return f"{measured}, which is {NOISE}: nothing that counts here was removed."
     return (
-        f"On this machine it reads {prefill:.2f} × and writes {decode:.2f} × as fast, so {slower} is not faster, "
-        f"though the saved operations would allow {ideal:.2f} ×: at {numbers.count(report.reference_parameters)} "
-        "parameters most of the time goes into fixed costs of every layer, which pruning leaves as they are."
+        f"{measured}, so {' and '.join(behind)} is not faster, though the saved operations would allow {allowed}: at "
+        f"{numbers.count(report.reference_parameters)} parameters most of the time goes into fixed costs of every "
+        "layer, which pruning leaves as they are."
     )
 
 
@@ -99,9 +107,8 @@ def _rows(result: Result):
     cache_width = report.reference_kv_bytes_per_token // result.plan.dense_spec.kv_bytes_per_token(1)
     windowed = any(window is not None for window in result.plan.dense_spec.windows)
     ends = ", until sliding windows are full" if windowed else ""
+    yield from _speed_rows(report)
     for label, term, field, show in (
-        ("Reading speed", "prefill, tokens per second", "prefill_tokens_per_second", numbers.count),
-        ("Writing speed", "decode, tokens per second", "decode_tokens_per_second", numbers.count),
         ("Weights", "parameters", "parameters", numbers.count),
         ("Work per token", "FLOPs at a context of 512", "flops_per_token", numbers.count),
         ("Memory per token", f"KV cache, {cache_width} bytes a value{ends}", "kv_bytes_per_token", numbers.size),
@@ -110,6 +117,22 @@ def _rows(result: Result):
         before, after = getattr(report, f"reference_{field}"), getattr(report, field)
         if before and after:
             yield row(label, term, show(before), show(after), numbers.change(before, after))
+
+
+def _speed_rows(report: ta.EvalReport):
+    for label, kind in (("Reading speed", "prefill"), ("Writing speed", "decode")):
+        before, after = (getattr(report, f"{of}{kind}_tokens_per_second") for of in ("reference_", ""))
+        if before and after:
+            shown = [speed(report, kind, of) for of in ("reference_", "")]
+            difference = numbers.change(before, after) if getattr(report, f"{kind}_differs") else NOISE
+            yield row(label, f"{kind}, tokens per second", *shown, difference)
+
+
+def speed(report: ta.EvalReport, kind: str, of: str = "") -> str:
+    """The median of the rounds, with the lowest and the highest where they are known."""
+    shown = numbers.count(getattr(report, f"{of}{kind}_tokens_per_second"))
+    spread = getattr(report, f"{of}{kind}_spread")
+    return shown if spread is None else f"{shown} <small>{' – '.join(map(numbers.count, spread))}</small>"
 
 
 def row(label: str, term: str, dense: str, pruned: str, difference: str) -> str:

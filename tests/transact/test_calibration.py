@@ -1,5 +1,8 @@
 """How texts become sequences."""
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -72,6 +75,29 @@ def test_bad_token_ids_and_lengths_are_refused(stories):
         ta.observe(stories, ta.CalibrationSet.from_token_ids(torch.tensor([[1, 512]])))
     with pytest.raises(ta.InvalidText, match="at least 1"):
         ta.CalibrationSet.from_texts(["text"], stories.tokenizer, seq_len=0)
+
+
+def test_a_token_that_was_added_to_the_models_own_tokenizer_is_told_as_such(stories):
+    """The advice is not to use the very tokenizer that was used."""
+    tokenizer = copy.deepcopy(stories.tokenizer)
+    tokenizer.add_tokens(["<tool>"])
+    added = tokenizer.convert_tokens_to_ids("<tool>")
+    assert added >= stories.spec.vocab_size
+    extended = replace(stories, tokenizer=tokenizer)
+    text = "Once upon a <tool> time"
+    calibration = ta.CalibrationSet.from_texts([text], tokenizer)
+    evaluation = ta.EvaluationSet.from_texts([text], tokenizer)
+    settings = ta.RecoverySettings(shots=1, shot_tokens=8, recovery_tokens=8)
+    for work in (
+        lambda loaded: ta.observe(loaded, calibration),
+        lambda loaded: ta.perplexity(loaded, evaluation),
+        lambda loaded: ta.recover(loaded, calibration, ta.PruningTarget(2, 100), settings),
+        lambda loaded: ta.generate(loaded, text),
+    ):
+        with pytest.raises(ta.TransactError, match=rf"{added} \('<tool>'\).*resize_token_embeddings"):
+            work(extended)
+    with pytest.raises(ta.InvalidText, match="this model's own tokenizer\\.$"):
+        ta.observe(stories, calibration)  # whose tokenizer knows no such token
 
 
 def test_what_is_no_text_is_refused(stories):

@@ -101,6 +101,16 @@ def test_scores_are_those_of_the_library(run, calibrated, loaded, statistics, tm
     [
         (SHARES, lambda spec: ta.PruningTarget.from_sparsity(spec, attention=0.25, mlp=0.5)),
         (("--mlp-sparsity", "0.3"), lambda spec: ta.PruningTarget.from_sparsity(spec, mlp=0.3)),
+        (
+            (*SHARES, "--multiple-of", "32", "--groups-multiple-of", "2"),
+            lambda spec: ta.PruningTarget.from_sparsity(
+                spec, attention=0.25, mlp=0.5, multiple_of=32, groups_multiple_of=2
+            ),
+        ),
+        (
+            ("--parameters", "2e6", "--multiple-of", "16"),
+            lambda spec: ta.PruningTarget.from_parameters(spec, 2_000_000, multiple_of=16),
+        ),
         (("--parameters", "2e6"), lambda spec: ta.PruningTarget.from_parameters(spec, 2_000_000)),
         (("--keep-head-groups", "3", "--keep-channels", "200"), lambda spec: ta.PruningTarget(3, 200)),
         (
@@ -307,6 +317,9 @@ def test_the_example_is_a_line_that_can_be_typed(command, monkeypatch):
         ("plan --calibration C --parameters 1e6 --keep-value-dim 3", "--parameters knows whole heads alone"),
         ("plan --mlp-sparsity 0.5", "--calibration"),
         ("plan --calibration C --mlp-sparsity half", "invalid float"),
+        ("plan --calibration C --keep-head-groups 2 --keep-channels 9 --multiple-of 4", "--multiple-of rounds shares"),
+        ("plan --calibration C --mlp-sparsity 0.5 --multiple-of 4 --allocation global", "--allocation uniform"),
+        ("prune --output o --plan p --multiple-of 4", "decided already what --multiple-of would"),
         ("plan --calibration C --mlp-sparsity 0.5 --metric nonsense", "transact"),
         ("score --calibration C --num-samples many", "invalid int"),
         ("prune --calibration C --mlp-sparsity 0.5", "give --output"),

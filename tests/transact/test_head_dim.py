@@ -1,6 +1,7 @@
 """Heads that lose dimensions: RoPE pairs with their own angles, values apart, loaded by classes of our own."""
 
 import json
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
@@ -407,3 +408,29 @@ def test_the_stock_model_is_left_alone():
     assert not hasattr(dense.model.config, "value_dim")
     attention = pruned.decoder_layers[0].self_attn
     assert attention.config is pruned.model.config and attention.scaling == dense.spec.head_dim**-0.5
+
+
+@pytest.mark.parametrize("asked_before", [False, True])
+@pytest.mark.parametrize("name", NARROWED)
+def test_narrower_heads_return_attentions_as_stock_ones_do(name, asked_before, tmp_path):
+    """In memory, copied and loaded again; whether or not the dense model was asked before it was cut."""
+    dense = build(name)
+    ids = token_ids(dense)
+    dense.model.set_attn_implementation("eager")
+    with torch.no_grad():
+        if asked_before:
+            dense.model(ids, output_attentions=True)
+        plan = _plan(dense, TARGETS["both-and-units"])
+        pruned = ta.prune(dense, plan)
+        with ta.masked(dense, plan):
+            masked = dense.model(ids, output_attentions=True).attentions
+        ta.save(pruned, tmp_path / "out", layers="compact")
+        read = ta.load(str(tmp_path / "out"), dtype="float64")
+        read.model.set_attn_implementation("eager")
+        copies = [pruned.model, pickle.loads(pickle.dumps(ta.prune(build(name), plan).model)), read.model]
+        copies[1].set_attn_implementation("eager")
+        for model in copies:
+            outputs = model(ids, output_attentions=True, output_hidden_states=True)
+            assert len(outputs.attentions) == 3 and len(outputs.hidden_states) == 4
+            for weights, whole, kept in zip(outputs.attentions, masked, plan.layers, strict=True):
+                assert (weights - whole[:, list(kept.kept_heads)]).abs().max() < TOLERANCE

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 import transact as ta
 from tests import hub
 from tests.tiny_models import build, token_ids
-from transact import devices, loading
+from transact import devices, loading, sources, tokenizer_files
 
 
 @pytest.fixture
@@ -321,3 +322,70 @@ def test_files_as_the_hub_has_them(name, bare, leftover, tmp_path):
     again = ta.load(str(tmp_path), dtype="float32")
     with torch.no_grad():
         assert torch.equal(again.model(token_ids(again)).logits, dense.model(token_ids(dense)).logits)
+
+
+CONSTANTS = ("{attention}.bias", "{attention}.masked_bias", "{attention}.rotary_emb.inv_freq")
+
+
+@pytest.mark.parametrize("bare", [False, True])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gpt-neox", "opt", "stablelm", "phi3"])
+def test_constants_of_older_files_are_let_be_as_the_stock_class_does(name, bare, tmp_path):
+    """Masks, what they put in, rotary frequencies and numbers of positions; in memory and streamed."""
+    dense = build(name, torch.float32)
+    dense.model.save_pretrained(tmp_path)
+    layout = dense.layout
+    state = load_file(tmp_path / "model.safetensors")
+    for layer in range(3):
+        for constant in CONSTANTS:
+            path = f"{layout.layers}.{layer}.{constant.format(attention=layout.attention)}"
+            state[path] = torch.tensor(-1e4) if "masked" in path else torch.ones(1, 1, 4, 4)
+    base = f"{layout.layers.partition('.')[0]}."
+    state |= {f"{base}embeddings.position_ids": torch.arange(64)[None], "decoder.version": torch.ones(1)}
+    if bare:
+        if dense.model.config.tie_word_embeddings:
+            state = {key.removeprefix(base): value for key, value in state.items()}
+        else:
+            pytest.skip("the files of a bare decoder have no output head")
+    save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    again = ta.load(str(tmp_path), dtype="float32")
+    streamed = ta.load_streamed(str(tmp_path), dtype="float32")
+    ids = token_ids(again)
+    with torch.no_grad():
+        expected = stock(ids).logits
+        assert torch.equal(expected, dense.model(ids).logits)
+        assert torch.equal(again.model(ids).logits, expected)
+    evaluation = ta.EvaluationSet.from_token_ids(ids)
+    assert ta.perplexity(streamed, evaluation) == pytest.approx(ta.perplexity(again, evaluation), rel=1e-5)
+    plan = ta.make_plan(ta.ImportanceScores.random(streamed.spec), streamed.spec, ta.PruningTarget(2, 20))
+    ta.stream_prune(streamed, plan, tmp_path / "out")
+    assert not [key for key in load_file(tmp_path / "out" / "model.safetensors") if sources.is_constant(key)]
+
+
+@pytest.mark.parametrize("name", ["h.0.attn.c_attn.masked_bias", "h.0.bias", "v_head.bias", "my_attn.bias"])
+def test_what_only_looks_like_a_constant_is_a_surplus(name):
+    assert not sources.is_constant(name)
+
+
+@pytest.mark.parametrize("lacking", [("sentencepiece", "protobuf"), ("protobuf",)])
+@pytest.mark.parametrize("name", ["llama", "gemma2", "phi3"])
+def test_a_tokenizer_model_alone_names_what_reads_it(name, lacking, tmp_path, monkeypatch):
+    build(name, torch.float32).model.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>\x15\x00\x00\x00\x00\x18\x02")
+    for package in ("sentencepiece", "protobuf"):
+        monkeypatch.setattr(tokenizer_files, f"is_{package}_available", lambda package=package: package not in lacking)
+    with pytest.raises(ta.CheckpointBroken, match=f"pip install {' '.join(lacking)}, or put") as caught:
+        ta.load(str(tmp_path))
+    assert "tiktoken" not in str(caught.value)
+    monkeypatch.setattr(tokenizer_files, "is_sentencepiece_available", lambda: True)
+    monkeypatch.setattr(tokenizer_files, "is_protobuf_available", lambda: True)
+    with pytest.raises(ta.CheckpointBroken, match="could not be read"):  # that file holds a single piece
+        ta.load(str(tmp_path))
+
+
+def test_a_tokenizer_model_of_another_format_is_left_to_transformers(tmp_path):
+    build("llama", torch.float32).model.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.model").write_text("IQ== 0\nIg== 1\n", encoding="ascii")
+    with pytest.raises(ta.CheckpointBroken) as caught:
+        ta.load(str(tmp_path))
+    assert "sentencepiece" not in str(caught.value)

@@ -148,3 +148,66 @@ def test_splits_by_hand(spec):
     for impossible in (spec.fixed_parameters, spec.num_parameters + 10_000):
         with pytest.raises(ta.InvalidTarget, match="cannot be reached"):
             ta.PruningTarget.splits(spec, impossible)
+
+
+MAKERS = {
+    "sparsity": lambda spec, **multiples: ta.PruningTarget.from_sparsity(spec, attention=0.3, mlp=0.4, **multiples),
+    "parameters": lambda spec, **multiples: ta.PruningTarget.from_parameters(
+        spec, int(0.7 * spec.num_parameters), **multiples
+    ),
+    "memory": lambda spec, **multiples: ta.PruningTarget.from_memory(
+        spec, 1.4 * spec.num_parameters + 0.7 * spec.kv_bytes(64), context=64, **multiples
+    ),
+    "cache": lambda spec, **multiples: ta.PruningTarget.from_kv_bytes(
+        spec, 0.7 * spec.kv_bytes_per_token(), **multiples
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def parallel() -> ta.ModelSpec:
+    """8 head groups and 512 channels a layer."""
+    config = LlamaConfig(
+        vocab_size=64, hidden_size=64, intermediate_size=512, num_hidden_layers=3, num_attention_heads=16,
+        num_key_value_heads=8, head_dim=4,
+    )  # fmt: skip
+    return ta.ModelSpec.from_config(config)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_channels_and_head_groups_in_multiples(parallel, name):
+    make = MAKERS[name]
+    plain, rounded = make(parallel), make(parallel, multiple_of=64, groups_multiple_of=2)
+    assert plain.keep_channels % 64 and rounded.keep_channels % 64 == 0 and rounded.keep_head_groups % 2 == 0
+    if name == "sparsity":  # floor(8 · 0.7) = 5 -> 4, floor(512 · 0.6) = 307 -> 256
+        assert (plain.keep_head_groups, plain.keep_channels) == (5, 307)
+        assert (rounded.keep_head_groups, rounded.keep_channels) == (4, 256)
+    within = {
+        "parameters": lambda spec: spec.num_parameters <= 0.7 * parallel.num_parameters,
+        "memory": lambda spec: 2 * spec.num_parameters + spec.kv_bytes(64)
+        <= 1.4 * parallel.num_parameters + 0.7 * parallel.kv_bytes(64),
+        "cache": lambda spec: spec.kv_bytes_per_token() <= 0.7 * parallel.kv_bytes_per_token(),
+    }
+    assert within.get(name, lambda spec: True)(_pruned(parallel, rounded))
+    plan = ta.make_plan(ImportanceScores.random(parallel), parallel, rounded)
+    asked = dict(ta.PruningPlan.from_json(plan.to_json()).requested)
+    assert (asked["multiple_of"], asked["groups_multiple_of"]) == (64, 2)
+
+
+def test_multiples_that_a_layer_cannot_reach(parallel):
+    """A layer that has fewer keeps all; a budget below the multiples is refused with what they take."""
+    target = ta.PruningTarget.from_sparsity(parallel, attention=0.9, mlp=0.9, multiple_of=1024, groups_multiple_of=16)
+    assert (target.keep_head_groups, target.keep_channels) == (8, 512)
+    least = _pruned(parallel, ta.PruningTarget(2, 64)).num_parameters
+    kept = ta.PruningTarget.from_parameters(parallel, least, multiple_of=64, groups_multiple_of=2)
+    assert (kept.keep_head_groups, kept.keep_channels) == (2, 64)
+    with pytest.raises(ta.InvalidTarget, match=f"2 head groups and 64 channels in each layer .* are {least:,}"):
+        ta.PruningTarget.from_parameters(parallel, least - 1, multiple_of=64, groups_multiple_of=2)
+
+
+@pytest.mark.parametrize("value", [0, -2, 1.5, True, "2", float("nan"), float("inf"), None])
+@pytest.mark.parametrize("name", ta.MULTIPLES)
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_multiples_that_are_none_are_refused(parallel, make, name, value):
+    with pytest.raises(ta.InvalidTarget, match=f"^{name} is"):
+        make(parallel, **{name: value})

@@ -33,6 +33,16 @@ REPORT = ta.EvalReport(
     reference_checkpoint_bytes=5_440_000,
     reference_prefill_tokens_per_second=1000.0,
     reference_decode_tokens_per_second=200.0,
+    prefill_spread=(1900.0, 2100.0),
+    decode_spread=(290.0, 310.0),
+    prefill_flops_per_token=2_000_000.0,
+    decode_flops_per_token=3_000_000.0,
+    reference_prefill_spread=(950.0, 1050.0),
+    reference_decode_spread=(190.0, 210.0),
+    reference_prefill_flops_per_token=5_000_000.0,
+    reference_decode_flops_per_token=6_000_000.0,
+    prefill_differs=True,
+    decode_differs=True,
 )
 
 
@@ -87,22 +97,50 @@ def test_names_from_outside_are_escaped(result):
 
 def test_a_faster_model_is_said_to_be():
     assert "reads 2.00 × and writes 1.50 × as fast" in tables.speed_sentence(REPORT)
-    assert "would allow 2.00 ×" in tables.speed_sentence(REPORT)
+    assert "would allow 2.50 × and 2.00 ×" in tables.speed_sentence(REPORT)
 
 
 @pytest.mark.parametrize(
     ("prefill", "decode", "named"),
     [
-        (1000.0, 300.0, "so reading is"),
+        (1010.0, 300.0, "so reading (no different within the noise) is"),
         (2000.0, 150.0, "so writing one token at a time is"),
         (900.0, 150.0, "reading and writing"),
+        (1010.0, 150.0, "so reading (no different within the noise) and writing one token at a time is"),
     ],
 )
 def test_what_is_no_faster_is_named_with_the_reason(prefill, decode, named):
-    sentence = tables.speed_sentence(
-        replace(REPORT, prefill_tokens_per_second=prefill, decode_tokens_per_second=decode)
-    )
+    measured = {"prefill_tokens_per_second": prefill, "decode_tokens_per_second": decode}
+    sentence = tables.speed_sentence(replace(REPORT, **measured, prefill_differs=prefill != 1010))
     assert named in sentence and "not faster" in sentence and "fixed costs" in sentence
+
+
+def test_speeds_stand_with_their_spread_and_a_difference_within_it_is_none(result):
+    table = tables.result_table(result)
+    assert "1.00 k <small>950 – 1.05 k</small></td><td>2.00 k <small>1.90 k – 2.10 k</small></td><td>+100.0 %" in table
+    noise = replace(REPORT, decode_tokens_per_second=205.0, decode_spread=(195.0, 215.0), decode_differs=False)
+    table = tables.result_table(replace(result, report=noise))
+    assert "205 <small>195 – 215</small></td><td>no different within the noise</td>" in table
+
+
+def test_equal_work_is_not_called_faster():
+    same = {f"{kind}_flops_per_token": getattr(REPORT, f"reference_{kind}_flops_per_token")
+            for kind in ("prefill", "decode")}  # fmt: skip
+    sentence = tables.speed_sentence(replace(REPORT, **same, prefill_differs=False, decode_differs=False))
+    assert "no different within the noise: nothing" in sentence and "fixed costs" not in sentence
+
+
+def test_two_results_differ_in_speed_only_beyond_their_spreads(result):
+    slower = replace(REPORT, prefill_tokens_per_second=1500.0, prefill_spread=(1400.0, 1600.0))
+    plan = ta.make_plan(
+        ta.ImportanceScores.random(result.plan.dense_spec), result.plan.dense_spec, ta.PruningTarget(2, 4)
+    )
+    other = replace(result, plan=plan, report=slower)
+    compared = history.side_by_side(result, other)
+    assert "<td>−25.0 %</td>" in compared
+    assert "no different within the noise" in compared  # writing
+    again = history.side_by_side(result, replace(result, report=slower))  # the same shapes
+    assert "<td>−25.0 %</td>" not in again
 
 
 def test_without_timing_nothing_is_claimed():

@@ -47,7 +47,7 @@ class Text:
             tokens = kind.from_document(self.texts[0], loaded.tokenizer, bos=bos, **settings)
         else:
             tokens = kind.from_texts(self.texts, loaded.tokenizer, bos=bos, windows=AUTO, **settings)
-        tokens.check_fits(loaded.spec)
+        tokens.check_fits(loaded)
         return tokens
 
 

@@ -173,6 +173,9 @@ PLANNING = Group(
                 type=float, metavar="SHARE"),
         _option("--parameters", "most parameters that the result may have, embeddings included, as 900e6",
                 type=float, metavar="N"),
+        _option("--multiple-of", "round the channels that stay down to a multiple of this, as kernels and tensor "
+                "parallelism want them (default: 1)", type=int, metavar="N"),
+        _option("--groups-multiple-of", "the same of the head groups that stay (default: 1)", type=int, metavar="N"),
         _option("--keep-head-groups", "head groups that stay in each layer: one number, or one per layer, as 4,3,2",
                 type=counts, metavar="N"),
         _option("--keep-heads-per-group", "query heads that stay in each kept group (default: all)",
@@ -191,6 +194,7 @@ PLANNING = Group(
                 '{"keep_head_groups": [[0, 2]], "remove_channels": [[1, 7], [1, 9]]}', type=Path, metavar="FILE"),
     ),
 )  # fmt: skip
+_ROUNDING = ("--multiple-of", "--groups-multiple-of")
 _PLAN_OPTIONS = tuple(option.flag for option in PLANNING.options)
 
 SCORES_FILE = Group(
@@ -299,6 +303,11 @@ def target_problem(given: Namespace) -> str | None:
         return "--granularity belongs to --attention-sparsity; give that too"
     if given.keep_heads_per_group is not None and kept not in ways:
         return "--keep-heads-per-group belongs to --keep-head-groups with --keep-channels; give those too"
+    rounded = [flag for flag in _ROUNDING if vars(given)[flag.removeprefix("--").replace("-", "_")] is not None]
+    if rounded and kept in ways:
+        return f"{' and '.join(rounded)} rounds shares and totals; counts that are given stay as they are, leave it out"
+    if rounded and (vars(given).get("allocation") or ALLOCATION) != ALLOCATION:
+        return f"{' and '.join(rounded)} goes with --allocation {ALLOCATION}, which keeps the same number in each layer"
     if given.metric == SEARCH and vars(given).get("allocation") is not None:
         return f"--metric {SEARCH} does not know --allocation; leave it out or choose another metric"
     return None

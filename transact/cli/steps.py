@@ -18,6 +18,7 @@ from transact.cli import options
 from transact.cli.bars import Meter
 from transact.cli.files import Text, read_locks, read_plan, read_scores, read_text
 from transact.processes import rank_and_count
+from transact.stock_config import check_writable
 from transact.text_tables import TEXT
 
 
@@ -147,6 +148,7 @@ def choose(
     calibration = None if sources.calibration is None else calibration_set(given, loaded, sources.calibration)
     if sources.plan is not None:
         sources.plan.check_fits(loaded.fingerprint)
+        check_writable(loaded, sources.plan.spec)
         repaired = compensation != "none"
         statistics = observe(given, loaded, calibration, meter, gram=_grams(compensation, loaded)) if repaired else None
         return Chosen(sources.plan, calibration, statistics)
@@ -158,7 +160,8 @@ def choose(
         )
     make_plan = _planner(given, loaded, sources)
     target = make_plan.keywords["target"]
-    make_plan(ta.ImportanceScores.random(loaded.spec))  # a target that no scores could meet is refused here
+    # a target that no scores could meet, or no file hold, is refused here
+    check_writable(loaded, make_plan(ta.ImportanceScores.random(loaded.spec)).spec)
     gram, queries = _grams(compensation, loaded), target.keep_query_key_dim is not None
     if searched:
         statistics = observe(given, loaded, calibration, meter, gram=gram or "attention", queries=queries)
@@ -270,8 +273,10 @@ def target_of(given: Namespace, spec: ta.ModelSpec) -> ta.PruningTarget:
 
 
 def _of_shares_or_counts(given: Namespace, spec: ta.ModelSpec) -> ta.PruningTarget:
+    asked = {"multiple_of": given.multiple_of, "groups_multiple_of": given.groups_multiple_of}
+    multiples = {name: value for name, value in asked.items() if value is not None}
     if given.parameters is not None:
-        return ta.PruningTarget.from_parameters(spec, given.parameters)
+        return ta.PruningTarget.from_parameters(spec, given.parameters, **multiples)
     if given.keep_channels is not None:
         return ta.PruningTarget(
             keep_head_groups=given.keep_head_groups,
@@ -280,4 +285,4 @@ def _of_shares_or_counts(given: Namespace, spec: ta.ModelSpec) -> ta.PruningTarg
         )
     attention, mlp = given.attention_sparsity or 0.0, given.mlp_sparsity or 0.0
     granularity = given.granularity or ta.GRANULARITIES[0]
-    return ta.PruningTarget.from_sparsity(spec, attention=attention, mlp=mlp, granularity=granularity)
+    return ta.PruningTarget.from_sparsity(spec, attention=attention, mlp=mlp, granularity=granularity, **multiples)

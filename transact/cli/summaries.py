@@ -18,10 +18,8 @@ _COSTS = (
     ("KV-cache bytes per token", "kv_bytes_per_token"),
     ("checkpoint bytes", "checkpoint_bytes"),
 )
-_SPEEDS = (
-    ("prefill, tokens per second", "prefill_tokens_per_second"),
-    ("decode, tokens per second", "decode_tokens_per_second"),
-)
+_SPEEDS = ("prefill", "decode")
+_NOISE = "none within the noise"
 
 
 def score_table(scores: ImportanceScores) -> str:
@@ -126,19 +124,30 @@ def _report_table(report: EvalReport) -> str:
     perplexity = ["perplexity", _with_error(report.perplexity, error)]
     if change is None:
         rows = [["", "model"], perplexity]
-        rows += [[label, f"{getattr(report, name):,.0f}"] for label, name in _rows(report)]
+        rows += [[f"{kind}, tokens per second", _speed(report, kind)] for kind in _timed(report)]
+        rows += [[label, f"{getattr(report, name):,.0f}"] for label, name in _COSTS]
         return _table(rows)
     reference = _with_error(report.reference_perplexity, report.reference_perplexity_standard_error)
     difference = _with_error(change, report.perplexity_difference_standard_error, sign="+")
     rows = [["", "reference", "model", "change"], [perplexity[0], reference, perplexity[1], difference]]
     rows.append(["same token rated highest", "", f"{report.top1_agreement:.2%}", ""])
     rows.append(["KL divergence, nats", "", f"{report.kl_divergence:.4f}", ""])
-    rows += [_cost(label, getattr(report, f"reference_{name}"), getattr(report, name)) for label, name in _rows(report)]
+    for kind in _timed(report):
+        before, after = (getattr(report, f"{of}{kind}_tokens_per_second") for of in ("reference_", ""))
+        change = f"{after / before - 1:+.1%}" if getattr(report, f"{kind}_differs") else _NOISE
+        rows.append([f"{kind}, tokens per second", *(_speed(report, kind, of) for of in ("reference_", "")), change])
+    rows += [_cost(label, getattr(report, f"reference_{name}"), getattr(report, name)) for label, name in _COSTS]
     return _table(rows)
 
 
-def _rows(report: EvalReport) -> tuple[tuple[str, str], ...]:
-    return _COSTS if report.prefill_tokens_per_second is None else (*_SPEEDS, *_COSTS)
+def _timed(report: EvalReport) -> tuple[str, ...]:
+    return () if report.prefill_tokens_per_second is None else _SPEEDS
+
+
+def _speed(report: EvalReport, kind: str, of: str = "") -> str:
+    """The median of the rounds, the lowest and the highest."""
+    lowest, highest = getattr(report, f"{of}{kind}_spread")
+    return f"{getattr(report, f'{of}{kind}_tokens_per_second'):,.0f} ({lowest:,.0f} to {highest:,.0f})"
 
 
 def _cost(label: str, before: float, after: float) -> list[str]:

@@ -217,13 +217,7 @@ def _check_complete(model: torch.nn.Module, files: TensorFiles) -> None:
             check_shape(name, files.shape(name), tuple(tensor.shape))
     lacking = [name for name, _ in model.named_parameters() if files.find(name) is None]
     held = {files.find(name) for name in state}
-    check_complete(lacking, [n for n in files.names() if n not in held and not _is_ignored(n, model)])
-
-
-def _is_ignored(name: str, model: torch.nn.Module) -> bool:
-    """Constants that older files hold and stock classes now compute: masks, rotary frequencies."""
-    patterns = model._keys_to_ignore_on_load_unexpected or ()
-    return name.endswith("rotary_emb.inv_freq") or any(pattern in name for pattern in patterns)
+    check_complete(lacking, [name for name in files.names() if name not in held and not sources.is_constant(name)])
 
 
 def _place_buffers(model: torch.nn.Module, device: torch.device) -> None:
