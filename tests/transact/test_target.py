@@ -166,9 +166,9 @@ MAKERS = {
 
 @pytest.fixture(scope="module")
 def parallel() -> ta.ModelSpec:
-    """8 head groups and 512 channels a layer."""
+    """8 head groups and 520 channels a layer."""
     config = LlamaConfig(
-        vocab_size=64, hidden_size=64, intermediate_size=512, num_hidden_layers=3, num_attention_heads=16,
+        vocab_size=64, hidden_size=64, intermediate_size=520, num_hidden_layers=3, num_attention_heads=16,
         num_key_value_heads=8, head_dim=4,
     )  # fmt: skip
     return ta.ModelSpec.from_config(config)
@@ -179,8 +179,8 @@ def test_channels_and_head_groups_in_multiples(parallel, name):
     make = MAKERS[name]
     plain, rounded = make(parallel), make(parallel, multiple_of=64, groups_multiple_of=2)
     assert plain.keep_channels % 64 and rounded.keep_channels % 64 == 0 and rounded.keep_head_groups % 2 == 0
-    if name == "sparsity":  # floor(8 · 0.7) = 5 -> 4, floor(512 · 0.6) = 307 -> 256
-        assert (plain.keep_head_groups, plain.keep_channels) == (5, 307)
+    if name == "sparsity":  # floor(8 · 0.7) = 5 -> 4, floor(520 · 0.6) = 312 -> 256
+        assert (plain.keep_head_groups, plain.keep_channels) == (5, 312)
         assert (rounded.keep_head_groups, rounded.keep_channels) == (4, 256)
     within = {
         "parameters": lambda spec: spec.num_parameters <= 0.7 * parallel.num_parameters,
