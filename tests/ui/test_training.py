@@ -114,6 +114,33 @@ def test_a_stop_keeps_the_best_so_far(registry, measured_on):
     assert report.perplexity < found[1].points[1].perplexity  # the one after the cut
 
 
+def test_a_stop_while_it_is_measured_keeps_what_was_trained(registry, measured_on):
+    session = session_of(registry)
+    watch = Watch("test")
+    begin = watch.says
+
+    def says(title: str) -> None:
+        if title.startswith("Measuring"):
+            watch.stop.set()
+        begin(title)
+
+    watch.says = says
+    chosen = training.training(session, replace(FORM, shots=1, recovery_tokens=2000, repair="none", own_text=False))
+    result = training.recover_and_measure(registry, session, chosen, measured_on, watch)
+    assert result.report is None and not result.recovery.stopped
+    assert "recovery: " in workbench.pruned_model(registry, session.id, result, Watch("test")).cuts[-1].trained
+
+
+def test_a_stop_before_anything_is_cut_keeps_nothing(registry, measured_on):
+    session = replace(session_of(registry), id="stopped early")
+    watch = Watch("test")
+    watch.stop.set()
+    watch.says, watch.heed = watch.shows, lambda *figures: None  # up to the library nothing is asked
+    with pytest.raises(ta.Cancelled):
+        recovered(registry, session, replace(FORM, own_text=False), measured_on, watch)
+    assert not list(registry._folder(session.id).iterdir())
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
