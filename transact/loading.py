@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     PreTrainedConfig,
     PreTrainedModel,
@@ -18,13 +17,14 @@ from transformers import (
 
 from transact import per_layer, sources, stored_weights
 from transact.devices import BALANCED, device_of, free_bytes, gpus, spreads
-from transact.errors import CheckpointBroken, InvalidOption, ModelUnsupported, NotEnoughMemory, choice
-from transact.families import Family, family_of
+from transact.errors import CheckpointBroken, InvalidOption, NotEnoughMemory, choice
+from transact.families import Family
 from transact.hooks import checking
 from transact.memory import ran_out_of_memory
 from transact.narrow_attention import check_pairs
 from transact.progress import NO_CHECK, NO_PROGRESS, Cancelled, Check, Progress, Repeating
 from transact.quiet import no_progress_bars
+from transact.source_config import spec_of, stock
 from transact.spec import ModelSpec, digest
 from transact.tokenizer_files import read_tokenizer, tokenizer_class
 
@@ -39,11 +39,6 @@ DTYPES = {
     "float64": torch.float64,
 }
 _HALF = ("bfloat16", "float16")
-_NOT_FROM_FILES = (
-    "auto_map", "attn_implementation", "_attn_implementation", "_attn_implementation_internal",
-    "experts_implementation", "_experts_implementation", "transformers_weights", "name_or_path", "_name_or_path",
-)  # fmt: skip
-"""What a config.json may not decide: code to import, kernels to fetch from a hub and run, other files to read."""
 _SMALL_MODEL_PARAMETERS = 50_000_000
 """Below this a forward pass on a CPU is bound by overhead, so half precision would only cost accuracy."""
 _WORKSPACE_SHARE = 0.2
@@ -316,7 +311,7 @@ def _preflight_on(device: str, found: sources.Source, dtype: str) -> Preflight:
 
 def preflight_of(found: sources.Source, dtype: str, device: torch.device) -> Preflight:
     """As `preflight`, for a source that was found."""
-    spec = _spec(found)
+    spec = spec_of(found)
     stored = str(found.config.get("dtype") or found.config.get("torch_dtype") or "float32")
     if dtype == "auto":
         dtype = _fast_dtype(stored, spec, device)
@@ -340,29 +335,6 @@ def with_files(card: Preflight, spec: ModelSpec, dtype: str, stored_dtype: str, 
 def _needs(spec: ModelSpec, dtype: str) -> dict[str, int]:
     weights = spec.num_parameters * DTYPES[dtype].itemsize
     return {"weights_bytes": weights, "required_bytes": required_bytes(weights)}
-
-
-def _spec(found: sources.Source) -> ModelSpec:
-    overrides = found.config.get(per_layer.KEY)
-    spec = stock(found)[1]
-    return per_layer.with_layers(spec, overrides) if overrides else spec
-
-
-def stock(found: sources.Source) -> tuple[PreTrainedConfig, ModelSpec]:
-    """The configuration and the spec as if all layers had the global sizes."""
-    family = family_of(found.config)
-    left_out = ("model_type", per_layer.KEY, *_NOT_FROM_FILES)
-    values = {key: value for key, value in found.config.items() if key not in left_out}
-    try:
-        config = AutoConfig.for_model(found.config["model_type"], **values)
-        return config, ModelSpec.from_config(config)
-    except ModelUnsupported:
-        raise
-    except Exception as error:  # configuration classes raise whatever their validators raise
-        reason = " ".join(str(error).split())
-        raise CheckpointBroken(
-            f"config.json of {found.name} is not a valid {family.label} configuration: {reason}"
-        ) from None
 
 
 def _fast_dtype(stored: str, spec: ModelSpec, device: torch.device) -> str:
