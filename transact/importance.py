@@ -148,8 +148,8 @@ METRICS: dict[str, Metric] = {
         ),
         Metric(
             "flap",
-            "Fluctuation, squared for heads (FLAP as published)",
-            "the same, with few strong channels of a head weighing more",
+            "FLAP as published (squared for heads)",
+            "variance times weights, strong channels of a head weigh more",
             _flap,
             _mean_over_channels,
         ),

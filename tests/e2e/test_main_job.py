@@ -52,7 +52,7 @@ def test_the_main_job(browser, app_url, tmp_path, capsys):
 
     dense, kept, difference = cells(explorer, "perplexity")
     assert float(kept.split()[0]) > float(dense.split()[0])
-    assert "±" in kept and difference.startswith("+")
+    assert "±" in kept and difference.startswith("× ") and "(+" in difference
     for row in (
         "top-1",
         "KL divergence",
