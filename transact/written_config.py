@@ -50,9 +50,13 @@ def older_spellings(values: dict) -> dict:
 
 
 def _scaling(rope: dict, keys: tuple[str, ...]) -> dict | None:
-    """`rope_scaling`; `keys` are those that the family's class allows, where it allows only some."""
+    """`rope_scaling`; `keys` are those that the family's class of version 4 allows, where it allows only some.
+
+    Where they do not say all, all is written: version 4 then refuses, instead of version 5 reading less than there was.
+    """
     if rope["rope_type"] == "default":
         return None
     values = {key: value for key, value in rope.items() if key not in _OUTSIDE_SCALING and value is not None}
     named = {"type": values["rope_type"], **values}
-    return {key: named[key] for key in keys} if keys and named.keys() >= set(keys) else values
+    beside = {"rope_type"} | ({"original_max_position_embeddings"} if rope["rope_type"] == "longrope" else set())
+    return {key: named[key] for key in keys} if named.keys() - beside == set(keys) else values

@@ -30,11 +30,16 @@ def rope(kind: str, partial: float, dims: int) -> dict:
         "default": {},
         "linear": {"factor": 2.0},
         "dynamic": {"factor": 2.0},
-        "yarn": {"factor": 4.0, "original_max_position_embeddings": ORIGINAL},
+        "yarn": {
+            "factor": 4.0,
+            "attention_factor": 1.25,
+            "beta_fast": 16.0,
+            "original_max_position_embeddings": ORIGINAL,
+        },
         "longrope": {
             "short_factor": [1.0 + 0.1 * pair for pair in range(dims // 2)],
             "long_factor": [2.0 + 0.5 * pair for pair in range(dims // 2)],
-            "factor": 4.0,
+            "attention_factor": 1.3,
             "original_max_position_embeddings": ORIGINAL,
         },
         "llama3": {
