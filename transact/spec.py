@@ -83,7 +83,7 @@ class ModelSpec:
         if min(*sizes, config.vocab_size, config.max_position_embeddings) < 1 or heads % groups:
             raise ModelUnsupported(
                 f"The configuration gives hidden size {hidden}, {heads} heads, {groups} key/value heads and {channels} "
-                "channels; all sizes must be positive, heads a multiple of key/value heads. Check config.json."
+                "channels; all must be positive, the heads a multiple of the key/value heads. Check config.json."
             )
         widths = map(config.to_dict().get, HEAD_WIDTHS)
         query_key_dim, value_dim = (head_dim if width is None else width for width in widths)
