@@ -197,11 +197,12 @@ def test_heads_and_channels_may_share_one_threshold(explorer):
     page = explorer.page
     savings = explorer.text("savings")
     explorer.choose("metric-select", "squared for heads")
+    explorer.reads("code-view", 'metric="flap"')
     page.get_by_label("under one threshold").click()
     explorer.reads("choice-note", "how many of the parameters that go are heads’")
     assert 'allocation="flap"' in explorer.reads("code-view", "allocation")
     assert explorer.text("savings").splitlines()[0] == savings.splitlines()[0]
-    assert "how many parameters go" in explorer.text("mlp-sparsity")
+    explorer.reads("mlp-sparsity", "how many parameters go")
     # the KV cache depends on the head groups that stay, which the threshold decides: refused, and nothing moves
     page.locator("#target-kind input[value=kv]").click()
     explorer.says("Give a limit of parameters")
