@@ -30,6 +30,13 @@ class Batch:
     mask: torch.Tensor
     indices: tuple[int, ...]
 
+    @property
+    def predicting(self) -> torch.Tensor:
+        """The positions that predict a real token: bool [sample, seq]."""
+        rows = torch.zeros_like(self.mask)
+        rows[:, :-1] = self.mask[:, 1:]
+        return rows
+
 
 @dataclass(frozen=True, eq=False)
 class TokenSet:

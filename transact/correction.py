@@ -18,18 +18,18 @@ Two such steps are taken, the second with the matrices of the first. They need t
 the costliest part of `"best"`.
 """
 
-from collections.abc import Iterator
-
 import torch
 
 from transact.blockwise import cholesky, solve
-from transact.calibration import CalibrationSet
+from transact.calibration import Batch, CalibrationSet
 from transact.errors import NonFiniteActivations
-from transact.gradients import Key, drawn_loss, log_probabilities, output_gradients, predictions
+from transact.gradients import BlockLosses, Key, drawn_losses, output_gradients, predictions
 from transact.hooks import checking
 from transact.loading import DTYPES, LoadedModel
 from transact.matrices import matrix
+from transact.output_head import log_probabilities, output_head, row_blocks, summed_divergence
 from transact.progress import Check, Progress, Repeating, part
+from transact.sampling import random_numbers
 from transact.slicing import reading_role
 
 STEPS = 2
@@ -40,8 +40,6 @@ _HELD_OUT = 4
 _LENGTHS = (0.25, 0.5)
 """Lengths of the step that are tried, times one over the number of modules, and then the parabola's vertex."""
 _FARTHEST = 2.0
-_REMEMBERED_ELEMENTS = 1 << 26
-"""Dense predictions for the held-out text are kept (256 MiB in float32) where they are no more than this."""
 
 
 def correct(
@@ -149,7 +147,7 @@ class _Sums:
 
     def __init__(self, dense: "_Dense", modules: dict[Key, torch.nn.Linear], *, with_curvature: bool):
         device = dense.loaded.device
-        self.dense = iter(dense)
+        self.dense, self.remembered = dense, iter(dense.hidden)
         self.with_curvature = with_curvature
         self.generator = torch.Generator(device).manual_seed(0)
         self.tokens = 0
@@ -159,12 +157,17 @@ class _Sums:
             key: torch.zeros((len(matrix(module)),) * 2, **zeros) for key, module in modules.items() if with_curvature
         }
 
-    def losses(self, own: torch.Tensor, ids: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        other = next(self.dense)
-        self.tokens += len(own)
-        # −Σ p log q has the gradient of KL(p ‖ q)
-        losses = (-(other.exp() * own).sum(),)
-        return (*losses, drawn_loss(own, self.generator)) if self.with_curvature else losses
+    def losses(self, targets: torch.Tensor) -> BlockLosses:
+        hidden = next(self.remembered)
+        self.tokens += len(targets)
+        numbers = random_numbers(len(targets), self.dense.loaded.dtype, self.generator) if self.with_curvature else None
+
+        def of_block(own: torch.Tensor, block: slice) -> tuple[torch.Tensor, ...]:
+            # −Σ p log q has the gradient of KL(p ‖ q)
+            losses = (-(self.dense.log_probabilities(hidden[block]).exp() * own).sum(),)
+            return losses if numbers is None else (*losses, *drawn_losses(own, [numbers[block]]))
+
+        return of_block
 
     def add(self, loss: int, key: Key, read: torch.Tensor, gradient: torch.Tensor, real: torch.Tensor) -> None:
         rows = gradient[real]  # [sample, seq, hidden] -> [token, hidden]
@@ -187,32 +190,37 @@ def _vertex(tried: dict[float, float]) -> float | None:
 
 
 class _Dense:
-    """The dense model's log-probabilities on one text, batch by batch; remembered where they are few."""
+    """The dense model's predictions on one text, remembered as the hidden states that its output head reads.
+
+    `hidden`: [row, hidden] of every batch, for its positions that predict.
+    """
 
     def __init__(self, loaded: LoadedModel, tokens: CalibrationSet):
         self.loaded, self.tokens = loaded, tokens
-        fits = tokens.num_predictions * loaded.spec.vocab_size <= _REMEMBERED_ELEMENTS
-        self.remembered = list(self._computed()) if fits else None
+        self.head = output_head(loaded)
+        with torch.no_grad():
+            self.hidden = [_hidden(loaded, batch, rows) for batch, rows in predictions(loaded, tokens)]
 
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        return iter(self._computed() if self.remembered is None else self.remembered)
-
-    def _computed(self) -> Iterator[torch.Tensor]:
-        for batch, rows in predictions(self.loaded, self.tokens):
-            with torch.no_grad():  # left before the value is handed out, or it would hold for whoever takes it
-                found = _log_probabilities(self.loaded, batch.input_ids, rows)
-            yield found
+    @torch.no_grad()
+    def log_probabilities(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[row, hidden] -> [row, vocabulary]"""
+        return log_probabilities(self.head(hidden))
 
 
 def _divergence(pruned: LoadedModel, dense: _Dense) -> float:
     """Mean KL(p ‖ q), nats; infinite where it is NaN."""
-    total = 0.0
+    total, head = 0.0, output_head(pruned)
     with torch.inference_mode():
-        for (batch, rows), other in zip(predictions(pruned, dense.tokens), dense, strict=True):
-            own = _log_probabilities(pruned, batch.input_ids, rows)
-            total += float((other.exp() * (other - own)).sum())
+        for (batch, rows), other in zip(predictions(pruned, dense.tokens), dense.hidden, strict=True):
+            own = _hidden(pruned, batch, rows)
+            total += sum(
+                summed_divergence(dense.log_probabilities(other[block]), log_probabilities(head(own[block])))
+                for block in row_blocks(len(own), pruned.spec.vocab_size, pruned.dtype)
+            )
     return total / dense.tokens.num_predictions if total == total else float("inf")
 
 
-def _log_probabilities(loaded: LoadedModel, input_ids: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    return log_probabilities(loaded.model(input_ids=input_ids.to(loaded.device), use_cache=False).logits[rows])
+def _hidden(loaded: LoadedModel, batch: Batch, rows: torch.Tensor) -> torch.Tensor:
+    """What the output head reads where a real token is predicted: [row, hidden]"""
+    (hidden,) = loaded.final_hidden([batch])
+    return hidden[rows]

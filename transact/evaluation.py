@@ -12,12 +12,14 @@ from transact.calibration import Batch, EvaluationSet, TokenSet
 from transact.errors import InvalidOption, InvalidText, NonFiniteActivations
 from transact.generation import encode_prompt, generate
 from transact.loading import DTYPES, LoadedModel
+from transact.output_head import Head, log_probabilities, output_head, row_blocks, summed_divergence
 from transact.progress import NO_PROGRESS, Progress, Repeating, part
+from transact.spec import ModelSpec
 from transact.speed import DECODE_TOKENS, PREFILL_TOKENS, REPEATS, Speed, Spread, differ, measure_speed
 from transact.wording import counted
 
-_LOGIT_ELEMENTS = 1 << 24
-"""Logits of one batch (64 MiB in float32); the batch shrinks as the vocabulary grows."""
+_BATCH_LOGITS = 1 << 24
+"""Positions times words of one batch: models with a large vocabulary mostly have wide layers too."""
 _MAX_BATCH = 32
 _CONTEXT = 512
 """Context at which FLOPs per token are stated."""
@@ -178,9 +180,11 @@ def _clustered_error(deviations: torch.Tensor, counts: torch.Tensor) -> float | 
 
 def _measure_losses(loaded: LoadedModel, evaluation: TokenSet, progress: Progress) -> _Losses:
     sums = torch.zeros(evaluation.num_samples, dtype=torch.float64)
-    for batch, rows, targets, (logits,) in _predictions((loaded,), evaluation, progress):
-        losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-        sums.index_add_(0, _samples(batch, rows), losses.double().cpu())
+    head = output_head(loaded)
+    with torch.inference_mode():
+        for block in _predictions((loaded,), evaluation, progress):
+            losses = -_of_targets(log_probabilities(head(block.hidden[0])), block.targets)
+            sums.index_add_(0, block.samples, losses.double().cpu())
     return _checked(sums, evaluation)
 
 
@@ -191,15 +195,15 @@ def _compare(loaded: LoadedModel, reference: LoadedModel, evaluation: Evaluation
             f"{loaded.spec.vocab_size}; their predictions cannot be compared. Take the model this one was cut from."
         )
     sums = torch.zeros(2, evaluation.num_samples, dtype=torch.float64)
+    models = (loaded, reference)
+    heads = tuple(map(output_head, models))
     agreed, divergence = 0, 0.0
-    for batch, rows, targets, logits in _predictions((loaded, reference), evaluation, progress):
-        own, other = (each.log_softmax(dim=-1) for each in logits)
-        samples = _samples(batch, rows)
-        for index, log_probabilities in enumerate((own, other)):
-            losses = -log_probabilities.gather(1, targets[:, None])[:, 0]
-            sums[index].index_add_(0, samples, losses.double().cpu())
-        agreed += int((own.argmax(dim=-1) == other.argmax(dim=-1)).sum())
-        divergence += float((other.exp() * (other - own)).sum(dtype=torch.float64))
+    with torch.inference_mode():
+        for block in _predictions(models, evaluation, progress):
+            losses, same, distance = _compared(heads, block)
+            sums.index_add_(1, block.samples, losses)
+            agreed += same
+            divergence += distance
     return _Agreement(
         losses=_checked(sums[0], evaluation),
         reference_losses=_checked(sums[1], evaluation),
@@ -208,46 +212,69 @@ def _compare(loaded: LoadedModel, reference: LoadedModel, evaluation: Evaluation
     )
 
 
-def _predictions(
-    models: tuple[LoadedModel, ...], evaluation: TokenSet, progress: Progress
-) -> Iterator[tuple[Batch, torch.Tensor, torch.Tensor, tuple[torch.Tensor, ...]]]:
-    """Batches with `rows` bool [sample, seq], the positions that predict a real token, those tokens, and what each
-    model says there: logits [prediction, vocabulary], at least float32."""
+@dataclass(frozen=True, eq=False)
+class _Block:
+    """Some positions that predict a real token, few enough for their logits.
+
+    The sample that each belongs to and the token, both int64 [row], and what each model's head reads there,
+    [row, hidden].
+    """
+
+    samples: torch.Tensor
+    targets: torch.Tensor
+    hidden: tuple[torch.Tensor, ...]
+
+
+def _compared(heads: tuple[Head, ...], block: _Block) -> tuple[torch.Tensor, int, float]:
+    """Losses of both models, float64 [model, row]; in how many rows they agree; Σ KL(second ‖ first)."""
+    device = block.targets.device
+    own, other = (log_probabilities(head(hidden)).to(device) for head, hidden in zip(heads, block.hidden, strict=True))
+    losses = torch.stack([-_of_targets(each, block.targets).double().cpu() for each in (own, other)])
+    agreed = int((own.argmax(dim=-1) == other.argmax(dim=-1)).sum())
+    return losses, agreed, summed_divergence(other, own)
+
+
+def _of_targets(values: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """[row, vocabulary], [row] -> [row]"""
+    return values.gather(1, targets[:, None])[:, 0]
+
+
+def _predictions(models: tuple[LoadedModel, ...], evaluation: TokenSet, progress: Progress) -> Iterator[_Block]:
+    """All predictions of real tokens, hidden states batch by batch and rows block by block."""
     if evaluation.num_predictions < 1:
         raise InvalidText("The text is too short to predict a token: every sample has a single token. Give more.")
     spec, device = models[0].spec, models[0].device
     for model in models:
         evaluation.check_fits(model)
-    done = 0
-    watch = Repeating(progress, evaluation.num_tokens, "tokens")
-    budget = max(_LOGIT_ELEMENTS // spec.vocab_size, 1)
-    batches = list(evaluation.batches(batch_size=_MAX_BATCH, max_tokens=budget))
-    with torch.inference_mode(), ExitStack() as stack:
+    widest = max((model.dtype for model in models), key=lambda dtype: dtype.itemsize)
+    done, total = 0, evaluation.num_tokens
+    watch = Repeating(progress, total, "tokens")
+    batches = list(_batches(spec, evaluation))
+    with ExitStack() as stack:
         outputs = [
-            stack.enter_context(closing(model.logits(batches, part(progress, number, len(models)), watch.check)))
+            stack.enter_context(closing(model.final_hidden(batches, part(progress, number, len(models)), watch.check)))
             for number, model in enumerate(models)
         ]
         for batch in batches:
-            rows = torch.zeros_like(batch.mask)
-            rows[:, :-1] = batch.mask[:, 1:]
-            # one model's whole logits are let go before the next one's are made
-            logits = tuple(_at(next(each), rows).to(device) for each in outputs)
-            if rows.any():
-                targets = batch.input_ids[:, 1:][batch.mask[:, 1:]].to(device)
-                yield batch, rows, targets, logits
-            done += int(batch.mask.sum())
-            watch(done, evaluation.num_tokens, "tokens")
+            rows = batch.predicting
+            hidden = tuple(_at(next(each), rows) for each in outputs)
+            targets = batch.input_ids[:, 1:][batch.mask[:, 1:]].to(device)
+            samples = torch.tensor(batch.indices)[:, None].expand_as(rows)[rows]
+            tokens = int(batch.mask.sum())
+            for block in row_blocks(len(targets), spec.vocab_size, widest):
+                watch(done + tokens * block.start // len(targets), total, "tokens")
+                yield _Block(samples[block], targets[block], tuple(each[block] for each in hidden))
+            done += tokens
+            watch(done, total, "tokens")
 
 
-def _at(logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """[sample, seq, vocabulary] -> [prediction, vocabulary]"""
-    chosen = logits[rows.to(logits.device)]
-    return chosen if chosen.dtype == torch.float64 else chosen.float()
+def _batches(spec: ModelSpec, evaluation: TokenSet) -> Iterator[Batch]:
+    return evaluation.batches(batch_size=_MAX_BATCH, max_tokens=max(_BATCH_LOGITS // spec.vocab_size, 1))
 
 
-def _samples(batch: Batch, rows: torch.Tensor) -> torch.Tensor:
-    """The sample that each prediction belongs to: int64 [prediction]."""
-    return torch.tensor(batch.indices)[:, None].expand_as(rows)[rows]
+def _at(hidden: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """[sample, seq, hidden] -> [row, hidden]"""
+    return hidden[rows.to(hidden.device)]
 
 
 def _checked(sums: torch.Tensor, evaluation: TokenSet) -> _Losses:

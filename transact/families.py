@@ -128,6 +128,11 @@ class Family:
         return tuple(dict.fromkeys((name, name.removeprefix(base), renamed or name)))
 
     @property
+    def decoder(self) -> str:
+        """Path of the module that owns the layers."""
+        return self.layers.rpartition(".")[0]
+
+    @property
     def attention(self) -> str:
         """The attention module."""
         return self.output.rpartition(".")[0]

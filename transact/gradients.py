@@ -4,25 +4,28 @@ No parameter's `requires_grad` or `grad` is touched, and no gradient of a parame
 threads may use the model meanwhile.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
 from transact.calibration import Batch, TokenSet
 from transact.hooks import by_sample, checking, on_calls
 from transact.loading import LoadedModel
+from transact.output_head import block_bytes, hidden_gradients, output_head
 from transact.processes import share
 from transact.progress import Progress, Repeating
-from transact.sampling import draw
+from transact.sampling import drawn_at
 from transact.spec import ModelSpec
 
 Key = tuple[int, str]
 """Layer, and what the projection is called there."""
-_LOGIT_ELEMENTS = 1 << 24
-"""Logits of one batch (64 MiB in float32); with a large vocabulary a batch holds fewer samples."""
+BlockLosses = Callable[[torch.Tensor, slice], tuple[torch.Tensor, ...]]
+"""Log-probabilities [row of the block, vocabulary] and which rows of its batch those are: one scalar for each loss,
+which add up over the blocks of a batch."""
+_BATCH_LOGITS = 1 << 24
+"""Positions times words of one batch; with a large vocabulary a batch holds fewer samples. Scores by gradients depend
+on how the text was batched, so this stays as it is."""
 _MAX_BATCH = 16
-_LOGIT_COPIES = 4
-"""The logits, their float32 form, their probabilities and their gradient."""
 _BACKWARD_BYTES = 1 << 31
 """What a forward pass may keep for its backward pass; one sample is always taken."""
 
@@ -31,7 +34,7 @@ def output_gradients(
     loaded: LoadedModel,
     modules: dict[Key, torch.nn.Linear],
     tokens: TokenSet,
-    losses: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, ...]],
+    losses: Callable[[torch.Tensor], BlockLosses],
     add: Callable[[int, Key, torch.Tensor, torch.Tensor, torch.Tensor], None],
     progress: Progress,
     *,
@@ -44,53 +47,80 @@ def output_gradients(
 
     `shared`: of several processes each takes its share of the batches alone.
 
-    `losses(log_probabilities, input_ids, rows)` [prediction, vocabulary], [sample, seq], bool [sample, seq] (the
-    positions that predict) gives scalars. For each of them, counted from 0, and each module
-    `add(number, key, input, gradient, real)` is told the module's input [sample, seq, channel], the gradient in its
-    output [sample, seq, hidden] and which positions are real, bool [sample, seq].
+    `losses(targets)` is asked once a batch, for the next tokens int64 [row] of all its predictions, and what it returns
+    for every block of them. For each loss, counted from 0, and each module `add(number, key, input, gradient, real)`
+    is told the module's input [sample, seq, channel], the gradient in its output [sample, seq, hidden] and which
+    positions are real, bool [sample, seq].
     """
-    device = loaded.device
-    under_way: dict = {}
-
-    def watcher(key: Key):
-        def record(activations: torch.Tensor, output: torch.Tensor) -> None:
-            if output.requires_grad:  # a copy of the model may carry these hooks along; its passes take no gradient
-                real = under_way["real"]
-                read = by_sample(activations.detach(), real.shape)
-                output.register_hook(
-                    lambda gradient: add(under_way["loss"], key, read, by_sample(gradient, real.shape), real)
-                )
-                # the forward pass is about a third of the work
-                watch(done + under_way["tokens"] * key[0] // (3 * len(loaded.decoder_layers)), total, "tokens")
-
-        return record
-
-    embeddings = loaded.model.get_submodule(loaded.layout.embeddings)
-    done, total = 0, tokens.num_tokens
-    watch = Repeating(progress, total, "tokens")
-    functions = [(module, watcher(key)) for key, module in modules.items()]
-    checked = checking(loaded.stages, watch.check)
+    pass_ = _Pass(loaded, losses, add, progress, tokens.num_tokens)
+    functions = [(module, pass_.watcher(key)) for key, module in modules.items()]
+    checked = checking(loaded.stages, pass_.watch.check)
     with torch.inference_mode(False), torch.enable_grad(), on_calls(functions), checked:
         batches = predictions(loaded, tokens, batch_size=batch_size)
         for batch, rows in share(batches) if shared else batches:
-            ids = batch.input_ids.to(device)
-            under_way["tokens"] = int(batch.mask.sum())
-            under_way["real"] = batch.mask.to(device)
-            # the gradient's way ends here, so that none is computed for a parameter
-            start = embeddings(ids).detach().requires_grad_()
-            own = log_probabilities(loaded.model(inputs_embeds=start, use_cache=False).logits[rows])
-            scalars = losses(own, ids, rows)
-            for number, loss in enumerate(scalars):
-                watch.check()
-                under_way["loss"] = number
-                torch.autograd.grad(loss, start, retain_graph=number < len(scalars) - 1)
-            done += under_way["tokens"]
-            watch(done, total, "tokens")
+            pass_.run(batch, rows)
 
 
-def drawn_loss(log_probabilities: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """−Σ log q of next tokens drawn from q itself: its gradients' second moment is the Fisher information."""
-    return -log_probabilities.gather(1, draw(log_probabilities.detach(), generator)).sum()
+class _Pass:
+    """A pass over the text, and the batch that is under way."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        losses: Callable[[torch.Tensor], BlockLosses],
+        add: Callable[[int, Key, torch.Tensor, torch.Tensor, torch.Tensor], None],
+        progress: Progress,
+        num_tokens: int,
+    ):
+        self.loaded, self.losses, self.add = loaded, losses, add
+        self.head = output_head(loaded)
+        self.embeddings = loaded.model.get_submodule(loaded.layout.embeddings)
+        self.watch, self.done, self.total = Repeating(progress, num_tokens, "tokens"), 0, num_tokens
+        self.batch_tokens = 0
+        self.loss = 0
+        self.real = torch.empty(0, dtype=torch.bool)
+
+    def watcher(self, key: Key) -> Callable[[torch.Tensor, torch.Tensor], None]:
+        """What is to be called on the calls of the module."""
+
+        def record(activations: torch.Tensor, output: torch.Tensor) -> None:
+            if output.requires_grad:  # a copy of the model may carry these hooks along; its passes take no gradient
+                real = self.real
+                read = by_sample(activations.detach(), real.shape)
+                output.register_hook(
+                    lambda gradient: self.add(self.loss, key, read, by_sample(gradient, real.shape), real)
+                )
+                # the forward pass is about a third of the work
+                self.tell(self.done + self.batch_tokens * key[0] // (3 * len(self.loaded.decoder_layers)))
+
+        return record
+
+    def run(self, batch: Batch, rows: torch.Tensor) -> None:
+        """One forward pass, and one backward pass per loss; nothing of them is left in memory afterwards."""
+        ids = batch.input_ids.to(self.loaded.device)
+        self.batch_tokens, self.real = int(batch.mask.sum()), batch.mask.to(ids.device)
+        # the gradient's way ends here, so that none is computed for a parameter
+        start = self.embeddings(ids).detach().requires_grad_()
+        hidden = self.loaded.decoder(inputs_embeds=start, use_cache=False).last_hidden_state[rows]
+        of_block = self.losses(ids[:, 1:][rows[:, :-1]])
+        gradients = hidden_gradients(self.head, hidden, self.loaded.spec.vocab_size, of_block)
+        for self.loss, gradient in enumerate(gradients):
+            self.watch.check()
+            torch.autograd.grad(hidden, start, gradient, retain_graph=self.loss < len(gradients) - 1)
+        self.done += self.batch_tokens
+        self.tell(self.done)
+
+    def tell(self, done: int) -> None:
+        self.watch(done, self.total, "tokens")
+
+
+def drawn_losses(log_probabilities: torch.Tensor, numbers: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """−Σ log q of next tokens drawn from q itself: its gradients' second moment is the Fisher information.
+
+    One loss for each of `numbers`, random ones [row, 1] of which tokens are drawn.
+    """
+    drawn = drawn_at(log_probabilities.detach(), numbers)
+    return tuple(-log_probabilities.gather(1, each).sum() for each in drawn)
 
 
 def predictions(
@@ -98,8 +128,7 @@ def predictions(
 ) -> Iterator[tuple[Batch, torch.Tensor]]:
     """Batches with `rows` bool [sample, seq], the positions that predict a real token."""
     for batch in _batches(loaded, tokens, batch_size):
-        rows = torch.zeros_like(batch.mask)
-        rows[:, :-1] = batch.mask[:, 1:]
+        rows = batch.predicting
         if rows.any():
             yield batch, rows.to(loaded.device)
 
@@ -110,24 +139,22 @@ def largest_batch(loaded: LoadedModel, tokens: TokenSet, *, batch_size: int = _M
 
 
 def _batches(loaded: LoadedModel, tokens: TokenSet, batch_size: int) -> Iterator[Batch]:
-    spec = loaded.spec
-    kept = _BACKWARD_BYTES // backward_bytes(spec, loaded.dtype.itemsize)
-    budget = max(min(_LOGIT_ELEMENTS // spec.vocab_size, kept), 1)
+    kept = _BACKWARD_BYTES // token_bytes(loaded.spec, loaded.dtype.itemsize)
+    budget = max(min(_BATCH_LOGITS // loaded.spec.vocab_size, kept), 1)
     return tokens.batches(batch_size=batch_size, max_tokens=budget)
 
 
-def log_probabilities(logits: torch.Tensor) -> torch.Tensor:
-    """At least float32."""
-    precise = logits if logits.dtype == torch.float64 else logits.float()
-    return precise.log_softmax(dim=-1)
+def backward_bytes(spec: ModelSpec, num_positions: int, bytes_per_element: int = 4) -> int:
+    """About what a forward pass over so many positions keeps for its backward pass, with what the loss takes."""
+    return num_positions * token_bytes(spec, bytes_per_element) + block_bytes(spec, num_positions, bytes_per_element)
 
 
-def backward_bytes(spec: ModelSpec, itemsize: int) -> int:
-    """About what a forward pass keeps for its backward pass, per token; norms are kept in float32."""
+def token_bytes(spec: ModelSpec, bytes_per_element: int) -> int:
+    """What the layers keep of one token for the backward pass; norms are kept in float32."""
     elements = sum(
         6 * spec.hidden_size
         + (layer.num_attention_heads + 2 * layer.num_key_value_heads) * (spec.query_key_dim + spec.value_dim)
         + 4 * layer.intermediate_size
         for layer in spec.layers
     )
-    return max(itemsize, 4) * (elements + _LOGIT_COPIES * spec.vocab_size)
+    return max(bytes_per_element, 4) * elements

@@ -177,17 +177,23 @@ class LoadedModel:
         """What a forward pass goes through one after the other and can be stopped between: layers and output head."""
         return [*self.decoder_layers, self.model.get_output_embeddings()]
 
-    def logits(
+    @property
+    def decoder(self) -> torch.nn.Module:
+        """What owns the layers: token ids in, final hidden states out."""
+        return self.model.get_submodule(self.layout.decoder)
+
+    def final_hidden(
         self, batches: Sequence["Batch"], progress: Progress = NO_PROGRESS, check: Check = NO_CHECK
     ) -> Iterator[torch.Tensor]:
-        """What the model says of each batch in turn: [sample, seq, vocabulary].
+        """What the output head reads of each batch in turn: [sample, seq, hidden].
 
-        `progress` is told of work that comes before the first of them (here: none); `check` is called at every layer.
+        `transact.output_head` makes predictions of it, while the iteration has not gone on. `progress` is told of work
+        that comes before the first batch (here: none); `check` is called at every layer.
         """
         for batch in batches:
             with checking(self.stages, check):
-                output = self.model(input_ids=batch.input_ids.to(self.device), use_cache=False)
-            yield output.logits
+                output = self.decoder(input_ids=batch.input_ids.to(self.device), use_cache=False)
+            yield output.last_hidden_state
 
     @contextmanager
     def layer(self, index: int, check: Check = NO_CHECK) -> Iterator[torch.nn.Module]:

@@ -14,8 +14,8 @@ import torch
 from transact.calibration import TokenSet
 from transact.errors import InvalidText, whole_number
 from transact.generation import encode_prompt
-from transact.hooks import checking
 from transact.loading import LoadedModel
+from transact.output_head import Head, log_probabilities, output_head, row_blocks
 from transact.progress import NO_PROGRESS, Progress, Repeating
 
 _FILE = Path(__file__).with_name("probes.json")
@@ -119,19 +119,25 @@ def _read(loaded: LoadedModel, pairs: list[tuple[str, str]], progress: Progress)
     tokens = TokenSet.from_sequences(rows, name="probe")
     readings: dict[int, _Reading] = {}
     watch = Repeating(progress, len(pairs), "probe items")
-    for batch in tokens.batches(batch_size=_BATCH):
-        with checking(loaded.stages, watch.check):
-            logits = loaded.model(input_ids=batch.input_ids.to(loaded.device), use_cache=False).logits.cpu()
+    batches, head = list(tokens.batches(batch_size=_BATCH)), output_head(loaded)
+    for batch, hidden in zip(batches, loaded.final_hidden(batches, check=watch.check), strict=True):
         for row, index in enumerate(batch.indices):
             start, end = starts[index], tokens.lengths[index]
-            log_probabilities = logits[row, start - 1 : end - 1].float().log_softmax(-1)  # [continuation, vocabulary]
-            targets = batch.input_ids[row, start:end]
-            readings[index] = _Reading(
-                log_likelihood=float(log_probabilities.gather(1, targets[:, None]).sum()),
-                is_greedy=bool((log_probabilities.argmax(dim=-1) == targets).all()),
+            readings[index] = _read_one(
+                head, hidden[row, start - 1 : end - 1], batch.input_ids[row, start:end], loaded.spec.vocab_size
             )
         watch(len(readings), len(pairs), "probe items")
     return [readings[index] for index in range(len(pairs))]
+
+
+def _read_one(head: Head, hidden: torch.Tensor, targets: torch.Tensor, vocab_size: int) -> _Reading:
+    """`hidden` [continuation, hidden], what the head reads; `targets` [continuation], the tokens that follow."""
+    log_likelihood, is_greedy = 0.0, True
+    for block in row_blocks(len(targets), vocab_size, hidden.dtype):
+        own, wanted = log_probabilities(head(hidden[block])).cpu(), targets[block]
+        log_likelihood += float(own.gather(1, wanted[:, None]).sum())
+        is_greedy = is_greedy and bool((own.argmax(dim=-1) == wanted).all())
+    return _Reading(log_likelihood, is_greedy)
 
 
 def _boundary(prompt: list[int], whole: list[int]) -> int:

@@ -4,7 +4,7 @@ Python, numpy and torch each keep one generator for the whole process, which any
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -17,10 +17,24 @@ def draw(log_probabilities: torch.Tensor, generator: torch.Generator) -> torch.T
     The first index whose cumulative probability is above a uniform random number. `torch.multinomial` takes a random
     number for every choice instead, which was a tenth of a whole search.
     """
+    where = random_numbers(len(log_probabilities), log_probabilities.dtype, generator)
+    return drawn_at(log_probabilities, [where])[0]
+
+
+def random_numbers(rows: int, dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
+    """One from 0 to 1 for each row, [row, 1]: what `draw` takes for so many rows at once, on the generator's device.
+
+    In float32 at least, as log-probabilities of a model of that dtype are.
+    """
+    precise = torch.promote_types(dtype, torch.float32)
+    return torch.rand(rows, 1, generator=generator, device=generator.device, dtype=precise)
+
+
+def drawn_at(log_probabilities: torch.Tensor, numbers: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """As `draw`, by given numbers [row, 1]; one int64 [row, 1] for each of them."""
     cumulative = log_probabilities.exp().cumsum(dim=1)
-    where = torch.rand(len(cumulative), 1, generator=generator, device=cumulative.device, dtype=cumulative.dtype)
-    drawn = torch.searchsorted(cumulative, where * cumulative[:, -1:], right=True)
-    return drawn.clamp_(max=cumulative.shape[1] - 1)
+    last = cumulative.shape[1] - 1
+    return [torch.searchsorted(cumulative, each * cumulative[:, -1:], right=True).clamp_(max=last) for each in numbers]
 
 
 @contextmanager

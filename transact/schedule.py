@@ -206,4 +206,4 @@ def recovery_cost(spec: ModelSpec, target: PruningTarget, settings: RecoverySett
     first = schedule[0].target.spec(spec)
     trained = _STATE_BYTES * first.num_parameters if tokens else 4 * first.num_parameters
     micro = settings.micro_batch_size or settings.batch_size
-    return RecoveryCost(flops, trained + micro * seq_len * backward_bytes(first, 4), tokens)
+    return RecoveryCost(flops, trained + backward_bytes(first, micro * seq_len), tokens)

@@ -26,7 +26,7 @@ from transact.blockwise import cholesky, inverse, solve
 from transact.calibration import CalibrationSet
 from transact.compensation import calibration_tokens
 from transact.errors import NonFiniteActivations
-from transact.gradients import Key, drawn_loss, output_gradients
+from transact.gradients import BlockLosses, Key, drawn_losses, output_gradients
 from transact.hooks import hooks_suspended
 from transact.importance import score
 from transact.layer_plan import LayerPlan
@@ -36,6 +36,7 @@ from transact.matrices import matrix
 from transact.observe import observe
 from transact.plan import PruningPlan, kept_inside_heads
 from transact.progress import NO_CHECK, NO_PROGRESS, Check, Progress, Repeating, part
+from transact.sampling import random_numbers
 from transact.sequential import refit
 from transact.solving import RIDGE, Normal
 from transact.spec import LayerShape
@@ -169,12 +170,9 @@ def unit_losses(
 
     generator = torch.Generator(loaded.device).manual_seed(0)
 
-    def losses(own: torch.Tensor, ids: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        drawn = []
-        for _ in range(_DRAWS):
-            watch.check()
-            drawn.append(drawn_loss(own, generator))
-        return tuple(drawn)
+    def losses(targets: torch.Tensor) -> BlockLosses:
+        numbers = [random_numbers(len(targets), loaded.dtype, generator) for _ in range(_DRAWS)]
+        return lambda own, block: drawn_losses(own, [each[block] for each in numbers])
 
     def add(loss: int, key: Key, read: torch.Tensor, gradient: torch.Tensor, real: torch.Tensor) -> None:
         moved = (gradient @ matrix(modules[key]).detach()) * (read @ innovations[key].T)

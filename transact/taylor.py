@@ -26,7 +26,7 @@ import torch
 from transact.calibration import CalibrationSet
 from transact.devices import free_bytes
 from transact.errors import InvalidOption, InvalidText, NonFiniteActivations, NotEnoughMemory
-from transact.gradients import Key, backward_bytes, largest_batch, output_gradients
+from transact.gradients import BlockLosses, Key, backward_bytes, largest_batch, output_gradients
 from transact.loading import LoadedModel
 from transact.matrices import matrix
 from transact.processes import add_up
@@ -75,9 +75,8 @@ def gradient_products(
         for role in loaded.layout.projections
     }
 
-    def losses(own: torch.Tensor, ids: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        targets = ids[:, 1:][rows[:, :-1]]
-        return (-own.gather(1, targets[:, None]).mean(),)
+    def losses(targets: torch.Tensor) -> BlockLosses:
+        return lambda own, block: (-own.gather(1, targets[block, None]).sum() / len(targets),)
 
     add = _adder(loaded.spec, modules, found)
     output_gradients(loaded, modules, calibration, losses, add, progress, batch_size=batch_size, shared=True)
@@ -89,7 +88,7 @@ def gradient_products(
 
 
 def _check_fits(loaded: LoadedModel, num_positions: int) -> None:
-    needed, free = num_positions * backward_bytes(loaded.spec, loaded.dtype.itemsize), free_bytes(loaded.device)
+    needed, free = backward_bytes(loaded.spec, num_positions, loaded.dtype.itemsize), free_bytes(loaded.device)
     if needed > free:
         raise NotEnoughMemory(
             f"The backward pass over a batch of {num_positions:,} tokens needs about {needed / 1e9:.1f} GB and "

@@ -20,8 +20,10 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transact.best_weights import BestWeights
 from transact.calibration import TokenSet
 from transact.errors import InvalidOption, TrainingFailed
+from transact.families import Family
 from transact.hooks import checking, copy_without_hooks
 from transact.loading import LoadedModel
+from transact.output_head import Head, at_least_float32, head_of, summed_loss, without_decoder
 from transact.processes import is_sharded, rank_and_count
 from transact.progress import Progress, StoppedEarly
 from transact.savepoints import RecoveryPoint, last_checkpoint
@@ -71,7 +73,7 @@ def train(
     """
     model = loaded.model.requires_grad_(True)
     adapted = _with_adapters(model, loaded, settings)
-    student = _Student(adapted, dense.model if settings.loss == "distillation" else None, settings.temperature)
+    student = _Student(adapted, dense if settings.loss == "distillation" else None, settings.temperature, loaded.layout)
     # a module that is sharded stays so, and nothing but training can be done with it: a copy is
     trained = copy_without_hooks(student, {id(student.teacher): student.teacher}) if is_sharded() else student
     tokens = partial(step_tokens, text=text, settings=settings)
@@ -193,11 +195,13 @@ class _Student(torch.nn.Module):
 
     accepts_loss_kwargs = True
 
-    def __init__(self, model: torch.nn.Module, teacher: torch.nn.Module | None, temperature: float):
+    def __init__(self, model: torch.nn.Module, teacher: LoadedModel | None, temperature: float, layout: Family):
         super().__init__()
         self.model = model
-        object.__setattr__(self, "teacher", teacher)  # no part of this module: neither trained nor saved
+        # no part of this module: neither trained nor saved
+        object.__setattr__(self, "teacher", None if teacher is None else teacher.model)
         self.temperature = temperature
+        self.layout = layout
         self._no_split_modules = getattr(model, "_no_split_modules", None)  # what FSDP shards by
 
     def forward(
@@ -205,27 +209,48 @@ class _Student(torch.nn.Module):
     ) -> dict[str, torch.Tensor]:
         """The loss over all predictions; divided by their number in the whole step where that is given."""
         counted = (labels != IGNORED)[:, 1:]
-        logits = self._logits(self.model, input_ids, counted)
+        targets = labels[:, 1:][counted]
+        model = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model  # of adapters
+        face, hidden = self._hidden(model, input_ids, counted)
         if self.teacher is None:
-            total = functional.cross_entropy(logits, labels[:, 1:][counted], reduction="sum")
+            loss = partial(_likelihood_loss, targets)
         else:
             with torch.no_grad():
-                wanted = self._logits(self.teacher.to(input_ids.device), input_ids, counted)
-            total = self.temperature**2 * functional.kl_div(
-                functional.log_softmax(logits / self.temperature, dim=-1),
-                functional.log_softmax(wanted / self.temperature, dim=-1),
-                reduction="sum",
-                log_target=True,
-            )
+                teacher, wanted = self._hidden(self.teacher.to(input_ids.device), input_ids, counted)
+            loss = partial(_distillation_loss, head_of(teacher), wanted, self.temperature)
+        total = summed_loss(face, hidden, model.config.vocab_size, loss)
         return {"loss": total / (counted.sum() if num_items_in_batch is None else num_items_in_batch)}
 
-    def _logits(self, model: torch.nn.Module, input_ids: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-        """[prediction, vocabulary]; padding stands to the right, where no real token sees it."""
-        return model(input_ids=input_ids, use_cache=False).logits[:, :-1][counted].float()
+    def _hidden(
+        self, model: torch.nn.Module, input_ids: torch.Tensor, counted: torch.Tensor
+    ) -> tuple[torch.nn.Module, torch.Tensor]:
+        """The model without its decoder, and what that makes of the positions that count, [row, hidden].
+
+        Padding stands to the right, where no real token sees it.
+        """
+        hidden = model.get_submodule(self.layout.decoder)(input_ids=input_ids, use_cache=False).last_hidden_state[
+            :, :-1
+        ][counted]
+        return without_decoder(model, self.layout), hidden
 
     def state_dict(self, *arguments, **options) -> dict[str, torch.Tensor]:
         """Every tensor once: the files that it is saved in know no ties."""
         return each_once(super().state_dict(*arguments, **options))
+
+
+def _likelihood_loss(targets: torch.Tensor, logits: torch.Tensor, block: slice) -> torch.Tensor:
+    """−Σ log q of the next tokens `targets` [row]."""
+    return functional.cross_entropy(at_least_float32(logits), targets[block], reduction="sum")
+
+
+def _distillation_loss(
+    teacher: Head, wanted: torch.Tensor, temperature: float, logits: torch.Tensor, block: slice
+) -> torch.Tensor:
+    """T² · Σ KL(teacher ‖ student) at temperature T; `wanted` [row, hidden] is what the teacher's head reads."""
+    with torch.no_grad():
+        dense = functional.log_softmax(at_least_float32(teacher(wanted[block])) / temperature, dim=-1)
+    own = functional.log_softmax(at_least_float32(logits) / temperature, dim=-1)
+    return temperature**2 * functional.kl_div(own, dense, reduction="sum", log_target=True)
 
 
 class _Watch(TrainerCallback):

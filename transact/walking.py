@@ -122,25 +122,31 @@ def _first_hidden(loaded: LoadedModel, input_ids: torch.Tensor) -> tuple[torch.T
     recorders = torch.nn.ModuleList(_Recorder(layer) for layer in loaded.decoder_layers)
     received: list[torch.Tensor] = []
     recorders[0].register_forward_pre_hook(lambda _, inputs: received.append(inputs[0]))
-    decoder, _, name = loaded.layout.layers.rpartition(".")
-    _with(loaded.model.get_submodule(decoder), name, recorders)(input_ids=input_ids, use_cache=False)
+    _without_layers(loaded, recorders)(input_ids=input_ids, use_cache=False)
     return received[0], tuple(recorder.arguments for recorder in recorders)
 
 
-def last_logits(loaded: LoadedModel, input_ids: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-    """What the model's own code makes of `hidden` [sample, seq, hidden], the residual stream after the last layer.
+def final_hidden(loaded: LoadedModel, input_ids: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """What the decoder's own code makes of `hidden` [sample, seq, hidden], the residual stream after the last layer.
 
-    Logits [sample, seq, vocabulary]. All outside the layers has to be there, for `input_ids` of the same batch.
+    Of the same shape: what the output head reads. All outside the layers has to be there, for `input_ids` of the same
+    batch.
     """
     recorders = torch.nn.ModuleList(_Recorder(layer) for layer in loaded.decoder_layers)
     recorders[0].register_forward_pre_hook(lambda _, inputs: (hidden, *inputs[1:]))
-    return _with(loaded.model, loaded.layout.layers, recorders)(input_ids=input_ids, use_cache=False).logits
+    return _without_layers(loaded, recorders)(input_ids=input_ids, use_cache=False).last_hidden_state
 
 
-def _with(module: torch.nn.Module, path: str, stand_in: torch.nn.Module) -> torch.nn.Module:
+def _without_layers(loaded: LoadedModel, recorders: torch.nn.ModuleList) -> torch.nn.Module:
+    """The decoder with recorders where its layers stood."""
+    layout = loaded.layout
+    return with_module_at(loaded.decoder, layout.layers.removeprefix(f"{layout.decoder}."), recorders)
+
+
+def with_module_at(module: torch.nn.Module, path: str, stand_in: torch.nn.Module) -> torch.nn.Module:
     """A second face of `module` with another module at `path`; itself, and all others in it, untouched."""
     name, _, rest = path.partition(".")
     face = copy.copy(module)
     face._modules = dict(module._modules)
-    face._modules[name] = _with(module._modules[name], rest, stand_in) if rest else stand_in
+    face._modules[name] = with_module_at(module._modules[name], rest, stand_in) if rest else stand_in
     return face

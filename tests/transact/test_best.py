@@ -276,13 +276,3 @@ def test_least_is_lost_at_the_smallest_reference_size(stories, calibration_texts
     dense = ta.perplexity(stories, evaluation)
     gaps = [math.log(ta.perplexity(model, evaluation) / dense) for model in (best, once)]
     assert gaps[0] < 0.8 * gaps[1]
-
-
-def test_dense_predictions_too_many_to_remember_give_the_same_result(monkeypatch):
-    dense = build("llama")
-    statistics = _observed(dense, samples=40, gram=True)
-    plan = ta.search_plan(dense, statistics, ta.PruningTarget(2, 20))
-    remembered = ta.prune(dense, plan, compensation="best", statistics=statistics).model.state_dict()
-    monkeypatch.setattr("transact.correction._REMEMBERED_ELEMENTS", 0)
-    computed = ta.prune(dense, plan, compensation="best", statistics=statistics).model.state_dict()
-    assert all(torch.equal(computed[name], value) for name, value in remembered.items())

@@ -16,7 +16,7 @@ from transact.progress import NO_CHECK, NO_PROGRESS, Check, Progress, Repeating
 from transact.stored_weights import check_complete, check_shape, decided_by_files
 from transact.streaming.files import TensorFiles
 from transact.tokenizer_files import read_tokenizer, tokenizer_class
-from transact.walking import last_logits, stream
+from transact.walking import final_hidden, stream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,9 +75,8 @@ class StreamedModel(LoadedModel):
 
     @contextmanager
     def entrance(self, input_ids: torch.Tensor) -> Iterator[None]:
-        path, _, layers = self.layout.layers.rpartition(".")
-        decoder = self.model.get_submodule(path)
-        inside = f"{layers}."
+        path, decoder = self.layout.decoder, self.decoder
+        inside = f"{self.layout.layers.removeprefix(f'{path}.')}."
         empty = {name: each for name, each in decoder.named_parameters() if not name.startswith(inside)}
         filled = {}
         for name in empty:
@@ -92,7 +91,7 @@ class StreamedModel(LoadedModel):
         finally:
             decoder.load_state_dict(empty, strict=False, assign=True)
 
-    def logits(
+    def final_hidden(
         self, batches: Sequence[Batch], progress: Progress = NO_PROGRESS, check: Check = NO_CHECK
     ) -> Iterator[torch.Tensor]:
         """As for a model in memory, after all batches have passed one layer after the other; each is read once.
@@ -113,7 +112,7 @@ class StreamedModel(LoadedModel):
         progress(count, count, "layers")
         with self.entrance(ids), self._head(check):
             for batch, each in zip(batches, streams, strict=True):
-                yield last_logits(self, batch.input_ids.to(self.computes_on), each.hidden)
+                yield final_hidden(self, batch.input_ids.to(self.computes_on), each.hidden)
 
     def check_hidden(self, positions: int) -> None:
         """Raise `NotEnoughMemory` unless the hidden states of so many positions fit."""

@@ -1,0 +1,146 @@
+"""Peak memory of each kind of work beside its estimate, each in a process of its own.
+
+`python -m benchmarks.memory` makes a random model whose vocabulary is large and whose rest is small (hidden 64,
+262,144 words), so that a matrix of whole logits would stand out: half a gigabyte for 512 positions. `--model FOLDER`
+takes a real one. Peaks are those of the whole process less what Python and torch take before the model is there.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+import transact as ta
+import transact.training  # noqa: F401  (imported late by `recover`: the import is no part of its work)
+from benchmarks.harness import publish, table
+from transact.calibration import TokenSet
+
+RANDOM = "random"
+VOCABULARY, HIDDEN = 262_144, 64
+SAMPLES, SEQ = 4, 512
+Work = Callable[[ta.LoadedModel, ta.CalibrationSet, ta.EvaluationSet], int | None]
+"""Does the work; returns what it was estimated to take beside the models in memory, None where nothing is said."""
+
+
+def random_model() -> ta.LoadedModel:
+    """Two small layers and a large vocabulary, float32, tied: 67 MB, nearly all of them embeddings."""
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        "llama", vocab_size=VOCABULARY, hidden_size=HIDDEN, intermediate_size=172, num_hidden_layers=2,
+        num_attention_heads=8, num_key_value_heads=4, head_dim=8, max_position_embeddings=SEQ, tie_word_embeddings=True,
+    )  # fmt: skip
+    return ta.LoadedModel.from_model(AutoModelForCausalLM.from_config(config), source=RANDOM)
+
+
+def _target(loaded: ta.LoadedModel) -> ta.PruningTarget:
+    return ta.PruningTarget.from_sparsity(loaded.spec, attention=0.25, mlp=0.25)
+
+
+def _random_plan(loaded: ta.LoadedModel) -> ta.PruningPlan:
+    return ta.make_plan(ta.ImportanceScores.random(loaded.spec), loaded.spec, _target(loaded))
+
+
+def perplexity(loaded: ta.LoadedModel, calibration: ta.CalibrationSet, evaluation: ta.EvaluationSet) -> int | None:
+    ta.perplexity(loaded, evaluation)
+    return None
+
+
+def evaluate(loaded: ta.LoadedModel, calibration: ta.CalibrationSet, evaluation: ta.EvaluationSet) -> int | None:
+    pruned = ta.prune(loaded, _random_plan(loaded))
+    ta.evaluate(pruned, evaluation, reference=loaded)
+    return None
+
+
+def search(loaded: ta.LoadedModel, calibration: ta.CalibrationSet, evaluation: ta.EvaluationSet) -> int | None:
+    statistics = ta.observe(loaded, calibration)
+    ta.search_plan(loaded, statistics, _target(loaded))
+    return None
+
+
+def best(loaded: ta.LoadedModel, calibration: ta.CalibrationSet, evaluation: ta.EvaluationSet) -> int | None:
+    statistics = ta.observe(loaded, calibration)
+    ta.prune(loaded, _random_plan(loaded), compensation="best", statistics=statistics)
+    return None
+
+
+def taylor(loaded: ta.LoadedModel, calibration: ta.CalibrationSet, evaluation: ta.EvaluationSet) -> int | None:
+    ta.observe(loaded, calibration, taylor=True)
+    return None
+
+
+def recover(loaded: ta.LoadedModel, calibration: ta.CalibrationSet, evaluation: ta.EvaluationSet) -> int | None:
+    settings = ta.RecoverySettings(
+        shots=1, shot_tokens=0, recovery_tokens=calibration.num_tokens, batch_size=calibration.num_samples,
+        micro_batch_size=1, loss="distillation", learning_rate=1e-4, warmup=0.0,
+    )  # fmt: skip
+    ta.recover(loaded, calibration, _target(loaded), settings)
+    return None
+
+
+WORKS: dict[str, Work] = {
+    "perplexity": perplexity,
+    "evaluate": evaluate,
+    "search_plan": search,
+    "prune best": best,
+    "taylor": taylor,
+    "recover": recover,
+}
+
+
+def measured(name: str, model: str, samples: int, seq: int) -> dict:
+    """Run one of the works in this process."""
+    before = _status("VmRSS")
+    loaded = random_model() if model == RANDOM else ta.load(model)
+    made = {kind: _tokens(kind, loaded, samples, seq) for kind in (ta.CalibrationSet, ta.EvaluationSet)}
+    estimate = WORKS[name](loaded, made[ta.CalibrationSet], made[ta.EvaluationSet])
+    return {
+        "work": name,
+        "weights_bytes": loaded.held_bytes,
+        "peak_bytes": _status("VmHWM") - before,
+        "estimate_bytes": estimate,
+    }
+
+
+def _tokens(kind: type[TokenSet], loaded: ta.LoadedModel, samples: int, seq: int) -> TokenSet:
+    draws = torch.Generator().manual_seed(1)
+    return kind.from_token_ids(torch.randint(3, loaded.spec.vocab_size, (samples, seq), generator=draws), name="random")
+
+
+def _status(name: str) -> int:
+    """Bytes of this process, as the system counts them (Linux)."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[name].split()[0]) * 1024
+
+
+def in_its_own_process(name: str, model: str = RANDOM, samples: int = SAMPLES, seq: int = SEQ) -> dict:
+    command = [sys.executable, "-m", "benchmarks.memory", "--do", name, "--model", model]
+    command += ["--samples", str(samples), "--seq", str(seq)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=RANDOM, help="a folder, a hub id, or 'random' (the default)")
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="sequences of random token ids")
+    parser.add_argument("--seq", type=int, default=SEQ, help="tokens of each")
+    parser.add_argument("--work", nargs="*", choices=list(WORKS), default=list(WORKS))
+    parser.add_argument("--do", choices=list(WORKS), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.do:
+        sys.stdout.write(json.dumps(measured(given.do, given.model, given.samples, given.seq)) + "\n")
+        return
+    rows = [in_its_own_process(name, given.model, given.samples, given.seq) for name in given.work]
+    names = ("weights_bytes", "estimate_bytes", "peak_bytes")
+    cells = [[row["work"], *("" if row[name] is None else f"{row[name] / 1e6:,.0f}" for name in names)] for row in rows]
+    title = f"Peak memory in MB, {given.model}, {given.samples} sequences of {given.seq} tokens"
+    publish("memory", title, table(["work", "weights", "estimate", "peak"], cells), {given.model: rows})
+
+
+if __name__ == "__main__":
+    main()
