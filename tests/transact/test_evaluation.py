@@ -143,7 +143,7 @@ def test_generation_stops_at_a_token_and_never_runs_past_the_context(stories):
 
     with pytest.raises(ta.Cancelled):
         ta.generate(stories, "Once upon a time", progress=stop_after_four)
-    assert counts == [1, 2, 3, 4]
+    assert list(dict.fromkeys(counts)) == [0, 1, 2, 3, 4], "the same count again at every layer"
     prompt = "Once upon a time " * 126
     room = 512 - len(stories.tokenizer(prompt)["input_ids"])
     assert 0 < room < 20

@@ -52,12 +52,12 @@ def test_every_layer_is_read_once_for_all_batches(tmp_path, monkeypatch):
     monkeypatch.setattr("transact.evaluation._MAX_BATCH", 4)
     read = []
     whole = streamed.files.read
-    monkeypatch.setattr(streamed.files, "read", lambda name, dtype: (read.append(name), whole(name, dtype))[1])
+    monkeypatch.setattr(streamed.files, "read", lambda name, *how: (read.append(name), whole(name, *how))[1])
     told = []
     ta.perplexity(streamed, _texts(streamed), progress=lambda *seen: told.append(seen))
     layers = [name for name in read if ".layers." in name]
     assert len(layers) == len(set(layers)) == 9 * 3
-    assert [done for done, _, unit in told if unit == "layers"] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3]
+    assert list(dict.fromkeys(done for done, _, unit in told if unit == "layers")) == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
