@@ -2,10 +2,12 @@
 
 `python -m benchmarks.memory` makes a random model whose vocabulary is large and whose rest is small (hidden 64,
 262,144 words), so that a matrix of whole logits would stand out: half a gigabyte for 512 positions. `--model FOLDER`
-takes a real one. Peaks are those of the whole process less what Python and torch take before the model is there.
+takes a real one. *Taken* is the peak of the process during the work, less what it held once the model was loaded (what
+Python and torch map into memory at their first computation counts, some 30 MB).
 """
 
 import argparse
+import contextlib
 import json
 import subprocess
 import sys
@@ -19,12 +21,14 @@ import transact as ta
 import transact.training  # noqa: F401  (imported late by `recover`: the import is no part of its work)
 from benchmarks.harness import publish, table
 from transact.calibration import TokenSet
+from transact.gradients import pass_bytes
+from transact.memory import return_freed
 
 RANDOM = "random"
 VOCABULARY, HIDDEN = 262_144, 64
 SAMPLES, SEQ = 4, 512
-Work = Callable[[ta.LoadedModel, ta.CalibrationSet, ta.EvaluationSet], int | None]
-"""Does the work; returns what it was estimated to take beside the models in memory, None where nothing is said."""
+Work = Callable[[ta.LoadedModel, ta.CalibrationSet, ta.EvaluationSet], int]
+"""Does the work; returns what it was estimated to take beside the model."""
 
 
 def random_model() -> ta.LoadedModel:
@@ -45,41 +49,42 @@ def _random_plan(loaded: ta.LoadedModel) -> ta.PruningPlan:
     return ta.make_plan(ta.ImportanceScores.random(loaded.spec), loaded.spec, _target(loaded))
 
 
-def perplexity(loaded: ta.LoadedModel, calibration: ta.CalibrationSet, evaluation: ta.EvaluationSet) -> int | None:
+def perplexity(loaded: ta.LoadedModel, calibration: ta.CalibrationSet, evaluation: ta.EvaluationSet) -> int:
     ta.perplexity(loaded, evaluation)
-    return None
+    return ta.evaluation_bytes(loaded.spec, evaluation)
 
 
-def evaluate(loaded: ta.LoadedModel, calibration: ta.CalibrationSet, evaluation: ta.EvaluationSet) -> int | None:
+def evaluate(loaded: ta.LoadedModel, calibration: ta.CalibrationSet, evaluation: ta.EvaluationSet) -> int:
     pruned = ta.prune(loaded, _random_plan(loaded))
     ta.evaluate(pruned, evaluation, reference=loaded)
-    return None
+    return pruned.held_bytes + ta.evaluation_bytes(pruned.spec, evaluation, reference=loaded.spec)
 
 
-def search(loaded: ta.LoadedModel, calibration: ta.CalibrationSet, evaluation: ta.EvaluationSet) -> int | None:
+def search(loaded: ta.LoadedModel, calibration: ta.CalibrationSet, evaluation: ta.EvaluationSet) -> int:
     statistics = ta.observe(loaded, calibration)
     ta.search_plan(loaded, statistics, _target(loaded))
-    return None
+    return ta.search_bytes(loaded.spec, _target(loaded), calibration)
 
 
-def best(loaded: ta.LoadedModel, calibration: ta.CalibrationSet, evaluation: ta.EvaluationSet) -> int | None:
+def best(loaded: ta.LoadedModel, calibration: ta.CalibrationSet, evaluation: ta.EvaluationSet) -> int:
     statistics = ta.observe(loaded, calibration)
-    ta.prune(loaded, _random_plan(loaded), compensation="best", statistics=statistics)
-    return None
+    plan = _random_plan(loaded)
+    ta.prune(loaded, plan, compensation="best", statistics=statistics)
+    return ta.best_bytes(plan, calibration)
 
 
-def taylor(loaded: ta.LoadedModel, calibration: ta.CalibrationSet, evaluation: ta.EvaluationSet) -> int | None:
+def taylor(loaded: ta.LoadedModel, calibration: ta.CalibrationSet, evaluation: ta.EvaluationSet) -> int:
     ta.observe(loaded, calibration, taylor=True)
-    return None
+    return pass_bytes(loaded.spec, calibration, batch_size=8)[0]
 
 
-def recover(loaded: ta.LoadedModel, calibration: ta.CalibrationSet, evaluation: ta.EvaluationSet) -> int | None:
+def recover(loaded: ta.LoadedModel, calibration: ta.CalibrationSet, evaluation: ta.EvaluationSet) -> int:
     settings = ta.RecoverySettings(
         shots=1, shot_tokens=0, recovery_tokens=calibration.num_tokens, batch_size=calibration.num_samples,
         micro_batch_size=1, loss="distillation", learning_rate=1e-4, warmup=0.0,
     )  # fmt: skip
     ta.recover(loaded, calibration, _target(loaded), settings)
-    return None
+    return ta.recovery_cost(loaded.spec, _target(loaded), settings, seq_len=calibration.input_ids.shape[1]).bytes
 
 
 WORKS: dict[str, Work] = {
@@ -95,14 +100,19 @@ WORKS: dict[str, Work] = {
 def measured(name: str, model: str, samples: int, seq: int) -> dict:
     """Run one of the works in this process."""
     before = _status("VmRSS")
-    loaded = random_model() if model == RANDOM else ta.load(model)
+    loaded = random_model() if model == RANDOM else ta.load(model, dtype="float32")
     made = {kind: _tokens(kind, loaded, samples, seq) for kind in (ta.CalibrationSet, ta.EvaluationSet)}
+    return_freed()
+    _forget_peak()
+    held = _status("VmRSS")
     estimate = WORKS[name](loaded, made[ta.CalibrationSet], made[ta.EvaluationSet])
+    peak = _status("VmHWM")
     return {
         "work": name,
         "weights_bytes": loaded.held_bytes,
-        "peak_bytes": _status("VmHWM") - before,
+        "peak_bytes": peak - before,
         "estimate_bytes": estimate,
+        "taken_bytes": peak - held,
     }
 
 
@@ -115,6 +125,12 @@ def _status(name: str) -> int:
     """Bytes of this process, as the system counts them (Linux)."""
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(lines[name].split()[0]) * 1024
+
+
+def _forget_peak() -> None:
+    """Have the system count the peak from now on; where it won't, that of loading counts too."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def in_its_own_process(name: str, model: str = RANDOM, samples: int = SAMPLES, seq: int = SEQ) -> dict:
@@ -136,10 +152,10 @@ def main() -> None:
         sys.stdout.write(json.dumps(measured(given.do, given.model, given.samples, given.seq)) + "\n")
         return
     rows = [in_its_own_process(name, given.model, given.samples, given.seq) for name in given.work]
-    names = ("weights_bytes", "estimate_bytes", "peak_bytes")
-    cells = [[row["work"], *("" if row[name] is None else f"{row[name] / 1e6:,.0f}" for name in names)] for row in rows]
+    names = ("weights_bytes", "estimate_bytes", "taken_bytes", "peak_bytes")
+    cells = [[row["work"], *(f"{row[name] / 1e6:,.0f}" for name in names)] for row in rows]
     title = f"Peak memory in MB, {given.model}, {given.samples} sequences of {given.seq} tokens"
-    publish("memory", title, table(["work", "weights", "estimate", "peak"], cells), {given.model: rows})
+    publish("memory", title, table(["work", "weights", "estimate", "taken", "peak"], cells), {given.model: rows})
 
 
 if __name__ == "__main__":

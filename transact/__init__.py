@@ -30,7 +30,7 @@ from transact.errors import (
     TrainingFailed,
     TransactError,
 )
-from transact.evaluation import EvalReport, evaluate, perplexity
+from transact.evaluation import EvalReport, evaluate, evaluation_bytes, perplexity
 from transact.export.gguf import GGUF_TYPES, GgufReport, save_gguf
 from transact.export.proof import Proof, prove
 from transact.export.sharing import Pushed, check_push, push
@@ -49,7 +49,7 @@ from transact.reading import Reading, reads
 from transact.recovery import Recovered, recover
 from transact.savepoints import RecoveryPoint, Savepoints
 from transact.schedule import Phase, RecoveryCost, RecoverySettings, phases, recovery_cost
-from transact.search import search_plan
+from transact.search import search_bytes, search_plan
 from transact.sources import BUNDLED
 from transact.spec import LayerShape, ModelSpec
 from transact.speed import Speed, measure_speed
@@ -58,7 +58,7 @@ from transact.stability import Spread, Stability, stability
 from transact.standard_tasks import TaskResults, TaskScore, check_tasks, evaluate_tasks
 from transact.statistics import ActivationStatistics, Moments, Peaks
 from transact.streaming import StreamedModel, load_streamed, stream_observe, stream_prune
-from transact.surgery import prune
+from transact.surgery import best_bytes, prune
 from transact.sweep import SweepPoint, search_split, sparsity_grid, sweep
 from transact.target import GRANULARITIES, INSIDE_HEADS, PruningTarget
 from transact.training_text import StreamedText
@@ -132,11 +132,13 @@ __all__ = [
     "TransactError",
     "agreement",
     "available_metrics",
+    "best_bytes",
     "check_push",
     "check_tasks",
     "compare_calibrations",
     "evaluate",
     "evaluate_tasks",
+    "evaluation_bytes",
     "generate",
     "grams_for_repair",
     "load",
@@ -162,6 +164,7 @@ __all__ = [
     "save",
     "save_gguf",
     "score",
+    "search_bytes",
     "search_plan",
     "search_split",
     "sparsity_grid",

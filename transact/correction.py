@@ -21,9 +21,9 @@ the costliest part of `"best"`.
 import torch
 
 from transact.blockwise import cholesky, solve
-from transact.calibration import Batch, CalibrationSet
+from transact.calibration import Batch, CalibrationSet, TokenSet
 from transact.errors import NonFiniteActivations
-from transact.gradients import BlockLosses, Key, drawn_losses, output_gradients, predictions
+from transact.gradients import BlockLosses, Key, drawn_losses, output_gradients, pass_bytes, predictions
 from transact.hooks import checking
 from transact.loading import DTYPES, LoadedModel
 from transact.matrices import matrix
@@ -31,6 +31,7 @@ from transact.output_head import log_probabilities, output_head, row_blocks, sum
 from transact.progress import Check, Progress, Repeating, part
 from transact.sampling import random_numbers
 from transact.slicing import reading_role
+from transact.spec import ModelSpec
 
 STEPS = 2
 _DAMPING_INPUT = 1e-2
@@ -70,6 +71,25 @@ def correct(
             loss, better = network.step(loss, part(watch, number, STEPS))
             if not better:
                 break
+
+
+def correction_bytes(spec: ModelSpec, calibration: TokenSet, bytes_per_element: int = 4) -> int:
+    """About what `correct` holds at its peak beside both models; `spec` is the pruned one's.
+
+    Of every module both factors of its block, Σ g x^T or the step, in float64, and its weights from before the step;
+    the dense model's hidden states, and what the gradients take.
+    """
+    shapes = [
+        (spec.hidden_size, width)
+        for layer in spec.layers
+        for width in (spec.attention_width(layer), layer.intermediate_size)
+    ]
+    of_modules = sum(
+        8 * (width**2 + 2 * hidden**2 + 2 * hidden * width) + bytes_per_element * hidden * width
+        for hidden, width in shapes
+    )
+    hidden = calibration.num_tokens * spec.hidden_size * bytes_per_element
+    return of_modules + hidden + pass_bytes(spec, calibration, bytes_per_element)[0]
 
 
 class _Network:

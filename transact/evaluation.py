@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import torch
 
 from transact.calibration import Batch, EvaluationSet, TokenSet
-from transact.errors import InvalidOption, InvalidText, NonFiniteActivations
+from transact.devices import free_bytes
+from transact.errors import InvalidOption, InvalidText, NonFiniteActivations, NotEnoughMemory
+from transact.estimates import measuring_bytes
 from transact.generation import encode_prompt, generate
 from transact.loading import DTYPES, LoadedModel
 from transact.output_head import Head, log_probabilities, output_head, row_blocks, summed_divergence
@@ -246,6 +248,7 @@ def _predictions(models: tuple[LoadedModel, ...], evaluation: TokenSet, progress
     spec, device = models[0].spec, models[0].device
     for model in models:
         evaluation.check_fits(model)
+    _check_fits(models, evaluation)
     widest = max((model.dtype for model in models), key=lambda dtype: dtype.itemsize)
     done, total = 0, evaluation.num_tokens
     watch = Repeating(progress, total, "tokens")
@@ -266,6 +269,28 @@ def _predictions(models: tuple[LoadedModel, ...], evaluation: TokenSet, progress
                 yield _Block(samples[block], targets[block], tuple(each[block] for each in hidden))
             done += tokens
             watch(done, total, "tokens")
+
+
+def evaluation_bytes(
+    spec: ModelSpec, evaluation: TokenSet, bytes_per_element: int = 4, *, reference: ModelSpec | None = None
+) -> int:
+    """About what `perplexity`, or `evaluate` with a reference, takes at its peak beside the models in memory."""
+    positions = max(batch.mask.numel() for batch in _batches(spec, evaluation))
+    both = 0 if reference is None else 2 * positions * reference.hidden_size * bytes_per_element
+    return measuring_bytes(spec, positions, bytes_per_element) + both
+
+
+def _check_fits(models: tuple[LoadedModel, ...], evaluation: TokenSet) -> None:
+    """Raise `NotEnoughMemory`; of streamed models the hidden states of all the text are looked at elsewhere."""
+    itemsize = max(model.dtype.itemsize for model in models)
+    reference = models[1].spec if len(models) > 1 else None
+    needed = evaluation_bytes(models[0].spec, evaluation, itemsize, reference=reference)
+    free = free_bytes(models[0].device)
+    if needed > free:
+        raise NotEnoughMemory(
+            f"Measuring on sequences of {evaluation.input_ids.shape[1]:,} tokens needs about {needed / 1e9:.1f} GB "
+            f"beside the model and {free / 1e9:.1f} GB are free. Give shorter sequences, or free some memory."
+        )
 
 
 def _batches(spec: ModelSpec, evaluation: TokenSet) -> Iterator[Batch]:

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from transact.calibration import Batch, TokenSet
+from transact.estimates import block_bytes
 from transact.hooks import by_sample, checking, on_calls
 from transact.loading import LoadedModel
-from transact.output_head import block_bytes, hidden_gradients, output_head
+from transact.output_head import hidden_gradients, output_head
 from transact.processes import share
 from transact.progress import Progress, Repeating
 from transact.sampling import drawn_at
@@ -127,20 +128,23 @@ def predictions(
     loaded: LoadedModel, tokens: TokenSet, *, batch_size: int = _MAX_BATCH
 ) -> Iterator[tuple[Batch, torch.Tensor]]:
     """Batches with `rows` bool [sample, seq], the positions that predict a real token."""
-    for batch in _batches(loaded, tokens, batch_size):
+    for batch in _batches(loaded.spec, loaded.dtype.itemsize, tokens, batch_size):
         rows = batch.predicting
         if rows.any():
             yield batch, rows.to(loaded.device)
 
 
-def largest_batch(loaded: LoadedModel, tokens: TokenSet, *, batch_size: int = _MAX_BATCH) -> int:
-    """Positions of the largest batch, padding included."""
-    return max(batch.mask.numel() for batch in _batches(loaded, tokens, batch_size))
+def pass_bytes(
+    spec: ModelSpec, tokens: TokenSet, bytes_per_element: int = 4, *, batch_size: int = _MAX_BATCH
+) -> tuple[int, int]:
+    """About what `output_gradients` holds at its peak, and the positions of its largest batch, padding included."""
+    positions = max(batch.mask.numel() for batch in _batches(spec, bytes_per_element, tokens, batch_size))
+    return backward_bytes(spec, positions, bytes_per_element), positions
 
 
-def _batches(loaded: LoadedModel, tokens: TokenSet, batch_size: int) -> Iterator[Batch]:
-    kept = _BACKWARD_BYTES // token_bytes(loaded.spec, loaded.dtype.itemsize)
-    budget = max(min(_BATCH_LOGITS // loaded.spec.vocab_size, kept), 1)
+def _batches(spec: ModelSpec, bytes_per_element: int, tokens: TokenSet, batch_size: int) -> Iterator[Batch]:
+    kept = _BACKWARD_BYTES // token_bytes(spec, bytes_per_element)
+    budget = max(min(_BATCH_LOGITS // spec.vocab_size, kept), 1)
     return tokens.batches(batch_size=batch_size, max_tokens=budget)
 
 

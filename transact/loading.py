@@ -18,6 +18,7 @@ from transformers import (
 from transact import per_layer, sources, stored_weights
 from transact.devices import BALANCED, device_of, free_bytes, gpus, spreads
 from transact.errors import CheckpointBroken, InvalidOption, NotEnoughMemory, choice
+from transact.estimates import required_bytes, streamed_bytes
 from transact.families import Family
 from transact.hooks import checking
 from transact.memory import ran_out_of_memory
@@ -41,10 +42,6 @@ DTYPES = {
 _HALF = ("bfloat16", "float16")
 _SMALL_MODEL_PARAMETERS = 50_000_000
 """Below this a forward pass on a CPU is bound by overhead, so half precision would only cost accuracy."""
-_WORKSPACE_SHARE = 0.2
-"""Allowance for activations, as a share of the weights."""
-_WORKSPACE_BYTES = 400_000_000
-"""Allowance for the logits of two models that are compared, and for the runtime itself."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ class Preflight:
     @property
     def streamed_bytes(self) -> int:
         """About what going through its files layer by layer takes."""
-        return held_while_streamed(self.spec, DTYPES[self.dtype]) + _WORKSPACE_BYTES
+        return streamed_bytes(self.spec, DTYPES[self.dtype])
 
 
 @dataclass(frozen=True)
@@ -340,7 +337,7 @@ def with_files(card: Preflight, spec: ModelSpec, dtype: str, stored_dtype: str, 
 
 def _needs(spec: ModelSpec, dtype: str) -> dict[str, int]:
     weights = spec.num_parameters * DTYPES[dtype].itemsize
-    return {"weights_bytes": weights, "required_bytes": required_bytes(weights)}
+    return {"weights_bytes": weights, "required_bytes": required_bytes(spec, DTYPES[dtype])}
 
 
 def _fast_dtype(stored: str, spec: ModelSpec, device: torch.device) -> str:
@@ -356,17 +353,6 @@ def _fast_dtype(stored: str, spec: ModelSpec, device: torch.device) -> str:
 def _cpu_computes_bfloat16() -> bool:
     capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
-
-
-def held_while_streamed(spec: ModelSpec, dtype: torch.dtype) -> int:
-    """Most bytes of weights that going layer by layer holds at a time: the largest layer twice, and the embeddings."""
-    layer = max(map(spec.layer_parameters, spec.layers))
-    return (2 * layer + spec.vocab_size * spec.hidden_size) * dtype.itemsize
-
-
-def required_bytes(weights: int) -> int:
-    """Memory that a model takes whose weights are so many bytes, with what it computes in."""
-    return int(weights * (1 + _WORKSPACE_SHARE)) + _WORKSPACE_BYTES
 
 
 def _read_weights(

@@ -13,18 +13,13 @@ from collections.abc import Callable, Iterator
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
+from transact.estimates import BLOCK_BYTES
 from transact.families import Family
 from transact.loading import LoadedModel
-from transact.spec import ModelSpec
 from transact.walking import with_module_at
 
 Head = Callable[[torch.Tensor], torch.Tensor]
 """Final hidden states [row, hidden] -> logits [row, vocabulary]."""
-BLOCK_BYTES = 34 << 20
-"""Logits of one block. From 32 MiB on glibc gives a tensor back as soon as it is freed; smaller ones pile up in its
-heap (half a gigabyte, measured), as an aligned block is seldom found again among those freed."""
-_BLOCK_COPIES = 5
-"""The most tensors of a block's size that a loss or its gradient holds at a time."""
 
 
 class _HandedOn(torch.nn.Module):
@@ -59,12 +54,6 @@ def row_blocks(num_rows: int, vocab_size: int, dtype: torch.dtype) -> Iterator[s
     """Slices of rows whose logits, at least float32, take `BLOCK_BYTES` at most; a single row always fits."""
     size = max(1, BLOCK_BYTES // (vocab_size * max(dtype.itemsize, 4)))
     return (slice(start, min(start + size, num_rows)) for start in range(0, num_rows, size))
-
-
-def block_bytes(spec: ModelSpec, num_rows: int, bytes_per_element: int = 4) -> int:
-    """About what a loss of so many rows holds at its peak beside hidden states: one block, a few times."""
-    row = spec.vocab_size * max(bytes_per_element, 4)
-    return _BLOCK_COPIES * min(num_rows * row, max(BLOCK_BYTES, row))
 
 
 def log_probabilities(logits: torch.Tensor) -> torch.Tensor:

@@ -23,23 +23,24 @@ import torch
 
 from transact.allocation import Units, heads_in_groups, keep_in_each
 from transact.blockwise import cholesky, inverse, solve
-from transact.calibration import CalibrationSet
+from transact.calibration import CalibrationSet, TokenSet
 from transact.compensation import calibration_tokens
-from transact.errors import NonFiniteActivations
-from transact.gradients import BlockLosses, Key, drawn_losses, output_gradients
+from transact.devices import free_bytes
+from transact.errors import NonFiniteActivations, NotEnoughMemory
+from transact.gradients import BlockLosses, Key, drawn_losses, output_gradients, pass_bytes
 from transact.hooks import hooks_suspended
 from transact.importance import score
 from transact.layer_plan import LayerPlan
 from transact.loading import LoadedModel
 from transact.locks import NO_LOCKS, Locks
 from transact.matrices import matrix
-from transact.observe import observe
+from transact.observe import gram_bytes, observe
 from transact.plan import PruningPlan, kept_inside_heads
 from transact.progress import NO_CHECK, NO_PROGRESS, Check, Progress, Repeating, part
 from transact.sampling import random_numbers
-from transact.sequential import refit
+from transact.sequential import refit, sequential_bytes
 from transact.solving import RIDGE, Normal
-from transact.spec import LayerShape
+from transact.spec import LayerShape, ModelSpec
 from transact.statistics import ActivationStatistics
 from transact.stock_config import check_writable
 from transact.target import PruningTarget
@@ -80,6 +81,7 @@ def search_plan(
     channels = _channels([np.zeros(shape.intermediate_size) for shape in loaded.spec.layers], shapes, locks)
     scores = score(loaded, statistics)
     kept_inside_heads(scores, loaded.spec, target, groups)  # refuses what it cannot choose from
+    _check_fits(loaded, target, tokens)
     pairs = list(zip(shapes, loaded.spec.layers, strict=True))
     if any(shape.num_key_value_heads < before.num_key_value_heads for shape, before in pairs):
         losses = unit_losses(loaded, statistics, tokens, size, part(progress, 0, 2))
@@ -107,6 +109,35 @@ def search_plan(
         allocation="manual" if target.is_by_layer else "uniform",
         requested=target.requested,
     )
+
+
+def search_bytes(spec: ModelSpec, target: PruningTarget, calibration: TokenSet, bytes_per_element: int = 4) -> int:
+    """About what `search_plan` takes at its peak beside the model: its passes for head groups or for channels.
+
+    `bytes_per_element`: of the dtype in memory. Raises `InvalidTarget`.
+    """
+    pairs = list(zip(target.per_layer(spec), spec.layers, strict=True))
+    fewer_groups = any(shape.num_key_value_heads < before.num_key_value_heads for shape, before in pairs)
+    by_loss = fewer_groups or target.heads_per_group(spec) < spec.group_size
+    needed = 0
+    if by_loss and calibration.num_predictions:
+        widths = [spec.attention_width(layer) for layer in spec.layers]
+        # the Gram matrices, what is made of each, and of the widest its inverse and its factor
+        matrices = gram_bytes(spec, ("attention",)) + bytes_per_element * sum(width**2 for width in widths)
+        needed = matrices + 8 * 3 * max(widths) ** 2 + pass_bytes(spec, calibration, bytes_per_element)[0]
+    if any(shape.intermediate_size < before.intermediate_size for shape, before in pairs):
+        walked = sequential_bytes(spec, calibration.input_ids.numel(), bytes_per_element=bytes_per_element)
+        needed = max(needed, walked)
+    return needed
+
+
+def _check_fits(loaded: LoadedModel, target: PruningTarget, tokens: CalibrationSet) -> None:
+    needed, free = search_bytes(loaded.spec, target, tokens, loaded.dtype.itemsize), free_bytes(loaded.device)
+    if needed > free:
+        raise NotEnoughMemory(
+            f"The search with {tokens.num_tokens:,} tokens needs about {needed / 1e9:.1f} GB beside the model and "
+            f"{free / 1e9:.1f} GB are free. Give fewer or shorter samples, or plan by a metric."
+        )
 
 
 def _groups(losses: list[np.ndarray], shapes: tuple[LayerShape, ...], locks: Locks) -> list[tuple[int, ...]]:

@@ -8,9 +8,11 @@ from dataclasses import replace
 
 import torch
 
+from transact.calibration import TokenSet
 from transact.compensation import COMPENSATIONS, Refit, calibration_tokens, needs_bias, plain_refit, refit_for
-from transact.correction import correct
-from transact.errors import choice
+from transact.correction import correct, correction_bytes
+from transact.devices import free_bytes
+from transact.errors import NotEnoughMemory, choice
 from transact.file_tensors import origin, with_tensors
 from transact.hooks import copy_without_hooks, hooks_suspended
 from transact.layer_plan import LayerPlan
@@ -18,7 +20,7 @@ from transact.loading import LoadedModel
 from transact.narrow_attention import narrow_attention
 from transact.plan import Cut, PruningPlan
 from transact.progress import NO_PROGRESS, Check, Progress, part
-from transact.sequential import refit
+from transact.sequential import refit, sequential_bytes
 from transact.sizes import write_sizes
 from transact.slicing import kept_positions, reading_projection, reading_role, writing_projections
 from transact.solving import Normal
@@ -112,12 +114,34 @@ def _best(
     loaded: LoadedModel, plan: PruningPlan, statistics: ActivationStatistics | None, progress: Progress
 ) -> LoadedModel:
     tokens = calibration_tokens(loaded, statistics)
+    _check_fits(loaded, plan, tokens)
     refitted = refit(
         loaded, tokens, _Planned(plan), grams_of=plan.spec, batch_size=_BATCH, progress=part(progress, 0, 2)
     )
     pruned = _assembled(loaded, refitted.projections, plan.spec, Cut(plan, "best"))
     correct(loaded, pruned, tokens, refitted.grams, part(progress, 1, 2))
     return pruned
+
+
+def best_bytes(plan: PruningPlan, calibration: TokenSet, bytes_per_element: int = 4) -> int:
+    """About what `prune(compensation="best")` takes at its peak beside the model, the result included.
+
+    `bytes_per_element`: of the dtype in memory.
+    """
+    dense, spec = plan.dense_spec, plan.spec
+    walked = sequential_bytes(dense, calibration.input_ids.numel(), grams_of=spec, bytes_per_element=bytes_per_element)
+    corrected = correction_bytes(spec, calibration, bytes_per_element) if calibration.num_predictions else 0
+    return spec.num_parameters * bytes_per_element + max(walked, corrected)
+
+
+def _check_fits(loaded: LoadedModel, plan: PruningPlan, tokens: TokenSet) -> None:
+    needed, free = best_bytes(plan, tokens, loaded.dtype.itemsize), free_bytes(loaded.device)
+    if needed > free:
+        raise NotEnoughMemory(
+            f"The best repair of this plan with {tokens.num_tokens:,} tokens needs about {needed / 1e9:.1f} GB beside "
+            f"the model and {free / 1e9:.1f} GB are free. Give fewer or shorter samples, or use "
+            'compensation="least_squares".'
+        )
 
 
 class _Planned:

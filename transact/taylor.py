@@ -26,7 +26,7 @@ import torch
 from transact.calibration import CalibrationSet
 from transact.devices import free_bytes
 from transact.errors import InvalidOption, InvalidText, NonFiniteActivations, NotEnoughMemory
-from transact.gradients import BlockLosses, Key, backward_bytes, largest_batch, output_gradients
+from transact.gradients import BlockLosses, Key, output_gradients, pass_bytes
 from transact.loading import LoadedModel
 from transact.matrices import matrix
 from transact.processes import add_up
@@ -63,7 +63,7 @@ def gradient_products(
         )
     if calibration.num_predictions < 1:
         raise InvalidText("The text is too short for a gradient: every sample has a single token. Give more.")
-    _check_fits(loaded, largest_batch(loaded, calibration, batch_size=batch_size))
+    _check_fits(loaded, *pass_bytes(loaded.spec, calibration, loaded.dtype.itemsize, batch_size=batch_size))
     zeros = partial(torch.zeros, dtype=torch.float64, device=loaded.device)
     found = tuple(
         LayerProducts(zeros(loaded.spec.attention_width(layer)), zeros(layer.intermediate_size))
@@ -87,8 +87,8 @@ def gradient_products(
     return tuple(LayerProducts(layer.attention.cpu(), layer.mlp.cpu()) for layer in found)
 
 
-def _check_fits(loaded: LoadedModel, num_positions: int) -> None:
-    needed, free = backward_bytes(loaded.spec, num_positions, loaded.dtype.itemsize), free_bytes(loaded.device)
+def _check_fits(loaded: LoadedModel, needed: int, num_positions: int) -> None:
+    free = free_bytes(loaded.device)
     if needed > free:
         raise NotEnoughMemory(
             f"The backward pass over a batch of {num_positions:,} tokens needs about {needed / 1e9:.1f} GB and "

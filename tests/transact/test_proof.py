@@ -138,7 +138,19 @@ def test_other_words_from_the_same_logits_are_found_out():
 
 def test_nan_is_no_proof():
     given = proof._Question.to(build("llama")).proof("float32")
-    assert "NaN" in proof._with_logits(given, torch.tensor([float("nan")]), torch.tensor([float("nan")])).reason
+    nan, one = torch.full((2, 3), float("nan")), torch.ones(2, 3)
+    for here, there in ((nan, nan), (one, nan), (nan, one)):
+        rows = [proof._difference(one, one), proof._difference(here, there), proof._difference(one, one)]
+        assert "NaN" in proof._with_differences(given, rows).reason
+
+
+def test_the_largest_difference_of_all_rows_counts():
+    given = proof._Question.to(build("llama")).proof("float32")
+    rows = [proof._difference(torch.tensor([[8.0, -20.0]]), torch.tensor([[8.0, -20.001]])), (0.5e-3, 3.0)]
+    made = proof._with_differences(given, rows)
+    assert made.reason is None and made.largest_difference == pytest.approx(1e-3, rel=1e-3)
+    assert made.tolerance == pytest.approx(20e-4)
+    assert "differ by up to 0.003" in proof._with_differences(given, [*rows, (3e-3, 1.0)]).reason
 
 
 def test_stopping_kills_the_process_and_leaves_nothing(bundled, tmp_path):

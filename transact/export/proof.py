@@ -23,10 +23,11 @@ from transact import sources
 from transact.alone import AloneFailed, run_alone
 from transact.devices import free_bytes
 from transact.errors import CheckpointBroken, NotEnoughMemory
+from transact.estimates import required_bytes
 from transact.export import stock_loader
 from transact.file_tensors import as_stored
 from transact.hooks import checking, copy_without_hooks, hooks_suspended
-from transact.loading import DTYPES, LoadedModel, required_bytes
+from transact.loading import DTYPES, LoadedModel
 from transact.progress import NO_PROGRESS, Progress, Repeating
 from transact.written_config import needs_eager
 
@@ -150,17 +151,11 @@ def _compared(
 ) -> Proof:
     """The proof with its verdict. One side after the other, so that the model is there once more, not twice."""
     computing = DTYPES[proof.computed_in]
-    _check_memory(required_bytes(loaded.spec.stored.num_parameters * computing.itemsize))
-    model = _as_stored(loaded, DTYPES[proof.dtype], computing)
-    watch = Repeating(progress, len(question.rows) + 1, "steps")
-    with checking(model.get_submodule(loaded.layout.layers), watch.check):
-        here = stock_loader.computed(model, question.rows, question.new_tokens, watch)
-    del model
-    with tempfile.TemporaryDirectory(prefix="transact-proof-") as place:
-        values = Path(place) / "values.safetensors"
+    _check_memory(required_bytes(loaded.spec.stored, computing))
+    with tempfile.TemporaryDirectory(prefix="transact-proof-") as values:
         request = {
             "folder": str(folder), "dtype": proof.computed_in, "rows": question.rows, "text": question.text,
-            "new_tokens": question.new_tokens, "values": str(values),
+            "new_tokens": question.new_tokens, "values": values,
             "eager_in_4": needs_eager(loaded.model.config) is not None,
         }  # fmt: skip
         try:
@@ -168,17 +163,39 @@ def _compared(
             found = run_there(request=request, environment=offline)
         except AloneFailed as error:
             raise AloneFailed(f"the fresh process did not come to an end: {error}") from None
-        there = load_file(values)
-    proof = replace(proof, **{name: found[name] for name in ("model_class", "transformers", "torch", "python")})
-    if found["missing"]:
-        return replace(proof, reason=f"the checkpoint lacks the tensor {found['missing'][0]}")
-    if found["token_ids"] != question.token_ids:
-        return replace(proof, reason="the tokenizer in the folder cuts a text into other tokens than that in memory")
-    proof = _with_logits(proof, here["logits"], there["logits"])
+        proof = replace(proof, **{name: found[name] for name in ("model_class", "transformers", "torch", "python")})
+        if found["missing"]:
+            return replace(proof, reason=f"the checkpoint lacks the tensor {found['missing'][0]}")
+        if found["token_ids"] != question.token_ids:
+            reason = "the tokenizer in the folder cuts a text into other tokens than that in memory"
+            return replace(proof, reason=reason)
+        there = load_file(stock_loader.written_file(values))
+        model = _as_stored(loaded, DTYPES[proof.dtype], computing)
+        here, differences = _beside(model, question, Path(values), loaded.layout.layers, progress)
+    proof = _with_differences(proof, differences)
     if proof.reason is not None:
         return proof
     text = None if question.text is None else loaded.tokenizer.decode(here["written"])
     return _with_text(proof, here, there, same_reading=found["text"] == text)
+
+
+def _beside(
+    model: PreTrainedModel, question: _Question, values: Path, layers: str, progress: Progress
+) -> tuple[dict[str, torch.Tensor], list[tuple[float, float]]]:
+    """What the model here writes, and of each row how its logits compare with those in `values`, see `_difference`."""
+    differences: list[tuple[float, float]] = []
+
+    def take(number: int, logits: torch.Tensor) -> None:
+        differences.append(_difference(logits, load_file(stock_loader.row_file(values, number))["logits"]))
+
+    watch = Repeating(progress, len(question.rows) + 1, "steps")
+    with checking(model.get_submodule(layers), watch.check):
+        return stock_loader.computed(model, question.rows, question.new_tokens, take, watch), differences
+
+
+def _difference(here: torch.Tensor, there: torch.Tensor) -> tuple[float, float]:
+    """The largest difference of logits [position, vocab], and the largest logit here; NaN where there is one."""
+    return float((here - there).abs().max()), float(here.abs().max())
 
 
 def _as_stored(loaded: LoadedModel, stored: torch.dtype, computing: torch.dtype) -> PreTrainedModel:
@@ -198,10 +215,10 @@ def _as_stored(loaded: LoadedModel, stored: torch.dtype, computing: torch.dtype)
     return copy_without_hooks(model, converted)
 
 
-def _with_logits(proof: Proof, here: torch.Tensor, there: torch.Tensor) -> Proof:
-    """The proof with the largest difference of logits [position, vocab], and a reason if it is too large."""
-    tolerance = _SHARE[proof.computed_in] * max(1.0, float(here.abs().max()))
-    difference = float((here - there).abs().max())
+def _with_differences(proof: Proof, differences: list[tuple[float, float]]) -> Proof:
+    """The proof with the largest difference of all rows, and a reason if it is too large."""
+    difference, largest = torch.tensor(differences, dtype=torch.float64).amax(dim=0).tolist()  # NaN where there is one
+    tolerance = _SHARE[proof.computed_in] * max(1.0, largest)
     proof = replace(proof, tolerance=tolerance, largest_difference=difference)
     if not math.isfinite(difference):
         return replace(proof, reason="the logits are NaN or infinite")

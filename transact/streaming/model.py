@@ -10,7 +10,8 @@ from transact import per_layer, sources
 from transact.calibration import Batch
 from transact.devices import device_of, free_bytes
 from transact.errors import InvalidOption, ModelUnsupported, NotEnoughMemory, choice
-from transact.loading import DTYPES, LoadedModel, held_while_streamed, preflight_of, stock, with_files
+from transact.estimates import held_while_streamed
+from transact.loading import DTYPES, LoadedModel, preflight_of, stock, with_files
 from transact.memory import return_large_blocks
 from transact.progress import NO_CHECK, NO_PROGRESS, Check, Progress, Repeating
 from transact.stored_weights import check_complete, check_shape, decided_by_files
