@@ -43,6 +43,7 @@ def call(bundled, chatting, calibration, statistics):
         "EvaluationSet.from_texts": lambda **wrong: ta.EvaluationSet.from_texts(TEXTS, tokenizer, **wrong),
         "ImportanceScores.random": lambda **wrong: ta.ImportanceScores.random(spec, **wrong),
         "PruningTarget": lambda **wrong: ta.PruningTarget(**{"keep_head_groups": 1, "keep_channels": 1, **wrong}),
+        "PruningTarget.from_kv_bytes": lambda **wrong: ta.PruningTarget.from_kv_bytes(spec, 1e9, **wrong),
         "PruningTarget.from_sparsity": lambda **wrong: ta.PruningTarget.from_sparsity(spec, **wrong),
         "RecoverySettings": lambda **wrong: ta.RecoverySettings(**wrong),
         "StreamedText": lambda **wrong: ta.StreamedText(TEXTS, tokenizer, name="texts", **wrong),
@@ -74,7 +75,8 @@ PARAMETERS = {
     "PruningTarget": (
         "keep_head_groups", "keep_channels", "keep_heads_per_group", "keep_query_key_dim", "keep_value_dim",
     ),
-    "PruningTarget.from_sparsity": ("multiple_of",),
+    "PruningTarget.from_kv_bytes": ("multiple_of", "groups_multiple_of"),
+    "PruningTarget.from_sparsity": ("multiple_of", "groups_multiple_of"),
     "RecoverySettings": (
         "shots", "shot_tokens", "recovery_tokens", "batch_size", "micro_batch_size", "lora_rank", "save_every",
         "evaluate_every", "log_every", "seed",
@@ -101,6 +103,7 @@ ELSEWHERE = {
     "StreamedModel.device_of_layer", "StreamedModel.layer", "StreamedModel.layer_as",
     # amounts, which may be parts of something; tests/transact/test_target.py refuses what is none
     "PruningTarget.from_memory", "PruningTarget.from_parameters", "PruningTarget.splits", "search_split",
+    "best_bytes", "evaluation_bytes", "search_bytes",  # formulas, which hold for any number
     "StreamedText.from_hub",  # asks the hub first, and makes a `StreamedText`
 }  # fmt: skip
 
