@@ -138,7 +138,9 @@ def test_a_layer_at_a_time_gives_what_all_at_once_gives(name, tmp_path):
         ta.prune(dense, plan, compensation="least_squares", statistics=each, progress=lambda *at: steps.append(at))
         for each in (whole, by_layer)
     ]
-    assert steps == [(index, dense.spec.num_hidden_layers, "layers") for index in range(dense.spec.num_hidden_layers)]
+    count = dense.spec.num_hidden_layers
+    # each figure again and again, so that the work can be stopped
+    assert list(dict.fromkeys(steps)) == [(index, count, "layers") for index in range(count)]
     for one, other in zip(*(model.model.parameters() for model in pruned), strict=True):
         torch.testing.assert_close(one, other)
     by_layer.save(tmp_path / "statistics.safetensors")  # without the text, there is nothing to gather from

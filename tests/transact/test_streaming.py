@@ -537,8 +537,10 @@ def test_broken_checkpoints_and_too_little_memory(tmp_path, monkeypatch):
 def test_a_layer_needs_less_than_the_model():
     spec = ta.ModelSpec.from_config(LlamaConfig(hidden_size=4096, intermediate_size=11008, num_hidden_layers=32))
     card = loading.Preflight("7B", None, spec, "bfloat16", 2 * spec.num_parameters, 0, 0)
-    # two layers of 202,375,168 and embeddings of 131,072,000 parameters in two bytes, and 0.4 GB to work in
-    assert card.streamed_bytes == 2 * (2 * 202_375_168 + 131_072_000) + 400_000_000
+    # two layers of 202,375,168 and embeddings of 131,072,000 parameters in two bytes, 0.4 GB to work in, and for 512
+    # positions their hidden states twice and five blocks of logits of 34 MiB
+    measuring = 2 * 512 * 4096 * 2 + 5 * 34 * 2**20
+    assert card.streamed_bytes == 2 * (2 * 202_375_168 + 131_072_000) + 400_000_000 + measuring
 
 
 def test_statistics_in_files_go_with_both_ways(tmp_path):
