@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import transact as ta
+from transact.wording import with_memory
 from ui import legal, limits, planning, streamed, texts, zerogpu
 from ui.jobs import Watch
 from ui.link import Settings
@@ -202,9 +203,11 @@ def cut(registry: Registry, session: Session, repair: str, watch: Watch, *, sear
     if search and repair == "best":
         loaded = registry.dense(session.key, watch)
         streamed.refuse(loaded, streamed.NOT_BEST)
-        watch.says("Searching for what the repair can do without")
+        target = planning.same_amounts(session)
+        needed = ta.search_bytes(loaded.spec, target, scored.calibration, loaded.dtype.itemsize)
+        watch.says(with_memory("Searching what can go", needed))
         plan = zerogpu.forward(
-            ta.search_plan, loaded, scored.statistics, planning.same_amounts(session),
+            ta.search_plan, loaded, scored.statistics, target,
             tokens=_SEARCH_PASSES * scored.num_tokens, steps=_SEARCH_PASSES * scored.num_samples, progress=watch,
             locks=session.choice.locks,
         )  # fmt: skip
@@ -228,7 +231,10 @@ def pruned_model(registry: Registry, owner: str, result: Result, watch: Watch) -
     statistics = result.scored.statistics
     if result.repair == "least_squares":
         statistics = _gram_statistics(registry, result.scored, loaded, watch)
-    watch.says("Cutting and repairing" if result.repair != "none" else "Cutting")
+    title = "Cutting and repairing" if result.repair != "none" else "Cutting"
+    if result.repair == "best":
+        title = with_memory(title, ta.best_bytes(result.plan, result.scored.calibration, loaded.dtype.itemsize))
+    watch.says(title)
     pruned = ta.prune(loaded, result.plan, compensation=result.repair, statistics=statistics, progress=watch)
     registry.keep_pruned(owner, result.identity, pruned)
     return pruned

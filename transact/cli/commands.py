@@ -14,6 +14,7 @@ from transact.cli.steps import Chosen
 from transact.processes import is_main
 from transact.progress import NO_PROGRESS
 from transact.statistics import CalibrationRecord
+from transact.wording import with_memory
 
 
 @dataclass(frozen=True)
@@ -224,12 +225,15 @@ def _plan_written(given: Namespace, loaded: ta.LoadedModel, chosen: Chosen) -> A
 
 def _cut(given: Namespace, loaded: ta.LoadedModel, chosen: Chosen, meter: Meter) -> tuple[ta.LoadedModel, Answer]:
     """The pruned model, saved where an output was named."""
+    title = "Cutting"
+    if given.compensation == "best" and chosen.calibration is not None:
+        title = with_memory(title, ta.best_bytes(chosen.plan, chosen.calibration, loaded.dtype.itemsize))
     pruned = ta.prune(
         loaded,
         chosen.plan,
         compensation=given.compensation,
         statistics=chosen.statistics,
-        progress=meter("Cutting"),
+        progress=meter(title),
     )
     values = {**_planned(loaded, chosen), "compensation": given.compensation}
     parts = summaries.plan(loaded.source, chosen.plan, given.compensation)

@@ -20,6 +20,7 @@ from transact.cli.files import Text, read_locks, read_plan, read_scores, read_te
 from transact.processes import rank_and_count
 from transact.stock_config import check_writable
 from transact.text_tables import TEXT
+from transact.wording import with_memory
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,9 @@ def choose(
     gram, queries = _grams(compensation, loaded), target.keep_query_key_dim is not None
     if searched:
         statistics = observe(given, loaded, calibration, meter, gram=gram or "attention", queries=queries)
-        plan = ta.search_plan(loaded, statistics, target, locks=sources.locks, progress=meter("Searching"))
+        needed = ta.search_bytes(loaded.spec, target, calibration, loaded.dtype.itemsize)
+        progress = meter(with_memory("Searching", needed))
+        plan = ta.search_plan(loaded, statistics, target, locks=sources.locks, progress=progress)
         return Chosen(plan, calibration, statistics)
     statistics = observe(given, loaded, calibration, meter, gram=gram, metric=metric(given), queries=queries)
     return Chosen(make_plan(score(given, loaded, statistics)), calibration, statistics)
