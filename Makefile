@@ -35,6 +35,7 @@ lint: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.speed
 	$(BIN)/python -m benchmarks.interface
+	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.repair
 	$(BIN)/python -m benchmarks.quality
 
