@@ -69,7 +69,7 @@ def test_an_app_leaves_nothing_behind_and_clears_up_after_those_that_were_killed
 def holder(folder: Path, then: str = "", **environment: str) -> subprocess.Popen:
     """A process that holds a folder and does `then`."""
     return subprocess.Popen(
-        [sys.executable, "-c", HOLDS + then], cwd=ROOT, stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", HOLDS + then], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         env=os.environ | {"TMPDIR": str(folder)} | environment, preexec_fn=_as_at_a_terminal,
     )  # fmt: skip
 
