@@ -33,7 +33,8 @@ def test_what_does_this_unit_read(explorer):
     explorer.reads("reads", "is most active at the marked tokens of mixed")
     marked = explorer.page.locator("#reads mark")
     assert marked.count() == 8 and all(text for text in marked.all_inner_texts())
-    strengths = [float(text) for text in explorer.page.locator("#reads .strength").all_inner_texts()]
+    shown = explorer.page.locator("#reads .strength").all_inner_texts()
+    strengths = [float(text.replace("−", "-")) for text in shown]
     assert [abs(value) for value in strengths] == sorted(map(abs, strengths), reverse=True)
     first = explorer.text("reads")
     explorer.click_at("heads-plot", 0.06, 0.42)
