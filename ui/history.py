@@ -7,7 +7,7 @@ from html import escape
 import transact as ta
 from ui import names, numbers
 from ui.session import Result
-from ui.tables import NOISE, row, speed
+from ui.tables import NOISE, row, scrolled_table, speed
 
 HISTORY_HEADERS = (
     "#", "Parameters", "Perplexity", "dense", "random", "Same token", "Heads cut", "MLP cut", "Metric", "Repair",
@@ -51,11 +51,8 @@ def side_by_side(first: Result | None, second: Result | None) -> str:
                 row(f"Task: {kind}", "probe, share right", numbers.percent(share), numbers.percent(after[kind]),
                     numbers.points(after[kind] - share))
             )  # fmt: skip
-    heads = "".join(f'<th scope="col">Result {result.number}</th>' for result in (first, second))
-    return (
-        '<div class="scroll"><table class="results"><thead><tr><th scope="col">What</th>'
-        f'{heads}<th scope="col">Second against first</th></tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-    )
+    heads = ("What", *(f"Result {result.number}" for result in (first, second)), "Second against first")
+    return scrolled_table("Two results side by side", heads, rows)
 
 
 def _speed_rows(first: Result, second: Result):

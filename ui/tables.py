@@ -1,5 +1,6 @@
 """One result as a table: dense, pruned and difference, and what each layer keeps."""
 
+from collections.abc import Iterable
 from html import escape
 
 import transact as ta
@@ -15,9 +16,7 @@ def result_table(result: Result) -> str:
     report = result.report
     return (
         f"{_headline(result)}"
-        '<div class="scroll"><table class="results"><thead><tr><th scope="col">What</th><th scope="col">Dense</th>'
-        '<th scope="col">Pruned</th><th scope="col">Difference</th></tr></thead><tbody>'
-        f"{''.join(_rows(result))}</tbody></table></div>"
+        f"{scrolled_table('Result', ('What', 'Dense', 'Pruned', 'Difference'), _rows(result))}"
         f'<p class="honest">{escape(speed_sentence(report))}{escape(_overlap_sentence(result))}</p>'
         f"{_protocol(report)}"
     )
@@ -133,6 +132,15 @@ def speed(report: ta.EvalReport, kind: str, of: str = "") -> str:
     shown = numbers.count(getattr(report, f"{of}{kind}_tokens_per_second"))
     spread = getattr(report, f"{of}{kind}_spread")
     return shown if spread is None else f"{shown} <small>{' – '.join(map(numbers.count, spread))}</small>"
+
+
+def scrolled_table(label: str, heads: Iterable[str], rows: Iterable[str]) -> str:
+    """Rows as `row` makes them; where they are wider than the page, the table scrolls, by keyboard too."""
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(label)}"><table class="results">'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
 
 
 def row(label: str, term: str, dense: str, pruned: str, difference: str) -> str:
