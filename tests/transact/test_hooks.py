@@ -83,7 +83,7 @@ def test_a_cut_is_the_same_under_every_mask(name, mask):
 def test_a_repair_is_the_same_under_every_mask(name, repair, mask):
     dense = build(name)
     if repair == "bias" and not dense.layout.output_bias:
-        pytest.skip("its stock class holds no output bias")
+        pytest.skip("the stock class holds no output bias")
     plan, other = plan_of(dense, TARGET), plan_of(dense, OTHER, seed=1)
     gram = "by_layer" if repair.endswith("by layer") else True
     statistics = ta.observe(dense, calibration(dense), gram=gram)
@@ -91,7 +91,7 @@ def test_a_repair_is_the_same_under_every_mask(name, repair, mask):
     try:
         expected = logits(ta.prune(dense, plan, **options))
     except ta.InvalidOption as refused:
-        pytest.skip(str(refused))
+        pytest.skip(f"the stock class holds no such repair: {refused}")
     with MASKS[mask](dense, plan, other):
         pruned = ta.prune(dense, plan, **options)
         searched = ta.search_plan(dense, statistics, TARGET)

@@ -76,7 +76,7 @@ def model(name: str, kind: str) -> ta.LoadedModel:
                     parameter.mul_(8)
             built(torch.arange(3, 3 + 40)[None])
     except Exception as refused:  # whatever the family's own checks raise
-        pytest.skip(f"stock {model_type} takes no {kind} RoPE: {' '.join(str(refused).split())[-90:]}")
+        pytest.skip(f"the stock class of {model_type} takes no {kind} RoPE: {' '.join(str(refused).split())[-90:]}")
     return ta.LoadedModel.from_model(built, source=name)
 
 
