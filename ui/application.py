@@ -111,15 +111,18 @@ def open_desk(opening: Scored | None = None) -> Desk:
             return session
         return planning.planned(replace(session, choice=legal.start(spec)))
 
+    unpainted: dict[str, dict] = {}
+
     def forget(id: str) -> None:
         jobs.stop(id)
         registry.forget(id)
+        unpainted.pop(id, None)
         exports.forget(id)
         telemetry.add("transact_evictions_total", what="session", why="expired")
         telemetry.event("evicted", what="session", why="expired")
 
     sessions = Sessions(fresh, forget, max_sessions=host.max_sessions(), max_bytes=budget * _SESSIONS_SHARE)
-    return Desk(registry, sessions, jobs, exports, telemetry, scored)
+    return Desk(registry, sessions, jobs, exports, telemetry, scored, unpainted)
 
 
 def page_of(desk: Desk) -> gr.Blocks:

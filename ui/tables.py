@@ -26,28 +26,25 @@ def speed_sentence(report: ta.EvalReport) -> str:
     """One sentence on whether the pruned model is faster on this machine, and why not where it is not."""
     if not report.decode_tokens_per_second or not report.reference_decode_tokens_per_second:
         return "Speed was not measured."
-    kinds = (("prefill", "reading"), ("decode", "writing one token at a time"))
-    ratios, ideals, behind = [], [], []
-    for kind, name in kinds:
+    kinds = (("prefill", "reads"), ("decode", "writes"))
+    ideals, verbs, behind = [], [], False
+    for kind, verb in kinds:
         of = (f"{kind}_tokens_per_second", f"reference_{kind}_tokens_per_second")
         work = (f"reference_{kind}_flops_per_token", f"{kind}_flops_per_token")
         ratio, ideal = (getattr(report, first) / getattr(report, second) for first, second in (of, work))
-        ratios.append(ratio)
         ideals.append(ideal)
-        if not getattr(report, f"{kind}_differs"):
-            behind.append(f"{name} ({NOISE})")
-        elif ratio < 1:
-            behind.append(name)
-    measured = f"On this machine it reads {ratios[0]:.2f} × and writes {ratios[1]:.2f} × as fast"
-    allowed = f"{ideals[0]:.2f} × and {ideals[1]:.2f} ×"
-    if not behind:
-        return f"{measured}; the saved operations alone would allow {allowed}."
+        is_other = getattr(report, f"{kind}_differs")
+        behind = behind or not is_other or ratio < 1
+        verbs.append(f"{verb} {ratio:.2f} × as fast" + ("" if is_other else f" ({NOISE})"))
+    measured = f"On this machine it {' and '.join(verbs)}"
     if ideals == [1, 1]:
-        return f"{measured}, which is {NOISE}: nothing that counts here was removed."
+        return f"{measured}: nothing that counts here was removed."
+    allowed = f"{measured}; the saved operations alone would allow {ideals[0]:.2f} × and {ideals[1]:.2f} ×."
+    if not behind:
+        return allowed
     return (
-        f"{measured}, so {' and '.join(behind)} is not faster, though the saved operations would allow {allowed}: at "
-        f"{numbers.count(report.reference_parameters)} parameters most of the time goes into fixed costs of every "
-        "layer, which pruning leaves as they are."
+        f"{allowed} At {numbers.count(report.reference_parameters)} parameters much of the time goes into fixed costs "
+        "of every layer, which pruning leaves as they are."
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import gradio as gr
 
 from ui import link, texts, workbench
-from ui.events.desk import Desk, Panels, explained, say, under_way, watched
+from ui.events.desk import Desk, Panels, explained, long_step, say, under_way, watched
 from ui.pages import calibration
 from ui.session import BUNDLED, Sampling, Session
 from ui.texts import TextSource
@@ -56,8 +56,20 @@ def connect(desk: Desk, panels: Panels, page: gr.Blocks) -> gr.events.Dependency
             return
         if returning:
             yield {**panels.repaint(session), **fields(session)}
-            yield from under_way(desk, panels, owner)
         elif wanted is not None:
+            yield filled(owner, wanted)
+
+    def on_settled(request: gr.Request):
+        owner = desk.visitor(request)
+        returning = owner != request.session_hash
+        if returning:
+            yield from under_way(desk, panels, owner)
+            return
+        try:
+            session, wanted = desk.sessions.get(owner), link.settings(request.query_params)
+        except Exception:  # it was said when the page opened
+            return
+        if wanted is not None and is_here(wanted):
             yield from restore(owner, session, wanted)
 
     def fields(session: Session) -> dict:
@@ -89,19 +101,24 @@ def connect(desk: Desk, panels: Panels, page: gr.Blocks) -> gr.events.Dependency
         settings = {own.num_samples: sampling.num_samples, own.seq_len: sampling.seq_len, own.seed: sampling.seed}
         return {**known, **settings}
 
-    def restore(owner: str, session: Session, wanted: link.Settings):
-        filled = {
+    def is_here(wanted: link.Settings) -> bool:
+        return wanted.key == BUNDLED or desk.registry.in_memory(wanted.key) is not None
+
+    def filled(owner: str, wanted: link.Settings) -> dict:
+        """The fields as a link says; where its model has to be loaded first, its settings wait for that."""
+        fields = {
             panels.model.select: wanted.key.source,
             panels.model.revision: wanted.key.revision or "",
             panels.model.dtype: wanted.key.dtype,
             **form(texts.sample(wanted.text) if wanted.text else None, wanted.sampling),
         }
-        if wanted.key != BUNDLED and desk.registry.in_memory(wanted.key) is None:
-            desk.sessions.update(owner, lambda old: replace(old, pending=wanted))
-            note = f"The link is about {wanted.key.source}: press Load, then Score; its ratios and locks are set then."
-            yield {**filled, **say(panels, note)}
-            return
-        yield filled
+        if is_here(wanted):
+            return fields
+        desk.sessions.update(owner, lambda old: replace(old, pending=wanted))
+        note = f"The link is about {wanted.key.source}: press Load, then Score; its ratios and locks are set then."
+        return {**fields, **say(panels, note)}
+
+    def restore(owner: str, session: Session, wanted: link.Settings):
         text = texts.sample(wanted.text or "mixed")
         yield from watched(
             desk, panels, owner, "Restoring the link's settings",
@@ -115,4 +132,5 @@ def connect(desk: Desk, panels: Panels, page: gr.Blocks) -> gr.events.Dependency
         return {**panels.repaint(session), **say(panels, f"The settings are those of the link.{missing}", "good")}
 
     page.load(on_named, gr.Textbox(visible=False), None, js=TAB, queue=False, **panels.light)
-    return page.load(on_arrival, None, panels.all, js=_DRAWN, **panels.heavy)
+    shown = page.load(on_arrival, None, panels.all, js=_DRAWN, **panels.heavy)
+    return long_step(desk, panels, shown.then, on_settled, None, at_the_end=panels.all)

@@ -6,7 +6,7 @@ import gradio as gr
 
 from ui import planning, workbench
 from ui.errors import NotYet
-from ui.events.desk import Desk, Panels, explained, quick, say, watched
+from ui.events.desk import Desk, Panels, explained, long_step, quick, say, watched
 from ui.events.measure import plan_and_text
 from ui.pages import compare, redundancy
 from ui.session import Moment, Redundancy, Session
@@ -64,4 +64,5 @@ def connect(desk: Desk, panels: Panels) -> None:
         chosen.input(on_pair, pair, panels.all, **panels.light)
     panels.compare.restore.click(on_restore, panels.compare.first, panels.all, **panels.light)
     text = [panels.measure.measure_on, panels.measure.pasted]
-    panels.redundancy.draw.click(on_map, text, panels.all, **panels.heavy)
+    shown = [panels.redundancy.plot, panels.redundancy.note]
+    long_step(desk, panels, panels.redundancy.draw.click, on_map, text, meanwhile=shown)

@@ -1,8 +1,9 @@
 """What every event works with, and how its work is shown while it runs."""
 
+import functools
 import secrets
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from typing import TypeVar
 
 import gradio as gr
@@ -58,7 +59,10 @@ _PAGES = {
 
 @dataclass(frozen=True)
 class Desk:
-    """The app's collaborators; one set for all visitors."""
+    """The app's collaborators; one set for all visitors.
+
+    `unpainted`: what the steps of a visitor left that is still to be shown (see `long_step`).
+    """
 
     registry: Registry
     sessions: Sessions
@@ -66,6 +70,7 @@ class Desk:
     exports: Exports
     telemetry: Telemetry
     first_scored: Scored | None
+    unpainted: dict[str, dict] = field(default_factory=dict)
 
     def visitor(self, request: gr.Request) -> str:
         """Whose work is done on a page: its browser tab's; a caller without a name is new each time."""
@@ -108,6 +113,11 @@ class Panels:
         holds the model lock, and not in gradio's queue, where Stop could not reach it.
         """
         return self._wiring(HEAVY)
+
+    @property
+    def progress(self) -> list[Component]:
+        """What a job touches while it runs."""
+        return [self.status.progress, self.status.stop, self.status.message]
 
     def _wiring(self, concurrency: dict) -> dict:
         """Gradio copies the whole state of all that ever showed progress at every event; one small part shows it."""
@@ -167,7 +177,7 @@ class Panels:
     @property
     def followers(self) -> list[Component]:
         """What `repaint_followers` touches."""
-        return [*_components(self.layer), *_components(self.takeaway)]
+        return [*parts(self.layer), *parts(self.takeaway)]
 
     def repaint_below(self, session: Session) -> dict:
         """The figures that wait until both maps are drawn, so that a visitor sees these first."""
@@ -191,10 +201,11 @@ class Panels:
     @property
     def all(self) -> list[Component]:
         """Every component, as the outputs of an event that may touch any."""
-        return [component for name in _PAGES for component in _components(getattr(self, name))]
+        return [component for name in _PAGES for component in parts(getattr(self, name))]
 
 
-def _components(panel) -> list[Component]:
+def parts(panel) -> list[Component]:
+    """All components of one part of the page."""
     return [getattr(panel, field.name) for field in fields(panel)]
 
 
@@ -214,6 +225,44 @@ def quick(panels: Panels, act: Callable[[], dict]) -> dict:
         return {**say(panels, ""), **act()}
     except Exception as error:
         return explained(panels, error)
+
+
+def long_step(
+    desk: Desk,
+    panels: Panels,
+    listener: Callable[..., gr.events.Dependency],
+    handler: Callable[..., Iterator[dict]],
+    inputs,
+    *,
+    meanwhile: Sequence[Component] = (),
+    at_the_end: Sequence[Component] = (),
+    **wiring,
+) -> gr.events.Dependency:
+    """Wire a step that takes longer: what it shows on the way first, and what it leaves in an event of its own.
+
+    Gradio makes each output of an event anew whenever something is yielded, also those that stay as they are: 70 ms
+    where all parts of the page are outputs, several times a second, in which the work would stand still (one process,
+    one interpreter lock). So outputs on the way are the line of progress and `meanwhile` alone; an update of any other
+    part is kept until the step is over, and then painted on `at_the_end`.
+    """
+    shown = [*panels.progress, *meanwhile]
+    wiring = {**panels.heavy, **wiring}
+
+    @functools.wraps(handler)
+    def on_the_way(*given):
+        (request,) = (value for value in given if isinstance(value, gr.Request))
+        for update in handler(*given):
+            if at_the_end and not update.keys() <= set(shown):
+                desk.unpainted.setdefault(desk.visitor(request), {}).update(update)
+            else:
+                yield update
+
+    def paint(request: gr.Request):
+        return desk.unpainted.pop(desk.visitor(request), {panels.status.message: gr.skip()})
+
+    begun = listener(on_the_way, inputs, shown, **wiring)
+    painted = list(dict.fromkeys([*shown, *at_the_end]))
+    return begun.then(paint, None, painted, **panels.light) if at_the_end else begun
 
 
 def watched(

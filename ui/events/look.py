@@ -5,7 +5,7 @@ from dataclasses import replace
 import gradio as gr
 
 from ui import texts, workbench
-from ui.events.desk import Desk, Panels, explained, say, watched
+from ui.events.desk import Desk, Panels, explained, long_step, parts, say, watched
 from ui.pages import contrast, trust
 from ui.session import Scored, Session, Steadiness
 
@@ -55,5 +55,6 @@ def connect(desk: Desk, panels: Panels) -> None:
             kind="stability",
         )  # fmt: skip
 
-    panels.contrast.score.click(on_second, panels.contrast.source, panels.all, **panels.heavy)
-    panels.trust.check.click(on_check, None, panels.all, **panels.heavy)
+    score, check = panels.contrast.score.click, panels.trust.check.click
+    long_step(desk, panels, score, on_second, panels.contrast.source, at_the_end=parts(panels.contrast))
+    long_step(desk, panels, check, on_check, None, at_the_end=parts(panels.trust))

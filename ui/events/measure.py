@@ -5,7 +5,7 @@ import time
 import gradio as gr
 
 from ui import limits, texts, workbench
-from ui.events.desk import Desk, Panels, explained, say, watched
+from ui.events.desk import Desk, Panels, explained, long_step, parts, say, watched
 from ui.pages import measure
 from ui.session import BUNDLED, Result, Session
 from ui.texts import TextSource
@@ -86,11 +86,14 @@ def connect(desk: Desk, panels: Panels) -> None:
     panel.repair.change(on_repair, panel.repair, panel.search, **panels.light)
     chosen = [panel.measure_on, panel.pasted]
     panel.measure_on.change(on_measure_text, panel.measure_on, panel.pasted, **panels.light)
-    tried = panels.status.try_button.click(on_try, [*chosen, panel.prompt], panels.all, **panels.heavy)
+    tried = long_step(
+        desk, panels, panels.status.try_button.click, on_try, [*chosen, panel.prompt], at_the_end=parts(panel)
+    )
     tried.success(None, js=_SHOW_TRIED)
     inputs = [*chosen, panel.repair, panel.search, panel.prompt]
-    panels.status.prune.click(on_prune, inputs, panels.all, **panels.heavy).success(None, js=_SHOW_RESULT)
-    panel.generate.click(on_generate, panel.prompt, panels.all, **panels.heavy)
+    pruned = long_step(desk, panels, panels.status.prune.click, on_prune, inputs, at_the_end=panels.all)
+    pruned.success(None, js=_SHOW_RESULT)
+    long_step(desk, panels, panel.generate.click, on_generate, panel.prompt, at_the_end=[panel.dense, panel.pruned])
 
 
 def plan_and_text(desk: Desk, owner: str, measure_on: str, pasted: str) -> tuple[Session, TextSource]:

@@ -7,7 +7,7 @@ import gradio as gr
 
 import transact as ta
 from ui import training
-from ui.events.desk import Desk, Panels, explained, say, watched
+from ui.events.desk import Desk, Panels, explained, long_step, say, watched
 from ui.events.measure import plan_and_text, prompt_text
 from ui.pages import recover
 from ui.session import BUNDLED, Recovery, Result, Session
@@ -69,4 +69,7 @@ def connect(desk: Desk, panels: Panels, arrived: gr.events.Dependency) -> None:
     for control in (*form, panels.status.savings):
         control.change(on_form, form, panels.recover.estimate, **newest)
     given = [panels.measure.measure_on, panels.measure.pasted, panels.measure.prompt, *form]
-    panels.recover.start.click(on_start, given, panels.all, preprocess=False, **panels.heavy)
+    long_step(
+        desk, panels, panels.recover.start.click, on_start, given,
+        meanwhile=[panels.recover.note, panels.recover.plot], at_the_end=panels.all, preprocess=False,
+    )  # fmt: skip

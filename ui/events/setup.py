@@ -4,7 +4,7 @@ import gradio as gr
 
 from ui import limits, planning, texts, uploads, workbench
 from ui.errors import WrongInput
-from ui.events.desk import Desk, Panels, explained, quick, say, watched
+from ui.events.desk import Desk, Panels, explained, long_step, quick, say, watched
 from ui.hub_texts import DatasetRequest
 from ui.models import Registry, is_streamed
 from ui.pages import calibration, model
@@ -145,8 +145,11 @@ def connect(desk: Desk, panels: Panels) -> None:
 
     named = [panels.model.select, panels.model.revision, panels.model.dtype]
     for control in named:
-        control.change(on_model_named, named, panels.all, trigger_mode="always_last", **panels.light)
-    panels.model.load.click(on_load, named, panels.all, **panels.heavy)
+        long_step(
+            desk, panels, control.change, on_model_named, named, meanwhile=[panels.model.card],
+            trigger_mode="always_last", **panels.light,
+        )  # fmt: skip
+    long_step(desk, panels, panels.model.load.click, on_load, named, at_the_end=panels.all)
     shown = [own.text, own.file, own.column, own.dataset_fields]
     own.source.input(on_source, [own.source, own.text, own.file], shown, **panels.light)
     own.text.input(on_typed, own.source, own.source, trigger_mode="always_last", **panels.light)
@@ -156,7 +159,7 @@ def connect(desk: Desk, panels: Panels) -> None:
     own.file.clear(on_file_removed, None, panels.all, **panels.light).then(**estimated)
     for control in (own.source, own.column, own.num_samples, own.seq_len, own.seed, own.taylor):
         control.change(**estimated)
-    own.score.click(on_score, own.inputs, panels.all, **panels.heavy)
+    long_step(desk, panels, own.score.click, on_score, own.inputs, at_the_end=panels.all)
     panels.status.stop.click(on_stop, None, panels.status.stop, queue=False, **panels.light)
 
 

@@ -9,7 +9,7 @@ import gradio as gr
 import transact as ta
 from ui import sign_in, workbench
 from ui.errors import WrongInput
-from ui.events.desk import Desk, Panels, explained, say, watched
+from ui.events.desk import Desk, Panels, explained, long_step, say, watched
 from ui.export import file_stem
 
 _STOPPED = "Stopped. Nothing was pushed; a new repository may be there, still empty."
@@ -60,4 +60,4 @@ def connect(desk: Desk, panels: Panels) -> None:
             yield say(panels, f"The model is at {pushed.url} ({seen}), in one commit. {said}", "good")
 
     panel = panels.share
-    panel.push.click(on_push, panel.inputs, panels.all, **panels.heavy)
+    long_step(desk, panels, panel.push.click, on_push, panel.inputs)

@@ -7,7 +7,7 @@ import gradio as gr
 
 from ui import history, workbench
 from ui.errors import NotYet
-from ui.events.desk import Desk, Panels, explained, say, watched
+from ui.events.desk import Desk, Panels, explained, long_step, say, watched
 from ui.export import file_stem, model_stem
 from ui.jobs import Watch
 from ui.session import Result
@@ -82,10 +82,14 @@ def connect(desk: Desk, panels: Panels) -> None:
 
         return written(owner, write)
 
-    outputs = panels.all
     panel = panels.takeaway
-    panel.checkpoint.click(on_checkpoint, panel.layers, outputs, **panels.heavy).success(None, js=SAVE_FILE)
-    panel.gguf.click(on_gguf, panel.gguf_type, outputs, **panels.heavy).success(None, js=SAVE_FILE)
+    for button, handler, how in (
+        (panel.checkpoint, on_checkpoint, panel.layers),
+        (panel.gguf, on_gguf, panel.gguf_type),
+    ):
+        written_to = long_step(desk, panels, button.click, handler, how, at_the_end=[panel.file])
+        written_to.success(None, js=SAVE_FILE)
+    outputs = [panel.file, panels.status.message]
     panel.plan.click(on_plan, None, outputs, **panels.light).success(None, js=SAVE_FILE)
     panel.texts.click(on_texts, None, outputs, **panels.light).success(None, js=SAVE_FILE)
     panels.compare.csv.click(on_csv, None, outputs, **panels.light).success(None, js=SAVE_FILE)
