@@ -35,6 +35,7 @@ from transact.export.gguf import GGUF_TYPES, GgufReport, save_gguf
 from transact.export.proof import Proof, prove
 from transact.export.sharing import Pushed, check_push, push
 from transact.generation import generate
+from transact.hub_cache import trim_hub_cache
 from transact.importance import METRICS, ImportanceScores, Metric, available_metrics, score
 from transact.layer_plan import LayerPlan
 from transact.loading import LoadedModel, Preflight, load, preflight
@@ -172,4 +173,5 @@ __all__ = [
     "stream_observe",
     "stream_prune",
     "sweep",
+    "trim_hub_cache",
 ]

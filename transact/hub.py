@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from huggingface_hub import constants, try_to_load_from_cache
 from huggingface_hub import errors as hub_errors
+from huggingface_hub import try_to_load_from_cache
 
 from transact import downloader, hub_cache
 from transact.alone import AloneFailed, run_alone
@@ -80,6 +80,7 @@ def _is_commit(revision: str | None) -> bool:
 def _whole(name: str, get: Callable[[], Path], progress: Progress) -> Path:
     """What `get` finds; damaged files in it are fetched anew, once."""
     found = get()
+    hub_cache.note_use(found)
     damaged = hub_cache.damaged(found, progress)
     if not damaged:
         return found
@@ -90,7 +91,7 @@ def _whole(name: str, get: Callable[[], Path], progress: Progress) -> Path:
         found = get()
     except ModelNotFound as error:
         raise CheckpointBroken(
-            f"{first} of {name} was damaged in the cache ({constants.HF_HUB_CACHE}). It has been removed there, but "
+            f"{first} of {name} was damaged in the cache (HF_HOME). It has been removed there, but "
             f"could not be fetched anew. {error}"
         ) from error
     still = hub_cache.damaged(found, progress)
@@ -179,8 +180,8 @@ def _sentence(answer: dict, name: str, revision: str | None) -> str:
             return f"A file of {name} did not arrive whole ({answer['said']}) Try again."
         case "disk":
             return (
-                f"{name} could not be stored on disk ({answer['said']}). Free some space in {constants.HF_HUB_CACHE}, "
-                "or choose a smaller model."
+                f"{name} could not be stored on disk ({answer['said']}). Free some space where the hub's cache is "
+                "(HF_HOME), or choose a smaller model."
             )
         case _:
             return (
