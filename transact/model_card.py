@@ -21,6 +21,12 @@ _ENTITIES = {letter: f"&#{ord(letter)};" for letter in "&<>`*[]|\\"}
 _PAPER = "https://arxiv.org/abs/2407.05690"
 
 
+_TEMPLATE_NOTE = (
+    "The tokenizer's chat template is a program in Jinja that came with `{name}`; it was copied as it stands and not "
+    "checked. Read it before you run it with anything that does not confine it."
+)
+
+
 def write_card(path: Path, loaded: LoadedModel, report: "SaveReport") -> None:
     """Write the card; the base model and its licence stand in its metadata where they are known."""
     data = ModelCardData(
@@ -80,6 +86,7 @@ def _body(loaded: LoadedModel, report: "SaveReport") -> str:
         trainings = [_plain(cut.trained) for cut in loaded.cuts if cut.trained]
         lines += ["Trained after the cuts:", "", *(f"- {training}" for training in trainings), ""] if trainings else []
     lines += [*report.notes, ""] if report.notes else []
+    lines += [_TEMPLATE_NOTE.format(name=name), ""] if has_foreign_template(loaded) else []
     lines += [
         "```python",
         *(_LOADED_HERE if report.compact else _LOADED_BY_STOCK),
@@ -89,6 +96,11 @@ def _body(loaded: LoadedModel, report: "SaveReport") -> str:
     lines += [] if report.compact else [f"Needs transformers {LOWEST_TRANSFORMERS} or later.", ""]
     lines += [] if report.proof is None else _proof(report.proof)
     return "\n".join(lines)
+
+
+def has_foreign_template(loaded: LoadedModel) -> bool:
+    """Whether a chat template, which is a program, goes with the model that somebody else wrote."""
+    return loaded.source != sources.BUNDLED and bool(getattr(loaded.tokenizer, "chat_template", None))
 
 
 def _plain(text: str) -> str:

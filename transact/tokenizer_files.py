@@ -1,6 +1,7 @@
 """The tokenizer beside a model's weights: read by `transformers`, once its files name nothing but a tokenizer."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from transact.errors import CheckpointBroken
 
 CONFIG_FILE = "tokenizer_config.json"
 _CLASS = re.compile(r"(?!Auto)\w+(Tokenizer|TokenizerFast|Backend)")
+_SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
 _MESSAGE_START = b"\n"
 """First byte of a SentencePiece file, which lists its pieces first; files of other formats by that name are base64."""
 
@@ -59,9 +61,17 @@ def write_tokenizer(tokenizer: PreTrainedTokenizerBase, named: str | None, folde
     """Write the tokenizer's files as `transformers` 4.57 reads them too.
 
     `named`: what the source's files call its class. Version 4 lacks the class of version 5 for a tokenizer that is all
-    in tokenizer.json, and reads further special tokens under their older name alone; version 5 reads either.
+    in tokenizer.json, and reads further special tokens under their older name alone; version 5 reads either. Raises
+    `OSError` where a file cannot be written.
     """
-    tokenizer.save_pretrained(folder)
+    try:
+        tokenizer.save_pretrained(folder)
+    except Exception as error:
+        number = _SYSTEM_ERROR.search(str(error))
+        if isinstance(error, OSError) or number is None:
+            raise
+        # what writes tokenizer.json is no Python, and raises a bare Exception where the disk is full
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
     file = folder / CONFIG_FILE
     values = json.loads(file.read_text(encoding="utf-8"))
     name = named or values["tokenizer_class"]

@@ -1,8 +1,11 @@
 """What a saved checkpoint holds beside its weights, and what saving refuses. Exactness: test_exactness.py."""
 
+import copy
+import errno
 import json
 import resource
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,8 +13,10 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import transact as ta
+from tests.faults.kernel import no_file_beyond
 from tests.tiny_models import build, token_ids
 from transact import checkpoint
+from transact.tokenizer_files import write_tokenizer
 
 
 @pytest.fixture
@@ -76,6 +81,25 @@ def test_a_full_disk_leaves_nothing_half_written(pruned, tmp_path, monkeypatch):
         with pytest.raises(ta.SaveRefused, match="No space left"):
             ta.save(pruned, tmp_path / folder)
     assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+
+def test_a_disk_that_fills_while_the_tokenizer_is_written(pruned, tmp_path):
+    """It is written last, by a library that says so in a bare Exception."""
+    with no_file_beyond(4_000), pytest.raises(OSError, match="File too large") as full:
+        write_tokenizer(pruned.tokenizer, None, tmp_path)
+    assert full.value.errno == errno.EFBIG
+
+
+def test_the_card_says_of_a_chat_template_that_it_is_somebodys_program(pruned, tmp_path):
+    for source, name, said in (("team/chatty", "foreign", True), ("bundled", "own", False)):
+        tokenizer = copy.deepcopy(pruned.tokenizer)
+        tokenizer.chat_template = "{{ messages }}"
+        ta.save(replace(pruned, source=source, tokenizer=tokenizer), tmp_path / name)
+        card = (tmp_path / name / "README.md").read_text()
+        assert ("program in Jinja that came with `team/chatty`" in card) is said
+    tokenizer.chat_template = None
+    ta.save(replace(pruned, source="team/plain", tokenizer=tokenizer), tmp_path / "none")
+    assert "Jinja" not in (tmp_path / "none" / "README.md").read_text()
 
 
 def test_a_disk_that_fills_while_weights_are_written(pruned, tmp_path):

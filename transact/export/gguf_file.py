@@ -13,7 +13,7 @@ from transact.export.gguf_architectures import Architecture, fitting, known_arch
 from transact.export.gguf_tensors import StoredTensor, stored_tensors
 from transact.export.gguf_vocabulary import Vocabulary, vocabulary_of
 from transact.loading import LoadedModel
-from transact.model_card import model_name, per_layer
+from transact.model_card import has_foreign_template, model_name, per_layer
 from transact.plan import composed
 from transact.progress import Progress
 
@@ -55,6 +55,8 @@ class GgufFile:
         else:
             vocabulary = vocabulary_of(loaded.tokenizer, loaded.spec.vocab_size)
             notes += vocabulary.notes
+            if has_foreign_template(loaded):
+                notes.append("The chat template in it came with the model and was copied as it stands, not checked.")
         window = _context_length(loaded.model.config)
         if window < loaded.spec.max_position_embeddings:
             notes.append(
