@@ -59,7 +59,24 @@ def may_name(place: str) -> bool:
         path = path.resolve()
     except (OSError, RuntimeError, ValueError):  # a name too long, an unknown ~user, a NUL: nothing on this disk
         return False
+    return _lies_in(path, allowed) and not _leads_out(path, allowed)
+
+
+def _lies_in(path: Path, allowed: list[Path]) -> bool:
     return any(path.is_relative_to(root) for root in allowed)
+
+
+def _leads_out(folder: Path, allowed: list[Path]) -> bool:
+    """Whether a link anywhere below a folder leads out of those allowed: a file that it names would be read."""
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            entry = Path(place, name)
+            try:
+                if entry.is_symlink() and not _lies_in(entry.resolve(), allowed):
+                    return True
+            except (OSError, RuntimeError):  # links that go round in circles
+                return True
+    return False
 
 
 def refusal(place: str) -> str:

@@ -74,6 +74,28 @@ def test_roots_open_what_is_below_them_and_nothing_else(place, tmp_path):
         assert not host.may_name(str(refused))
 
 
+def test_a_link_in_a_folder_must_not_lead_out_either(place, tmp_path):
+    """The files of a model are read, so a config.json that is a link would show what it leads to."""
+    root, secret = tmp_path / "models", tmp_path / "secret.json"
+    secret.write_text('{"secret": 1}')
+    place({"SPACE_ID": "a/b", host.LOCAL_ROOTS: str(root)})
+    for name in ("file", "folder", "circle", "deep", "inside"):
+        (root / name / "sub").mkdir(parents=True)
+    (root / "file" / "config.json").symlink_to(secret)
+    (root / "folder" / "data").symlink_to(tmp_path)
+    (root / "circle" / "config.json").symlink_to("config.json")
+    (root / "deep" / "sub" / "a.jsonl").symlink_to("../../../secret.json")
+    (root / "inside" / "config.json").symlink_to(root / "file" / "sub")
+    assert host.may_name(str(root / "inside"))
+    for name in ("file", "folder", "circle", "deep"):
+        assert not host.may_name(str(root / name))
+        with pytest.raises(WrongInput, match="visitors may not read"):
+            Registry().preflight(ModelKey(str(root / name)))
+        with pytest.raises(WrongInput, match="visitors may not read"):
+            hub_texts.streamed(DatasetChoice(str(root / name)), 1)
+    assert not host.may_name(str(root / "file" / "config.json"))
+
+
 def test_roots_hold_on_ones_own_machine_too(place, tmp_path):
     place({host.LOCAL_ROOTS: ""})
     assert not host.may_name(MODEL)
