@@ -1,13 +1,15 @@
 """The page put together, and how it is served."""
 
 import logging
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
 import gradio as gr
 from starlette.middleware import Middleware
 
 import transact as ta
-from ui import endpoints, health, host, legal, limits, planning, texts, workbench
+from ui import endpoints, gradio_limits, health, host, legal, limits, planning, texts, workbench
+from ui.disk import disk_budget
 from ui.events import arrival, choose, look, setup
 from ui.events import compare as comparing
 from ui.events import measure as measuring
@@ -40,6 +42,7 @@ from ui.pages import (
 from ui.session import BUNDLED, Sampling, Scored, Session, Sessions
 from ui.telemetry import Telemetry, log_to_stderr, resident_bytes
 from ui.theme import ASSETS, STYLE_SHEET, instrument_theme
+from ui.unheard import Unheard
 
 logger = logging.getLogger(__name__)
 TITLE = "TransAct Explorer"
@@ -56,7 +59,7 @@ def launch(server_name: str, server_port: int) -> None:
     desk = open_desk()
     page = page_of(desk)
     page.launch(
-        server_name=server_name, server_port=server_port, prevent_thread_lock=True, **launch_options(desk)
+        server_name=server_name, server_port=server_port, prevent_thread_lock=True, **launch_options(desk, page)
     )  # fmt: skip
     log_to_stderr()  # again, as the server has set up its own
     desk.telemetry.event(
@@ -66,11 +69,19 @@ def launch(server_name: str, server_port: int) -> None:
     page.block_thread()
 
 
-def launch_options(desk: Desk | None = None) -> dict:
-    """Everything that `launch` is told besides where to listen; with a desk, hosts can probe it."""
+def launch_options(desk: Desk | None = None, page: gr.Blocks | None = None) -> dict:
+    """Everything that `launch` is told besides where to listen.
+
+    With a desk, hosts can probe it; with its page too, what nobody listens to any more ends.
+    """
     server = {"middleware": [Middleware(Guard)]}
     if desk is not None:
-        server["routes"] = health.routes(desk)
+        guard = Middleware(Guard, desk.audience, desk.registry.disk.upload_refused)
+        server = {"middleware": [guard], "routes": health.routes(desk)}
+    if desk is not None and page is not None:
+        server["lifespan"] = _while_served(
+            Unheard(lambda: page._queue, desk.audience, desk.left).watching, desk.registry.disk.watching
+        )
     return {
         "theme": instrument_theme(),
         "css_paths": [STYLE_SHEET, guide.STYLE_SHEET],
@@ -88,6 +99,19 @@ def launch_options(desk: Desk | None = None) -> dict:
     }
 
 
+def _while_served(*watches):
+    """One lifespan of a server that holds several."""
+
+    @asynccontextmanager
+    async def all_of_them(app):
+        async with AsyncExitStack() as stack:
+            for watching in watches:
+                await stack.enter_async_context(watching(app))
+            yield
+
+    return all_of_them
+
+
 def build(opening: Scored | None = None) -> gr.Blocks:
     """The whole page, with scores in view so that nobody meets an empty one.
 
@@ -100,8 +124,8 @@ def open_desk(opening: Scored | None = None) -> Desk:
     """What all visitors share, and the first of them meets `opening`."""
     telemetry = Telemetry()
     budget = memory_budget()
-    registry = Registry(telemetry, budget_bytes=int(budget * (1 - _SESSIONS_SHARE)))
-    jobs, exports = Jobs(telemetry), Exports()
+    registry = Registry(telemetry, budget_bytes=int(budget * (1 - _SESSIONS_SHARE)), disk_bytes=disk_budget())
+    jobs, exports = Jobs(telemetry), Exports(registry.disk)
     scored = opening or _warm_up(registry)
     spec = scored.spec if scored else None
 
@@ -127,12 +151,12 @@ def open_desk(opening: Scored | None = None) -> Desk:
 
 def page_of(desk: Desk) -> gr.Blocks:
     """The page at which visitors work with `desk`."""
+    gradio_limits.keep_quiet()
 
     def on_leave(request: gr.Request):
         # a phone that sleeps also seems to leave, so what was made stays until it expires; and a page that was
         # reloaded may be heard to leave after the new one has begun a job
-        if desk.sessions.leave(request.session_hash):
-            desk.jobs.stop(desk.client(request))
+        desk.left(request.session_hash)
 
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(_CACHE_SECONDS, _CACHE_SECONDS)) as page:
         panels = _lay_out(desk.sessions.fresh("first paint"))
@@ -147,6 +171,7 @@ def page_of(desk: Desk) -> gr.Blocks:
         recovering.connect(desk, panels, arrived)
         endpoints.connect(desk)
         page.unload(on_leave)
+    gradio_limits.bound(page, desk.audience, direct=not host.is_public())
     return page
 
 

@@ -13,6 +13,8 @@ from gradio.utils import get_upload_folder
 import transact as ta
 from transact.progress import Check, Repeating
 from ui.code_view import CALIBRATION_FILE, EVALUATION_FILE, is_own
+from ui.disk import EXPORTS, Disk
+from ui.failures import DiskFull, reason
 from ui.folders import folder_name
 from ui.session import ModelKey
 from ui.texts import TextSource, as_jsonl
@@ -28,11 +30,12 @@ class Exports:
     Each method raises `SaveRefused` where the disk has no room for it, and leaves nothing half-written.
     """
 
-    def __init__(self):
+    def __init__(self, disk: Disk | None = None):
+        self._disk = disk or Disk()
         # in gradio's own folder, as it would copy a file that lies elsewhere: every download would be there twice
         served = Path(get_upload_folder())
         served.mkdir(parents=True, exist_ok=True)
-        self._root = tempfile.TemporaryDirectory(prefix="transact-exports-", dir=served)
+        self._root = tempfile.TemporaryDirectory(prefix=EXPORTS, dir=served)
 
     def checkpoint(
         self, owner: str, name: str, write: Callable[[Path], str], progress: ta.Progress
@@ -95,6 +98,7 @@ class Exports:
         Whoever knows a file's path is served the file, and every visitor learns where the files of all lie. So its
         folder has a name that is drawn anew each time, and that nothing else about the visitor tells.
         """
+        self._disk.need()
         folder = self._folder(owner) / secrets.token_hex(16)
         try:
             self.forget(owner)
@@ -106,7 +110,7 @@ class Exports:
             disk = error.__cause__ if isinstance(error, ta.SaveRefused) and error.__cause__ else error
             if disk is error and not isinstance(error, OSError):
                 raise
-            raise ta.SaveRefused(
+            raise DiskFull(
                 f"The disk of the machine that runs this page has no room for the download ({reason(disk)}), and "
                 "nothing of it was kept. Free some space there, or take the plan alone, which is small; then try again."
             ) from error
@@ -123,11 +127,6 @@ def _add(zipped: zipfile.ZipFile, file: Path, name: str, check: Check) -> None:
         while piece := source.read(_PIECE_BYTES):
             check()
             target.write(piece)
-
-
-def reason(error: BaseException) -> str:
-    """Why the disk refused, without the name of a file."""
-    return getattr(error, "strerror", None) or "only a part of it could be written"
 
 
 def file_stem(key: ModelKey, number: int) -> str:

@@ -1,9 +1,11 @@
 """Stands before gradio's own routes: what they offer beyond this page's needs is refused.
 
-Gradio fetches any public address for whoever names it (as a "file", as an upload's path, through a proxy), and reads
-a request's body whole into memory, however long.
+Gradio fetches any public address for whoever names it (as a "file", as an upload's path, through a proxy), reads a
+request's body whole into memory, however long, and answers a wrong one with all that was sent.
 """
 
+import json
+from collections.abc import Callable
 from urllib.parse import unquote
 
 from starlette.datastructures import Headers
@@ -11,8 +13,16 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ui import limits
+from ui.audience import Audience
 
+BODY_BYTES = "transact.body_bytes"
+"""The key of a request's scope under which stands how long its body was so far."""
+MAX_ERROR_BYTES = 4_000
+"""Of an answer that says no; a longer one repeats what was sent."""
 _FILES, _PROXY = ("/file=", "/file/"), "/proxy="
+_DEEP_LINK = "/deep_link"
+"""Writes the whole page to the disk for whoever asks; the links of this page hold their settings themselves."""
+_UPLOAD = "/gradio_api/upload"
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -24,10 +34,20 @@ class _TooLong(Exception):
 
 
 class Guard:
-    """ASGI middleware around the whole app."""
+    """ASGI middleware around the whole app.
 
-    def __init__(self, app: ASGIApp):
+    `audience` is told who listens; `upload_refused` says why no upload of so many bytes is taken now, None where it is.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        audience: Audience | None = None,
+        upload_refused: Callable[[Scope, int], str | None] = lambda scope, size: None,
+    ):
         self._app = app
+        self._audience = audience or Audience()
+        self._upload_refused = upload_refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -36,52 +56,96 @@ class Guard:
         if _asks_elsewhere(scope["path"]):
             await PlainTextResponse("Only this page's own files are served.", 403)(scope, receive, send)
             return
-        announced = Headers(scope=scope).get("content-length", "0")
-        if not announced.isdigit() or int(announced) > limits.MAX_BODY_BYTES:
-            await _refused(scope, receive, send)
+        announced, most = Headers(scope=scope).get("content-length", "0"), _most(scope)
+        if not announced.isdigit() or int(announced) > most:
+            await _refused(most, scope, receive, send)
             return
-        began = False
-
-        async def answer(message: Message) -> None:
-            nonlocal began
-            if message["type"] == "http.response.start":
-                began = True
-                present = {name.lower() for name, _ in message.get("headers", ())}
-                added = [pair for pair in _HEADERS if pair[0] not in present]
-                message = {**message, "headers": [*message.get("headers", ()), *added]}
-            await send(message)
-
+        # one that does not say how long it is may be as long as any
+        size = int(announced) if "content-length" in Headers(scope=scope) else most
+        if _is_upload(scope) and (why := self._upload_refused(scope, size)):
+            await PlainTextResponse(why, 413)(scope, receive, send)
+            return
+        answer = _Answer(send)
         try:
-            await self._app(scope, _counted(receive), answer)
+            with self._audience.listening(scope):
+                await self._app(scope, _counted(scope, receive, most), answer)
         except _TooLong:
-            if not began:
-                await _refused(scope, receive, send)
+            if not answer.began:
+                await _refused(most, scope, receive, send)
+
+
+class _Answer:
+    """`send` with headers of ours, and one sentence in place of a long answer that says no."""
+
+    def __init__(self, send: Send):
+        self._send = send
+        self._held: Message | None = None
+        self._body = b""
+        self.began = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.began = True
+            present = {name.lower() for name, _ in message.get("headers", ())}
+            added = [pair for pair in _HEADERS if pair[0] not in present]
+            message = {**message, "headers": [*message.get("headers", ()), *added]}
+            if message["status"] >= 400:
+                self._held = message
+                return
+        if self._held is None:
+            await self._send(message)
+            return
+        if message["type"] == "http.response.body":
+            self._body = (self._body + message.get("body", b""))[: MAX_ERROR_BYTES + 1]
+            if not message.get("more_body", False):
+                await self._say_no()
+
+    async def _say_no(self) -> None:
+        start, body, self._held = self._held, self._body, None
+        if len(body) > MAX_ERROR_BYTES:
+            said = f"The request was refused ({start['status']}); what was wrong with it is too long to repeat here."
+            body = json.dumps({"error": said, "detail": said}).encode()
+            kept = [pair for pair in start["headers"] if pair[0].lower() not in (b"content-length", b"content-type")]
+            own = [(b"content-length", str(len(body)).encode()), (b"content-type", b"application/json")]
+            start = {**start, "headers": [*kept, *own]}
+        await self._send(start)
+        await self._send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def _asks_elsewhere(path: str) -> bool:
-    """Whether a path of a file or proxy route is an address of the network rather than a file of this app."""
+    """Whether a path is of a route for files or a proxy and names an address of the network, or writes of its own."""
     for route in _FILES:
         _, found, name = path.partition(route)
         if found and ":/" in unquote(name).replace("\\", "/"):
             return True
-    return _PROXY in path
+    return _PROXY in path or path.rstrip("/").endswith(_DEEP_LINK)
 
 
-def _counted(receive: Receive) -> Receive:
-    """`receive` that raises `_TooLong` where a body without an announced length exceeds the limit."""
-    taken = 0
+def _is_upload(scope: Scope) -> bool:
+    return scope["path"].rstrip("/").endswith(_UPLOAD)
+
+
+def _most(scope: Scope) -> int:
+    return limits.MAX_UPLOAD_BODY_BYTES if _is_upload(scope) else limits.MAX_CALL_BYTES
+
+
+def _counted(scope: Scope, receive: Receive, most: int) -> Receive:
+    """`receive` that notes the bytes of the body, and raises `_TooLong` where one of no announced length has too many.
+
+    The note stays with the request for as long as gradio keeps that in its queue.
+    """
+    scope[BODY_BYTES] = 0
 
     async def counted() -> Message:
-        nonlocal taken
         message = await receive()
-        taken += len(message.get("body", b""))
-        if taken > limits.MAX_BODY_BYTES:
+        scope[BODY_BYTES] += len(message.get("body", b""))
+        if scope[BODY_BYTES] > most:
             raise _TooLong
         return message
 
     return counted
 
 
-async def _refused(scope: Scope, receive: Receive, send: Send) -> None:
-    most = limits.MAX_BODY_BYTES // 1_000_000
-    await PlainTextResponse(f"The request is too long; at most {most} MB are taken.", 413)(scope, receive, send)
+async def _refused(most: int, scope: Scope, receive: Receive, send: Send) -> None:
+    said = f"The request is too long; at most {most // 1_000_000} MB are taken."
+    await PlainTextResponse(said, 413)(scope, receive, send)

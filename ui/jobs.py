@@ -10,7 +10,7 @@ import contextvars
 import functools
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -23,6 +23,9 @@ from ui.telemetry import Telemetry, raised, resident_bytes
 
 MAX_JOBS = 48
 """Jobs at work and in line; who comes then is told to come back, and holds no thread until then."""
+MAX_JOBS_EACH = MAX_JOBS // 2
+"""Of those from one address of the internet, behind which a whole class may sit, or one who has many names."""
+_MAX_PLACES = 2_000
 POLL_SECONDS = 0.15
 
 T = TypeVar("T")
@@ -120,15 +123,27 @@ class Line:
 
     def __init__(self):
         self._changed = threading.Condition()
-        self._jobs: deque[tuple[Watch, Callable[[], None], threading.Event]] = deque()
+        self._jobs: deque[tuple[Watch, Callable[[], None], threading.Event, str | None]] = deque()
         self._worker: threading.Thread | None = None
 
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def join(self, watch: Watch, job: Callable[[], None], ended: threading.Event) -> None:
-        """Have `job`, which raises nothing, done in its turn, and then `ended` set. Raises `Busy` where it is full."""
+    def join(
+        self, watch: Watch, job: Callable[[], None], ended: threading.Event, place: str | None = None
+    ) -> None:
+        """Have `job`, which raises nothing, done in its turn, and then `ended` set.
+
+        `place`: where it is asked for from, None where that is not known. Raises `Busy` where the line is full, or
+        half of it is from that place.
+        """
         with self._changed:
+            own = sum(place is not None and other == place for *_, other in self._jobs)
+            if own >= MAX_JOBS_EACH:
+                raise Busy(
+                    f"{own} runs from your address are here already, which is all that one may have. Try again once "
+                    "some have ended; moving the sliders and looking around goes on as ever."
+                )
             if len(self._jobs) >= MAX_JOBS:
                 raise Busy(
                     f"{len(self._jobs)} runs are before you, which is all that may wait here. Try again in some "
@@ -137,7 +152,7 @@ class Line:
             if self._worker is None:
                 self._worker = threading.Thread(target=self._work, name="jobs", daemon=True)
                 self._worker.start()
-            self._jobs.append((watch, job, ended))
+            self._jobs.append((watch, job, ended, place))
             self._changed.notify_all()
 
     def before(self, watch: Watch) -> int:
@@ -157,7 +172,7 @@ class Line:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._jobs)
-                _, job, ended = self._jobs[0]
+                _, job, ended, _ = self._jobs[0]
             job()
             with self._changed:
                 self._jobs.popleft()
@@ -178,6 +193,7 @@ class Jobs:
         self._line = Line()
         self._latest: dict[str, Watch] = {}
         self._at_work: set[Watch] = set()
+        self._places: OrderedDict[str, str | None] = OrderedDict()
         self._guard = threading.Lock()
 
     @property
@@ -238,6 +254,21 @@ class Jobs:
         *_, last = self.run(owner, title, work, kind=kind, model=model)
         return last.value
 
+    def come_from(self, owner: str, place: str | None) -> None:
+        """Take note where an owner's jobs are asked for from."""
+        with self._guard:
+            self._places[owner] = place
+            self._places.move_to_end(owner)
+            if len(self._places) > _MAX_PLACES:
+                self._places.popitem(last=False)
+
+    def stop_all(self, owner: str) -> None:
+        """Ask the owner's job to stop, and those beside it (`owner/…`)."""
+        with self._guard:
+            latest = [watch for other, watch in self._latest.items() if other.partition("/")[0] == owner]
+        for watch in latest:
+            watch.stop.set()
+
     def stop(self, owner: str) -> bool:
         """Ask the owner's job to stop; False where none runs."""
         with self._guard:
@@ -270,7 +301,7 @@ class Jobs:
                 raise NotYet(f"“{before.title}” is still running; wait for it or press Stop.")
             if model:
                 try:
-                    self._line.join(watch, job, ended)
+                    self._line.join(watch, job, ended, self._places.get(owner))
                 except Busy:
                     self._telemetry.add("transact_jobs_refused_total")
                     self._telemetry.event("job refused", kind=kind, waiting=self.waiting)

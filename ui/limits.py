@@ -22,8 +22,10 @@ MAX_UNPACKED_BYTES = 200_000_000
 MAX_COLUMNS = 1_000
 MAX_STREAMED_ROWS = 200_000
 MAX_STREAMED_CHARACTERS = 20_000_000
-MAX_BODY_BYTES = 32_000_000
-"""A whole request; above an upload with what the browser puts around it, and above a pasted text."""
+MAX_UPLOAD_BODY_BYTES = 32_000_000
+"""A whole upload; above what the browser puts around a file, so that one just over the limit gets our sentence."""
+MAX_CALL_BYTES = 4 * MAX_PASTE_CHARACTERS + 1_000_000
+"""Any other request: the longest text that may be pasted, in the letters that take most bytes, and a form around it."""
 
 
 def whole(name: str, value, low: int, high: int) -> int:

@@ -22,12 +22,18 @@ def memory_budget() -> int:
 
     Raises `ValueError` where the variable holds anything else.
     """
-    given = os.environ.get(BUDGET_VARIABLE, "").strip()
+    given = bytes_set(BUDGET_VARIABLE)
+    return int(_BUDGET_SHARE * limit_bytes()) if given is None else given
+
+
+def bytes_set(variable: str) -> int | None:
+    """The bytes that a host has set, None where nothing is; raises `ValueError` for what is no size above 0."""
+    given = os.environ.get(variable, "").strip()
     if not given:
-        return int(_BUDGET_SHARE * limit_bytes())
+        return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", given.lower())
     if not found or float(found[1]) == 0:
-        raise ValueError(f"{BUDGET_VARIABLE} is {given!r}; give bytes above 0, as 6000000000, 500MB or 6GB.")
+        raise ValueError(f"{variable} is {given!r}; give bytes above 0, as 6000000000, 500MB or 6GB.")
     return int(float(found[1]) * _UNITS[found[2]])
 
 
@@ -64,6 +70,11 @@ class Shelf:
 
     def __len__(self) -> int:
         return len(self._items)
+
+    @property
+    def keys(self) -> list[Hashable]:
+        with self._lock:
+            return list(self._items)
 
     @property
     def held_bytes(self) -> int:

@@ -5,14 +5,16 @@ a dense model is loaded again from its source, a pruned one is cut again from it
 read again from its folder. A model larger than the budget stays in its files and passes layer by layer.
 """
 
+import math
 import shutil
 import tempfile
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import replace
 from pathlib import Path
 
 import transact as ta
 from ui import host, numbers, zerogpu
+from ui.disk import Disk
 from ui.errors import WrongInput
 from ui.folders import folder_name
 from ui.jobs import Watch
@@ -23,6 +25,7 @@ from ui.texts import TextSource
 
 _MAX_DENSE, _MAX_PRUNED, _MAX_SCORED, _MAX_PROBED, _MAX_GRAM = 4, 16, 32, 8, 4
 _PRUNED_SECONDS = 30 * 60
+_TRAINED = "trained-"
 _GRAM_SHARE = 0.2
 """Of the budget: one run's Gram matrices can be larger than the model, and are quickly made again."""
 
@@ -30,7 +33,9 @@ _GRAM_SHARE = 0.2
 class Registry:
     """The models and calibration runs that are in memory. Who computes with a model does so in a job of its line."""
 
-    def __init__(self, telemetry: Telemetry | None = None, *, budget_bytes: int | None = None):
+    def __init__(
+        self, telemetry: Telemetry | None = None, *, budget_bytes: int | None = None, disk_bytes: float = math.inf
+    ):
         self._telemetry = telemetry or Telemetry()
         self.budget_bytes = memory_budget() if budget_bytes is None else budget_bytes
         self._bundled: ta.LoadedModel | None = None
@@ -41,6 +46,7 @@ class Registry:
         self._probed = self._shelf("probes", max_items=_MAX_PROBED)
         self._gram = self._shelf("gram", max_items=_MAX_GRAM, max_bytes=_GRAM_SHARE * self.budget_bytes)
         self._folders = tempfile.TemporaryDirectory(prefix="transact-results-")
+        self.disk = Disk(disk_bytes, Path(self._folders.name))
 
     @property
     def models(self) -> int:
@@ -87,6 +93,9 @@ class Registry:
         """In memory where it fits once others have made room, or else streamed from its files."""
         # at the commit that was looked at, so that the hub need not be asked again
         now = {"dtype": key.dtype, "device": zerogpu.HOME, "revision": card.revision, "progress": watch}
+        if card.revision is not None:  # of the hub
+            held = {other.source for other in self._dense.keys}
+            self.disk.make_room_for_model(card.weights_bytes, {key.source, *held})
         if is_streamed(card):
             self._make_room(card.streamed_bytes)
             return ta.load_streamed(key.source, **now)
@@ -156,9 +165,18 @@ class Registry:
         """How long that much work should take; None before anything was timed."""
         return None if self._flops_per_second is None else flops / self._flops_per_second
 
-    def training_folder(self, owner: str) -> Path:
-        """A new folder for a trained model: unlike one that was only cut, it can't be made again in a moment."""
-        return Path(tempfile.mkdtemp(dir=self._folder(owner)))
+    def training_folder(self, owner: str, kept: Collection[Path | None] | None = None) -> Path:
+        """A new folder for a trained model: unlike one that was only cut, it can't be made again in a moment.
+
+        Of the visitor's earlier ones those in `kept` stay, all without it. Raises `DiskFull` where the visitor may not
+        write more.
+        """
+        own = self._folder(owner)
+        for earlier in own.glob(f"{_TRAINED}*"):
+            if kept is not None and earlier not in kept:
+                shutil.rmtree(earlier, ignore_errors=True)
+        self.disk.need(own)
+        return Path(tempfile.mkdtemp(prefix=_TRAINED, dir=own))
 
     @property
     def scoring_folder(self) -> Path:
@@ -166,12 +184,17 @@ class Registry:
         return Path(self._folders.name) / "scoring"
 
     def checkpoint_folder(self, owner: str, identity: str) -> Path:
-        """Where the files of a streamed result are or will be; those of the visitor's others make room."""
+        """Where the files of a streamed result are or will be; those of the visitor's others make room.
+
+        Raises `DiskFull` where they are not there yet and the visitor may not write more.
+        """
         own, name = self._folder(owner) / "cut", f"result-{identity}"
         own.mkdir(exist_ok=True)
         for other in own.iterdir():
             if name not in (other.name, other.name.removeprefix(".").removesuffix(".stream.partial")):
                 shutil.rmtree(other, ignore_errors=True)
+        if not (own / name).exists():
+            self.disk.need(self._folder(owner))
         return own / name
 
     def _folder(self, owner: str) -> Path:

@@ -138,7 +138,7 @@ def recover(
         stop=watch.stop.is_set,
         progress=watch.note,
     )
-    folder = registry.training_folder(session.id)
+    folder = registry.training_folder(session.id, [result.folder for result in session.results])
     ta.Savepoints(folder).keep(1, recovered.pruned)
     found = replace(found, stopped=recovered.stopped)
     result = Result(

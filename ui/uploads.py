@@ -42,7 +42,10 @@ def _checked(path: str | Path) -> Path:
     file = Path(path)
     if file.suffix.lower() not in KINDS:
         raise WrongInput(f"{file.name} is not a kind that is read here; upload one of {', '.join(KINDS)}.")
-    length = file.stat().st_size
+    try:
+        length = file.stat().st_size
+    except OSError:
+        raise WrongInput(f"{file.name} is no longer here, as uploads go after some hours; upload it again.") from None
     if length > limits.MAX_UPLOAD_BYTES:
         raise WrongInput(
             f"{file.name} has {length / 1e6:.0f} MB; at most {limits.MAX_UPLOAD_BYTES / 1e6:.0f} MB are taken. "

@@ -10,6 +10,7 @@ import pytest
 from gradio.utils import get_upload_folder
 from gradio_client import Client
 
+from ui import guard, limits
 from ui.folders import folder_name
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,11 +76,49 @@ def test_uploads_come_back_as_downloads_and_never_as_pages(web):
 def test_a_request_has_an_end(web):
     answer = web.post("gradio_api/upload", files={"files": ("a.txt", b"x" * 23_000_000)})
     assert answer.status_code == 413
-    answer = web.post("gradio_api/queue/join", content=b"x" * 33_000_000)
+    answer = web.post("gradio_api/upload", content=b"x" * 33_000_000)
     assert (answer.status_code, answer.text) == (413, "The request is too long; at most 32 MB are taken.")
+    for route in ("queue/join", "run/plan", "call/plan", "call/v2/plan", "component_server", "cancel", "upload/x"):
+        answer = web.post(f"gradio_api/{route}", content=b"x" * 10_000_000)
+        assert (answer.status_code, answer.text) == (413, "The request is too long; at most 9 MB are taken."), route
     in_pieces = web.post("gradio_api/queue/join", content=(b"x" * 1_000_000 for _ in range(34)))
     assert in_pieces.status_code in (400, 413)
     assert web.get("gradio_api/info").status_code == 200
+
+
+@pytest.mark.parametrize("letter", ["a", "\n", "é", "狐", "🦊"])
+def test_the_longest_text_that_may_be_pasted_fits_into_a_request(web, letter):
+    """As a browser writes it, which has four bytes for a fox and two for a line's end."""
+    told = {"data": [letter * limits.MAX_PASTE_CHARACTERS], "session_hash": f"long {ord(letter)}"}
+    headers = {"content-type": "application/json"}
+    answer = web.post("gradio_api/run/evaluate", content=json.dumps(told, ensure_ascii=False).encode(), headers=headers)
+    assert answer.status_code == 500 and "Nothing has been cut yet" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"data": ["stories", "x" * 5_000_000], "session_hash": "quoted"},
+        {"data": "x" * 5_000_000},
+        {"data": [], "fn_index": ["x" * 5_000_000]},
+        {"data": [], "fn_index": 1, "event_data": "x" * 5_000_000, "session_hash": ["x" * 100_000]},
+    ],
+)
+def test_what_was_wrong_is_not_repeated_at_length(web, body):
+    for route in ("run/score", "queue/join", "call/score"):
+        answer = web.post(f"gradio_api/{route}", json=body)
+        assert len(answer.content) <= guard.MAX_ERROR_BYTES
+        assert answer.status_code < 400 or answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_short_refusal_is_given_as_it_is(web):
+    told = web.post("gradio_api/run/score", json={"data": ["stories", "no such metric"], "session_hash": "short"})
+    assert "no such metric" in told.json()["error"]
+    assert web.post("gradio_api/queue/join", json={"data": 3}).json()["detail"][0]["input"] == 3
+
+
+def test_no_page_is_written_to_the_disk_for_a_link(web):
+    assert web.get("gradio_api/deep_link?session_hash=short").status_code == 403
 
 
 def test_a_file_field_takes_what_was_uploaded_and_nothing_else(web):

@@ -235,6 +235,43 @@ class TestJobs:
             list(run)
         assert jobs.finish("c", "Working", lambda watch: "done") == "done"
 
+    def test_one_address_has_half_of_the_line_and_others_come_in(self, monkeypatch):
+        monkeypatch.setattr(jobs_module, "MAX_JOBS_EACH", 2)
+        jobs, release = Jobs(), threading.Event()
+        for owner in ("a", "b", "c"):
+            jobs.come_from(owner, "8.8.8.8")
+        jobs.come_from("d", "1.1.1.1")
+        for owner in ("e", "f"):
+            jobs.come_from(owner, None)  # behind a proxy that does not tell
+        runs = {owner: jobs.run(owner, "Working", lambda watch: release.wait(10)) for owner in "abdef"}
+        for run in runs.values():
+            next(run)
+        with pytest.raises(Busy, match="2 runs from your address are here already"):
+            next(jobs.run("c", "Working", lambda watch: None))
+        release.set()
+        for run in runs.values():
+            list(run)
+        assert jobs.finish("c", "Working", lambda watch: "done") == "done"
+
+    def test_all_jobs_of_one_who_is_gone_are_told_to_stop(self):
+        jobs = Jobs()
+
+        def work(watch: Watch) -> None:
+            watch.stop.wait(10)
+            watch.heed()
+
+        runs = [jobs.run(owner, "Working", work, model=False) for owner in ("a", "a/card", "ab")]
+        for run in runs:
+            next(run)
+        jobs.stop_all("a")
+        for run in runs[:2]:
+            with pytest.raises(ta.Cancelled):
+                list(run)
+        assert jobs.busy("ab") and not jobs.busy("a")
+        jobs.stop_all("ab")
+        with pytest.raises(ta.Cancelled):
+            list(runs[2])
+
     def test_an_error_is_raised_again_and_frees_the_model(self):
         jobs = Jobs()
         with pytest.raises(ta.InvalidText, match="empty"):

@@ -11,6 +11,7 @@ from gradio.components import Component
 
 import transact as ta
 from ui import activity, failures
+from ui.audience import Audience, address
 from ui.export import Exports
 from ui.jobs import MAX_JOBS, Finished, Jobs, Partial, Tick, Watch
 from ui.models import Registry
@@ -71,14 +72,27 @@ class Desk:
     telemetry: Telemetry
     first_scored: Scored | None
     unpainted: dict[str, dict] = field(default_factory=dict)
+    audience: Audience = field(default_factory=Audience)
 
     def visitor(self, request: gr.Request) -> str:
         """Whose work is done on a page: its browser tab's; a caller without a name is new each time."""
-        return self.sessions.owner_on_page(request.session_hash) if request.session_hash else secrets.token_hex(16)
+        return self._known(self.sessions.owner_on_page, request)
 
     def client(self, request: gr.Request) -> str:
         """Whose work a script does, which has no tab."""
-        return self.sessions.owner(request.session_hash) if request.session_hash else secrets.token_hex(16)
+        return self._known(self.sessions.owner, request)
+
+    def left(self, session_hash: str) -> None:
+        """End the work of a visitor who is gone, unless another page of the same one is open."""
+        if self.sessions.leave(session_hash):
+            self.jobs.stop_all(self.sessions.owner(session_hash))
+
+    def _known(self, owner_of: Callable[[str], str], request: gr.Request) -> str:
+        owner = owner_of(request.session_hash) if request.session_hash else secrets.token_hex(16)
+        asked = getattr(request, "request", None)
+        if asked is not None:
+            self.jobs.come_from(owner, address(asked.scope))
+        return owner
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,68 @@
+"""Who is at the other end: sessions with an open stream of answers or of heartbeats, and where requests come from."""
+
+import ipaddress
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import parse_qs
+
+from starlette.datastructures import Headers
+from starlette.types import Scope
+
+_MOST_HOPS = 20
+
+
+class Audience:
+    """The sessions (or single events) that somebody listens to right now; used on the event loop alone."""
+
+    def __init__(self):
+        self._listening: Counter[str] = Counter()
+
+    @contextmanager
+    def listening(self, scope: Scope) -> Iterator[None]:
+        """Count the request as a listener, where it is one, for as long as it is answered."""
+        name = _listened_to(scope)
+        if name is None:
+            yield
+            return
+        self._listening[name] += 1
+        try:
+            yield
+        finally:
+            self._listening[name] -= 1
+            if not self._listening[name]:
+                del self._listening[name]
+
+    def hears(self, name: str) -> bool:
+        """Whether anybody listens to that session or event."""
+        return name in self._listening
+
+
+def _listened_to(scope: Scope) -> str | None:
+    """The session or event whose news a request waits for."""
+    if scope["method"] != "GET":
+        return None
+    folder, _, last = scope["path"].rstrip("/").rpartition("/")
+    if folder.endswith("/queue") and last == "data":
+        query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
+        return query.get("session_hash", [None])[0]
+    return last if folder.endswith("/heartbeat") or "/gradio_api/call/" in folder + "/" else None
+
+
+def address(scope: Scope) -> str | None:
+    """Where a request comes from, as far as that tells visitors apart; None where it does not.
+
+    Behind a proxy that is the nearest address of the internet that the proxies wrote down. A private one may be a
+    proxy's, behind which all visitors look the same.
+    """
+    peer = (scope.get("client") or ("",))[0]
+    written = ",".join(Headers(scope=scope).getlist("x-forwarded-for")).split(",")[-_MOST_HOPS:]
+    for hop in (peer, *reversed(written)):
+        try:
+            found = ipaddress.ip_address(hop.strip())
+        except ValueError:
+            return None
+        if found.is_global:
+            # who has one address of IPv6 has 2⁶⁴ of them
+            return str(ipaddress.ip_network((found, 64), strict=False)) if found.version == 6 else str(found)
+    return None
