@@ -1,6 +1,7 @@
 """Many visitors at once on the bundled model, through the endpoints of a real server.
 
     python -m benchmarks.load [--visitors 20] [--moves 50] [--soak MINUTES] [--url http://127.0.0.1:7860/]
+    python -m benchmarks.load --attack MINUTES
 
 - Every visitor scores a text of its own, moves the sliders 50 times, cuts with sparsities of its own, measures on
   another text of its own and downloads. Every number that comes back is held against the library's own, computed
@@ -9,6 +10,10 @@
 - With `--soak`, such visitors keep coming, five at a time. The server is told to keep the work of as many visitors as
   those first ones (TRANSACT_SESSIONS), so that from then on every new one's work takes an older one's place. Target:
   its memory, at rest, grows by less than 5 %.
+- With `--attack`, instead of all that, hostile visitors come for so long, kind by kind (`benchmarks/attacks.py`), to an
+  app that is set up as a public host, while an honest one works (`benchmarks/bystander.py`). Targets for each kind: no
+  crash; no answer that the honest visitor should not have; memory of the app and its processes under the budget and
+  500 MB; the slider's 95th percentile under 500 ms, and a small job done within 15 s.
 
 Visitors are threads of this process, on the same processor as the server, so its times hold their work as well.
 """
@@ -30,6 +35,7 @@ from gradio_client import Client
 from safetensors import safe_open
 
 import transact as ta
+from benchmarks import siege
 from benchmarks.harness import publish, table
 from tests.e2e.server import running_app
 from ui import host, texts
@@ -267,7 +273,12 @@ def main() -> None:
     parser.add_argument("--moves", type=int, default=50, help="slider moves of each")
     parser.add_argument("--soak", type=float, default=0, metavar="MINUTES", help="let visitors come for so long")
     parser.add_argument("--url", help="a running server; by default one is started")
+    parser.add_argument("--attack", type=float, default=0, metavar="MINUTES", help="let hostile visitors come instead")
     given = parser.parse_args()
+    if given.attack:
+        outcomes = siege.besiege(60 * given.attack / len(siege.ATTACKS))
+        publish("attack", "Hostile visitors", siege.report(outcomes), siege.figures(outcomes))
+        return
     visitors = crowd(given.visitors)
     with contextlib.ExitStack() as stack:
         url = given.url or stack.enter_context(running_app(Path(tempfile.mkdtemp()) / "app.log", remembering(visitors)))
