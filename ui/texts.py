@@ -74,9 +74,10 @@ class TextSource:
                 break
             kept.append(text)
             left -= len(text)
-        if not kept and not self.is_chat:
-            kept = [self.texts[0][:characters]]
-        return self if len(kept) == len(self.texts) else replace(self, texts=tuple(kept or self.texts[:1]))
+        if len(kept) == len(self.texts):
+            return self
+        first = self.texts[0] if self.is_chat else self.texts[0][:characters]
+        return replace(self, texts=tuple(kept) or (first,))
 
     @property
     def values(self) -> list:
