@@ -2,7 +2,10 @@
 
 A thread cannot be stopped while it waits for a network or for torch, and it shares everything that this process has
 imported or patched. The script reads a JSON request from standard input and writes JSON lines to standard output:
-`{"progress": [done, total, unit]}` now and then, at last `{"answer": ...}`.
+`{"progress": [done, total, unit]}` and `{"part": ...}` now and then, at last `{"answer": ...}`.
+
+What strangers made is read under `Limits`: a native parser that fills memory, loops or aborts takes its own process
+with it and nothing else.
 """
 
 import json
@@ -15,22 +18,74 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from transact.progress import Progress
+from transact.progress import NO_PROGRESS, Progress
 
 _POLL_SECONDS = 0.1
+_LINES_AHEAD = 16
+"""Lines that are read before they are asked for; a process that says more waits."""
 _LEAVING_SECONDS = 5.0
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception): ")
 # -P and an empty working directory keep the caller's folder off the path; None in sys.modules makes importing the
-# package an error even where PYTHONPATH or site-packages lead to it
-_BAR = "import runpy, sys; sys.modules['transact'] = None; runpy.run_path(sys.argv[1], run_name='__main__')"
+# package an error even where PYTHONPATH or site-packages lead to it. Limits are set by the process itself: between
+# fork and exec no Python may run in a program with threads.
+_BAR = """
+import runpy, sys
+sys.modules['transact'] = None
+if sys.argv[2:]:
+    import os, resource
+    for name, most in zip(('DATA', 'CPU', 'FSIZE', 'CORE'), map(int, sys.argv[2:])):
+        kind = getattr(resource, 'RLIMIT_' + name)
+        hard = resource.getrlimit(kind)[1]
+        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (most, most))
+    os.nice(10)
+runpy.run_path(sys.argv[1], run_name='__main__')
+"""
+_FILE_BYTES = 1 << 20
+"""Of a file that a limited process writes: there is only what it says on standard error."""
+_SHARED = ("PATH", "HOME", "LANG", "LC_ALL", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR")
+"""What a limited process is told of the environment; tokens are not among it."""
 
 
 class AloneFailed(Exception):
     """The process gave no answer; the text says why, in its own last words or as the time that it had."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a process may take that reads what strangers made; beyond it the process is ended.
+
+    `memory_bytes` of its own (heaps and stacks, not shared libraries; Linux alone enforces it); `output_characters` of
+    all that it answers.
+    """
+
+    memory_bytes: int
+    output_characters: int
+
+
+_heeded: ContextVar[Progress] = ContextVar("heeded", default=NO_PROGRESS)
+
+
+@contextmanager
+def heeding(progress: Progress) -> Iterator[None]:
+    """For this block, `progress` is asked while a process is waited for that was given no other, and may raise."""
+    token = _heeded.set(progress)
+    try:
+        yield
+    finally:
+        _heeded.reset(token)
+
+
+def heeded(done: int, total: int, unit: str) -> None:
+    """The `Progress` of the innermost `heeding`."""
+    _heeded.get()(done, total, unit)
 
 
 def run_alone(
@@ -41,31 +96,39 @@ def run_alone(
     seconds: float,
     environment: Mapping[str, str] | None = None,
     python: str | Path | None = None,
+    limits: Limits | None = None,
+    take: Callable[[Any], None] | None = None,
 ) -> dict:
     """The script's answer to `request`; `python` is the interpreter that runs it, this one unless given.
 
     The process is killed after `seconds`, and as soon as `progress` raises; it is called about every tenth of a
-    second. Raises `AloneFailed`, and whatever `progress` raises.
+    second. `take` is given the parts that come before the answer. Raises `AloneFailed`, and whatever `progress` and
+    `take` raise.
     """
+    most = () if limits is None else (limits.memory_bytes, max(1, int(seconds)), _FILE_BYTES, 0)
+    told = os.environ if limits is None else {name: os.environ[name] for name in _SHARED if name in os.environ}
     with tempfile.TemporaryDirectory(prefix="transact-alone-") as place, tempfile.TemporaryFile() as said:
         child = subprocess.Popen(
-            [python or sys.executable, "-P", "-c", _BAR, str(script)],
+            [python or sys.executable, "-P", "-c", _BAR, str(script), *map(str, most)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, cwd=place,
-            env={**os.environ, **(environment or {})}, text=True, encoding="utf-8",
+            env={**told, **(environment or {})}, text=True, encoding="utf-8",
         )  # fmt: skip
         try:
-            lines = _lines(child.stdout)
+            lines, reader = _lines(child.stdout, None if limits is None else limits.output_characters)
             try:
                 child.stdin.write(json.dumps(request))
                 child.stdin.close()
             except BrokenPipeError:
                 pass  # it ended before it read; what it said tells why
-            answer = _answer(lines, progress, seconds)
+            answer = _answer(lines, progress, seconds, take)
             killed_by = None if answer is not None else _signal(child)
         finally:
             child.kill()
             child.wait()
+            _end(reader, lines)
             child.stdout.close()
+        if killed_by == "SIGXCPU":
+            raise AloneFailed(f"it gave no answer within {seconds:,.0f} seconds")
         if killed_by is not None:
             raise AloneFailed(f"it was killed by {killed_by}, perhaps for want of memory")
         if answer is None:
@@ -73,23 +136,42 @@ def run_alone(
         return answer
 
 
-def _lines(stream: IO[str]) -> queue.SimpleQueue:
-    """The lines as a thread reads them, and None where they end."""
-    read: queue.SimpleQueue = queue.SimpleQueue()
+def _lines(stream: IO[str], most: int | None) -> tuple[queue.Queue, threading.Thread]:
+    """The lines as a thread reads them, and None where they end; an `AloneFailed` where they are longer than `most`."""
+    read: queue.Queue = queue.Queue(_LINES_AHEAD)
 
     def follow() -> None:
+        left = most
         try:
-            for line in stream:
+            while line := stream.readline(-1 if left is None else left + 1):
+                if left is not None:
+                    left -= len(line)
+                    if left < 0:
+                        read.put(AloneFailed(f"it answered more than {most:,} characters"))
+                        return
                 read.put(line)
         except ValueError:
             pass  # closed under the reader, as the process was killed
         read.put(None)
 
-    threading.Thread(target=follow, name="alone", daemon=True).start()
-    return read
+    reader = threading.Thread(target=follow, name="alone", daemon=True)
+    reader.start()
+    return read, reader
 
 
-def _answer(lines: queue.SimpleQueue, progress: Progress, seconds: float) -> dict | None:
+def _end(reader: threading.Thread, lines: queue.Queue) -> None:
+    """Let the reader of a process that has ended come to its end, wherever it waits."""
+    until = time.monotonic() + _LEAVING_SECONDS
+    while reader.is_alive() and time.monotonic() < until:
+        try:
+            lines.get(timeout=_POLL_SECONDS / 10)
+        except queue.Empty:
+            continue
+
+
+def _answer(
+    lines: queue.Queue, progress: Progress, seconds: float, take: Callable[[Any], None] | None
+) -> dict | None:
     """What the process answers; None where it ends without an answer."""
     until = time.monotonic() + seconds
     latest = (0, 1, "steps")
@@ -101,10 +183,15 @@ def _answer(lines: queue.SimpleQueue, progress: Progress, seconds: float) -> dic
             continue
         if line is None:
             return None
+        if isinstance(line, AloneFailed):
+            raise line
         told = json.loads(line)
         if "answer" in told:
             return told["answer"]
-        latest = tuple(told["progress"])
+        if "part" in told:
+            take(told["part"])
+        else:
+            latest = tuple(told["progress"])
     raise AloneFailed(f"it gave no answer within {seconds:,.0f} seconds")
 
 

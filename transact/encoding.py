@@ -2,15 +2,19 @@
 
 import math
 import random
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
+from transact.enclosed import PANIC, enclosed
 from transact.errors import InvalidOption, InvalidText, seed_number, whole_number
 
 AUTO = "auto"
 _PROBE = "a"
+_CHARACTERS_AT_ONCE = 500_000
+"""A tokenizer notes a hundred bytes and more of every token, until it has read all that it is given."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,9 @@ class Beginning:
         """The ids with the beginning in front; what of it the text has already is not repeated."""
         return [*self.ids, *self.without(ids)]
 
-    def without(self, ids: Sequence[int]) -> list[int]:
+    def without(self, ids: Sequence[int]) -> Sequence[int]:
         """The ids without as much of the beginning as the text itself starts with."""
-        return list(ids[self.shared(ids) :])
+        return ids[self.shared(ids) :]
 
     def shared(self, ids: Sequence[int]) -> int:
         """How many of the beginning's ids the text itself starts with."""
@@ -65,24 +69,56 @@ class Beginning:
 
 
 def _put_in_front(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    plain, whole = (_ids(tokenizer, [_PROBE], special=special)[0] for special in (False, True))
+    plain, whole = (_ids(tokenizer, [_PROBE], special=special)[0].tolist() for special in (False, True))
     if not plain:  # a vocabulary without this letter: only an EOS can be told from what stands in front
         return tuple(whole[:-1] if whole[-1:] == [tokenizer.eos_token_id] else whole)
     starts = range(len(whole) - len(plain) + 1)
     return tuple(whole[: next((start for start in starts if whole[start : start + len(plain)] == plain), 0)])
 
 
-def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-    """The tokens of each text, with nothing in front or behind; raises `InvalidText` for half a character."""
+def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, special: bool = False) -> list[array]:
+    """The tokens of each text, with nothing in front or behind; `special`: with what the tokenizer puts there.
+
+    Raises `InvalidText` for half a character, and where the tokenizer cannot read a text.
+    """
     try:
-        "".join(texts).encode()
+        for text in texts:
+            text.encode()
     except UnicodeEncodeError:
         raise InvalidText("The text holds half a character (a lone surrogate). Save it as UTF-8 again.") from None
-    return _ids(tokenizer, texts, special=False)
+    return _ids(tokenizer, texts, special=special)
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, special: bool) -> list[list[int]]:
-    return tokenizer(list(texts), add_special_tokens=special, verbose=False)["input_ids"]
+def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, special: bool) -> list[array]:
+    """As compact as can be: a list of numbers takes ten times as much."""
+    alone = enclosed(tokenizer)
+    if alone is not None:
+        return alone.ids(texts, special=special)
+    try:
+        return [
+            array("i", ids)
+            for some in _parts(texts)
+            for ids in tokenizer(some, add_special_tokens=special, verbose=False)["input_ids"]
+        ]
+    except BaseException as error:
+        if type(error).__name__ != PANIC:
+            raise
+        raise InvalidText(
+            f"The model's tokenizer gave up on the text ({str(error)[:200]}). Give other text, or another model."
+        ) from error
+
+
+def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
+    """The texts, as many at a time as are read at once; one at least."""
+    part, characters = [], 0
+    for text in texts:
+        if part and characters + len(text) > _CHARACTERS_AT_ONCE:
+            yield part
+            part, characters = [], 0
+        part.append(text)
+        characters += len(text)
+    if part:
+        yield part
 
 
 @dataclass(frozen=True)
@@ -111,20 +147,20 @@ class Cutting:
                 f"Windows of {self.seq_len} tokens have no room behind {beginning.names}. Give a larger seq_len."
             )
         pieces = [piece for body in bodies for piece in (_windows(body, room) if windows else [body])]
-        rows = [[*beginning.ids, *piece][: self.seq_len] for piece in pieces]
-        rows = [row for row in rows if len(row) >= self.least]
-        if not rows:
+        in_windows = len(pieces) > len(bodies)
+        pieces = [piece for piece in pieces if min(front + len(piece), self.seq_len) >= self.least]
+        if not pieces:
             raise InvalidText(f"None of the {len(texts)} texts has {self.least} tokens or more. Give longer text.")
         fronts = sum(max(math.ceil(len(body) / room), 1) for body in bodies) if windows else len(bodies)
-        in_windows = len(pieces) > len(bodies)
-        return CutTexts(self._sampled(rows), self, beginning, in_windows, sum(map(len, bodies)) + fronts * front)
+        rows = [[*beginning.ids, *piece][: self.seq_len] for piece in self._sampled(pieces)]
+        return CutTexts(rows, self, beginning, in_windows, sum(map(len, bodies)) + fronts * front)
 
     @property
     def least(self) -> int:
         """The fewest tokens of a row."""
         return max(self.min_tokens, 1)
 
-    def _sampled(self, rows: list[list[int]]) -> list[list[int]]:
+    def _sampled(self, rows: list[array]) -> list[array]:
         if self.num_samples is None or len(rows) <= self.num_samples:
             return rows
         return [rows[index] for index in sorted(random.Random(self.seed).sample(range(len(rows)), self.num_samples))]
@@ -180,7 +216,7 @@ class CutTexts:
         return f"{long} {self.cutting.seq_len}, under {self.cutting.least} tokens dropped"
 
 
-def _windows(ids: list[int], size: int) -> list[list[int]]:
+def _windows(ids: array, size: int) -> list[array]:
     """Contiguous windows; an incomplete last one is dropped unless it is the only one."""
     return [ids[start : start + size] for start in range(0, max(len(ids) - size + 1, 1), size)]
 
@@ -199,10 +235,21 @@ def chat_texts(messages: Sequence[Sequence[dict]], tokenizer: PreTrainedTokenize
         )
     if isinstance(messages, str | dict) or not messages:
         raise InvalidText('Give a list of conversations, each a list of {"role": "user", "content": "..."}.')
-    return [_written(number, conversation, tokenizer) for number, conversation in enumerate(messages, start=1)]
+    for number, conversation in enumerate(messages, start=1):
+        _check_conversation(number, conversation)
+    alone = enclosed(tokenizer)
+    if alone is None:
+        return [_written(number, conversation, tokenizer) for number, conversation in enumerate(messages, start=1)]
+    named = tokenizer.special_tokens_map.items()
+    names = {name: list(map(str, value)) if isinstance(value, list) else str(value) for name, value in named}
+    written = alone.written([list(each) for each in messages], tokenizer.get_chat_template(), names)
+    if isinstance(written, tuple):
+        raise _cannot_be_written(*written)
+    return written
 
 
-def _written(number: int, conversation: Sequence[dict], tokenizer: PreTrainedTokenizerBase) -> str:
+def _check_conversation(number: int, conversation: Sequence[dict]) -> None:
+    """Raise `InvalidText` for what is no list of messages, each with text."""
     if not isinstance(conversation, list | tuple) or not conversation:
         raise InvalidText(
             f'Conversation {number} is no list of messages. Give lists of {{"role": "user", "content": "..."}}.'
@@ -214,11 +261,17 @@ def _written(number: int, conversation: Sequence[dict], tokenizer: PreTrainedTok
                 f"Conversation {number} has a message without role or content as text (it has "
                 f'{", ".join(map(repr, fields)) or type(message).__name__}). Give {{"role": "user", "content": "..."}}.'
             )
+
+
+def _written(number: int, conversation: Sequence[dict], tokenizer: PreTrainedTokenizerBase) -> str:
     try:
         return tokenizer.apply_chat_template(list(conversation), tokenize=False)
     except Exception as error:  # templates are programs of their own, and fail in as many ways
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InvalidText(
-            f"Conversation {number} cannot be written by this model's chat template ({reason}). Give it roles in the "
-            "order that the model was trained on."
-        ) from error
+        raise _cannot_be_written(number, str(error) or type(error).__name__) from error
+
+
+def _cannot_be_written(number: int, why: str) -> InvalidText:
+    return InvalidText(
+        f"Conversation {number} cannot be written by this model's chat template ({' '.join(why.split())[:200]}). Give "
+        "it roles in the order that the model was trained on."
+    )

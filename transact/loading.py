@@ -240,6 +240,7 @@ def load(
     dtype: str = "auto",
     device: str = "auto",
     revision: str | None = None,
+    untrusted: bool = False,
     progress: Progress = NO_PROGRESS,
 ) -> LoadedModel:
     """Load a hub id, a local folder or `"bundled"` as a stock `transformers` model in evaluation mode.
@@ -249,6 +250,9 @@ def load(
 
     `device`: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", ... or "balanced", which spreads the layers
     over all GPUs of this machine (by accelerate's `device_map`) and is as "auto" where there are fewer than two.
+
+    `untrusted`: the model's tokenizer and chat template are a stranger's, and read text in processes of their own with
+    limits on memory and time (`transact.enclosed`), which takes half a second each time.
 
     Everything that can be refused is refused before a weight is read: `ModelNotFound`, `ModelUnsupported`,
     `CheckpointBroken`, `NotEnoughMemory`, `InvalidOption`.
@@ -267,6 +271,7 @@ def load(
     whole, spec = stored_weights.decided_by_files(config, files, whole, card.spec)
     card = with_files(card, spec, dtype, stored_dtype, device_of(device))
     _check_fits(card)
+    tokenizer = read_tokenizer(found.directory, config, untrusted=untrusted, progress=progress)
     watch = Repeating(progress, card.weights_bytes, "bytes")
     try:
         if found.config.get(per_layer.KEY):
@@ -285,7 +290,7 @@ def load(
     watch(card.weights_bytes, card.weights_bytes, "bytes")
     return LoadedModel(
         model=model,
-        tokenizer=read_tokenizer(found.directory, config),
+        tokenizer=tokenizer,
         spec=spec,
         source=found.name,
         revision=found.revision or sources.content_digest(files, watch.check),

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCardData
 
 from transact import sources
 from transact.export.proof import Proof
+from transact.front_matter import front_matter
 from transact.loading import LoadedModel
 from transact.plan import composed
 from transact.redaction import without_tokens
@@ -158,7 +159,7 @@ def _licence(loaded: LoadedModel) -> str | None:
     """The licence that the base model's own card states; a card that cannot be read states none."""
     card = sources.card_file(loaded.source, loaded.revision)
     try:
-        licence = None if card is None else ModelCard.load(card, ignore_metadata_errors=True).data.license
+        licence = None if card is None else front_matter(card).get("license")
     except Exception:  # a stranger's front matter fails in as many ways as YAML can
         return None
     return licence if isinstance(licence, str) else None

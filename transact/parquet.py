@@ -1,66 +1,60 @@
-"""Columns of a parquet file, unpacked in small steps and only as far as the limits allow."""
+"""The rows of a parquet file: of one's own file read here, of a stranger's in a process of its own with limits."""
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow
-import pyarrow.compute
-from pyarrow import parquet
-
+from transact import parquet_worker
+from transact.alone import AloneFailed, Limits, heeded, run_alone
 from transact.errors import InvalidText
 
 if TYPE_CHECKING:
     from transact.text_files import FileLimits, Table
 
+_MEMORY_BYTES, _SECONDS, _OUTPUT_BESIDE = 1_500_000_000, 40.0, 2.0
+"""Of the process; and how much longer than its texts an answer may be, with names, brackets and escapes."""
 
-def add_rows(file: Path, table: "Table", limits: "FileLimits", rows_at_once: int) -> None:
-    """Add every row of the file's columns of texts and conversations, those that the table wants."""
-    opened = parquet.ParquetFile(file)
-    metadata, schema = opened.metadata, opened.schema_arrow
-    table.declare(schema.names)
-    read = [
-        field.name
-        for field in schema
-        if table.wants(field.name) and (_is_string(field.type) or (limits.nested and _is_chat(field.type)))
-    ]
-    if not read:
-        return
-    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
-    parts = [group.column(index) for group in groups for index in range(group.num_columns)]
-    _check_unpacked(table, limits, sum(max(0, part.total_uncompressed_size) for part in parts))
-    unpacked, number = 0, 0
-    for batch in opened.iter_batches(batch_size=rows_at_once, columns=read):
-        unpacked += sum(_text_bytes(array) for array in batch.columns if _is_string(array.type))
-        _check_unpacked(table, limits, unpacked)
-        named = [(name, array.to_pylist()) for name, array in zip(batch.schema.names, batch.columns, strict=True)]
-        for index in range(batch.num_rows):
+
+def add_rows(file: Path, table: "Table", limits: "FileLimits") -> None:
+    """Add every row of the file's columns of texts and conversations, those that the table wants.
+
+    Raises `InvalidText` for what is beyond the limits, or damaged.
+    """
+    number = -1
+
+    def take(part: list) -> None:
+        nonlocal number
+        if number < 0:
+            table.declare(part)
+            number = 0
+            return
+        for row in part:
             number += 1
-            table.add(f"Row {number}", [(name, cells[index]) for name, cells in named])
+            table.add(f"Row {number}", row)
+
+    read = _alone if limits.alone else _here
+    try:
+        answer = read(file, table, limits, take)
+    except AloneFailed as error:
+        answer = {"damaged": str(error)}
+    if "refused" in answer:
+        raise InvalidText(f"{table.name} {answer['refused']}; give a part of it.")
+    if "damaged" in answer:
+        raise InvalidText(f"{table.name} cannot be read as parquet ({answer['damaged']}).")
 
 
-def _is_string(kind: pyarrow.DataType) -> bool:
-    if pyarrow.types.is_dictionary(kind):
-        return _is_string(kind.value_type)
-    return pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind) or pyarrow.types.is_string_view(kind)
+def _here(file: Path, table: "Table", limits: "FileLimits", take: Callable[[list], None]) -> dict:
+    bounds = {"nested": limits.nested, "unpacked": limits.unpacked_bytes, "cell": limits.cell_bytes}
+    return parquet_worker.told(file, take, table.wants, **bounds)
 
 
-def _is_chat(kind: pyarrow.DataType) -> bool:
-    """Lists of messages with roles."""
-    if not (pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind)):
-        return False
-    message = kind.value_type
-    return pyarrow.types.is_struct(message) and message.get_field_index("role") >= 0
-
-
-def _text_bytes(array: pyarrow.Array) -> int:
-    """Bytes that the texts have once they are written out; a dictionary holds each of its own but once."""
-    if isinstance(array, pyarrow.DictionaryArray):
-        lengths = pyarrow.compute.binary_length(array.dictionary).take(array.indices)
-    else:
-        lengths = pyarrow.compute.binary_length(array)
-    return pyarrow.compute.sum(lengths.cast(pyarrow.int64())).as_py() or 0
-
-
-def _check_unpacked(table: "Table", limits: "FileLimits", size: int) -> None:
-    if size > limits.unpacked_bytes:
-        raise InvalidText(f"{table.name} unpacks to more than {limits.unpacked_bytes / 1e6:.0f} MB; give a part of it.")
+def _alone(file: Path, table: "Table", limits: "FileLimits", take: Callable[[list], None]) -> dict:
+    bounds = {"unpacked": limits.unpacked_bytes, "cell": limits.cell_bytes}
+    finite = {name: most for name, most in bounds.items() if not math.isinf(most)}
+    output = int(_OUTPUT_BESIDE * limits.unpacked_bytes) + 10_000_000
+    return run_alone(
+        Path(parquet_worker.__file__), {"file": str(file.resolve()), "nested": limits.nested, **finite}, heeded,
+        seconds=_SECONDS, take=take, limits=Limits(_MEMORY_BYTES, output),
+        environment={"OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"},
+    )  # fmt: skip

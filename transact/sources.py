@@ -27,6 +27,8 @@ BUNDLED_DIRECTORY = Path(__file__).resolve().parents[1] / "assets" / "model"
 
 _MAX_CONFIG_BYTES = 10_000_000
 """Real ones have kilobytes; a larger one would fill memory before anything is known of the model."""
+_MAX_JSON_BYTES = 50_000_000
+"""Of all files of JSON that are read beside config.json; the largest models have an index of ten."""
 _WIDEST_ELEMENT = 8
 _BESIDE_WEIGHTS_BYTES = 500_000_000
 """Bytes of a weight in float64, and what tokenizer and card may add; a repository beyond that fills the disk."""
@@ -121,7 +123,17 @@ def download(source: Source, parameters: int, progress: Progress = NO_PROGRESS) 
 
 
 def weight_files(directory: Path) -> tuple[Path, ...]:
-    """The safetensors shards of a checkpoint; raises `CheckpointBroken` if there are none or one is missing."""
+    """The safetensors shards of a checkpoint; raises `CheckpointBroken` if there are none or one is missing.
+
+    Also where the files of JSON beside them are larger than any are: as objects they would fill memory.
+    """
+    for name in ("model.safetensors.index.json", "generation_config.json"):
+        file = directory / name
+        if file.is_file() and file.stat().st_size > _MAX_JSON_BYTES:
+            raise CheckpointBroken(
+                f"{name} has {file.stat().st_size / 1e6:,.0f} MB, and at most {_MAX_JSON_BYTES / 1e6:.0f} MB are read. "
+                "Choose another checkpoint."
+            )
     single = directory / "model.safetensors"
     if single.exists():
         return (single,)

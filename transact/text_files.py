@@ -17,20 +17,24 @@ from transact.errors import InvalidText
 from transact.text_tables import TEXT, Table
 
 KINDS = (".txt", ".jsonl", ".json", ".csv", ".parquet")
-_ROWS_AT_ONCE = 64
-"""A few kilobytes of parquet can stand for gigabytes, so it is unpacked in small steps."""
 _MAX_CELL = 2**31 - 1
 """Bytes of a csv cell, as much as the parser can be told."""
 
 
 @dataclass(frozen=True)
 class FileLimits:
-    """What a file may hold: characters of one JSON value, columns, bytes of unpacked text, lists inside parquet."""
+    """What a file may hold: characters of one JSON value, columns, bytes of unpacked text and of one cell of parquet,
+    lists inside parquet.
+
+    `alone`: native code reads it in a process of its own (then `unpacked_bytes` is finite).
+    """
 
     json_characters: float = math.inf
     columns: float = math.inf
     unpacked_bytes: float = math.inf
+    cell_bytes: float = math.inf
     nested: bool = True
+    alone: bool = False
 
 
 NO_LIMITS = FileLimits()
@@ -173,10 +177,4 @@ def _csv(file: Path, table: Table, limits: FileLimits) -> None:
 def _parquet(file: Path, table: Table, limits: FileLimits) -> None:
     from transact.parquet import add_rows  # pyarrow, which this alone needs
 
-    try:
-        add_rows(file, table, limits, _ROWS_AT_ONCE)
-    except InvalidText:
-        raise
-    except Exception as error:  # pyarrow, and the codecs below it, raise whatever they raise for damaged files
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise InvalidText(f"{table.name} cannot be read as parquet ({reason}).") from None
+    add_rows(file, table, limits)

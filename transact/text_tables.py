@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,8 @@ from transact.redaction import one_line
 TEXT, MESSAGES = "text", "messages"
 """Columns that are expected to hold texts and conversations."""
 _SEARCHED_ROWS = 1000
+_MAX_DEPTH = 64
+"""Of what a conversation holds beside its texts: what can just be read here could be too deep where it is written."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,9 @@ class _Cells:
 
     def add(self, cell: object, place: str, is_chat: bool) -> bool:
         """Keep the cell; returns whether it was kept."""
+        if is_chat and not _is_shallow(cell, _MAX_DEPTH):
+            self.refuse(f"{place} has a conversation that holds lists within lists, {_MAX_DEPTH} and more deep")
+            return False
         if self.is_chat in (None, is_chat):
             self.is_chat = is_chat
             self.kept.append(json.dumps(cell, ensure_ascii=False) if is_chat else cell)
@@ -112,6 +118,11 @@ class Table:
         """The first of the wanted columns that holds anything; None where none of them does."""
         return next((self.column(name) for name in self._wanted if name in self._found), None)
 
+    @property
+    def held_bytes(self) -> int:
+        """What the kept texts take in memory."""
+        return sum(sys.getsizeof(text) for cells in self._columns.values() for text in cells.kept)
+
     def problem(self) -> str:
         """Why none of the wanted columns holds anything."""
         told = (self._columns[name].problem for name in reversed(self._wanted) if name in self._columns)
@@ -134,6 +145,14 @@ def is_text(cell: object) -> bool:
 def is_conversation(cell: object) -> bool:
     """Whether a cell holds messages with roles; whether they are well formed is asked when they are written."""
     return isinstance(cell, list) and bool(cell) and all(isinstance(one, dict) and "role" in one for one in cell)
+
+
+def _is_shallow(value: object, depth: int) -> bool:
+    """Whether lists and objects are nested at most so deep."""
+    if not isinstance(value, list | dict):
+        return True
+    inner = value.values() if isinstance(value, dict) else value
+    return depth > 0 and all(_is_shallow(one, depth - 1) for one in inner)
 
 
 def likeliest_first(columns: Iterable[str]) -> tuple[str, ...]:

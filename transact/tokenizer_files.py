@@ -8,7 +8,9 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.utils import is_protobuf_available, is_sentencepiece_available
 
+from transact.enclosed import PANIC, check_loading, enclose
 from transact.errors import CheckpointBroken
+from transact.progress import NO_PROGRESS, Progress
 
 CONFIG_FILE = "tokenizer_config.json"
 _CLASS = re.compile(r"(?!Auto)\w+(Tokenizer|TokenizerFast|Backend)")
@@ -17,21 +19,31 @@ _MESSAGE_START = b"\n"
 """First byte of a SentencePiece file, which lists its pieces first; files of other formats by that name are base64."""
 
 
-def read_tokenizer(directory: Path, config: PreTrainedConfig) -> PreTrainedTokenizerBase | None:
+def read_tokenizer(
+    directory: Path, config: PreTrainedConfig, *, untrusted: bool = False, progress: Progress = NO_PROGRESS
+) -> PreTrainedTokenizerBase | None:
     """The tokenizer of a model's folder, None where it has none; raises `CheckpointBroken` where it cannot be used.
 
-    `config` names the tokenizer's class where its own files do not.
+    `config` names the tokenizer's class where its own files do not. `untrusted`: it reads no text in this process, see
+    `transact.enclosed`; `progress` may stop that.
     """
     if not any(directory.glob("tokenizer*")) and not (directory / "vocab.json").exists():
         return None
+    if untrusted:
+        check_loading(directory, config, progress)
     tokenizer_class(directory, config)
     _check_sentencepiece(directory)
     try:
         tokenizer = AutoTokenizer.from_pretrained(directory, config=config, trust_remote_code=False)
-        # some files are read only now, so that their damage shows here and not in the middle of a run
-        tokenizer.decode(tokenizer("a b", add_special_tokens=False)["input_ids"])
+        if untrusted:
+            enclose(tokenizer)
+        else:
+            # some files are read only now, so that their damage shows here and not in the middle of a run
+            tokenizer.decode(tokenizer("a b", add_special_tokens=False)["input_ids"])
         return tokenizer
-    except Exception as error:  # tokenizer files fail in as many ways as there are formats
+    except BaseException as error:  # tokenizer files fail in as many ways as there are formats, in Rust's own way too
+        if not isinstance(error, Exception) and type(error).__name__ != PANIC:
+            raise
         reason = " ".join(str(error).split())
         raise CheckpointBroken(f"The tokenizer in {directory.name} could not be read: {reason}") from error
 

@@ -7,10 +7,10 @@ another place than the dataset's own are refused, and the commit is fixed, so th
 from collections.abc import Iterator
 from pathlib import Path
 
-import yaml
-from huggingface_hub import DatasetCard, HfApi, hf_hub_download
+from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
+from transact.front_matter import front_matter, settings
 from ui.errors import WrongInput
 
 _CARD, _SETTINGS = "README.md", ".huggingface.yaml"
@@ -40,12 +40,8 @@ def _check(place: str, files: dict[str, Path]) -> None:
     for name, file in files.items():
         if not file.is_file():
             continue
-        if name == _CARD:
-            settings = DatasetCard.load(file).data.to_dict()
-        else:
-            settings = yaml.safe_load(file.read_text(encoding="utf-8"))
-        named = settings.get("configs") if isinstance(settings, dict) else None
-        for address in _strings(named):
+        said = front_matter(file) if name == _CARD else settings(file)
+        for address in _strings(said.get("configs"), set()):
             if _leads_out(address):
                 raise WrongInput(
                     f"{place} names a file outside of itself (“{address[:100]}”), which is not read here; choose "
@@ -53,17 +49,21 @@ def _check(place: str, files: dict[str, Path]) -> None:
                 )
 
 
-def _strings(value) -> Iterator[str]:
-    """Every text in the values of a YAML mapping, however deep."""
+def _strings(value, seen: set[int]) -> Iterator[str]:
+    """Every text in the values of a YAML mapping, however deep; parts that are repeated, once. `seen`: their ids."""
     if isinstance(value, str):
         yield value
+    elif id(value) in seen:
+        return
     elif isinstance(value, dict):
+        seen.add(id(value))
         for key, within in value.items():
             if key != "config_name":
-                yield from _strings(within)
+                yield from _strings(within, seen)
     elif isinstance(value, list):
+        seen.add(id(value))
         for within in value:
-            yield from _strings(within)
+            yield from _strings(within, seen)
 
 
 def _leads_out(address: str) -> bool:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import transact as ta
+from transact.alone import heeding
 from transact.memory import return_freed
 from ui import failures
 from ui.errors import Busy, NotYet
@@ -325,7 +326,8 @@ class Jobs:
         outcome, why = "cancelled", {}
         try:
             watch.heed()
-            value = work(watch)
+            with heeding(watch.heed):
+                value = work(watch)
             outcome = "finished"
             return value
         except ta.Cancelled:

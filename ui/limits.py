@@ -18,7 +18,11 @@ MAX_PASTE_CHARACTERS = 2_000_000
 MAX_NAME_CHARACTERS = 1_000
 """Names of models, datasets, columns, … and paths."""
 MAX_UPLOAD_BYTES = 20_000_000
-MAX_UNPACKED_BYTES = 200_000_000
+MAX_UNPACKED_BYTES = 100_000_000
+MAX_TEXTS = 500_000
+"""Texts of an upload: each takes a few hundred bytes beside its letters and tokens."""
+MAX_ESTIMATED_CHARACTERS = 200_000
+"""Of a text, what is read to say what all of it would take."""
 MAX_COLUMNS = 1_000
 MAX_STREAMED_ROWS = 200_000
 MAX_STREAMED_CHARACTERS = 20_000_000

@@ -16,6 +16,7 @@ import transact as ta
 from ui import host, numbers, zerogpu
 from ui.disk import Disk
 from ui.errors import WrongInput
+from ui.extents import Extent
 from ui.folders import folder_name
 from ui.jobs import Watch
 from ui.memory import BUDGET_VARIABLE, Shelf, memory_budget
@@ -23,7 +24,7 @@ from ui.session import BUNDLED, ModelKey, Sampling, Scored
 from ui.telemetry import Telemetry
 from ui.texts import TextSource
 
-_MAX_DENSE, _MAX_PRUNED, _MAX_SCORED, _MAX_PROBED, _MAX_GRAM = 4, 16, 32, 8, 4
+_MAX_DENSE, _MAX_PRUNED, _MAX_SCORED, _MAX_PROBED, _MAX_GRAM, _MAX_EXTENTS = 4, 16, 32, 8, 4, 64
 _PRUNED_SECONDS = 30 * 60
 _TRAINED = "trained-"
 _GRAM_SHARE = 0.2
@@ -44,6 +45,7 @@ class Registry:
         self._pruned = self._shelf("pruned", max_items=_MAX_PRUNED, idle_seconds=_PRUNED_SECONDS)
         self._scored = self._shelf("scores", max_items=_MAX_SCORED)
         self._probed = self._shelf("probes", max_items=_MAX_PROBED)
+        self._extents = Shelf(max_items=_MAX_EXTENTS)
         self._gram = self._shelf("gram", max_items=_MAX_GRAM, max_bytes=_GRAM_SHARE * self.budget_bytes)
         self._folders = tempfile.TemporaryDirectory(prefix="transact-results-")
         self.disk = Disk(disk_bytes, Path(self._folders.name))
@@ -92,13 +94,14 @@ class Registry:
     def _opened(self, card: ta.Preflight, key: ModelKey, watch: Watch) -> ta.LoadedModel:
         """In memory where it fits once others have made room, or else streamed from its files."""
         # at the commit that was looked at, so that the hub need not be asked again
-        now = {"dtype": key.dtype, "device": zerogpu.HOME, "revision": card.revision, "progress": watch}
+        now = {"dtype": key.dtype, "device": zerogpu.HOME, "revision": card.revision}
+        opening = {**now, "untrusted": True, "progress": watch}
         if card.revision is not None:  # of the hub
             held = {other.source for other in self._dense.keys}
             self.disk.make_room_for_model(card.weights_bytes, {key.source, *held})
         if is_streamed(card):
             self._make_room(card.streamed_bytes)
-            return ta.load_streamed(key.source, **now)
+            return ta.load_streamed(key.source, **opening)
         if card.weights_bytes > self.budget_bytes:
             raise ta.NotEnoughMemory(
                 f"The weights of {key.source} take {numbers.size(card.weights_bytes)} and this app keeps models within "
@@ -106,9 +109,9 @@ class Registry:
                 f"the app sets {BUDGET_VARIABLE}."
             )
         self._make_room(card.weights_bytes)
-        while not ta.preflight(key.source, **now).fits and self._drop_oldest():
+        while not ta.preflight(key.source, **now, progress=watch).fits and self._drop_oldest():
             pass
-        return ta.load(key.source, **now)
+        return ta.load(key.source, **opening)
 
     def in_memory(self, key: ModelKey) -> ta.LoadedModel | None:
         """The model if it is there now; nothing is loaded."""
@@ -156,6 +159,12 @@ class Registry:
         results = self._probed.get(key) or run()
         self._probed.put(key, results)
         return results
+
+    def extent(self, key: Hashable, count: Callable[[], Extent]) -> Extent:
+        """How much of a text is read; counted once, as a form asks at every change."""
+        found = self._extents.get(key) or count()
+        self._extents.put(key, found)
+        return found
 
     def note_speed(self, flops: float, seconds: float) -> None:
         """Remember how fast this machine was last, to say how long the next run will take."""

@@ -5,7 +5,7 @@ Below this module nothing looks at files, boxes or the hub again.
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import transact as ta
@@ -63,6 +63,23 @@ class TextSource:
     skipped: int = 0
 
     @property
+    def characters(self) -> int:
+        return sum(map(len, self.texts))
+
+    def beginning(self, characters: int) -> "TextSource":
+        """The first of the texts, all where they are not longer than that; of one that is, its own beginning."""
+        kept, left = [], characters
+        for text in self.texts:
+            if len(text) > left:
+                break
+            kept.append(text)
+            left -= len(text)
+        if len(kept) == len(self.texts):
+            return self
+        first = self.texts[0] if self.is_chat else self.texts[0][:characters]
+        return replace(self, texts=tuple(kept) or (first,))
+
+    @property
     def values(self) -> list:
         """The texts as the library takes them: text, or lists of messages."""
         return [json.loads(text) for text in self.texts] if self.is_chat else list(self.texts)
@@ -113,10 +130,12 @@ def from_prose(text: str, name: str, origin: Literal["pasted", "file"], seq_len:
 
 
 def calibration_set(
-    source: TextSource, loaded: ta.LoadedModel, *, num_samples: int, seq_len: int, seed: int
-) -> ta.CalibrationSet:
-    """Tokens of `source` for scoring `loaded`."""
-    return _tokens(ta.CalibrationSet, source, loaded, num_samples=num_samples, seq_len=seq_len, seed=seed)
+    source: TextSource, loaded: ta.LoadedModel, *, num_samples: int | None, seq_len: int, seed: int = 0,
+    windows: bool | str = "auto",
+) -> ta.CalibrationSet:  # fmt: skip
+    """Tokens of `source` for scoring `loaded`; `windows`: whether long texts are cut into several, see the library."""
+    settings = {"num_samples": num_samples, "seq_len": seq_len, "seed": seed, "windows": windows}
+    return _tokens(ta.CalibrationSet, source, loaded, **settings)
 
 
 def evaluation_set(
@@ -126,7 +145,7 @@ def evaluation_set(
     return _tokens(ta.EvaluationSet, source, loaded, num_samples=num_samples, seq_len=seq_len)
 
 
-def _tokens(kind, source: TextSource, loaded: ta.LoadedModel, **settings):
+def _tokens(kind, source: TextSource, loaded: ta.LoadedModel, *, windows: bool | str = "auto", **settings):
     """As the shown Python lines do it."""
     tokenizer = _tokenizer(loaded)
     settings = {**settings, "name": source.name}
@@ -134,7 +153,7 @@ def _tokens(kind, source: TextSource, loaded: ta.LoadedModel, **settings):
         return kind.from_document(source.texts[0], tokenizer, **settings)
     if source.is_chat:
         return kind.from_chats(source.values, tokenizer, **settings)
-    return kind.from_texts(source.texts, tokenizer, windows="auto", **settings)
+    return kind.from_texts(source.texts, tokenizer, windows=windows, **settings)
 
 
 def as_jsonl(source: TextSource) -> str:

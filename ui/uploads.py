@@ -1,7 +1,10 @@
-"""An uploaded file becomes a checked `TextSource`: a stranger's file, so what it may hold is limited."""
+"""An uploaded file becomes a checked `TextSource`: a stranger's file, so what it may hold is limited.
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+One file is read at a time and then kept for a while, as the page asks for the same one at every change of its form.
+"""
+
+import sys
+import threading
 from pathlib import Path
 
 import transact as ta
@@ -9,20 +12,30 @@ from transact.text_files import KINDS, FileLimits, read_prose, read_table
 from transact.text_tables import Table
 from ui import limits
 from ui.errors import WrongInput
+from ui.memory import Shelf
 from ui.texts import TextSource, from_prose
 
 _MAX_JSON_CHARACTERS = 4_000_000
 """Of one JSON value; as objects of Python it can take thirty times as much."""
+_KEPT_BYTES, _KEPT_SECONDS = 60_000_000, 600.0
+
+_kept = Shelf(max_items=8, max_bytes=_KEPT_BYTES, idle_seconds=_KEPT_SECONDS)
+"""Files that were read, or the sentences that refuse them."""
+_one_at_a_time = threading.Lock()
 
 
 def text_columns(path: str | Path) -> tuple[str, ...]:
     """The columns of an upload that hold text or conversations, best guess first; empty for .txt, which has none."""
-    file = _checked(path)
-    with _told():
-        if _is_prose(file):
-            read_prose(file, file.name)
-            return ()
-        return _table(file).names()
+    return _columns(_read(_checked(path)))
+
+
+def known_columns(path: str | Path | None) -> tuple[str, ...]:
+    """As `text_columns`, at once: none for a file that was not read lately, or cannot be read."""
+    try:
+        found = _kept.get(_identity(Path(path))) if path else None
+        return _columns(found) if isinstance(found, Table) else ()
+    except (OSError, WrongInput):
+        return ()
 
 
 def uploaded(path: str | Path, column: str | None, seq_len: int) -> TextSource:
@@ -31,11 +44,67 @@ def uploaded(path: str | Path, column: str | None, seq_len: int) -> TextSource:
     Raises `WrongInput` when the file is too large, not UTF-8, empty, or has no such column of text.
     """
     file = _checked(path)
-    with _told():
-        if _is_prose(file):
-            return from_prose(read_prose(file, file.name).strip(), file.name, "file", seq_len)
-        found = _table(file).column(column)
-    return TextSource(file.name, found.texts, "file", is_chat=found.is_chat, skipped=found.skipped)
+    read = _read(file)
+    if isinstance(read, str):
+        source = from_prose(read, file.name, "file", seq_len)
+    else:
+        try:
+            found = read.column(column)
+        except ta.InvalidText as error:  # what the library refuses is the visitor's to mend
+            raise WrongInput(str(error)) from None
+        source = TextSource(file.name, found.texts, "file", is_chat=found.is_chat, skipped=found.skipped)
+    if len(source.texts) > limits.MAX_TEXTS:
+        raise WrongInput(
+            f"{file.name} has {len(source.texts):,} texts; at most {limits.MAX_TEXTS:,} are taken. Upload a part of it."
+        )
+    return source
+
+
+def _columns(read: Table | str) -> tuple[str, ...]:
+    if isinstance(read, str):
+        return ()
+    try:
+        return read.names()
+    except ta.InvalidText as error:
+        raise WrongInput(str(error)) from None
+
+
+def _read(file: Path) -> Table | str:
+    """The file's texts by column, or its prose; raises `WrongInput`."""
+    key = _identity(file)
+    with _one_at_a_time:
+        found = _kept.get(key)
+        if found is None:
+            try:
+                found = _parsed(file)
+            except ta.InvalidText as error:
+                found = WrongInput(str(error))
+            _kept.put(key, found, _held_bytes(found))
+    if isinstance(found, WrongInput):
+        raise WrongInput(str(found))
+    return found
+
+
+def _parsed(file: Path) -> Table | str:
+    if file.suffix.lower() == ".txt":
+        return read_prose(file, file.name).strip()
+    # lists inside parquet say nothing of what they unpack to before they do
+    most = FileLimits(
+        _MAX_JSON_CHARACTERS, limits.MAX_COLUMNS, limits.MAX_UNPACKED_BYTES, limits.MAX_UPLOAD_BYTES, nested=False,
+        alone=True,
+    )  # fmt: skip
+    return read_table(file, file.name, limits=most)
+
+
+def _held_bytes(found: Table | str | WrongInput) -> int:
+    return found.held_bytes if isinstance(found, Table) else sys.getsizeof(found)
+
+
+def _identity(file: Path) -> tuple:
+    """What tells a file from one that takes its place; and the limits that it was read under."""
+    stat = file.stat()
+    bounds = limits.MAX_COLUMNS, limits.MAX_UNPACKED_BYTES, limits.MAX_UPLOAD_BYTES
+    return str(file), stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, bounds
 
 
 def _checked(path: str | Path) -> Path:
@@ -52,22 +121,3 @@ def _checked(path: str | Path) -> Path:
             "A few hundred texts are enough: upload a part of it."
         )
     return file
-
-
-def _is_prose(file: Path) -> bool:
-    return file.suffix.lower() == ".txt"
-
-
-def _table(file: Path) -> Table:
-    # lists inside parquet say nothing of what they unpack to before they do
-    most = FileLimits(_MAX_JSON_CHARACTERS, limits.MAX_COLUMNS, limits.MAX_UNPACKED_BYTES, nested=False)
-    return read_table(file, file.name, limits=most)
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """What the library refuses is the visitor's to mend."""
-    try:
-        yield
-    except ta.InvalidText as error:
-        raise WrongInput(str(error)) from None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import transact as ta
 from transact.wording import with_memory
-from ui import legal, limits, planning, streamed, texts, zerogpu
+from ui import extents, legal, limits, planning, streamed, texts, zerogpu
 from ui.jobs import Watch
 from ui.link import Settings
 from ui.models import Registry
@@ -59,10 +59,14 @@ class WhatIf:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What scoring would read, and the seconds that it would take, None where nothing was timed yet."""
+    """What scoring would read, and the seconds that it would take, None where nothing was timed yet.
+
+    `amount` in words, `notes` on it; of a long text both are told from its beginning.
+    """
 
     text: TextSource
-    calibration: ta.CalibrationSet
+    amount: str
+    notes: tuple[str, ...]
     seconds: float | None
 
 
@@ -114,7 +118,7 @@ def score(registry: Registry, key: ModelKey, text: TextSource, sampling: Samplin
     known = registry.scored(key, text, sampling)
     if known is not None:
         return known
-    calibration = _calibration(loaded, text, sampling)
+    calibration = extents.calibration(text, loaded, sampling)
     if sampling.taylor:
         streamed.refuse(loaded, "Gradients take all of them at once. Leave “Also gradients” out.")
     watch.says(f"Scoring on {text.name}")
@@ -129,7 +133,8 @@ def score(registry: Registry, key: ModelKey, text: TextSource, sampling: Samplin
             queries=loaded.layout.whole_heads is None, **kept,
         )  # fmt: skip
     seconds = time.monotonic() - began
-    registry.note_speed(_flops(loaded.spec, calibration, sampling), seconds)
+    flops = _flops(loaded.spec, calibration.num_tokens, calibration.input_ids.shape[1], sampling)
+    registry.note_speed(flops, seconds)
     scores = {
         metric: ta.score(loaded, statistics, metric=metric, seed=sampling.seed, progress=watch.heed)
         for metric in ta.available_metrics(statistics)
@@ -150,15 +155,17 @@ def score(registry: Registry, key: ModelKey, text: TextSource, sampling: Samplin
     return scored
 
 
-def estimate(
-    registry: Registry, session: Session, text: TextSource, sampling: Sampling
-) -> Run | None:
-    """What scoring would read and take; None while the model is not in memory."""
+def estimate(registry: Registry, session: Session, text: TextSource, sampling: Sampling) -> Run | None:
+    """What scoring would read and take, from the text's beginning; None while the model is not in memory."""
     loaded = registry.in_memory(session.key)
     if loaded is None:
         return None
-    calibration = _calibration(loaded, text, sampling)
-    return Run(text, calibration, registry.seconds_for(_flops(loaded.spec, calibration, sampling)))
+    beginning = text.beginning(limits.MAX_ESTIMATED_CHARACTERS)
+    whole = (len(text.texts), text.characters)
+    known = (session.key, beginning, whole, replace(sampling, taylor=False))
+    found = registry.extent(known, lambda: extents.of(text, beginning, loaded, sampling))
+    flops = _flops(loaded.spec, found.tokens, found.longest, sampling)
+    return Run(text, found.amount, found.notes, registry.seconds_for(flops))
 
 
 def evaluation_set(text: TextSource, loaded: ta.LoadedModel, *, num_samples: int | None = None) -> ta.EvaluationSet:
@@ -421,22 +428,14 @@ def generate(registry: Registry, session: Session, prompt: str, watch: Watch) ->
     return dense, _written(pruned, prompt, watch)
 
 
-def _flops(spec: ta.ModelSpec, calibration: ta.CalibrationSet, sampling: Sampling) -> float:
-    """Operations of scoring on the set: a forward pass, and for gradients another and a backward pass (twice that)."""
-    longest = calibration.input_ids.shape[1]
-    return _passes(sampling) * calibration.num_tokens * float(spec.flops_per_token(context=longest // 2))
+def _flops(spec: ta.ModelSpec, tokens: int, longest: int, sampling: Sampling) -> float:
+    """Operations of scoring on so many tokens, in sequences of up to `longest`.
+
+    A forward pass, and for gradients another and a backward pass (twice that).
+    """
+    return _passes(sampling) * tokens * float(spec.flops_per_token(context=longest // 2))
 
 
 def _passes(sampling: Sampling) -> int:
     """Forward passes that scoring comes to: a backward pass counts twice."""
     return 4 if sampling.taylor else 1
-
-
-def _calibration(loaded: ta.LoadedModel, text: TextSource, sampling: Sampling) -> ta.CalibrationSet:
-    return texts.calibration_set(
-        text,
-        loaded,
-        num_samples=sampling.num_samples,
-        seq_len=min(sampling.seq_len, loaded.context_length),
-        seed=sampling.seed,
-    )

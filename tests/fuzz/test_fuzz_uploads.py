@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fuzz.strategies import JUNK, ODD_TEXTS, fuzzing, one_sentence, spoiled_bytes
+from transact import parquet as parquet_here
 from ui import uploads
 from ui.errors import WrongInput
 
@@ -27,6 +28,15 @@ FILES = {
     "parquet": [parquet(), parquet(compression="zstd"), parquet(compression="gzip", row_group_size=1)],
     "txt": [b"One.\n\nTwo.\n", "\ufeffé\r\n\r\nñ".encode()],
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_this_process():
+    """What a process of its own does with parquet, without the hundreds of starts; whether it is one is tested there
+    (tests/ui/test_uploads.py)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parquet_here, "_alone", parquet_here._here)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 import transact as ta
 from tests.tiny_models import build
 from tests.tokenizers_by_hand import NAMES, TEMPLATE, WORDS, words_tokenizer
-from transact.encoding import Beginning, chat_texts
+from transact.encoding import Beginning, chat_texts, encode
 from transact.generation import encode_prompt, sample_rows
 
 UNK, BOS, EOS, MASK, A, B, C, D = range(len(WORDS))
@@ -193,3 +193,16 @@ def test_broken_and_missing_templates_are_refused(chatting):
         chatting.chat_template = template
         with pytest.raises(ta.InvalidText, match="cannot be written by this model's chat template"):
             chat_texts([chat("a")], chatting)
+
+
+def test_long_texts_are_not_given_to_a_tokenizer_all_at_once():
+    """It notes a hundred bytes and more of every token until it has read all that it is given."""
+    given = []
+
+    def tokenizer(texts, **settings):
+        given.append(texts)
+        return {"input_ids": [[len(text)] for text in texts]}
+
+    texts = ["a" * 300_000, "b" * 100_000, "c" * 150_000, "d" * 2_000_000, "e"]
+    assert [row.tolist() for row in encode(texts, tokenizer)] == [[len(text)] for text in texts]
+    assert given == [texts[:2], texts[2:3], texts[3:4], texts[4:]]

@@ -157,3 +157,21 @@ def test_no_error_shows_a_token():
     assert token not in str(caught.value) and "hf_…" in str(caught.value)
     assert without_tokens(f"Bearer {token}, hf_oauth_{'x1' * 20}.eyJ-a_b.c") == "Bearer hf_…, hf_…"
     assert without_tokens("hf_internal-testing/tiny-random") == "hf_internal-testing/tiny-random"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors.index.json", "generation_config.json"])
+def test_files_beside_the_weights_that_would_fill_memory(folder, monkeypatch, name):
+    monkeypatch.setattr(sources, "_MAX_JSON_BYTES", 1_000_000)
+    (folder / name).write_text("[" + "[]," * 400_000 + "[]]")
+    with pytest.raises(CheckpointBroken, match=f"{name} has 1 MB, and at most 1 MB are read"):
+        ta.load(str(folder))
+
+
+def test_a_card_that_repeats_itself_without_end_states_no_licence(folder, tmp_path):
+    levels = "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12))
+    (folder / "README.md").write_text(f"---\na0: &a0 [x]\n{levels}license: mit\nmodel-index: *a11\n---\n")
+    ta.save(ta.load(str(folder)), tmp_path / "saved")
+    assert "license:" not in (tmp_path / "saved" / "README.md").read_text()
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n")
+    ta.save(ta.load(str(folder)), tmp_path / "again")
+    assert "license: mit" in (tmp_path / "again" / "README.md").read_text()

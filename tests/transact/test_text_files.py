@@ -172,3 +172,18 @@ def test_what_was_left_out_and_long_lines_are_told(answers, tmp_path):
     assert refused == "A sample has 65 tokens and the model's context is 64. Give a seq_len of at most 64."
     write(tmp_path / "fine.jsonl", [{"text": "a b c d"}] * 3)
     assert "notes" not in answers("score", "--calibration", "fine.jsonl", "--num-samples", 3)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json"])
+def test_conversations_nested_without_end_are_left_out(tmp_path, kind):
+    """What can just be read may be too deep where it is written, a few calls further down."""
+    file = tmp_path / f"a.{kind}"
+    for depth in (70, *range(900, 1000, 3)):
+        deep = "[" * depth + "]" * depth
+        file.write_text(f'{{"text": "a", "messages": [{{"role": "user", "content": "b", "more": {deep}}}]}}')
+        try:
+            table = read_table(file, file.name)
+        except ta.InvalidText as error:
+            assert "is not JSON" in str(error) and depth > 900
+            continue
+        assert table.names() == ("text",)

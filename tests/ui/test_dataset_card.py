@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ui.dataset_card import _leads_out
+from transact import front_matter
+from ui.dataset_card import _leads_out, _strings
 from ui.errors import WrongInput
 from ui.hub_texts import streamed
 from ui.texts import DatasetChoice
@@ -42,3 +43,34 @@ def test_every_form_of_elsewhere(address):
 @pytest.mark.parametrize("address", ["data/train-*.parquet", "train.jsonl", "**/*.txt", "a..b.txt", "[0-9].csv"])
 def test_a_datasets_own_files(address):
     assert not _leads_out(address)
+
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
+)
+"""A thousand billion texts in eleven lines."""
+
+
+@pytest.mark.parametrize("merged", ["configs: [*a11]", "configs: {<<: [{b: *a11}]}"])
+@pytest.mark.parametrize("card", ["README.md", ".huggingface.yaml"])
+def test_a_card_that_repeats_itself_without_end(tmp_path, card, merged):
+    folder = dataset(tmp_path / "bomb", "own.jsonl")
+    text = f"{BOMB}{merged}\n"
+    (folder / card).write_text(f"---\n{text}---\n" if card == "README.md" else text)
+    with pytest.raises(WrongInput, match="cannot be read .it repeats parts of itself more than 20 times"):
+        streamed(DatasetChoice(str(folder)), 3)
+
+
+def test_what_is_repeated_is_looked_at_once():
+    """Also a part that holds itself."""
+    value = [{"path": "a"}]
+    for _ in range(100):
+        value = [value, value, {"config_name": "not a file"}]
+    value.append(value)
+    assert list(_strings(value, set())) == ["a"]
+
+
+def test_a_card_larger_than_cards_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(front_matter, "_MAX_BYTES", 10)
+    with pytest.raises(WrongInput, match="README.md has 0 MB, and at most 0 MB are read"):
+        streamed(DatasetChoice(str(dataset(tmp_path / "large", "own.jsonl"))), 3)

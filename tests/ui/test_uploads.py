@@ -7,6 +7,8 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from tests.memory import growth
+from transact.text_files import read_table
 from ui import limits, texts, uploads
 from ui.errors import WrongInput
 
@@ -147,6 +149,30 @@ def test_a_small_parquet_that_unpacks_to_gigabytes(tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "MAX_UNPACKED_BYTES", 20_000_000)
     with pytest.raises(WrongInput, match="unpacks to more than 20 MB"):
         uploads.uploaded(file, None, 64)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_a_small_parquet_with_a_cell_as_long_as_a_library(tmp_path, rows):
+    """What unpacks it is native code, which has the whole cell before anybody can ask for its length."""
+    file = tmp_path / "a.parquet"
+    table = pyarrow.table({"text": ["x" * (90_000_000 // rows)] * rows})
+    parquet.write_table(table, file, compression="zstd", use_dictionary=False)
+    del table
+    assert file.stat().st_size < 100_000
+    with growth() as grown, pytest.raises(WrongInput, match="a.parquet has a text of more than 20 MB; give a part"):
+        uploads.uploaded(file, None, 64)
+    assert grown.bytes < 100_000_000
+
+
+def test_a_parquet_that_is_read_in_a_process_of_its_own_has_the_same_rows(tmp_path):
+    rows = [None if number % 7 == 0 else f"{number} naïve 🙂\n\u2028 x" for number in range(500)]
+    frame = pd.DataFrame({"text": rows, "n": range(500)})
+    file = tmp_path / "a.parquet"
+    frame.to_parquet(file, row_group_size=100)
+    here = read_table(file, file.name).column(None)
+    there = uploads.uploaded(file, None, 64)
+    assert there.texts == here.texts and len(here.texts) == 428
+    assert (there.skipped, here.problem) == (here.skipped, "")
 
 
 def test_what_was_read_is_what_the_file_to_take_away_holds(tmp_path):

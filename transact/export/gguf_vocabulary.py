@@ -17,6 +17,7 @@ from gguf import GGUFWriter, TokenType
 from transformers import PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from transact.encoding import encode
 from transact.errors import SaveRefused
 
 _WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -104,7 +105,7 @@ def _refusal(reason: str) -> SaveRefused:
 
 def _around(tokenizer: PreTrainedTokenizerBase) -> tuple[bool, bool]:
     """Whether BOS is put before and EOS behind a text; anything else around it is refused."""
-    plain, whole = (tokenizer.encode("a", add_special_tokens=special) for special in (False, True))
+    plain, whole = (encode(["a"], tokenizer, special=special)[0].tolist() for special in (False, True))
     begins, ends = whole[:1] == [tokenizer.bos_token_id], whole[-1:] == [tokenizer.eos_token_id]
     if whole != [tokenizer.bos_token_id] * begins + plain + [tokenizer.eos_token_id] * ends:
         raise _refusal("it puts more around a text than its beginning and end tokens")

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from transact import sources
 from transact.alone import AloneFailed, run_alone
 from transact.devices import free_bytes
+from transact.encoding import encode
 from transact.errors import CheckpointBroken, NotEnoughMemory
 from transact.estimates import required_bytes
 from transact.export import stock_loader
@@ -92,7 +93,7 @@ class _Question:
         rows = torch.randint(loaded.spec.vocab_size, (_ROWS, min(_ROW_TOKENS, most)), generator=draws).tolist()
         text = token_ids = None
         if loaded.tokenizer is not None:
-            text, token_ids = _TEXT, loaded.tokenizer(_TEXT)["input_ids"]
+            text, token_ids = _TEXT, encode([_TEXT], loaded.tokenizer, special=True)[0].tolist()
             rows.append(token_ids[:most])
         new_tokens = max(1, min(_NEW_TOKENS, loaded.context_length - len(rows[-1])))
         return cls(rows, new_tokens, text, token_ids)

@@ -161,12 +161,13 @@ def load_streamed(
     dtype: str = "auto",
     device: str = "auto",
     revision: str | None = None,
+    untrusted: bool = False,
     progress: Progress = NO_PROGRESS,
 ) -> StreamedModel:
     """A hub id, a local folder or `"bundled"` as a model whose weights are read layer by layer as they are needed.
 
     Takes what `load` takes and refuses what `load` refuses, but `NotEnoughMemory` is raised only where one layer and
-    what is computed with it would not fit. `dtype` is what layers are computed in.
+    what is computed with it would not fit. `dtype` is what layers are computed in, `untrusted` as for `load`.
     """
     choice(dtype, ("auto", *DTYPES), "dtype")
     target = device_of(device)
@@ -189,6 +190,7 @@ def load_streamed(
     config, whole = stock(found)
     whole, spec = decided_by_files(config, files, whole, card.spec)
     card = with_files(card, spec, dtype, stored_dtype, target)
+    tokenizer = read_tokenizer(found.directory, config, untrusted=untrusted, progress=progress)
     model = per_layer.empty_model(config, whole, spec, DTYPES[card.dtype], found.directory).eval()
     model.tie_weights()
     model.requires_grad_(False)
@@ -198,7 +200,7 @@ def load_streamed(
     model.get_submodule(spec.layout.embeddings).register_forward_pre_hook(_refuse_unless_open)
     return StreamedModel(
         model=model,
-        tokenizer=read_tokenizer(found.directory, config),
+        tokenizer=tokenizer,
         spec=spec,
         source=found.name,
         revision=found.revision or sources.content_digest(files, watch.check),

@@ -38,6 +38,7 @@ T = TypeVar("T")
 HEAVY = {"concurrency_id": "model", "concurrency_limit": MAX_JOBS + 8}
 """More events than jobs, so that who comes when the line is full hears of it instead of waiting unseen."""
 LIGHT = {"concurrency_id": "light", "concurrency_limit": 32}
+ONE_AT_A_TIME = {"concurrency_id": "texts", "concurrency_limit": 1}
 MAX_THREADS = 128
 """Every event that runs or waits takes a thread. Enough for both kinds together and for gradio's own: were there
 fewer, a slider could wait for one until a job ends."""
@@ -132,6 +133,11 @@ class Panels:
     def progress(self) -> list[Component]:
         """What a job touches while it runs."""
         return [self.status.progress, self.status.stop, self.status.message]
+
+    @property
+    def one_at_a_time(self) -> dict:
+        """How an event is wired that reads a stranger's text before any job does; who waits holds no thread."""
+        return self._wiring(ONE_AT_A_TIME)
 
     def _wiring(self, concurrency: dict) -> dict:
         """Gradio copies the whole state of all that ever showed progress at every event; one small part shows it."""

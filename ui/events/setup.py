@@ -76,7 +76,7 @@ def connect(desk: Desk, panels: Panels) -> None:
         return {
             own.text: shown,
             own.file: gr.update(visible=source == calibration.UPLOAD),
-            own.column: gr.update(visible=source == calibration.UPLOAD and len(_columns(file)) > 1),
+            own.column: gr.update(visible=source == calibration.UPLOAD and len(uploads.known_columns(file)) > 1),
             own.dataset_fields: gr.update(visible=source == calibration.DATASET),
         }
 
@@ -118,7 +118,7 @@ def connect(desk: Desk, panels: Panels) -> None:
         def finish(scored) -> dict:
             session = desk.sessions.update(owner, lambda old: planning.rescored(old, scored))
             said = f"Scored {scored.num_tokens:,} tokens in {scored.seconds:.1f} s."
-            told = " ".join((said, *calibration.notes(scored.text, scored.calibration)))
+            told = " ".join((said, *calibration.notes(scored.text, scored.calibration.notes)))
             return {**panels.repaint(session), **say(panels, told, "good")}
 
         if not isinstance(text, TextSource):  # a hub may take its time, and nobody else is to wait for it
@@ -153,12 +153,13 @@ def connect(desk: Desk, panels: Panels) -> None:
     shown = [own.text, own.file, own.column, own.dataset_fields]
     own.source.input(on_source, [own.source, own.text, own.file], shown, **panels.light)
     own.text.input(on_typed, own.source, own.source, trigger_mode="always_last", **panels.light)
-    newest = {"trigger_mode": "always_last", **panels.light}
-    estimated = {"fn": on_form, "inputs": own.inputs, "outputs": panels.all, **newest}
-    own.file.upload(on_upload, own.file, panels.all, **panels.light).then(**estimated)
+    # one at a time of all visitors', apart from the sliders: a file may take seconds to read, a tokenizer too
+    estimated = {"fn": on_form, "inputs": own.inputs, "outputs": panels.all, "trigger_mode": "always_last"}
+    estimated |= panels.one_at_a_time
+    own.file.upload(on_upload, own.file, panels.all, **panels.one_at_a_time).then(**estimated)
     own.file.clear(on_file_removed, None, panels.all, **panels.light).then(**estimated)
-    for control in (own.source, own.column, own.num_samples, own.seq_len, own.seed, own.taylor):
-        control.change(**estimated)
+    fields = own.source, own.column, own.num_samples, own.seq_len, own.seed, own.taylor
+    gr.on([field.change for field in fields], **estimated)
     long_step(desk, panels, own.score.click, on_score, own.inputs, at_the_end=panels.all)
     panels.status.stop.click(on_stop, None, panels.status.stop, queue=False, **panels.light)
 
@@ -202,14 +203,6 @@ def loaded_key(session: Session, registry: Registry) -> ModelKey:
 
 def _trimmed(value: str | None) -> str:
     return (value or "").strip()
-
-
-def _columns(file: str | None) -> tuple[str, ...]:
-    """The columns of an upload that hold text; none where it cannot be read, which was said when it came."""
-    try:
-        return uploads.text_columns(file) if file else ()
-    except WrongInput:
-        return ()
 
 
 def _card_owner(session_hash: str) -> str:

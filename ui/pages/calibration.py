@@ -5,7 +5,6 @@ from html import escape
 
 import gradio as gr
 
-import transact as ta
 from ui import numbers, texts
 from ui.session import Sampling, Session
 from ui.texts import TextSource
@@ -153,11 +152,11 @@ def scored_line(session: Session) -> str:
 def estimate_line(run: Run) -> str:
     """What a run would take, and what is to be known of the text before it does."""
     time = "" if run.seconds is None else f", about {numbers.duration(run.seconds)}"
-    told = "".join(f"; {escape(note)}" for note in notes(run.text, run.calibration))
-    return f'<p class="estimate">A run reads {run.calibration.amount}{time}{told}</p>'
+    told = "".join(f"; {escape(note)}" for note in notes(run.text, run.notes))
+    return f'<p class="estimate">A run reads {run.amount}{time}{told}</p>'
 
 
-def notes(text: TextSource, calibration: ta.CalibrationSet) -> tuple[str, ...]:
-    """What is to be told of a text: rows that were left out, samples and tokens that are missing."""
+def notes(text: TextSource, of_tokens: tuple[str, ...]) -> tuple[str, ...]:
+    """What is to be told of a text: rows that were left out, then the notes on its tokens."""
     skipped = (f"{text.name}: rows without text, left out: {text.skipped:,}.",) if text.skipped else ()
-    return (*skipped, *calibration.notes)
+    return (*skipped, *of_tokens)
