@@ -8,6 +8,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
+from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import BinaryIO
@@ -25,8 +26,9 @@ BUNDLED = "bundled"
 """The source that `load` takes for the model in `assets/model`."""
 BUNDLED_DIRECTORY = Path(__file__).resolve().parents[1] / "assets" / "model"
 
-_MAX_CONFIG_BYTES = 10_000_000
-"""Real ones have kilobytes; a larger one would fill memory before anything is known of the model."""
+_MAX_CONFIG_BYTES, _MAX_INDEX_BYTES = 2_000_000, 100_000_000
+"""Real configurations have kilobytes, indices a megabyte or two; larger ones would fill memory before anything is known
+of the model."""
 _WIDEST_ELEMENT = 8
 _BESIDE_WEIGHTS_BYTES = 500_000_000
 """Bytes of a weight in float64, and what tokenizer and card may add; a repository beyond that fills the disk."""
@@ -76,7 +78,7 @@ def resolve(name: str, revision: str | None = None, progress: Progress = NO_PROG
             f"{revision[:200]!r} cannot be a revision of {name}. Give a branch, a tag or a commit, or leave it empty "
             "for the default."
         )
-    config = hub.find_config(name, revision, progress)
+    config = hub.find_config(name, revision, at_most=_MAX_CONFIG_BYTES, progress=progress)
     return Source(name, config.parent.name, None, _read_config(config, name))
 
 
@@ -132,11 +134,13 @@ def weight_files(directory: Path) -> tuple[Path, ...]:
             "code. Convert it to safetensors."
         )
     try:
+        if index.stat().st_size > _MAX_INDEX_BYTES:
+            raise ValueError("too large")
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         if any(Path(name).name != name for name in names):
             raise ValueError("a name leads out of the folder")
         files = tuple(directory / name for name in names)
-    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError):
         raise CheckpointBroken(f"{index.name} is not a valid index. Download the checkpoint again.") from None
     missing = [file.name for file in files if not file.exists()]
     if missing or not files:
@@ -155,7 +159,7 @@ def check_weights(files: tuple[Path, ...], spec: ModelSpec) -> str:
     held = headers(files)
     numbers: Counter[str] = Counter()
     head = (f"{spec.layout.head}.weight", (spec.vocab_size, spec.hidden_size))
-    for name, expected in (*spec.tensor_shapes(), head):
+    for name, expected in chain(spec.tensor_shapes(), (head,)):
         found = next((each for each in spec.layout.names_in_files(name) if each in held), None)
         if found is None and name == head[0]:  # it may be the embeddings again
             continue

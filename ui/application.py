@@ -7,7 +7,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 import transact as ta
-from ui import endpoints, health, host, legal, limits, planning, texts, workbench
+from ui import endpoints, health, host, legal, limits, planning, texts, unknown_events, workbench
 from ui.events import arrival, choose, look, setup
 from ui.events import compare as comparing
 from ui.events import measure as measuring
@@ -68,7 +68,7 @@ def launch(server_name: str, server_port: int) -> None:
 
 def launch_options(desk: Desk | None = None) -> dict:
     """Everything that `launch` is told besides where to listen; with a desk, hosts can probe it."""
-    server = {"middleware": [Middleware(Guard)]}
+    server = {"middleware": [Middleware(Guard)], "exception_handlers": unknown_events.HANDLERS}
     if desk is not None:
         server["routes"] = health.routes(desk)
     return {
@@ -98,6 +98,7 @@ def build(opening: Scored | None = None) -> gr.Blocks:
 
 def open_desk(opening: Scored | None = None) -> Desk:
     """What all visitors share, and the first of them meets `opening`."""
+    host.max_trained_tokens()  # a setting that says nothing is told now, rather than to visitors
     telemetry = Telemetry()
     budget = memory_budget()
     registry = Registry(telemetry, budget_bytes=int(budget * (1 - _SESSIONS_SHARE)))
