@@ -46,15 +46,17 @@ class TooLarge(Exception):
 
 
 def config(request: dict) -> str:
-    """The path of config.json; from the cache where the hub does not answer."""
+    """The path of config.json; from the cache where the hub does not answer. Raises `TooLarge` before it is fetched."""
     name, revision = request["name"], request["revision"]
     try:
-        _ask(request)
+        size = _ask(request)
     except (hub_errors.HTTPError, ConnectionError) as error:
         cached = try_to_load_from_cache(name, _CONFIG, revision=revision)
         if _said_no(error) or not isinstance(cached, str):
             raise
         return cached
+    if size > request["at_most"]:
+        raise TooLarge(size)
     return hf_hub_download(name, _CONFIG, revision=revision)
 
 
@@ -88,10 +90,11 @@ def _free_bytes(folder: Path) -> int:
     return shutil.disk_usage(next(each for each in (folder, *folder.parents) if each.exists())).free
 
 
-def _ask(request: dict) -> None:
-    """Whether the hub answers for the model: asked once and briefly, as a download would try for minutes."""
+def _ask(request: dict) -> int:
+    """The bytes of config.json, if the hub answers for the model: asked once and briefly, as a download would try for
+    minutes."""
     url = hf_hub_url(request["name"], _CONFIG, revision=request["revision"])
-    get_hf_file_metadata(url, timeout=request["first_answer_seconds"])
+    return get_hf_file_metadata(url, timeout=request["first_answer_seconds"]).size or 0
 
 
 def _said_no(error: Exception) -> bool:

@@ -3,7 +3,8 @@
 Every message says what was given, what is allowed and what to do. Interfaces show it as it is.
 """
 
-from numbers import Integral
+import math
+from numbers import Integral, Real
 
 from transact.redaction import one_line, without_tokens
 
@@ -84,14 +85,22 @@ class PushRefused(TransactError):
 
 def choice(given: str, allowed, what: str) -> str:
     """Return `given` if it is one of `allowed`; raise `InvalidOption` that lists them otherwise."""
-    if given not in allowed:
-        raise InvalidOption(f"There is no {what} named {given!r}; choose one of {', '.join(allowed)}.")
+    if not isinstance(given, str) or given not in allowed:
+        raise InvalidOption(f"There is no {what} named {shown(given)}; choose one of {', '.join(allowed)}.")
     return given
 
 
 def is_whole_number(value: object) -> bool:
     """Whether it is an integer of any type; booleans are none."""
     return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def is_finite(value: object) -> bool:
+    """Whether it is a real number of any type that a float can hold, neither NaN nor infinite; booleans are none."""
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def whole_number(
@@ -101,7 +110,7 @@ def whole_number(
     if is_whole_number(value) and least <= value <= most:
         return int(value)
     upper = "" if most == _LARGEST else f" to {most}"
-    raise error(f"{name} is {_shown(value)}; give a whole number from {least}{upper}.")
+    raise error(f"{name} is {shown(value)}; give a whole number from {least}{upper}.")
 
 
 def seed_number(value: int) -> int:
@@ -109,7 +118,8 @@ def seed_number(value: int) -> int:
     return whole_number(value, "seed", most=MAX_SEED)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
+    """A wrong value, short enough for a sentence."""
     if isinstance(value, Integral) and abs(value) > 10**40:
         return "a number of many digits"
     return repr(value)[:80]

@@ -24,7 +24,7 @@ from transact.progress import NO_PROGRESS, Progress, Repeating
 from transact.sampling import draw
 from transact.spec import ModelSpec
 
-_SAMPLES_AT_ONCE = 64
+_SAMPLES_AT_ONCE, _MAX_SAMPLES = 64, 2**20
 
 
 def generate(
@@ -76,9 +76,9 @@ def sample_rows(
     A sample ends where the model ends it (EOS, or BOS where texts follow one another). It begins with what the
     tokenizer puts in front of a sequence. Where that is nothing, it is drawn after BOS, or EOS where there is no BOS,
     or a token drawn from the whole vocabulary, which is then left out (and kept where there is no tokenizer to ask).
-    Raises `InvalidOption` for a number out of range and `NonFiniteActivations`.
+    At most 2²⁰ samples are drawn. Raises `InvalidOption` for a number out of range and `NonFiniteActivations`.
     """
-    num_samples = whole_number(num_samples, "num_samples", least=1)
+    num_samples = whole_number(num_samples, "num_samples", least=1, most=_MAX_SAMPLES)
     front = () if loaded.tokenizer is None else Beginning.of(loaded.tokenizer).ids
     dropped = int(loaded.tokenizer is not None and not front)
     seq_len = min(whole_number(seq_len, "seq_len", least=2) + dropped, loaded.context_length)

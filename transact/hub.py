@@ -39,16 +39,17 @@ class _Silent(Exception):
     """Nothing has arrived for too long."""
 
 
-def find_config(name: str, revision: str | None, progress: Progress = NO_PROGRESS) -> Path:
+def find_config(name: str, revision: str | None, *, at_most: int, progress: Progress = NO_PROGRESS) -> Path:
     """config.json of a hub model, at a commit that its folder is named after; nothing else is fetched.
 
     Where the hub does not answer, or `revision` is a commit, the cached one. Raises `ModelNotFound` with the reason,
-    `CheckpointBroken` where the cached one is damaged and cannot be replaced, and what `progress` raises.
+    `CheckpointBroken` where it has more than `at_most` bytes, or the cached one is damaged and cannot be replaced, and
+    what `progress` raises.
     """
 
     def get() -> Path:
         cached = try_to_load_from_cache(name, "config.json", revision=revision) if _is_commit(revision) else None
-        return Path(cached) if isinstance(cached, str) else _fetched(name, revision, (), progress)
+        return Path(cached) if isinstance(cached, str) else _fetched(name, revision, (), progress, at_most)
 
     return _whole(name, get, NO_PROGRESS)
 
@@ -106,7 +107,7 @@ def _whole(name: str, get: Callable[[], Path], progress: Progress) -> Path:
 
 
 def _fetched(
-    name: str, revision: str | None, files: tuple[str, ...], progress: Progress, at_most: int | None = None
+    name: str, revision: str | None, files: tuple[str, ...], progress: Progress, at_most: int
 ) -> Path:
     """What the downloader finds, in a process of its own; raises `ModelNotFound` with one sentence."""
     request = {
@@ -122,6 +123,11 @@ def _fetched(
         ) from None
     except AloneFailed as error:
         raise ModelNotFound(f"{name} was not fetched to its end ({error}). Try again.") from error
+    if answer.get("refused") == "size" and not files:
+        raise CheckpointBroken(
+            f"config.json of {name} has {answer['size'] / 1e6:,.0f} MB; at most {at_most / 1e6:.0f} MB are read. "
+            "Choose another repository."
+        )
     if answer.get("refused") == "size":
         raise CheckpointBroken(
             f"The files of {name} have {answer['size'] / 1e9:,.1f} GB, and a model of its config.json has at most "

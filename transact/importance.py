@@ -267,10 +267,10 @@ class ImportanceScores:
                 for layer, shape in zip(layers, spec.layers, strict=True)
                 if "rotary_pairs" in layer
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
             raise InvalidPlan(
-                f"These are no scores that can be read ({type(error).__name__}: {error}). Give what the score command "
-                "writes with --output, or score again."
+                f"These are no scores that can be read ({type(error).__name__}: {str(error)[:200]}). Give what the "
+                "score command writes with --output, or score again."
             ) from None
         return cls.from_channels(metric, attention, mlp, spec, **named, rotary_pairs=pairs)
 

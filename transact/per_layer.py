@@ -19,6 +19,7 @@ from transact.errors import CheckpointBroken
 from transact.families import Family
 from transact.matrices import cast
 from transact.progress import NO_CHECK, Check
+from transact.size_limits import from_one_to
 from transact.sizes import write_sizes
 from transact.slicing import shrink
 from transact.sources import is_constant
@@ -45,20 +46,25 @@ def with_layers(spec: ModelSpec, overrides: dict) -> ModelSpec:
     Raises `CheckpointBroken` for anything but such a mapping, and for keys that pruning knows nothing of.
     """
     known = {name: attribute for name, attribute in _names(spec.layout)}
-    layers = list(spec.layers)
+    layers, most = list(spec.layers), vars(spec.layers[0])
     try:
         for index, values in overrides.items():
-            shape = vars(layers[int(index)]) | {known[name]: _count(value) for name, value in values.items()}
+            number = int(index)
+            if number < 0:
+                raise IndexError(number)
+            given = {known[name]: value for name, value in values.items()}
+            # a layer is made at the global sizes and narrowed, so that none has more
+            shape = vars(layers[number]) | {name: from_one_to(most[name], value) for name, value in given.items()}
             if not spec.layout.grouped_queries:
                 shape["num_key_value_heads"] = shape["num_attention_heads"]
-            layers[int(index)] = LayerShape(**shape)
+            layers[number] = LayerShape(**shape)
         if any(shape.num_attention_heads != layers[0].group_size * shape.num_key_value_heads for shape in layers):
             raise ValueError("heads")
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         raise CheckpointBroken(
-            f"{KEY} in config.json is not what this reads: per layer the positive numbers {', '.join(known)}, the same "
-            "number of heads per key/value head in every layer. Load a checkpoint of stock layers, or one that this "
-            "project saved."
+            f"{KEY} in config.json is not what this reads: per layer the positive numbers {', '.join(known)}, none "
+            "above the whole model's, the same number of heads per key/value head in every layer. Load a checkpoint of "
+            "stock layers, or one that this project saved."
         ) from None
     return spec.with_layers(tuple(layers))
 
@@ -114,9 +120,3 @@ def _names(layout: Family) -> tuple[tuple[str, str], ...]:
     heads = (("num_attention_heads", "num_attention_heads"),)
     groups = (("num_key_value_heads", "num_key_value_heads"),) if layout.grouped_queries else ()
     return (*heads, *groups, (layout.channels, "intermediate_size"))
-
-
-def _count(value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(value)
-    return value

@@ -24,7 +24,7 @@ from transact.locks import NO_LOCKS, Locks
 from transact.observe import grams_for_repair, observe
 from transact.plan import PruningPlan, composed, make_plan
 from transact.processes import agreed, rank_and_count
-from transact.progress import NO_PROGRESS, Cancelled, Progress, StoppedEarly
+from transact.progress import NO_PROGRESS, Cancelled, Check, Progress, StoppedEarly
 from transact.sampling import shared_generators_restored
 from transact.savepoints import RecoveryPoint, Savepoints, last_checkpoint
 from transact.schedule import Phase, RecoverySettings, phases, recovery_cost
@@ -103,8 +103,14 @@ def recover(
             )
     if evaluation is not None:
         evaluation.check_fits(loaded)
-    _check_fits(loaded, target, settings, training)
-    stages, locks = phases(loaded.spec, target, settings), locks or NO_LOCKS
+
+    def check() -> None:
+        progress(0, 1, "steps")
+        if directory is None and stop():
+            raise Cancelled
+
+    _check_fits(loaded, target, settings, training, check)
+    stages, locks = phases(loaded.spec, target, settings, check=check), locks or NO_LOCKS
     inside = {name: value for name in INSIDE_HEADS if (value := getattr(target, name)) is not None}
     identity = {
         "model": loaded.fingerprint,
@@ -122,10 +128,12 @@ def recover(
         return work.run(report, stop, progress)
 
 
-def _check_fits(loaded: LoadedModel, target: PruningTarget, settings: RecoverySettings, training: TrainingText) -> None:
+def _check_fits(
+    loaded: LoadedModel, target: PruningTarget, settings: RecoverySettings, training: TrainingText, check: Check
+) -> None:
     """For one process; several may share the weights' states among them, which only their launcher knows."""
     width = training.seq_len if isinstance(training, StreamedText) else training.input_ids.shape[1]
-    cost = recovery_cost(loaded.spec, target, settings, seq_len=width)
+    cost = recovery_cost(loaded.spec, target, settings, seq_len=width, check=check)
     free = free_bytes(loaded.device)
     if cost.tokens and cost.bytes > free and rank_and_count()[1] == 1:
         raise NotEnoughMemory(

@@ -8,15 +8,21 @@ import math
 from dataclasses import asdict, dataclass
 
 from transact.compensation import COMPENSATIONS
-from transact.errors import InvalidOption, choice, seed_number, whole_number
+from transact.errors import InvalidOption, choice, is_finite, seed_number, shown, whole_number
 from transact.gradients import backward_bytes
 from transact.importance import METRICS
+from transact.progress import NO_CHECK, Check
 from transact.search import METRIC as SEARCH
 from transact.spec import ModelSpec
 from transact.target import INSIDE_HEADS, PruningTarget
 
 _STATE_BYTES = 4 * (1 + 1 + 2 + 1)
 """A trained parameter's weight, gradient and two moments, and the best weight so far."""
+MAX_SHOTS, MAX_TOKENS = 1000, 10**15
+"""A shot is a cut and a training of its own, so that a thousand are past any use; and more tokens than were ever
+written."""
+_MAX_BATCH, _MAX_RANK = 2**20, 2**16
+_LEAST_ABOVE_ZERO = math.ulp(0)
 LOSSES = ("language_model", "distillation")
 PRECISIONS = ("auto", "float32", "bfloat16")
 SCHEDULERS = ("linear", "cosine", "constant_with_warmup")
@@ -36,6 +42,8 @@ class RecoverySettings:
 
     then `recovery_tokens` follow at `learning_rate`. `shot_tokens` are for the training between the shots: K = 1 is
     one-shot pruning, which trains in the recovery alone.
+
+    At most 1,000 shots and 10¹⁵ tokens each of `shot_tokens` and `recovery_tokens` are taken.
 
     - `batch_size`: sequences of one step, all processes together; `micro_batch_size`: of one forward pass in one
       process, None for as many as the step has for it. `warmup`: the share of a phase's steps over which the rate
@@ -83,23 +91,26 @@ class RecoverySettings:
         choice(self.precision, PRECISIONS, "precision")
         choice(self.metric, (*METRICS, SEARCH), "metric")
         choice(self.compensation, COMPENSATIONS_BEFORE_TRAINING, "compensation before training")
-        for name in ("shots", "batch_size", "save_every", "evaluate_every", "log_every"):
+        whole_number(self.shots, "shots", least=1, most=MAX_SHOTS)
+        whole_number(self.batch_size, "batch_size", least=1, most=_MAX_BATCH)
+        whole_number(self.lora_rank, "lora_rank", most=_MAX_RANK)
+        for name in ("save_every", "evaluate_every", "log_every"):
             whole_number(getattr(self, name), name, least=1)
-        for name in ("shot_tokens", "recovery_tokens", "lora_rank"):
-            whole_number(getattr(self, name), name)
+        for name in ("shot_tokens", "recovery_tokens"):
+            whole_number(getattr(self, name), name, most=MAX_TOKENS)
         seed_number(self.seed)
         self._check_range("from 0", 0, math.inf, "weight_decay")
         self._check_range("from 0 to 1", 0, 1, "first_shot_share", "warmup", "adam_beta1", "adam_beta2")
         for name in ("learning_rate", "shot_rate_rise", "temperature", "lora_alpha", "max_grad_norm"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InvalidOption(f"{name} is {getattr(self, name)}; give a number above 0.")
+            self._check_range("above 0", _LEAST_ABOVE_ZERO, math.inf, name)
         if self.micro_batch_size is not None:
             whole_number(self.micro_batch_size, "micro_batch_size", least=1, most=self.batch_size)
 
     def _check_range(self, words: str, least: float, most: float, *names: str) -> None:
         for name in names:
-            if not least <= getattr(self, name) <= most:
-                raise InvalidOption(f"{name} is {getattr(self, name)}; give a number {words}.")
+            value = getattr(self, name)
+            if not is_finite(value) or not least <= value <= most:
+                raise InvalidOption(f"{name} is {shown(value)}; give a number {words}.")
 
     def to_dict(self) -> dict:
         """JSON-able."""
@@ -120,8 +131,13 @@ class Phase:
     learning_rate: float
 
 
-def phases(spec: ModelSpec, target: PruningTarget, settings: RecoverySettings) -> tuple[Phase, ...]:
-    """All shots and the recovery, for a dense model of that spec. Raises `InvalidTarget`."""
+def phases(
+    spec: ModelSpec, target: PruningTarget, settings: RecoverySettings, *, check: Check = NO_CHECK
+) -> tuple[Phase, ...]:
+    """All shots and the recovery, for a dense model of that spec; `check` is called before each of them.
+
+    Raises `InvalidTarget`.
+    """
     dense, wanted = spec.layers, target.per_layer(spec)
     pairs = list(zip(dense, wanted, strict=True))
     groups = [(before.num_key_value_heads, after.num_key_value_heads) for before, after in pairs]
@@ -134,6 +150,7 @@ def phases(spec: ModelSpec, target: PruningTarget, settings: RecoverySettings) -
     ]
     found = []
     for shot in range(1, settings.shots + 1):
+        check()
         left = settings.shots - shot + 1
         groups, channels, inside = (
             [(now - (now - end) // left, end) for now, end in counts] for counts in (groups, channels, inside)
@@ -192,14 +209,20 @@ class RecoveryCost:
     tokens: int
 
 
-def recovery_cost(spec: ModelSpec, target: PruningTarget, settings: RecoverySettings, *, seq_len: int) -> RecoveryCost:
-    """From shapes alone. A backward pass counts twice its forward pass; the dense model's forward pass once where it
-    is distilled from. Weights, gradients and AdamW's two moments are float32. Raises `InvalidTarget`."""
+def recovery_cost(
+    spec: ModelSpec, target: PruningTarget, settings: RecoverySettings, *, seq_len: int, check: Check = NO_CHECK
+) -> RecoveryCost:
+    """From shapes alone; `check` is called at every shot. A backward pass counts twice its forward pass; the dense
+    model's forward pass once where it is distilled from. Weights, gradients and AdamW's two moments are float32.
+
+    Raises `InvalidTarget`.
+    """
     seq_len = whole_number(seq_len, "seq_len", least=1)
     flops, tokens, now = 0.0, 0, spec
     teacher = spec.flops_per_token(context=seq_len) if settings.loss == "distillation" else 0
-    schedule = phases(spec, target, settings)
+    schedule = phases(spec, target, settings, check=check)
     for phase in schedule:
+        check()
         now = now if phase.target is None else phase.target.spec(spec)
         flops += phase.tokens * (3 * now.flops_per_token(context=seq_len) + teacher)
         tokens += phase.tokens

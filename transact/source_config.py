@@ -5,6 +5,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transact import per_layer
 from transact.errors import CheckpointBroken, ModelUnsupported
 from transact.families import family_of
+from transact.size_limits import excess
 from transact.sources import Source
 from transact.spec import ModelSpec
 
@@ -27,6 +28,9 @@ def stock(found: Source) -> tuple[PreTrainedConfig, ModelSpec]:
     family = family_of(found.config)
     left_out = ("model_type", per_layer.KEY, *_NOT_FROM_FILES)
     values = {key: value for key, value in found.config.items() if key not in left_out}
+    problem = excess(found.config)
+    if problem is not None:
+        raise ModelUnsupported(f"config.json of {found.name} cannot be right: {problem}. Choose another model.")
     try:
         config = AutoConfig.for_model(found.config["model_type"], **values)
         return config, ModelSpec.from_config(config)

@@ -8,6 +8,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
+from itertools import chain
 from math import prod
 from pathlib import Path
 from typing import BinaryIO
@@ -25,7 +26,7 @@ BUNDLED = "bundled"
 """The source that `load` takes for the model in `assets/model`."""
 BUNDLED_DIRECTORY = Path(__file__).resolve().parents[1] / "assets" / "model"
 
-_MAX_CONFIG_BYTES = 10_000_000
+_MAX_CONFIG_BYTES = 2_000_000
 """Real ones have kilobytes; a larger one would fill memory before anything is known of the model."""
 _MAX_JSON_BYTES = 50_000_000
 """Of all files of JSON that are read beside config.json; the largest models have an index of ten."""
@@ -78,7 +79,7 @@ def resolve(name: str, revision: str | None = None, progress: Progress = NO_PROG
             f"{revision[:200]!r} cannot be a revision of {name}. Give a branch, a tag or a commit, or leave it empty "
             "for the default."
         )
-    config = hub.find_config(name, revision, progress)
+    config = hub.find_config(name, revision, at_most=_MAX_CONFIG_BYTES, progress=progress)
     return Source(name, config.parent.name, None, _read_config(config, name))
 
 
@@ -148,7 +149,7 @@ def weight_files(directory: Path) -> tuple[Path, ...]:
         if any(Path(name).name != name for name in names):
             raise ValueError("a name leads out of the folder")
         files = tuple(directory / name for name in names)
-    except (ValueError, KeyError, TypeError, AttributeError, OSError):
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError):
         raise CheckpointBroken(f"{index.name} is not a valid index. Download the checkpoint again.") from None
     missing = [file.name for file in files if not file.exists()]
     if missing or not files:
@@ -167,7 +168,7 @@ def check_weights(files: tuple[Path, ...], spec: ModelSpec) -> str:
     held = headers(files)
     numbers: Counter[str] = Counter()
     head = (f"{spec.layout.head}.weight", (spec.vocab_size, spec.hidden_size))
-    for name, expected in (*spec.tensor_shapes(), head):
+    for name, expected in chain(spec.tensor_shapes(), (head,)):
         found = next((each for each in spec.layout.names_in_files(name) if each in held), None)
         if found is None and name == head[0]:  # it may be the embeddings again
             continue

@@ -12,6 +12,7 @@ from functools import cached_property
 from transact.errors import ModelUnsupported
 from transact.families import FAMILIES, Family, family_of, is_on, width_problem
 from transact.head_counts import HEAD_COUNTS, can_name, head_counts_of, next_nameable
+from transact.size_limits import MAX_PARAMETERS, checked_size, excess_in_all, from_one_to
 from transact.windows import Windows, attended, attended_in_all, windows_from, windows_of
 
 SITES = ("attention", "mlp")
@@ -98,7 +99,7 @@ class ModelSpec:
             others += 2 * head_dim * config.num_hidden_layers
         if family.position_rows is not None:
             others += (config.max_position_embeddings + family.position_rows) * hidden
-        return cls(
+        spec = cls(
             family=family.model_type,
             hidden_size=hidden,
             head_dim=head_dim,
@@ -116,6 +117,9 @@ class ModelSpec:
             head_counts=head_counts_of(family, config),
             windows=windows_of(family.windows, config),
         )
+        if (problem := excess_in_all(spec.num_parameters)) is not None:
+            raise ModelUnsupported(f"The configuration cannot be right: {problem}. Choose another model.")
+        return spec
 
     @property
     def layout(self) -> Family:
@@ -350,24 +354,25 @@ class ModelSpec:
         sizes = ("hidden_size", "head_dim", "vocab_size", "max_position_embeddings")
         flags = ("tie_word_embeddings", "qkv_bias", "output_bias", "mlp_bias", "own_head_norms")
         layers = tuple(
-            LayerShape(**{name: _positive(layer[name]) for name in LayerShape.__dataclass_fields__})
+            LayerShape(**{name: checked_size(name, layer[name]) for name in LayerShape.__dataclass_fields__})
             for layer in values["layers"]
         )
-        if not layers or any(layer.num_attention_heads % layer.num_key_value_heads for layer in layers):
-            raise ValueError("layers must be given, their heads a multiple of their key/value heads")
+        checked_size("num_hidden_layers", len(layers))
+        if any(layer.num_attention_heads % layer.num_key_value_heads for layer in layers):
+            raise ValueError("heads must be a multiple of their key/value heads")
         if len({layer.group_size for layer in layers}) != 1:
             raise ValueError("layers must share one number of heads per key/value head")
         head_dim = values["head_dim"]
-        widths = {name: _positive(values.get(name, head_dim)) for name in HEAD_WIDTHS}
+        widths = {name: checked_size(name, values.get(name, head_dim)) for name in HEAD_WIDTHS}
         problem = width_problem(FAMILIES[values["family"]], head_dim, **widths)
         if problem is not None:
             raise ValueError(problem)
         spec = cls(
             family=values["family"],
-            **{name: _positive(values[name]) for name in sizes},
+            **{name: checked_size(name, values[name]) for name in sizes},
             **widths,
             **{name: bool(values[name]) for name in flags},
-            other_parameters=_positive(values["other_parameters"], 2**53),
+            other_parameters=from_one_to(MAX_PARAMETERS, values["other_parameters"]),
             layers=layers,
             head_counts=values.get("head_counts", FAMILIES[values["family"]].head_counts),
             windows=windows_from(values.get("windows"), len(layers)),
@@ -376,6 +381,8 @@ class ModelSpec:
             raise ValueError(f"{str(spec.head_counts)[:40]!r} is none of {', '.join(HEAD_COUNTS)}")
         if spec.stored.layers[0].num_attention_heads < spec.widest.layers[0].num_attention_heads:
             raise ValueError("no configuration of this family has so many heads")
+        if (problem := excess_in_all(spec.num_parameters)) is not None:
+            raise ValueError(problem)
         return spec
 
     @cached_property
@@ -388,9 +395,3 @@ class ModelSpec:
 def digest(text: str) -> str:
     """The first 16 hexadecimal digits of the text's SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _positive(value, largest: int = 2**31 - 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= largest:
-        raise ValueError(f"{str(value)[:40]} is not a whole number from 1 to {largest}")
-    return value

@@ -8,7 +8,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 import transact as ta
-from ui import endpoints, gradio_limits, health, host, legal, limits, planning, texts, workbench
+from ui import endpoints, gradio_limits, health, host, legal, limits, planning, texts, unknown_events, workbench
 from ui.disk import disk_budget
 from ui.events import arrival, choose, look, setup
 from ui.events import compare as comparing
@@ -74,10 +74,10 @@ def launch_options(desk: Desk | None = None, page: gr.Blocks | None = None) -> d
 
     With a desk, hosts can probe it; with its page too, what nobody listens to any more ends.
     """
-    server = {"middleware": [Middleware(Guard)]}
+    server = {"middleware": [Middleware(Guard)], "exception_handlers": unknown_events.HANDLERS}
     if desk is not None:
         guard = Middleware(Guard, desk.audience, desk.registry.disk.upload_refused)
-        server = {"middleware": [guard], "routes": health.routes(desk)}
+        server |= {"middleware": [guard], "routes": health.routes(desk)}
     if desk is not None and page is not None:
         server["lifespan"] = _while_served(
             Unheard(lambda: page._queue, desk.audience, desk.left).watching, desk.registry.disk.watching
@@ -122,6 +122,7 @@ def build(opening: Scored | None = None) -> gr.Blocks:
 
 def open_desk(opening: Scored | None = None) -> Desk:
     """What all visitors share, and the first of them meets `opening`."""
+    host.max_trained_tokens()  # a setting that says nothing is told now, rather than to visitors
     telemetry = Telemetry()
     budget = memory_budget()
     registry = Registry(telemetry, budget_bytes=int(budget * (1 - _SESSIONS_SHARE)), disk_bytes=disk_budget())

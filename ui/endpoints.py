@@ -11,7 +11,6 @@ import numpy as np
 import transact as ta
 from ui import failures, limits, planning, texts, workbench
 from ui.code_view import Recipe, code
-from ui.errors import WrongInput
 from ui.events import takeaway
 from ui.events.desk import HEAVY, LIGHT, Desk
 from ui.events.setup import loaded_key
@@ -47,10 +46,10 @@ def connect(desk: Desk) -> None:
 
         def act() -> dict:
             owner = desk.client(request)
-            _one_of("metric", metric, ta.METRICS)
+            limits.one_of("metric", metric, ta.METRICS)
             sampling = Sampling(
-                limits.whole("num_samples", num_samples, 1, limits.MAX_SAMPLES),
-                limits.whole("seq_len", seq_len, 1, limits.MAX_SEQ_LEN),
+                limits.counted("num_samples", "num_samples", num_samples),
+                limits.counted("seq_len", "seq_len", seq_len),
                 taylor=ta.METRICS[metric].needs_gradients,
             )
             limits.tokens(sampling.num_samples, sampling.seq_len)
@@ -78,7 +77,7 @@ def connect(desk: Desk) -> None:
             owner = desk.client(request)
             session = desk.sessions.get(owner)
             session.need_scored()
-            _one_of("allocation", allocation, ta.ALLOCATIONS)
+            limits.one_of("allocation", allocation, ta.ALLOCATIONS)
             target = ta.PruningTarget.from_sparsity(
                 session.spec,
                 attention=limits.share_removed("attention", attention_sparsity),
@@ -107,7 +106,7 @@ def connect(desk: Desk) -> None:
             owner = desk.client(request)
             session = desk.sessions.get(owner)
             session.need_plan()
-            _one_of("repair", repair, ta.COMPENSATIONS)
+            limits.one_of("repair", repair, ta.COMPENSATIONS)
             result = desk.jobs.finish(
                 owner, "Pruning",
                 lambda watch: workbench.cut(desk.registry, session, repair, watch, search=True), kind="prune",
@@ -155,7 +154,7 @@ def connect(desk: Desk) -> None:
 
         def act() -> str:
             owner = desk.client(request)
-            _one_of("export", kind, EXPORT_KINDS)
+            limits.one_of("export", kind, EXPORT_KINDS)
             session = desk.sessions.get(owner)
             if kind == "plan":
                 return str(desk.exports.plan(owner, model_stem(session.key), session.need_plan()))
@@ -254,11 +253,6 @@ def _text(text: str, named, seq_len: int) -> TextSource:
     """A bundled text by its name, or the text itself."""
     limits.text("text", text)
     return named(text.strip()) if text.strip() in texts.SAMPLES else texts.pasted(text, seq_len)
-
-
-def _one_of(what: str, value, allowed) -> None:
-    if not isinstance(value, str) or value not in allowed:
-        raise WrongInput(f"There is no {what} “{str(value)[:80]}”; choose one of {', '.join(allowed)}.")
 
 
 def _answered(act):

@@ -12,7 +12,11 @@ STREAM = "TRANSACT_STREAM"
 """The variable that says (1 or 0) whether models larger than memory are streamed from their files."""
 SESSIONS = "TRANSACT_SESSIONS"
 """The variable that says how many visitors' work is kept at a time."""
+TRAINED_TOKENS = "TRANSACT_TRAINED_TOKENS"
+"""The variable that says how many tokens one recovery may train on."""
 _SESSIONS = 200
+_TRAINED_TOKENS, _TRAINED_TOKENS_OF_A_STRANGER = 5_000_000, 250_000
+"""On two cores the bundled model takes an hour and three quarters for the first, and five minutes for the second."""
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -37,9 +41,23 @@ def may_stream() -> bool:
 
 def max_sessions() -> int:
     """How many visitors' work is kept; the one who was idle longest goes first. Raises `ValueError` for no number."""
-    said = os.environ.get(SESSIONS, "").strip() or str(_SESSIONS)
-    if not said.isascii() or not said.isdigit() or int(said) == 0:
-        raise ValueError(f"{SESSIONS} is {said!r}; give a number of visitors, at least 1.")
+    return _number(SESSIONS, _SESSIONS, least=1, of="visitors")
+
+
+def max_trained_tokens() -> int:
+    """How many tokens one recovery may train on, fewer where others can reach the page: they wait for it.
+
+    Raises `ValueError` for no number.
+    """
+    standing = _TRAINED_TOKENS_OF_A_STRANGER if is_public() else _TRAINED_TOKENS
+    return _number(TRAINED_TOKENS, standing, least=0, of="tokens")
+
+
+def _number(variable: str, standing: int, *, least: int, of: str) -> int:
+    """What a variable says, or `standing` where it is not set; numbers of more than 18 digits count nothing here."""
+    said = os.environ.get(variable, "").strip() or str(standing)
+    if not said.isascii() or not said.isdigit() or len(said) > 18 or int(said) < least:
+        raise ValueError(f"{variable} is {said[:80]!r}; give a number of {of}, at least {least}.")
     return int(said)
 
 

@@ -3,18 +3,23 @@
 from dataclasses import replace
 
 import transact as ta
+from ui import limits
 from ui.session import Choice
 
 MLP_STEP = 0.01
 
 
 def attention_units(spec: ta.ModelSpec, granularity: str) -> int:
-    """What the attention slider counts: a layer's head groups, the heads of a group, or the RoPE pairs of a head."""
-    return {
+    """What the attention slider counts: a layer's head groups, the heads of a group, or the RoPE pairs of a head.
+
+    Raises `WrongInput` for another granularity.
+    """
+    units = {
         "head_groups": spec.layers[0].num_key_value_heads,
         "heads": spec.group_size,
         "head_dims": spec.query_key_dim // 2,
-    }[granularity]
+    }
+    return units[limits.one_of("granularity", granularity, units)]
 
 
 def attention_step(units: int) -> float:

@@ -94,7 +94,7 @@ def settings(params: Mapping[str, str]) -> Settings | None:
         if name in params
     }
     by_hand = [
-        tuple(_read(name, count, int) for count in params[name].split(",")) if name in params else None
+        tuple(_whole("units", name, count) for count in params[name].split(",")) if name in params else None
         for name in ("groups", "channels")
     ]
     if (by_hand[0] is None) != (by_hand[1] is None):
@@ -104,11 +104,11 @@ def settings(params: Mapping[str, str]) -> Settings | None:
         raise _damaged("dtype", dtype)
     revision = limits.name("The link's “revision”", params.get("revision", "")) or None
     num_samples, seq_len, seed = (
-        limits.whole(f"The link's “{name}”", _read(name, params.get(name, standing), int), low, high)
-        for name, standing, low, high in (
-            ("samples", sampling.num_samples, 1, limits.MAX_SAMPLES),
-            ("length", sampling.seq_len, 1, limits.MAX_SEQ_LEN),
-            ("seed", sampling.seed, 0, limits.MAX_SEED),
+        _whole(kind, name, params.get(name, standing))
+        for kind, name, standing in (
+            ("num_samples", "samples", sampling.num_samples),
+            ("seq_len", "length", sampling.seq_len),
+            ("seed", "seed", sampling.seed),
         )
     )
     limits.tokens(num_samples, seq_len)
@@ -136,7 +136,12 @@ def settings(params: Mapping[str, str]) -> Settings | None:
 
 def _unit(text: str) -> tuple[int, int]:
     layer, index = text.split(".")
-    return int(layer), int(index)
+    return _whole("index", "layer of a lock", layer), _whole("index", "locked unit", index)
+
+
+def _whole(kind: str, name: str, value) -> int:
+    """A whole number in the range of its kind, a key of `limits.RANGES`."""
+    return limits.counted(kind, f"The link's “{name}”", _read(name, value, int))
 
 
 def _read(name: str, value, kind):

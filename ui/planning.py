@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import transact as ta
-from ui import budgets
+from ui import budgets, limits
 from ui.errors import NotYet
 from ui.session import Choice, Moment, Scored, Session, Timeline
 
@@ -11,12 +11,12 @@ from ui.session import Choice, Moment, Scored, Session, Timeline
 def planned(session: Session) -> Session:
     """The session with the plan that its controls ask for; needs no model and takes milliseconds.
 
-    Raises `InvalidTarget` where the controls ask for what cannot be.
+    Raises `InvalidTarget` where the controls ask for what cannot be, `WrongInput` for a metric that was not scored.
     """
     if session.scored is None:
         return replace(session, plan=None)
     choice = session.choice
-    scores = session.scored.scores[choice.metric]
+    scores = session.scored.scores[limits.one_of("metric", choice.metric, session.scored.scores)]
     plan = ta.make_plan(
         scores, session.spec, target(session.spec, choice), allocation=allocation(choice), locks=choice.locks
     )

@@ -1,9 +1,11 @@
 """What a click or a key in a figure points at, and what locking it means; pure functions of values."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
 import transact as ta
+from ui import limits
 from ui.errors import NotYet
 from ui.landscape import Landscape
 from ui.session import Selection
@@ -15,7 +17,10 @@ _CHANNEL_MAPS = ("channels-plot", "difference-channels")
 
 
 def pointed(plot: str, point: Mapping, landscape: Landscape, now: Selection) -> Selection:
-    """The unit under a click. `point` as the browser tells it: `row` and `column` of a map's cell, or `x`."""
+    """The unit under a click. `point` as the browser tells it: `row` and `column` of a map's cell, or `x`.
+
+    Raises `WrongInput` where these are no numbers.
+    """
     layers = landscape.num_layers
     if plot in _HEAD_MAPS:
         return Selection(_within(point["row"], layers), head=_within(point["column"], landscape.heads.shape[1]))
@@ -26,7 +31,8 @@ def pointed(plot: str, point: Mapping, landscape: Landscape, now: Selection) -> 
         return replace(now, head=_within(point["x"], landscape.heads.shape[1]), channels=())
     if plot == "layer-channels-plot":
         ranked = landscape.order[now.layer]
-        return replace(now, head=None, channels=(int(ranked[_within(point["x"] - 1, len(ranked))]),))
+        rank = max(1, _within(point["x"], len(ranked) + 1))
+        return replace(now, head=None, channels=(int(ranked[rank - 1]),))
     return Selection(_within(point["x"], layers))
 
 
@@ -71,7 +77,7 @@ def lock_of(locks: ta.Locks, selection: Selection, group_size: int) -> str:
 def result_number(label) -> int | None:
     """The result that a point's label such as "#3" names."""
     digits = str(label).removeprefix("#")
-    return int(digits) if digits.isdigit() else None
+    return int(digits) if re.fullmatch(r"[0-9]{1,9}", digits) else None
 
 
 def count(locks: ta.Locks) -> int:
@@ -82,5 +88,5 @@ def count(locks: ta.Locks) -> int:
 
 
 def _within(index, count: int) -> int:
-    """A whole number in [0, count), whatever the browser sent."""
-    return max(0, min(count - 1, round(float(index))))
+    """A whole number in [0, count), whatever number the browser sent."""
+    return limits.place("The place of the click", index, count)

@@ -99,6 +99,11 @@ class TextRequest(Protocol):
         """Fetch the text. Raises `WrongInput` with the reason where it cannot be had."""
 
 
+def is_sample(name) -> bool:
+    """Whether that is the name of a bundled sample, whatever else it may be."""
+    return isinstance(name, str) and name in SAMPLES
+
+
 def sample(name: str) -> TextSource:
     """A bundled calibration sample; `name` is a key of `SAMPLES`."""
     return TextSource(name, _bundled(name, f"{name}.jsonl"), "sample")
@@ -174,7 +179,6 @@ def _tokenizer(loaded: ta.LoadedModel):
 
 
 def _bundled(name: str, filename: str) -> tuple[str, ...]:
-    if not isinstance(name, str) or name not in SAMPLES:
-        raise WrongInput(f"There is no bundled text “{name}”; choose one of {', '.join(SAMPLES)}.")
+    limits.one_of("bundled text", name, SAMPLES)
     lines = (SAMPLE_DIRECTORY / filename).read_text(encoding="utf-8").split("\n")
     return tuple(json.loads(line)["text"] for line in lines if line)

@@ -39,22 +39,13 @@ class Estimate:
 
 def training(session: Session, form: Form) -> Training:
     """The form as settings. Raises `WrongInput` or `InvalidOption` for what cannot be."""
-    shots, between, after = (
-        _whole(value, name)
-        for value, name in (
-            (form.shots, "Shots"),
-            (form.shot_tokens, "Tokens between the shots"),
-            (form.recovery_tokens, "Tokens after the last shot"),
-        )
-    )
+    shots = limits.counted("shots", "“Shots”", form.shots)
+    between = limits.counted("tokens", "“Tokens between the shots”", form.shot_tokens)
+    after = limits.counted("tokens", "“Tokens after the last shot”", form.recovery_tokens)
     between = between if shots > 1 else 0  # one shot has nothing in between
-    if between + after > limits.MAX_TRAINED_TOKENS:
-        raise WrongInput(
-            f"{between + after:,} tokens are to be trained on; here it is {limits.MAX_TRAINED_TOKENS:,} at most. The "
-            "command line takes any number, and goes on after an interruption."
-        )
-    if not isinstance(form.learning_rate, int | float) or not 0 < form.learning_rate <= 1:
-        raise WrongInput(f"The learning rate is {form.learning_rate}; give a number above 0 and up to 1, as 0.001.")
+    limits.trained(between + after)
+    learning_rate = limits.rate("The learning rate", form.learning_rate)
+    limits.one_of("repair", form.repair, ta.COMPENSATIONS)
     if form.repair == "bias":
         raise WrongInput("Bias repair cannot be trained on afterwards. Choose another repair after the cut.")
     searched = form.repair == "best" and form.search
@@ -63,7 +54,7 @@ def training(session: Session, form: Form) -> Training:
         shots=shots,
         shot_tokens=between,
         recovery_tokens=after,
-        learning_rate=form.learning_rate,
+        learning_rate=learning_rate,
         shot_rate_rise=1.0,
         batch_size=_BATCH,
         loss=form.loss,
@@ -173,14 +164,5 @@ def _own_samples(session: Session, tokens: int) -> int:
     """As many sequences as are read once, within what is written in a moment."""
     length = session.need_scored().sampling.seq_len
     return max(_BATCH, min(512, tokens // length))
-
-
-def _whole(value: float, name: str) -> int:
-    try:
-        if value is not None and int(float(value)) == float(value) >= 0:
-            return int(float(value))
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise WrongInput(f"{name}: “{value}” was given; give a whole number from 0.")
 
 

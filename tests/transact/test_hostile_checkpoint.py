@@ -111,7 +111,7 @@ def test_an_adapter_does_not_bring_another_model(folder):
 def test_a_configuration_of_gigabytes_is_not_read(folder):
     with (folder / "config.json").open("r+b") as file:
         file.truncate(20_000_000)
-    with pytest.raises(CheckpointBroken, match="at most 10 MB"):
+    with pytest.raises(CheckpointBroken, match="at most 2 MB"):
         ta.preflight(str(folder))
 
 

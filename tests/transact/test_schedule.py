@@ -116,8 +116,40 @@ def test_rates_are_those_of_transformers_without_the_first_which_is_zero(schedul
         ({"compensation": "bias"}, "none, least_squares, best"),
         ({"metric": "luck"}, "search"),
         ({"batch_size": 4, "micro_batch_size": 5}, "whole number from 1 to 4"),
+        ({"shots": 10**12}, "shots is 1000000000000; give a whole number from 1 to 1000"),
+        ({"shots": 1e12}, "shots is 1000000000000.0; give a whole number"),
+        ({"shot_tokens": 10**16}, "from 0 to 1000000000000000"),
+        ({"recovery_tokens": 10**5000}, "recovery_tokens is a number of many digits"),
+        ({"batch_size": 10**12}, "batch_size is 1000000000000"),
+        ({"lora_rank": 10**12}, "lora_rank is 1000000000000"),
+        ({"learning_rate": 10**400}, "learning_rate is a number of many digits"),
+        ({"learning_rate": "fast"}, "learning_rate is 'fast'"),
+        ({"temperature": True}, "temperature is True"),
+        ({"weight_decay": float("inf")}, "weight_decay is inf"),
+        ({"warmup": None}, "warmup is None"),
+        ({"loss": None}, "no loss named None"),
+        ({"scheduler": ["linear"]}, r"no scheduler named \['linear'\]"),
     ],
 )
 def test_what_cannot_be_is_refused(wrong, said):
     with pytest.raises(ta.InvalidOption, match=said):
         ta.RecoverySettings(**wrong)
+
+
+def test_the_most_shots_are_laid_out_and_a_stop_ends_it_between_two():
+    spec, settings = build("llama").spec, ta.RecoverySettings(shots=1000)
+    assert len(ta.phases(spec, ta.PruningTarget(2, 20), settings)) == 1001
+    calls = 0
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise ta.Cancelled
+
+    for work in (ta.phases, ta.recovery_cost):
+        calls = 0
+        named = {"seq_len": 8} if work is ta.recovery_cost else {}
+        with pytest.raises(ta.Cancelled):
+            work(spec, ta.PruningTarget(2, 20), settings, check=check, **named)
+        assert calls == 3

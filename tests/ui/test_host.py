@@ -16,7 +16,7 @@ PUBLIC = ({"SPACE_ID": "a/b"}, {"SYSTEM": "spaces"}, {"GRADIO_SERVER_NAME": "0.0
 
 @pytest.fixture(autouse=True)
 def place(monkeypatch):
-    for name in ("SPACE_ID", "SYSTEM", "GRADIO_SERVER_NAME", host.LOCAL_ROOTS):
+    for name in ("SPACE_ID", "SYSTEM", "GRADIO_SERVER_NAME", host.LOCAL_ROOTS, host.TRAINED_TOKENS):
         monkeypatch.delenv(name, raising=False)
 
     def put(settings: dict[str, str]) -> None:
@@ -107,6 +107,15 @@ def test_a_number_of_visitors_is_at_least_one(monkeypatch, said):
     monkeypatch.setenv(host.SESSIONS, said)
     with pytest.raises(ValueError, match=f"{host.SESSIONS} is '{said}'; give a number of visitors, at least 1"):
         host.max_sessions()
+
+
+@pytest.mark.parametrize("said", ["-3", "many", "1.5", "²", "9" * 6000])
+def test_tokens_to_train_on_are_a_number(monkeypatch, said):
+    monkeypatch.setenv(host.TRAINED_TOKENS, "0")
+    assert host.max_trained_tokens() == 0
+    monkeypatch.setenv(host.TRAINED_TOKENS, said)
+    with pytest.raises(ValueError, match=f"{host.TRAINED_TOKENS} is .*; give a number of tokens, at least 0"):
+        application.open_desk()
 
 
 def test_the_page_keeps_as_many_visitors_as_the_host_says(monkeypatch):

@@ -33,6 +33,36 @@ def test_texts(value, reason):
         limits.name("n", "x" * 1001)
 
 
+@pytest.mark.parametrize("value", [None, True, "0.1", 0, 1.5, -0.1, math.nan, math.inf, 10**400, [0.5], {}])
+def test_rates(value):
+    assert limits.rate("The rate", 1) == 1.0
+    with pytest.raises(WrongInput, match="^The rate is .{1,90}; give a number above 0 and up to 1"):
+        limits.rate("The rate", value)
+
+
+@pytest.mark.parametrize("kind", limits.RANGES)
+def test_every_kind_of_number_has_both_ends(kind):
+    low, high = limits.RANGES[kind]
+    assert limits.counted(kind, "n", low) == low and limits.counted(kind, "n", float(high)) == high
+    for value in (low - 1, high + 1, 1e18, "1", None):
+        with pytest.raises(WrongInput, match="give a whole number from"):
+            limits.counted(kind, "n", value)
+
+
+def test_a_click_beside_the_map_is_the_nearest_place_and_one_nowhere_is_none():
+    assert [limits.place("p", value, 4) for value in (-3, 1.4, "2", 1e300)] == [0, 1, 2, 3]
+    for value in (None, "x", "9" * 6000, math.nan, math.inf, [], {}):
+        with pytest.raises(WrongInput, match="which is no place there; click again"):
+            limits.place("p", value, 4)
+
+
+@pytest.mark.parametrize("value", [None, [], ["a"], {}, 1, "c", "x" * 10_000])
+def test_a_choice_is_one_of_the_names(value):
+    assert limits.one_of("letter", "a", {"a": 1, "b": 2}) == "a"
+    with pytest.raises(WrongInput, match="^There is no letter “.{1,80}”; choose one of a, b.$"):
+        limits.one_of("letter", value, {"a": 1, "b": 2})
+
+
 LINK = {"model": "bundled"}
 
 
@@ -52,6 +82,13 @@ LINK = {"model": "bundled"}
         ({"model": "x" * 2000}, "at most 1,000"),
         ({"model": "\ud800"}, "half a character"),
         ({"revision": "x" * 2000}, "at most 1,000"),
+        ({"samples": "1e12"}, "copy the link again"),
+        ({"samples": "9" * 6000}, "copy the link again"),
+        ({"groups": "9" * 4000, "channels": "1"}, "a number of many digits; give a whole number from 1"),
+        ({"groups": "-1", "channels": "1"}, "give a whole number from 1"),
+        ({"keep_channels": "9" * 6000 + ".1"}, "copy the link again"),
+        ({"keep_channels": "9" * 4000 + ".1"}, "a number of many digits; give a whole number from 0"),
+        ({"remove_head_groups": "0.-1"}, "give a whole number from 0"),
     ],
 )
 def test_a_link_asks_for_no_more_than_the_page_allows(changes, sentence):

@@ -144,16 +144,34 @@ def test_a_stop_before_anything_is_cut_keeps_nothing(registry, measured_on):
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ({"shots": 2.5}, "Shots: “2.5”"),
-        ({"recovery_tokens": None}, "Tokens after the last shot"),
-        ({"shot_tokens": 10**9}, "command line"),
-        ({"learning_rate": "fast"}, "learning rate is fast"),
+        ({"shots": 2.5}, "“Shots” is 2.5; give a whole number from 1 to 8"),
+        ({"shots": 10**12}, "“Shots” is 1000000000000; give"),
+        ({"recovery_tokens": None}, "“Tokens after the last shot” is nothing"),
+        ({"recovery_tokens": 10**400}, "is a number of many digits"),
+        ({"shot_tokens": 10**9}, "at most .*TRANSACT_TRAINED_TOKENS.* command line"),
+        ({"learning_rate": "fast"}, "learning rate is 'fast'"),
+        ({"learning_rate": True}, "learning rate is True"),
         ({"repair": "bias"}, "Bias repair"),
+        ({"repair": ["best"]}, "no repair"),
+        ({"loss": None}, "no loss named None"),
     ],
 )
 def test_what_cannot_be_is_said_in_a_sentence(registry, wrong, said):
     with pytest.raises(WrongInput, match=said):
         training.training(session_of(registry), replace(FORM, **wrong))
+
+
+def test_a_host_says_how_much_strangers_may_train(registry, monkeypatch):
+    session = session_of(registry)
+    most = replace(FORM, shots=1, recovery_tokens=5_000_000)
+    assert training.training(session, most).settings.recovery_tokens == 5_000_000
+    monkeypatch.setenv("GRADIO_SERVER_NAME", "0.0.0.0")
+    with pytest.raises(WrongInput, match=r"5,000,000 tokens are to be trained on; here it is 250,000 at most"):
+        training.training(session, most)
+    training.training(session, replace(most, recovery_tokens=250_000))
+    monkeypatch.setenv("TRANSACT_TRAINED_TOKENS", "1000")
+    with pytest.raises(WrongInput, match="1,500 tokens are to be trained on; here it is 1,000 at most"):
+        training.training(session, replace(FORM, shots=2, shot_tokens=500, recovery_tokens=1000))
 
 
 def test_the_estimate_counts_what_will_be_trained(registry):

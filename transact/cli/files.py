@@ -19,6 +19,8 @@ from transact.plan import PruningPlan
 from transact.text_files import KINDS, read_prose, read_table
 from transact.text_tables import MESSAGES, TEXT
 
+_MAX_PLAN_BYTES, _MAX_SCORES_BYTES = 200_000_000, 2_000_000_000
+"""Of plans and locks, and of scores: some ten times those of a model of 400 billion parameters."""
 _Tokens = TypeVar("_Tokens", CalibrationSet, EvaluationSet)
 
 
@@ -79,13 +81,13 @@ def read_text(path: Path, column: str | None = None, *, chat: bool = False) -> T
 
 def read_plan(path: Path) -> PruningPlan:
     """A plan.json; raises `InvalidPlan`."""
-    return PruningPlan.from_json(_content(path, InvalidPlan))
+    return PruningPlan.from_json(_content(path, InvalidPlan, _MAX_PLAN_BYTES))
 
 
 def read_scores(path: Path) -> dict:
     """A file of the score command, for `ImportanceScores.from_dict`; raises `InvalidPlan`."""
     try:
-        return json.loads(_content(path, InvalidPlan))
+        return json.loads(_content(path, InvalidPlan, _MAX_SCORES_BYTES))
     except (ValueError, RecursionError):
         raise InvalidPlan(f"{path} is not JSON. Give what the score command writes with --output.") from None
 
@@ -93,7 +95,7 @@ def read_scores(path: Path) -> dict:
 def read_locks(path: Path) -> Locks:
     """A JSON file as `Locks.to_dict` describes it; raises `InvalidTarget`."""
     try:
-        values = json.loads(_content(path, InvalidTarget))
+        values = json.loads(_content(path, InvalidTarget, _MAX_PLAN_BYTES))
     except (ValueError, RecursionError):
         raise InvalidTarget(f"{path} is not JSON. Give an object as {json.dumps(Locks().to_dict())}.") from None
     return Locks.from_dict(values)
@@ -123,10 +125,13 @@ def write_new(path: Path, content: str) -> None:
         raise SaveRefused(f"{path} could not be written ({error}). Choose another place.") from None
 
 
-def _content(path: Path, refusal: type[TransactError]) -> str:
-    """The file's text without a byte order mark; raises `refusal`."""
-    with _reading(path, refusal):
-        return path.read_text(encoding="utf-8-sig")
+def _content(path: Path, refusal: type[TransactError], most: int) -> str:
+    """The file's text without a byte order mark; raises `refusal`, also where it has more than `most` bytes."""
+    with _reading(path, refusal), path.open("rb") as file:
+        content = file.read(most + 1)  # rather than its size, which pipes and devices do not tell
+        if len(content) > most:
+            raise refusal(f"{path} has more than {most // 1_000_000:,} MB, which no such file has. Give another file.")
+        return content.decode("utf-8-sig")
 
 
 @contextmanager

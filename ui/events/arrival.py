@@ -28,8 +28,8 @@ _DRAWN = """async () => {
 }"""
 """Waits until the maps are drawn, so that nothing comes between a visitor and these."""
 
-_TAB_CHARACTERS = 31
-"""The least that sixteen bytes come to, as `TAB` writes them."""
+_TAB_CHARACTERS = range(31, 48)
+"""What sixteen bytes come to, as `TAB` writes them; names are remembered, so that none may be a book."""
 
 
 def connect(desk: Desk, panels: Panels, page: gr.Blocks) -> gr.events.Dependency:
@@ -37,7 +37,7 @@ def connect(desk: Desk, panels: Panels, page: gr.Blocks) -> gr.events.Dependency
 
     def on_named(tab, request: gr.Request):
         # a browser that keeps nothing sends none, and must not share its work with all others that send none
-        named = isinstance(tab, str) and len(tab) >= _TAB_CHARACTERS
+        named = isinstance(tab, str) and len(tab) in _TAB_CHARACTERS
         desk.sessions.adopt(request.session_hash, tab if named else None)
 
     def on_arrival(request: gr.Request):

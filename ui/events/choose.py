@@ -1,14 +1,16 @@
 """Steps 3 and 4: everything that re-plans or re-draws and needs no model."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import gradio as gr
 
+import transact as ta
 from ui import budgets, figures, legal, planning, pointing
-from ui.errors import WrongInput
+from ui.errors import NotYet
 from ui.events.desk import Desk, Panels, explained, quick, say
-from ui.limits import share_left, share_removed
+from ui.limits import counted, one_of, share_left, share_removed, whole
 from ui.pages import layer, maps
 from ui.session import Budget, Choice, Selection, Session
 
@@ -32,8 +34,9 @@ def connect(desk: Desk, panels: Panels) -> None:
 
     def on_normalisation(normalisation, request: gr.Request):
         def act() -> dict:
+            scale = one_of("scale", normalisation, figures.NORMALISATIONS)
             session = desk.sessions.update(
-                desk.visitor(request), lambda old: replace(old, view=replace(old.view, normalisation=normalisation))
+                desk.visitor(request), lambda old: replace(old, view=replace(old.view, normalisation=scale))
             )
             return maps.paint_maps(panels.maps, session)
 
@@ -72,17 +75,19 @@ def connect(desk: Desk, panels: Panels) -> None:
             session = desk.sessions.get(owner)
             if session.spec is None or kind == maps.SLIDERS:
                 return controls(choose(owner, lambda old: replace(old.choice, budget=None)))
-            share = budgets.current_share(session.spec, session.plan, kind)
-            return controls(limited(owner, Budget(kind, share), control=""))
+            limit = one_of("limit", kind, budgets.BUDGETS)
+            share = budgets.current_share(session.spec, session.plan, limit)
+            return controls(limited(owner, Budget(limit, share), control=""))
 
         return settled(owner, act)
 
     def on_share(kind, share, request: gr.Request):
         owner = desk.visitor(request)
         session = desk.sessions.get(owner)
-        if session.spec is None or kind not in budgets.BUDGETS or Budget(kind, share) == session.choice.budget:
+        if session.spec is None or kind == maps.SLIDERS or Budget(kind, share) == session.choice.budget:
             return {panels.maps.note: maps.note_line(session)}
         try:
+            one_of("limit", kind, budgets.BUDGETS)
             return {**say(panels, ""), **controls(limited(owner, Budget(kind, share_left(share)), control="share"))}
         except Exception as error:
             return explained(panels, error)  # the box is left alone: it may be half typed
@@ -119,6 +124,7 @@ def connect(desk: Desk, panels: Panels) -> None:
 
         def act() -> dict:
             def change(session: Session) -> Choice:
+                one_of("granularity", granularity, ta.GRANULARITIES)
                 attention = legal.nearest_attention(session.spec, session.choice.attention, granularity)
                 return replace(_freed(session.choice), granularity=granularity, attention=attention)
 
@@ -136,10 +142,10 @@ def connect(desk: Desk, panels: Panels) -> None:
             control,
         )
 
-    def on_table(rows, request: gr.Request):
+    def on_table(table, request: gr.Request):
         owner = desk.visitor(request)
         try:
-            session = by_hand(owner, *counts(rows))
+            session = by_hand(owner, *counts(layer.typed_rows(table)))
         except Exception as error:
             last_good = layer.paint_choice(panels.layer, desk.sessions.get(owner))
             return {**explained(panels, error), panels.layer.table: last_good[panels.layer.table]}
@@ -156,7 +162,7 @@ def connect(desk: Desk, panels: Panels) -> None:
             return {panels.maps.note: maps.note_line(session)}
         kept = [[shape.num_key_value_heads for shape in shapes], [shape.intermediate_size for shape in shapes]]
         try:
-            kept[0][index], kept[1][index] = whole(groups, "head groups", index), whole(channels, "channels", index)
+            kept[0][index], kept[1][index] = kept_of(index, "head groups", groups), kept_of(index, "channels", channels)
             changed = by_hand(owner, tuple(kept[0]), tuple(kept[1]), control=f"layer {index}")
         except Exception as error:
             return explained(panels, error)
@@ -170,14 +176,15 @@ def connect(desk: Desk, panels: Panels) -> None:
 
     def on_layer(index, request: gr.Request):
         def point(session: Session) -> Selection:
-            now, chosen = session.view.selection, int(index or 0)
+            layers = 1 if session.spec is None else session.spec.num_hidden_layers
+            now, chosen = session.view.selection, whole("The layer in view", index or 0, 0, layers - 1)
             return now if now.layer == chosen else Selection(chosen)
 
         return quick(panels, lambda: show(desk.visitor(request), point))
 
     def on_pointed(event: gr.EventData, request: gr.Request):
         owner = desk.visitor(request)
-        plot, key = (str(getattr(event, name, "")) for name in ("plot", "key"))
+        plot, key = (str(told(event, name) or "") for name in ("plot", "key"))
         if key in _PLAN_KEYS:
             return travelled(owner, _PLAN_KEYS[key])
         if key in pointing.LOCK_KEYS:
@@ -186,13 +193,14 @@ def connect(desk: Desk, panels: Panels) -> None:
         if plot == "redundancy-plot":
             return quick(panels, lambda: replanned_as(owner, event))
         if plot == "pareto-plot":
-            return quick(panels, lambda: {panels.compare.first: pointing.result_number(event.text) or gr.skip()})
+            number = pointing.result_number(told(event, "text"))
+            return quick(panels, lambda: {panels.compare.first: number or gr.skip()})
 
         def point(session: Session) -> Selection:
             landscape = session.need_scored().landscape(session.choice.metric)
             if key:
                 return pointing.moved(plot, key, landscape, session.view.selection)
-            clicked = {"row": event.row, "column": event.column, "x": event.x}
+            clicked = {name: told(event, name) for name in ("row", "column", "x")}
             return pointing.pointed(plot, clicked, landscape, session.view.selection)
 
         return quick(panels, lambda: show(owner, point))
@@ -208,7 +216,10 @@ def connect(desk: Desk, panels: Panels) -> None:
         """The sliders where a cell of the redundancy map stands."""
 
         def change(session: Session) -> Choice:
-            attention, mlp = figures.redundancy_cell(session.redundancy.points, session.spec, event.row, event.column)
+            if session.redundancy is None:
+                raise NotYet("There is no redundancy map of this model yet; draw it first.")
+            cell = told(event, "row"), told(event, "column")
+            attention, mlp = figures.redundancy_cell(session.redundancy.points, session.spec, *cell)
             groups = legal.nearest_attention(session.spec, attention)
             return replace(_freed(session.choice), granularity="head_groups", attention=groups, mlp=mlp)
 
@@ -267,7 +278,8 @@ def connect(desk: Desk, panels: Panels) -> None:
     panels.maps.redo.click(on_redo, None, panels.all, **panels.light)
     panels.maps.reset.click(on_reset, None, panels.all, **panels.light)
     panels.layer.select.input(on_layer, panels.layer.select, panels.all, **panels.light)
-    panels.layer.table.input(on_table, panels.layer.table, panels.all, trigger_mode="always_last", **panels.light)
+    typed_into = {"trigger_mode": "always_last", "preprocess": False, **panels.light}
+    panels.layer.table.input(on_table, panels.layer.table, panels.all, **typed_into)
     gr.on([slider.input for slider in counts_of_layer], on_layer_counts, counts_of_layer, panels.all, **raw)
     for button, how in (
         (panels.layer.keep, pointing.KEEP),
@@ -278,21 +290,30 @@ def connect(desk: Desk, panels: Panels) -> None:
     panels.layer.unlock.click(on_unlock_all, None, panels.all, **panels.light)
 
 
-def whole(value, name: str, index: int) -> int:
-    """A count for one layer. Raises `WrongInput` for anything but a whole number."""
+def told(event: gr.EventData, name: str):
+    """What the browser says of a click under that name; None where it says nothing that can be read."""
     try:
-        if float(value) == int(float(value)):
-            return int(float(value))
-    except (TypeError, ValueError, OverflowError):
-        pass
-    raise WrongInput(f"Layer {index} is to keep “{value}” {name}; give a whole number, at least 1.")
+        return getattr(event, name, None)
+    except TypeError:  # it sent no object
+        return None
+
+
+def kept_of(index: int, units: str, value) -> int:
+    """How many units a layer is to keep; raises `WrongInput` for anything but a whole number from 1.
+
+    A cell that was typed into comes as text.
+    """
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = float(value)
+    return counted("units", f"The number of {units} that layer {index} is to keep", value)
 
 
 def counts(rows: list[list]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Head groups and channels to keep, a number for each layer, from the edited table."""
+    """Head groups and channels to keep, a number for each layer, from the edited table. Raises as `kept_of` does."""
     groups, channels = (
-        tuple(whole(row[column], name, index) for index, row in enumerate(rows))
-        for column, name in ((1, "head groups"), (3, "channels"))
+        tuple(kept_of(index, units, row[column]) for index, row in enumerate(rows))
+        for column, units in ((1, "head groups"), (3, "channels"))
     )
     return groups, channels
 

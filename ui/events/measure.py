@@ -4,6 +4,7 @@ import time
 
 import gradio as gr
 
+import transact as ta
 from ui import limits, texts, workbench
 from ui.events.desk import Desk, Panels, explained, long_step, parts, say, watched
 from ui.pages import measure
@@ -41,6 +42,7 @@ def connect(desk: Desk, panels: Panels) -> None:
         try:
             session, text = plan_and_text(desk, owner, measure_on, pasted)
             prompt = prompt_text(prompt)
+            limits.one_of("repair", repair, ta.COMPENSATIONS)
         except Exception as error:
             yield explained(panels, error)
             return

@@ -67,7 +67,7 @@ def connect(desk: Desk, panels: Panels) -> None:
     def on_source(source, text, file):
         # what a visitor has typed stays, also when a source is chosen twice or its answer comes late
         typed = bool(text) and not calibration.is_preview(text)
-        if source in texts.SAMPLES:
+        if texts.is_sample(source):
             shown = gr.update(value=calibration.preview(source), visible=True)
         elif source == calibration.PASTE:
             shown = gr.update(visible=True) if typed else gr.update(value="", visible=True)
@@ -81,7 +81,7 @@ def connect(desk: Desk, panels: Panels) -> None:
         }
 
     def on_typed(source):
-        return calibration.PASTE if source in texts.SAMPLES else gr.skip()
+        return calibration.PASTE if texts.is_sample(source) else gr.skip()
 
     def columns_to_choose_from(names: tuple[str, ...]) -> dict:
         return {own.column: gr.update(choices=names, value=names[0] if names else None, visible=len(names) > 1)}
@@ -170,9 +170,9 @@ def read_form(form: CalibrationForm) -> tuple[TextRequest, Sampling]:
     Raises `WrongInput` where a field holds what cannot be.
     """
     sampling = Sampling(
-        limits.whole("“Sequences”", form.num_samples, 1, limits.MAX_SAMPLES),
-        limits.whole("“Tokens each”", form.seq_len, 2, limits.MAX_SEQ_LEN),
-        limits.whole("“Seed”", form.seed, 0, limits.MAX_SEED),
+        limits.counted("num_samples", "“Sequences”", form.num_samples),
+        limits.counted("page_seq_len", "“Tokens each”", form.seq_len),
+        limits.counted("seed", "“Seed”", form.seed),
         taylor=bool(form.taylor),
     )
     limits.tokens(sampling.num_samples, sampling.seq_len)
@@ -188,7 +188,8 @@ def read_form(form: CalibrationForm) -> tuple[TextRequest, Sampling]:
     if form.source == calibration.UPLOAD:
         if not form.file:
             raise WrongInput("No file has been uploaded yet; upload one, paste text or choose a bundled sample.")
-        return uploads.uploaded(form.file, form.column, sampling.seq_len), sampling
+        column = limits.name("“Column with the text”", form.column or "") or None
+        return uploads.uploaded(form.file, column, sampling.seq_len), sampling
     if form.source == calibration.PASTE or (typed and not calibration.is_preview(typed)):
         return texts.pasted(typed, sampling.seq_len), sampling
     return texts.sample(form.source), sampling

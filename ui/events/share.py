@@ -7,7 +7,7 @@ from pathlib import Path
 import gradio as gr
 
 import transact as ta
-from ui import sign_in, workbench
+from ui import limits, sign_in, workbench
 from ui.errors import WrongInput
 from ui.events.desk import Desk, Panels, explained, long_step, say, watched
 from ui.export import file_stem
@@ -23,9 +23,10 @@ def connect(desk: Desk, panels: Panels) -> None:
         owner = desk.visitor(request)
         try:
             result = desk.sessions.get(owner).need_result()
-            if not (repository or "").strip():
+            repository = limits.name("“Repository”", repository or "")
+            if not repository:
                 raise WrongInput("No repository was named. Give a name such as small-model, then push.")
-            terms = {"token": sign_in.token(signed_in), "private": private, "overwrite": replace}
+            terms = {"token": sign_in.token(signed_in), "private": private is not False, "overwrite": replace is True}
         except Exception as error:
             yield explained(panels, error)
             return

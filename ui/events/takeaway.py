@@ -1,15 +1,18 @@
 """Steps 7 and 8: what can be downloaded."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import gradio as gr
 
-from ui import history, workbench
+import transact as ta
+from ui import history, limits, workbench
 from ui.errors import NotYet
 from ui.events.desk import Desk, Panels, explained, long_step, say, watched
 from ui.export import file_stem, model_stem
 from ui.jobs import Watch
+from ui.pages import takeaway
 from ui.session import Result
 
 SAVE_FILE = "() => setTimeout(() => document.querySelector('#export-file').click(), 250)"
@@ -19,10 +22,11 @@ SAVE_FILE = "() => setTimeout(() => document.querySelector('#export-file').click
 def connect(desk: Desk, panels: Panels) -> None:
     """Wire the download buttons; each writes its file, then the browser fetches it."""
 
-    def model_written(request: gr.Request, kind: str, title: str, write: Callable):
-        """The pruned model in a file: `write` takes whose it is, the result and the watch."""
+    def model_written(request: gr.Request, kind: str, title: str, chosen: Callable[[], Callable]):
+        """The pruned model in a file: what is `chosen` takes whose it is, the result and the watch."""
         owner = desk.visitor(request)
         try:
+            write = chosen()
             result = desk.sessions.get(owner).need_result()
         except Exception as error:
             yield {**explained(panels, error), panels.takeaway.file: None}
@@ -38,12 +42,13 @@ def connect(desk: Desk, panels: Panels) -> None:
     def on_checkpoint(layers: str, request: gr.Request):
         yield from model_written(
             request, "export checkpoint", "Writing the checkpoint",
-            lambda *named: checkpoint(desk, *named, layers=layers),
+            lambda: partial(checkpoint, desk, layers=limits.one_of("layers", layers, takeaway.LAYERS)),
         )  # fmt: skip
 
     def on_gguf(file_type: str, request: gr.Request):
         yield from model_written(
-            request, "export gguf", "Writing GGUF", lambda *named: gguf(desk, *named, file_type=file_type)
+            request, "export gguf", "Writing GGUF",
+            lambda: partial(gguf, desk, file_type=limits.one_of("GGUF file type", file_type, ta.GGUF_TYPES)),
         )
 
     def written(owner: str, write: Callable[[], Path]) -> dict:

@@ -4,7 +4,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 import transact as ta
-from ui import numbers
+from ui import limits, numbers
 from ui.figures.frame import COLOUR_BAR, laid_out
 
 _MOST_WORDS = 120
@@ -47,9 +47,10 @@ def redundancy_figure(points: tuple[ta.SweepPoint, ...], spec: ta.ModelSpec) -> 
 def redundancy_cell(
     points: tuple[ta.SweepPoint, ...], spec: ta.ModelSpec, row: float, column: float
 ) -> tuple[float, float]:
-    """Attention and MLP sparsity of a cell, as the target of its column asked for it."""
+    """Attention and MLP sparsity of a cell, as the target of its column asked for it; `WrongInput` for no place."""
     rows, columns = _axes(points, spec)
-    place = rows[round(row)], columns[round(column)]
+    at, of = limits.place("The row clicked", row, len(rows)), limits.place("The column clicked", column, len(columns))
+    place = rows[at], columns[of]
     point = next((point for point in points if _place(point, spec) == place), None)
     return (place[0], dict(point.target.requested)["mlp_sparsity"]) if point else place
 

@@ -8,6 +8,7 @@ import numpy as np
 
 import transact as ta
 from ui import figures, numbers, pointing
+from ui.errors import WrongInput
 from ui.session import Session
 from ui.tables import LAYER_HEADERS, layer_rows
 
@@ -82,6 +83,14 @@ def build(session: Session) -> LayerPanel:
         select, unit, keep, remove, free, unlock, groups, kept_channels, heads, channels, inside, distribution,
         concentration, table,
     )  # fmt: skip
+
+
+def typed_rows(table) -> list[list]:
+    """The cells of the table as a browser sends it. Raises `WrongInput` for anything of another form."""
+    rows = table.get("data") if isinstance(table, dict) else None
+    if isinstance(rows, list) and all(isinstance(row, list) and len(row) == len(LAYER_HEADERS) for row in rows):
+        return rows
+    raise WrongInput(f"The table came without rows of {len(LAYER_HEADERS)} cells; reload the page and type again.")
 
 
 def paint(panel: LayerPanel, session: Session) -> dict:

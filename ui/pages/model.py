@@ -7,6 +7,7 @@ from html import escape
 import gradio as gr
 
 import transact as ta
+from transact.loading import DTYPES as LIBRARY_DTYPES
 from ui import limits, numbers
 from ui.session import BUNDLED, ModelKey, Session
 
@@ -26,6 +27,8 @@ DTYPES = (
     ("16 bit (bfloat16)", "bfloat16"),
     ("16 bit (float16)", "float16"),
 )
+_EVERY_DTYPE = ("auto", *LIBRARY_DTYPES)
+"""With those that only links ask for."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,11 @@ def paint(panel: ModelPanel, session: Session) -> dict:
 
 def key_of(source: str | None, revision: str | None, dtype: str) -> ModelKey:
     """The model that the controls name. Raises `WrongInput` for what is no name."""
-    return ModelKey(limits.name("“Model”", source or ""), limits.name("“Revision”", revision or "") or None, dtype)
+    return ModelKey(
+        limits.name("“Model”", source or ""),
+        limits.name("“Revision”", revision or "") or None,
+        limits.one_of("dtype", dtype, _EVERY_DTYPE),
+    )
 
 
 def loaded_card(session: Session) -> str:

@@ -5,7 +5,7 @@ from html import escape
 
 import gradio as gr
 
-from ui import figures, numbers
+from ui import figures, limits, numbers
 from ui.session import Session
 from ui.training import SEQUENCES, Estimate
 
@@ -40,8 +40,8 @@ def build(session: Session) -> RecoverPanel:
     )
     with gr.Row(elem_classes="bottom"):
         shots = gr.Slider(
-            1, 8, value=1, step=1, label="Shots", info="Cuts, each scored on the model as it is then", buttons=[],
-            elem_id="recover-shots",
+            1, limits.MAX_SHOTS, value=1, step=1, label="Shots", info="Cuts, each scored on the model as it is then",
+            buttons=[], elem_id="recover-shots",
         )  # fmt: skip
         shot_tokens = gr.Number(
             0, label="Tokens between the shots", precision=0, elem_id="recover-shot-tokens", min_width=150

@@ -13,6 +13,7 @@ from ui.session import Session
 from ui.theme import ASSETS
 
 GGUF_TYPE = "f16"
+LAYERS = ("padded", "compact")
 _GGUF_TYPES = {
     "f32": "float32, 4 bytes a weight: as computed here",
     "f16": "float16, 2 bytes a weight",
