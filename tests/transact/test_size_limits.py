@@ -9,7 +9,7 @@ import transact as ta
 from tests import hub as served
 from tests.fuzz.strategies import one_sentence
 from tests.tiny_models import build
-from transact import size_limits, sources
+from transact import size_limits
 from transact.cli import files
 from transact.spec import ModelSpec
 
