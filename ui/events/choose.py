@@ -28,7 +28,8 @@ def connect(desk: Desk, panels: Panels) -> None:
 
     def on_metric(metric, request: gr.Request):
         def act() -> dict:
-            return panels.repaint_plan(choose(desk.visitor(request), lambda old: replace(old.choice, metric=metric)))
+            named = one_of("metric", metric, ta.METRICS)
+            return panels.repaint_plan(choose(desk.visitor(request), lambda old: replace(old.choice, metric=named)))
 
         return quick(panels, act)
 
@@ -110,6 +111,7 @@ def connect(desk: Desk, panels: Panels) -> None:
 
         def act() -> dict:
             def change(session: Session) -> Choice:
+                one_of("allocation", allocation, (*ta.ALLOCATIONS, maps.BY_HAND))
                 if allocation == maps.BY_HAND:
                     return _as_counts(session)
                 shared = _freed(session.choice) if session.choice.by_hand else session.choice
