@@ -64,10 +64,26 @@ class Host:
         return {parts[id].get("elem_id") or str(id): parts[id].get("value") for id in event["inputs"]}
 
     def run(self, event: dict | str, data: list, visitor: str | None = None) -> str:
-        """Have an event of the page (or an endpoint, by its name) done and read the answer; "" where there is none."""
-        name, more = (event, {}) if isinstance(event, str) else ("predict", {"fn_index": event["id"]})
-        body = json.dumps({"data": data, "session_hash": visitor or self.visitor(), **more}).encode()
-        return self.post(f"gradio_api/run/{name}", body)
+        """Have an event of the page (or an endpoint, by its name) done and wait for its end; what was last said of it.
+
+        As the page does: the question by one request, and another one that listens.
+        """
+        if isinstance(event, str):
+            (event,) = (known for known in self.config["dependencies"] if known["api_name"] == event)
+        visitor, said = visitor or self.visitor(), ""
+        if "event_id" not in self.join(event, data, visitor):
+            return said
+        with suppress(httpx.HTTPError), self.web.stream("GET", f"gradio_api/queue/data?session_hash={visitor}") as news:
+            for line in news.iter_lines():
+                said = line or said
+                if self.over.is_set() or any(end in line for end in ("process_completed", "close_stream")):
+                    break
+        return said
+
+    def join(self, event: dict, data: list, visitor: str) -> str:
+        """Ask for an event of the page, and listen to nothing."""
+        body = json.dumps({"data": data, "fn_index": event["id"], "session_hash": visitor}).encode()
+        return self.post("gradio_api/queue/join", body)
 
     def post(self, path: str, body: bytes) -> str:
         with suppress(httpx.HTTPError):
@@ -170,19 +186,18 @@ def interrupted_uploads(host: Host) -> None:
 def bodies(host: Host) -> None:
     """Requests of 31 MB that are no upload: valid JSON, and not."""
     text = SECRET * (_BODY_BYTES // len(SECRET))
-    host.post("gradio_api/run/generate", json.dumps({"data": [text], "session_hash": host.visitor()}).encode())
-    host.post("gradio_api/queue/join", json.dumps({"data": text, "fn_index": text[:100]}).encode())
-    host.post("gradio_api/run/generate", json.dumps({"data": [SECRET * 10_000, 1, 2]}).encode())
-    host.post("gradio_api/run/predict", json.dumps({"data": [SECRET], "fn_index": -1}).encode())
+    for path in ("run/generate", "call/generate", "queue/join"):
+        host.post(f"gradio_api/{path}", json.dumps({"data": [text], "fn_index": text[:100]}).encode())
+        host.post(f"gradio_api/{path}", json.dumps({"data": [SECRET * 10_000, 1, 2], "fn_index": -1}).encode())
+    host.run("generate", [SECRET * 20_000])
 
 
 def unread_answers(host: Host) -> None:
     """Jobs asked for by the queue, whose answers nobody listens to."""
     visitor = host.visitor()
     for event in host.events("score-button") + host.events("generate-button"):
-        body = {"data": list(host.values(event).values()), "fn_index": event["id"], "session_hash": visitor}
         for _ in range(20):
-            host.post("gradio_api/queue/join", json.dumps(body).encode())
+            host.join(event, list(host.values(event).values()), visitor)
 
 
 def heartbeats(host: Host) -> None:
