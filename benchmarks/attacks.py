@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-import transact as ta
+from transact.sources import BUNDLED_DIRECTORY
 
 SECRET = "violet-heron-1984"
 """What a hostile text holds, so that a log that quotes it is found."""
@@ -31,6 +31,8 @@ JUNK = (1e12, -1, 2.5, "1e12", "9" * 6000, [], {}, None, True, [[1e12]], "x", ma
 _MODELS = ("deep", "wide", "multiplying", "nested")
 _UPLOAD_BYTES, _BODY_BYTES = 19_000_000, 31_000_000
 _AT_A_TIME = 6
+_LEAVING_SECONDS = 20.0
+"""For answers that are still awaited when an attack is over."""
 
 
 @dataclass
@@ -41,7 +43,7 @@ class Host:
     over: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self):
-        self.web = httpx.Client(base_url=self.url, timeout=60, limits=httpx.Limits(max_connections=64))
+        self.web = httpx.Client(base_url=self.url, timeout=15, limits=httpx.Limits(max_connections=64))
         self.config = self.web.get("config").json()
         self._names = itertools.count()
 
@@ -107,10 +109,10 @@ class Attack:
 
     def go_on(self, host: Host, seconds: float) -> int:
         """Attack for so long; how often `once` came to its end."""
-        until, rounds = time.monotonic() + seconds, itertools.count()
+        rounds = itertools.count()
 
         def again() -> None:
-            while time.monotonic() < until and not host.over.is_set():
+            while not host.over.is_set():
                 with suppress(httpx.HTTPError, OSError):
                     self.once(host)
                 next(rounds)
@@ -118,8 +120,11 @@ class Attack:
         threads = [threading.Thread(target=again, daemon=True) for _ in range(self.at_a_time)]
         for thread in threads:
             thread.start()
+        time.sleep(seconds)
+        host.over.set()
+        until = time.monotonic() + _LEAVING_SECONDS
         for thread in threads:
-            thread.join(seconds + 90)
+            thread.join(max(0.0, until - time.monotonic()))
         return next(rounds)
 
 
@@ -240,7 +245,7 @@ ATTACKS = (
 
 def hostile_models(folder: Path) -> dict[str, Path]:
     """Hub ids and folders of the models that the attacks name; copies of the bundled one, each spoiled in one way."""
-    source, found = Path(ta.load("bundled").source_folder), {}
+    source, found = BUNDLED_DIRECTORY, {}
     for name in _MODELS:
         place = folder / name
         place.mkdir(parents=True)

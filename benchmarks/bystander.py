@@ -82,7 +82,7 @@ class Bystander:
         finally:
             over.set()
             for thread in threads:
-                thread.join(600)
+                thread.join(120)
 
     def resident_bytes(self) -> int:
         """Of the app and the processes that it started."""

@@ -103,6 +103,7 @@ ELSEWHERE = {
     "StreamedModel.device_of_layer", "StreamedModel.layer", "StreamedModel.layer_as",
     # amounts, which may be parts of something; tests/transact/test_target.py refuses what is none
     "PruningTarget.from_memory", "PruningTarget.from_parameters", "PruningTarget.splits", "search_split",
+    "trim_hub_cache",
     "best_bytes", "evaluation_bytes", "search_bytes",  # formulas, which hold for any number
     "StreamedText.from_hub",  # asks the hub first, and makes a `StreamedText`
 }  # fmt: skip

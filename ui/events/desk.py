@@ -1,6 +1,7 @@
 """What every event works with, and how its work is shown while it runs."""
 
 import functools
+import inspect
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
@@ -267,13 +268,13 @@ def long_step(
     """
     shown = [*panels.progress, *meanwhile]
     wiring = {**panels.heavy, **wiring}
+    request = list(inspect.signature(handler).parameters).index("request")
 
     @functools.wraps(handler)
     def on_the_way(*given):
-        (request,) = (value for value in given if isinstance(value, gr.Request))
         for update in handler(*given):
             if at_the_end and not update.keys() <= set(shown):
-                desk.unpainted.setdefault(desk.visitor(request), {}).update(update)
+                desk.unpainted.setdefault(desk.visitor(given[request]), {}).update(update)
             else:
                 yield update
 
