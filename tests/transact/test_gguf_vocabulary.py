@@ -149,7 +149,8 @@ def test_what_goes_along(llama, tmp_path):
     tokenizer.eos_token = None
     tokenizer.chat_template = "{{ messages }}"
     report = ta.save_gguf(model_with(tokenizer, rows=len(tokenizer) + 3), tmp_path / "model.gguf")
-    assert ["NFC" in note for note in report.notes] == [True, False]
+    assert ["NFC" in note for note in report.notes] == [True, False, False]
+    assert "chat template in it came with the model" in report.notes[2]
     assert "names no end token" in report.notes[1]
     tokens, types = (field(report.path, f"tokenizer.ggml.{name}") for name in ("tokens", "token_type"))
     size = len(tokenizer)
