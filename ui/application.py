@@ -1,5 +1,6 @@
 """The page put together, and how it is served."""
 
+import gc
 import logging
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -62,6 +63,8 @@ def launch(server_name: str, server_port: int) -> None:
         server_name=server_name, server_port=server_port, prevent_thread_lock=True, **launch_options(desk, page)
     )  # fmt: skip
     log_to_stderr()  # again, as the server has set up its own
+    gc.collect()
+    gc.freeze()  # what is there now stays: a million objects, over which each full collection stopped everyone
     desk.telemetry.event(
         "started", version=ta.__version__, seconds=desk.telemetry.uptime_seconds, budget_bytes=memory_budget(),
         ready=desk.first_scored is not None, resident_bytes=resident_bytes(),

@@ -5,6 +5,7 @@ request's body whole into memory, however long, and answers a wrong one with all
 """
 
 import json
+import time
 from collections.abc import Callable
 from urllib.parse import unquote
 
@@ -23,6 +24,10 @@ _FILES, _PROXY = ("/file=", "/file/"), "/proxy="
 _DEEP_LINK = "/deep_link"
 """Writes the whole page to the disk for whoever asks; the links of this page hold their settings themselves."""
 _UPLOAD = "/gradio_api/upload"
+_HEARTBEAT = "/heartbeat/"
+HEARTBEATS_A_SECOND, HEARTBEATS_AT_ONCE = 10.0, 100
+"""New ones that are let through, one a page that opens. A browser that is refused asks again by itself after seconds;
+gradio takes 3 ms of the event loop for each that comes and goes."""
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -31,6 +36,24 @@ _HEADERS = (
 
 class _TooLong(Exception):
     """The body has more bytes than were announced, and than are taken."""
+
+
+class Pace:
+    """Lets through so many a second, and after a pause so many at once."""
+
+    def __init__(self, a_second: float, at_once: int, now: Callable[[], float] = time.monotonic):
+        self._a_second, self._at_once, self._now = a_second, at_once, now
+        self._left, self._since = float(at_once), now()
+
+    def lets_through(self) -> bool:
+        """Whether one more may pass now, which then counts."""
+        now = self._now()
+        self._left = min(self._at_once, self._left + (now - self._since) * self._a_second)
+        self._since = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
 
 
 class Guard:
@@ -48,6 +71,7 @@ class Guard:
         self._app = app
         self._audience = audience or Audience()
         self._upload_refused = upload_refused
+        self._heartbeats = Pace(HEARTBEATS_A_SECOND, HEARTBEATS_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -55,6 +79,11 @@ class Guard:
             return
         if _asks_elsewhere(scope["path"]):
             await PlainTextResponse("Only this page's own files are served.", 403)(scope, receive, send)
+            return
+        if _HEARTBEAT in scope["path"] and not self._heartbeats.lets_through():
+            await PlainTextResponse("So many pages open at once; this one is heard in a moment.", 503)(
+                scope, receive, send
+            )
             return
         announced, most = Headers(scope=scope).get("content-length", "0"), _most(scope)
         if not announced.isdigit() or int(announced) > most:

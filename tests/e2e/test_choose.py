@@ -108,7 +108,7 @@ def test_a_layer_by_slider_and_by_table(explorer):
 WRONG = [
     ("attention-sparsity", "1.5", "below 1"),
     ("mlp-sparsity", "-0.2", "below 1"),
-    ("layer-groups", "0", "at least 1"),
+    ("layer-groups", "0", "whole number from 1"),
     ("layer-channels", "9999", "it has 512"),
     ("layer-channels", "12.5", "whole number"),
 ]

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -12,6 +13,7 @@ from gradio_client import Client
 
 from ui import guard, limits
 from ui.folders import folder_name
+from ui.guard import Pace
 
 ROOT = Path(__file__).resolve().parents[2]
 SVG = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
@@ -180,3 +182,26 @@ def test_nobody_reads_the_folder_of_downloads_on_the_machine_itself(app_url):
     """Other users of the machine neither: a temporary folder may be everyone's."""
     path = exported(app_url, "mine")
     assert stat.S_IMODE(path.parents[2].stat().st_mode) == 0o700
+
+
+def test_a_pace_lets_through_so_many_and_no_more():
+    """Each page that opens and closes takes gradio 3 ms of the event loop, which all others share."""
+    clock = [0.0]
+    pace = Pace(10, 3, now=lambda: clock[0])
+    assert [pace.lets_through() for _ in range(5)] == [True, True, True, False, False]
+    clock[0] = 0.25
+    assert [pace.lets_through() for _ in range(3)] == [True, True, False]
+    clock[0] = 100.0
+    assert [pace.lets_through() for _ in range(4)] == [True, True, True, False]
+
+
+def test_pages_that_open_by_the_hundred_are_told_to_wait(web):
+    """The browser asks again by itself; whoever only works is not held up."""
+    def opened(number: int) -> int:
+        with web.stream("GET", f"gradio_api/heartbeat/many-{number}") as beats:
+            return beats.status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(opened, range(300)))
+    assert answers[0] == 200 and 503 in answers
+    assert web.get("gradio_api/info").status_code == 200

@@ -157,7 +157,7 @@ def test_a_stop_before_anything_is_cut_keeps_nothing(registry, measured_on):
     ],
 )
 def test_what_cannot_be_is_said_in_a_sentence(registry, wrong, said):
-    with pytest.raises(WrongInput, match=said):
+    with pytest.raises(ta.TransactError, match=said):
         training.training(session_of(registry), replace(FORM, **wrong))
 
 
