@@ -243,6 +243,12 @@ ATTACKS = (
 )
 
 
+def attack(url: str, name: str, seconds: float) -> int:
+    """Have the attack of that name go on against the app for so long; how many rounds came to their end."""
+    (chosen,) = (one for one in ATTACKS if one.name == name)
+    return chosen.go_on(Host(url), seconds)
+
+
 def hostile_models(folder: Path) -> dict[str, Path]:
     """Hub ids and folders of the models that the attacks name; copies of the bundled one, each spoiled in one way."""
     source, found = BUNDLED_DIRECTORY, {}

@@ -3,13 +3,15 @@
 Part of `python -m benchmarks.load --attack MINUTES`, which says what is held against what.
 """
 
+import multiprocessing
 import tempfile
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks import attacks
-from benchmarks.attacks import ATTACKS, SECRET, Attack, Host
+from benchmarks.attacks import ATTACKS, SECRET, Attack
 from benchmarks.bystander import Bystander, Noticed
 from benchmarks.harness import table
 from tests import hub
@@ -49,7 +51,10 @@ class Outcome:
 def besiege(seconds: float, chosen: Iterable[Attack] = ATTACKS) -> list[Outcome]:
     """Each attack for so long, all against one app, which is started for it and ended afterwards."""
     outcomes = []
-    with tempfile.TemporaryDirectory() as name:
+    # in a process of its own, or the honest visitor would wait for the attacker's interpreter
+    attackers = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+    with tempfile.TemporaryDirectory() as name, attackers:
+        attackers.submit(len, ATTACKS).result()  # it has started, and knows them
         place = Path(name)
         (temporary := place / "tmp").mkdir()
         with hub.serve(attacks.hostile_models(place / "models")) as address:
@@ -61,9 +66,8 @@ def besiege(seconds: float, chosen: Iterable[Attack] = ATTACKS) -> list[Outcome]
             with app_process(log := place / "app.log", settings) as (url, app):
                 bystander = Bystander(url, app.pid)
                 for attack in chosen:
-                    host = Host(url)
                     with bystander.noticing() as noticed:
-                        rounds = attack.go_on(host, seconds)
+                        rounds = attackers.submit(attacks.attack, url, attack.name, seconds).result()
                     crashed = app.poll() is not None
                     quoted = SECRET in log.read_text(errors="replace")
                     outcomes.append(_outcome(attack, rounds, noticed, crashed, quoted, _bytes_below(temporary)))

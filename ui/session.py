@@ -32,7 +32,7 @@ MAX_RUNS = 16
 _ONE_STEP_SECONDS = 3.0
 """A slider that is dragged changes many times a second; undo takes the whole drag back."""
 _MAX_REMEMBERED = 20_000
-ARRIVAL_SECONDS = 10.0
+ARRIVAL_SECONDS = 3.0
 """How long the first click on a page waits for the name of its tab; a browser without scripts never sends one."""
 
 
