@@ -138,7 +138,7 @@ class Disk:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             try:
-                await anyio.to_thread.run_sync(self.sweep, time.time())
+                await anyio.to_thread.run_sync(lambda: self.sweep(_files_clock()))
             except OSError:  # what comes and goes meanwhile; the next sweep looks again
                 logger.exception("a sweep of the disk failed")
 
@@ -146,11 +146,18 @@ class Disk:
         """Visitors' sets of downloads that nobody can be fetching any more, the oldest first."""
         sets = [folder for folder in self._uploads.glob(f"{EXPORTS}*/*") if folder.is_dir() and folder not in spared]
         found = sorted((folder.stat().st_mtime, folder) for folder in sets)
-        return [folder for made, folder in found if time.time() - made > _SPARED_SECONDS]
+        now = _files_clock() if found else 0.0
+        return [folder for made, folder in found if now - made > _SPARED_SECONDS]
 
     @property
     def _uploads(self) -> Path:
         return Path(get_upload_folder())
+
+
+def _files_clock() -> float:
+    """The time as the file system writes it on a file: ages of files are told by the clock that dated them."""
+    with tempfile.TemporaryFile() as new:
+        return os.fstat(new.fileno()).st_mtime
 
 
 def size_of(folder: Path | None) -> int:
