@@ -43,8 +43,9 @@ if sys.argv[2:]:
     for name, most in zip(('DATA', 'CPU', 'FSIZE', 'CORE'), map(int, sys.argv[2:])):
         kind = getattr(resource, 'RLIMIT_' + name)
         hard = resource.getrlimit(kind)[1]
-        most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(kind, (most, most))
+        # a second more for the processor: where both ends are one, the system kills without saying what for
+        ends = (most, most + 1 if name == 'CPU' else most)
+        resource.setrlimit(kind, ends if hard == resource.RLIM_INFINITY else tuple(min(end, hard) for end in ends))
     os.nice(10)
 runpy.run_path(sys.argv[1], run_name='__main__')
 """
