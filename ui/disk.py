@@ -13,8 +13,8 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Collection, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Collection, Iterator
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 
 import anyio
@@ -26,6 +26,7 @@ from ui import host, limits
 from ui.audience import address
 from ui.failures import DiskFull
 from ui.memory import bytes_set
+from ui.sweeping import sweeping
 
 logger = logging.getLogger(__name__)
 
@@ -113,14 +114,9 @@ class Disk:
             self._announced.append((now, own, size))
         return None
 
-    @asynccontextmanager
-    async def watching(self, app) -> AsyncIterator[None]:
+    def watching(self, app) -> AbstractAsyncContextManager[None]:
         """Sweep for as long as the server runs: its lifespan."""
-        task = asyncio.create_task(self._sweep_on())
-        try:
-            yield
-        finally:
-            task.cancel()
+        return sweeping(self._sweep_on)
 
     def sweep(self, now: float) -> None:
         """Remove uploads that are too old, or were broken off, at the time `now` (in seconds since 1970)."""

@@ -6,12 +6,13 @@ Gradio keeps the answers of two thousand names for as long as it runs, and does 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 
 from gradio.queueing import Queue
 
 from ui.audience import Audience
+from ui.sweeping import sweeping
 
 logger = logging.getLogger(__name__)
 
@@ -30,14 +31,9 @@ class Unheard:
         self._queue, self._audience, self._stop = queue, audience, stop
         self._since: dict[str, tuple[frozenset[str], float]] = {}
 
-    @asynccontextmanager
-    async def watching(self, app) -> AsyncIterator[None]:
+    def watching(self, app) -> AbstractAsyncContextManager[None]:
         """Sweep for as long as the server runs: its lifespan."""
-        task = asyncio.create_task(self._sweep_on())
-        try:
-            yield
-        finally:
-            task.cancel()
+        return sweeping(self._sweep_on)
 
     async def sweep(self, now: float) -> None:
         """Drop what has been unheard for too long at the time `now`, and what is too much."""

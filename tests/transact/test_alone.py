@@ -7,7 +7,7 @@ import pytest
 
 import transact as ta
 from tests.conftest import processes_alone
-from tests.memory import growth
+from tests.peaks import growth
 from transact.alone import AloneFailed, Limits, run_alone
 
 LIMITS = Limits(memory_bytes=200_000_000, output_characters=1_000_000)
@@ -34,7 +34,7 @@ def ran(tmp_path, lines: str, *, seconds: float = 60, **settings) -> dict:
 def test_what_is_too_much_ends_the_process(tmp_path, lines, said):
     with growth() as grown, pytest.raises(AloneFailed, match=said):
         ran(tmp_path, lines)
-    assert grown.bytes < 50_000_000
+    assert grown() < 50_000_000
     assert not processes_alone()
 
 

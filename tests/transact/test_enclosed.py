@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 import transact as ta
 from tests.conftest import processes_alone
-from tests.memory import growth
+from tests.peaks import growth
 from tests.tiny_models import build
 from tests.tokenizers_by_hand import TEMPLATE, words_tokenizer
 from transact import enclosed
@@ -45,7 +45,7 @@ def loaded_with(tokenizer: PreTrainedTokenizerFast, folder: Path, **settings) ->
 def refused(tokenizer: PreTrainedTokenizerFast, folder: Path) -> str:
     with growth() as grown, pytest.raises(ta.CheckpointBroken) as caught:
         loaded_with(tokenizer, folder)
-    assert grown.bytes < GROWTH
+    assert grown() < GROWTH
     assert str(folder) not in str(caught.value)
     assert str(caught.value).endswith("Choose another model.")
     return str(caught.value)
@@ -80,7 +80,7 @@ def test_one_that_waits_for_a_rare_character(tmp_path):
         ta.CalibrationSet.from_texts(["abc é"], loaded.tokenizer)
     with pytest.raises(ta.InvalidPrompt, match="could not read the text in a process with limits"):
         ta.generate(loaded, "é")
-    assert grown.bytes < GROWTH
+    assert grown() < GROWTH
 
 
 def test_one_whose_pattern_does_not_end(tmp_path):
@@ -150,7 +150,7 @@ LOOP = "{% for a in range(90000) %}{% for b in range(90000) %}{% set c = a %}{% 
 def test_a_template_that_fills_memory(template, sentence):
     with growth() as grown, pytest.raises(ta.InvalidText, match=sentence):
         ta.CalibrationSet.from_chats(CHATS, chatting(template))
-    assert grown.bytes < GROWTH
+    assert grown() < GROWTH
 
 
 def test_a_template_that_loops_ends_by_itself(monkeypatch):

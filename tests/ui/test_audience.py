@@ -38,7 +38,7 @@ def test_a_request_without_a_peer_comes_from_nowhere():
     ("path", "query", "name"),
     [
         ("/gradio_api/queue/data", b"session_hash=abc", "abc"),
-        ("/root/gradio_api/queue/data", b"x=1&session_hash=a%20b", "a b"),
+        ("/mounted/gradio_api/queue/data", b"x=1&session_hash=a%20b", "a b"),
         ("/gradio_api/heartbeat/abc", b"", "abc"),
         ("/gradio_api/call/score/abc", b"", "abc"),
         ("/gradio_api/call/v2/score/abc", b"", "abc"),

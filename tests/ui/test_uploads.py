@@ -7,7 +7,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from tests.memory import growth
+from tests.peaks import growth
 from transact.text_files import read_table
 from ui import limits, texts, uploads
 from ui.errors import WrongInput
@@ -161,7 +161,7 @@ def test_a_small_parquet_with_a_cell_as_long_as_a_library(tmp_path, rows):
     assert file.stat().st_size < 100_000
     with growth() as grown, pytest.raises(WrongInput, match="a.parquet has a text of more than 20 MB; give a part"):
         uploads.uploaded(file, None, 64)
-    assert grown.bytes < 100_000_000
+    assert grown() < 100_000_000
 
 
 def test_a_parquet_that_is_read_in_a_process_of_its_own_has_the_same_rows(tmp_path):
