@@ -138,10 +138,7 @@ def samples(ground: Ground, tokens: int, seeds: int) -> tuple[str, dict]:
         rows.append({"samples": count, "perplexities": found})
     text = table(
         ["calibration samples", "perplexity, median", "lowest", "highest"],
-        [
-            [str(row["samples"]), *(f"{pick(row['perplexities']):.3f}" for pick in (median, min, max))]
-            for row in rows
-        ],
+        [[str(row["samples"]), *(f"{pick(row['perplexities']):.3f}" for pick in (median, min, max))] for row in rows],
     )
     return f"8 shots to 2 / 86, {tokens / 1e6:g} M tokens\n\n{text}", {"rows": rows}
 
@@ -157,9 +154,7 @@ def parts(ground: Ground, tokens: int, seeds: int) -> tuple[str, dict]:
     budget = parameters(ta.PruningTarget(1, 172))
 
     def channels_for(groups: int) -> int:
-        return max(
-            channels for channels in range(1, 173) if parameters(ta.PruningTarget(groups, channels)) <= budget
-        )
+        return max(channels for channels in range(1, 173) if parameters(ta.PruningTarget(groups, channels)) <= budget)
 
     targets = {
         "attention alone": ta.PruningTarget(1, 172),

@@ -118,7 +118,8 @@ def test_a_recall_text_answers_every_key_as_its_list_says():
     for seed in range(50):
         listed, queries = (
             [tuple(pair.split()) for pair in line.split(":")[1].strip(", ").split(",")]
-            for line in corpus.generate("recall", seed).splitlines())
+            for line in corpus.generate("recall", seed).splitlines()
+        )
         assert all(key == echo for key, _, echo in listed)
         assert len(listed) == len({key for key, _, _ in listed}) and set(queries) == set(listed)
 

@@ -170,9 +170,7 @@ def _end(reader: threading.Thread, lines: queue.Queue) -> None:
             continue
 
 
-def _answer(
-    lines: queue.Queue, progress: Progress, seconds: float, take: Callable[[Any], None] | None
-) -> dict | None:
+def _answer(lines: queue.Queue, progress: Progress, seconds: float, take: Callable[[Any], None] | None) -> dict | None:
     """What the process answers; None where it ends without an answer."""
     until = time.monotonic() + seconds
     latest = (0, 1, "steps")

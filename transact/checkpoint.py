@@ -52,7 +52,6 @@ _NARROW_NOTE = (
 )
 
 
-
 @dataclass(frozen=True)
 class SaveReport:
     """What was written.
@@ -261,5 +260,3 @@ def _padding_note(spec: ModelSpec, written: ModelSpec) -> str:
         f"{written.kv_bytes_per_token():,} KV-cache bytes per token (16-bit) instead of "
         f"{spec.kv_bytes_per_token():,}. The outputs are the same."
     )
-
-

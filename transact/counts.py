@@ -65,9 +65,7 @@ class Multiples:
         return f"{groups}head group{'s' * (self.groups > 1)} and {channels}channel{'s' * (self.channels > 1)}"
 
 
-def largest_within(
-    spec: ModelSpec, budget: float, costs: Costs, multiples: Multiples
-) -> tuple[Counts, Counts] | None:
+def largest_within(spec: ModelSpec, budget: float, costs: Costs, multiples: Multiples) -> tuple[Counts, Counts] | None:
     """Head groups and channels to keep that cost at most `budget`; None where even the least costs more.
 
     Of all head-group counts, the one whose attention and MLP sparsity come closest to each other, with as many

@@ -332,6 +332,7 @@ FAMILIES: dict[str, Family] = {
     )
 }
 
+
 def width_problem(family: Family, head_dim: int, query_key_dim: int, value_dim: int) -> str | None:
     """What is wrong with widths of heads that no cut can give."""
     if (query_key_dim, value_dim) == (head_dim, head_dim):

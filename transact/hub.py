@@ -106,9 +106,7 @@ def _whole(name: str, get: Callable[[], Path], progress: Progress) -> Path:
     return found
 
 
-def _fetched(
-    name: str, revision: str | None, files: tuple[str, ...], progress: Progress, at_most: int
-) -> Path:
+def _fetched(name: str, revision: str | None, files: tuple[str, ...], progress: Progress, at_most: int) -> Path:
     """What the downloader finds, in a process of its own; raises `ModelNotFound` with one sentence."""
     request = {
         "name": name, "revision": revision, "files": files, "at_most": at_most,

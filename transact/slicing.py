@@ -40,9 +40,7 @@ def reading_role(spec: ModelSpec, site: Site) -> str:
     return {"attention": spec.layout.output, "mlp": spec.layout.down}[site]
 
 
-def kept_positions(
-    kept: LayerPlan, spec: ModelSpec, site: Site, device: torch.device | None = None
-) -> torch.Tensor:
+def kept_positions(kept: LayerPlan, spec: ModelSpec, site: Site, device: torch.device | None = None) -> torch.Tensor:
     """Channels of the transitional activation that stay, sorted: int64 [kept]."""
     if site == "attention":
         return positions(kept.kept_heads, spec.value_dim, kept.of_each_head(kept.kept_value_channels), device)

@@ -65,4 +65,3 @@ def write_elements(stream, tensor: torch.Tensor, check: Check = NO_CHECK) -> Non
     for piece in tensor.detach().reshape(-1).split(_PIECE_ELEMENTS):
         check()
         stream.write(memoryview(piece.cpu().contiguous().view(torch.uint8).numpy()))
-

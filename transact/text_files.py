@@ -48,9 +48,7 @@ def read_prose(file: Path, name: str) -> str:
     return content
 
 
-def read_table(
-    file: Path, name: str, *, wanted: Iterable[str] | None = None, limits: FileLimits = NO_LIMITS
-) -> Table:
+def read_table(file: Path, name: str, *, wanted: Iterable[str] | None = None, limits: FileLimits = NO_LIMITS) -> Table:
     """The columns of a .jsonl, .json, .csv or .parquet file, only those `wanted` where that is given.
 
     `name`: what the file is called in messages. Raises `InvalidText` for a file that is empty, not UTF-8, not what its

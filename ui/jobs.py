@@ -130,9 +130,7 @@ class Line:
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def join(
-        self, watch: Watch, job: Callable[[], None], ended: threading.Event, place: str | None = None
-    ) -> None:
+    def join(self, watch: Watch, job: Callable[[], None], ended: threading.Event, place: str | None = None) -> None:
         """Have `job`, which raises nothing, done in its turn, and then `ended` set.
 
         `place`: where it is asked for from, None where that is not known. Raises `Busy` where the line is full, or

@@ -123,9 +123,7 @@ class Registry:
         return self._card(key, progress)
 
     def _card(self, key: ModelKey, progress: ta.Progress) -> ta.Preflight:
-        card = ta.preflight(
-            key.source, dtype=key.dtype, device=zerogpu.HOME, revision=key.revision, progress=progress
-        )
+        card = ta.preflight(key.source, dtype=key.dtype, device=zerogpu.HOME, revision=key.revision, progress=progress)
         free = card.available_bytes + sum(shelf.held_bytes for shelf in (self._dense, self._pruned, self._gram))
         allowed = self.budget_bytes + card.required_bytes - card.weights_bytes
         return replace(card, available_bytes=min(free, allowed))

@@ -82,9 +82,7 @@ def result_number(label) -> int | None:
 
 def count(locks: ta.Locks) -> int:
     """How many units are locked."""
-    return sum(
-        map(len, (locks.keep_head_groups, locks.remove_head_groups, locks.keep_channels, locks.remove_channels))
-    )
+    return sum(map(len, (locks.keep_head_groups, locks.remove_head_groups, locks.keep_channels, locks.remove_channels)))
 
 
 def _within(index, count: int) -> int:

@@ -164,5 +164,3 @@ def _own_samples(session: Session, tokens: int) -> int:
     """As many sequences as are read once, within what is written in a moment."""
     length = session.need_scored().sampling.seq_len
     return max(_BATCH, min(512, tokens // length))
-
-

@@ -264,9 +264,7 @@ def write_checkpoint(
     return " ".join((*proved, *report.notes))
 
 
-def write_gguf(
-    registry: Registry, owner: str, result: Result, file: Path, watch: Watch, *, file_type: str
-) -> str:
+def write_gguf(registry: Registry, owner: str, result: Result, file: Path, watch: Watch, *, file_type: str) -> str:
     """The result as one file for llama.cpp; returns what to say of it."""
     pruned = pruned_model(registry, owner, result, watch)
     streamed.refuse(pruned, "GGUF is written from memory. Download the checkpoint, and convert it with llama.cpp's own "

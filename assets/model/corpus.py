@@ -158,7 +158,12 @@ def story(rng: random.Random) -> Segments:
 
 
 GENERATORS: dict[str, Callable[[random.Random], Segments]] = {
-    "stories": story, "addition": addition, "recall": recall, "brackets": brackets, "code": code}
+    "stories": story,
+    "addition": addition,
+    "recall": recall,
+    "brackets": brackets,
+    "code": code,
+}
 
 
 def generate_segments(kind: str, seed: int) -> Segments:

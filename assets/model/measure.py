@@ -25,12 +25,14 @@ BATCH_SIZE = 16
 
 @torch.no_grad()
 def read_batches(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: list[str],
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    texts: list[str],
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """For each text its ids and the logits of every next token: int64 [seq], float32 [seq - 1, vocab]."""
     result = []
     for start in range(0, len(texts), BATCH_SIZE):
-        rows = [tokenizer(text).input_ids for text in texts[start:start + BATCH_SIZE]]
+        rows = [tokenizer(text).input_ids for text in texts[start : start + BATCH_SIZE]]
         longest = max(map(len, rows))
         ids = torch.tensor([row + [tokenizer.pad_token_id] * (longest - len(row)) for row in rows])
         logits = model(input_ids=ids).logits.float()  # causal: padding on the right changes nothing to its left

@@ -36,29 +36,43 @@ class Rows(NamedTuple):
 def build_tokenizer(num_documents: int = 20_000) -> PreTrainedTokenizerFast:
     """Byte-level BPE trained on the corpus: every UTF-8 text goes in; a token a digit and a token a bracket."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(r"[()\[\]{}<>|]"), behavior="isolated"),
-        pre_tokenizers.Split(Regex(r" ?[0-9]"), behavior="isolated"),  # a space may go with the first digit
-        pre_tokenizers.ByteLevel(add_prefix_space=False),
-    ])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"[()\[\]{}<>|]"), behavior="isolated"),
+            pre_tokenizers.Split(Regex(r" ?[0-9]"), behavior="isolated"),  # a space may go with the first digit
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCAB_SIZE, special_tokens=[BOS, EOS], show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+        vocab_size=VOCAB_SIZE,
+        special_tokens=[BOS, EOS],
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
     documents = islice(corpus.mixed_stream("train"), num_documents)
     tokenizer.train_from_iterator(("".join(text for text, _ in segments) for _, segments in documents), trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, BOS_ID)])
+        single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, BOS_ID)]
+    )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=EOS,
-        model_max_length=CONTEXT, clean_up_tokenization_spaces=False)
+        tokenizer_object=tokenizer,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=EOS,
+        model_max_length=CONTEXT,
+        clean_up_tokenization_spaces=False,
+    )
 
 
 def encode_document(tokenizer: Tokenizer, segments: corpus.Segments) -> tuple[list[int], list[float]]:
     """Ids of BOS + text + EOS, and the loss weight of each token: that of the segment in which the token ends."""
     encoding = tokenizer.encode("".join(text for text, _ in segments))
-    weights = [weight for text, predictable in segments
-               for weight in [1.0 if predictable else UNPREDICTABLE_WEIGHT] * len(text)]
+    weights = [
+        weight
+        for text, predictable in segments
+        for weight in [1.0 if predictable else UNPREDICTABLE_WEIGHT] * len(text)
+    ]
     token_weights = [weights[end - 1] for _, end in encoding.offsets[1:]]  # the first token is BOS, which has no text
     return [*encoding.ids, EOS_ID], [1.0, *token_weights, 1.0]
 
@@ -74,7 +88,7 @@ def packed_rows(tokenizer: Tokenizer, split: str, start: int, count: int) -> Ite
         ids, weights = encode_document(tokenizer, segments)
         row += [(*token, corpus.KINDS.index(kind), document) for token in zip(ids, weights, strict=True)]
         if len(row) > CONTEXT:
-            yield row[:CONTEXT + 1]
+            yield row[: CONTEXT + 1]
             row = []
 
 

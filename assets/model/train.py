@@ -57,10 +57,21 @@ class Position:
 def model_config() -> LlamaConfig:
     """2.7 million parameters: 6 layers, 8 query heads on 4 key/value heads of 24, 512 channels."""
     return LlamaConfig(
-        vocab_size=packing.VOCAB_SIZE, hidden_size=192, num_hidden_layers=6, num_attention_heads=8,
-        num_key_value_heads=4, head_dim=24, intermediate_size=512, max_position_embeddings=packing.CONTEXT,
-        rms_norm_eps=1e-5, tie_word_embeddings=True, bos_token_id=packing.BOS_ID, eos_token_id=packing.EOS_ID,
-        pad_token_id=packing.EOS_ID, initializer_range=0.03)
+        vocab_size=packing.VOCAB_SIZE,
+        hidden_size=192,
+        num_hidden_layers=6,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        head_dim=24,
+        intermediate_size=512,
+        max_position_embeddings=packing.CONTEXT,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=True,
+        bos_token_id=packing.BOS_ID,
+        eos_token_id=packing.EOS_ID,
+        pad_token_id=packing.EOS_ID,
+        initializer_range=0.03,
+    )
 
 
 def optimizers(model: LlamaForCausalLM) -> Rates:
@@ -123,7 +134,8 @@ def export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: 
     half.resize_token_embeddings(len(tokenizer))  # byte-pair merging may end before VOCAB_SIZE; no rows for nothing
     half.config.dtype = torch.bfloat16
     half.generation_config = GenerationConfig(
-        bos_token_id=packing.BOS_ID, eos_token_id=packing.EOS_ID, pad_token_id=packing.EOS_ID)
+        bos_token_id=packing.BOS_ID, eos_token_id=packing.EOS_ID, pad_token_id=packing.EOS_ID
+    )
     half.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     settings_file = folder / "tokenizer_config.json"
@@ -203,8 +215,12 @@ def train(model: LlamaForCausalLM, tokenizer_file: Path, *, minutes: float, work
             token_losses = training_step(model, rates, batch, factor)
             meter.add(token_losses, batch.weights[:, 1:], batch.kinds[:, 1:])
             position = Position(
-                step=position.step + 1, tokens=position.tokens + token_losses.numel(),
-                seconds=time.monotonic() - started, chunk=chunk, row=row)
+                step=position.step + 1,
+                tokens=position.tokens + token_losses.numel(),
+                seconds=time.monotonic() - started,
+                chunk=chunk,
+                row=row,
+            )
             finished = position.seconds >= minutes * 60
             if position.step % LOG_EVERY == 0 or finished:
                 figures = meter.read()
@@ -212,8 +228,13 @@ def train(model: LlamaForCausalLM, tokenizer_file: Path, *, minutes: float, work
                 writer.writerow([position.step, position.tokens, f"{position.seconds:.0f}", *rounded])
                 stream.flush()
                 shown = " ".join(f"{name} {value:.3f}" for name, value in zip(LOSS_NAMES, figures, strict=True))
-                log.info("step %d, %.2f M tokens, %.1f min: %s",
-                         position.step, position.tokens / 1e6, position.seconds / 60, shown)
+                log.info(
+                    "step %d, %.2f M tokens, %.1f min: %s",
+                    position.step,
+                    position.tokens / 1e6,
+                    position.seconds / 60,
+                    shown,
+                )
             if position.seconds - last_saved > SAVE_EVERY or finished:
                 last_saved = position.seconds
                 save_checkpoint(checkpoint, model, [optimizer.state_dict() for optimizer, _ in rates], position)
@@ -226,8 +247,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--minutes", type=float, default=85.0, help="wall-clock time of the training (default 85)")
     parser.add_argument("--output", type=Path, default=here, help="folder of the model (default: this one)")
-    parser.add_argument("--work", type=Path, default=here.parents[1] / "scratch" / "training",
-                        help="folder of the resumable checkpoint (default: scratch/training)")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=here.parents[1] / "scratch" / "training",
+        help="folder of the resumable checkpoint (default: scratch/training)",
+    )
     parser.add_argument("--export-only", action="store_true", help="write the model as the last checkpoint has it")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -242,8 +267,13 @@ def main() -> None:
     if arguments.export_only:
         model.load_state_dict(torch.load(arguments.work / "checkpoint.pt", weights_only=True)["model"])
     else:
-        train(model, tokenizer_folder / "tokenizer.json", minutes=arguments.minutes, work=arguments.work,
-              log_file=arguments.output / "training_log.csv")
+        train(
+            model,
+            tokenizer_folder / "tokenizer.json",
+            minutes=arguments.minutes,
+            work=arguments.work,
+            log_file=arguments.output / "training_log.csv",
+        )
     export(model, tokenizer, arguments.output)
 
 

@@ -85,7 +85,7 @@ def story_item(seed: int) -> dict[str, str] | None:
     if not places:
         return None
     place = rng.choice(places)
-    return {"prompt": text[:place.start()], "good": " " + place[1], "bad": " " + good_words[place[1]]}
+    return {"prompt": text[: place.start()], "good": " " + place[1], "bad": " " + good_words[place[1]]}
 
 
 def probes(items_per_kind: int) -> dict[str, list[dict[str, object]]]:

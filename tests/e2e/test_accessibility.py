@@ -25,9 +25,9 @@ def axe() -> str:
 def barriers(explorer: Explorer, axe: str) -> list[str]:
     """What axe-core finds against WCAG 2.1 AA: rule, and the elements."""
     explorer.page.evaluate(axe)
-    found = explorer.page.evaluate(
-        "rules => axe.run(document, {runOnly: {type: 'tag', values: rules}})", RULES
-    )["violations"]
+    found = explorer.page.evaluate("rules => axe.run(document, {runOnly: {type: 'tag', values: rules}})", RULES)[
+        "violations"
+    ]
     return [f"{rule['id']}: {[node['html'][:160] for node in rule['nodes']][:4]}" for rule in found]
 
 

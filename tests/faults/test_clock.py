@@ -28,9 +28,7 @@ def jumping(monkeypatch):
 
 
 def test_the_whole_way_while_the_clock_jumps(jumping, client):
-    client.predict(
-        text="A fox met a crow. " * 40, metric="transact", num_samples=4, seq_len=32, api_name="/score"
-    )
+    client.predict(text="A fox met a crow. " * 40, metric="transact", num_samples=4, seq_len=32, api_name="/score")
     summary = client.predict(attention_sparsity=0.5, mlp_sparsity=0.25, allocation="uniform", api_name="/plan")
     assert client.predict(repair="none", api_name="/prune")["after"] == summary["after"]
     assert 0 < client.predict(text="mixed", api_name="/evaluate")["perplexity"] < 1000
@@ -60,7 +58,7 @@ def test_time_left_and_patience(jumping, tmp_path):
     left = [tick.seconds_left for tick in ticks if tick.seconds_left is not None]
     assert left and all(0 <= seconds < 60 for seconds in left)
     script = tmp_path / "script.py"
-    script.write_text("import time; time.sleep(1); print('{\"answer\": {\"said\": 1}}')")
+    script.write_text('import time; time.sleep(1); print(\'{"answer": {"said": 1}}\')')
     assert run_alone(script, {}, ta.NO_PROGRESS, seconds=30) == {"said": 1}
 
 

@@ -135,7 +135,7 @@ def test_uploads_that_are_broken_off_and_without_end_are_bounded(public):
     """They stayed for ever."""
     url, folder, _ = public
     place, most = urlparse(url), 0
-    sent = b"--x\r\nContent-Disposition: form-data; name=\"files\"; filename=\"a.txt\"\r\n\r\n" + b"a" * 10 * MEGABYTE
+    sent = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.txt"\r\n\r\n' + b"a" * 10 * MEGABYTE
     head = f"POST /gradio_api/upload HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Length: 20000000\r\n"
     for _ in range(30):
         upload = socket.create_connection((place.hostname, place.port))

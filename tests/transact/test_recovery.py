@@ -450,5 +450,3 @@ def test_streamed_text_comes_in_windows_and_can_be_trained_on():
     settings = ta.RecoverySettings(shots=1, shot_tokens=0, recovery_tokens=60, **(QUICK | {"batch_size": 2}))
     recovered = ta.recover(loaded, calibration, ta.PruningTarget(3, 400), settings, training=streamed)
     assert [point.step for point in recovered.points if point.loss is not None] == [1, 2, 3]
-
-

@@ -1,6 +1,5 @@
 """Other draws of the calibration samples: by hand, against scoring each draw anew, and in time."""
 
-
 import numpy as np
 import pytest
 import torch

@@ -185,8 +185,9 @@ def test_channels_and_head_groups_in_multiples(parallel, name):
         assert (rounded.keep_head_groups, rounded.keep_channels) == (4, 256)
     within = {
         "parameters": lambda spec: spec.num_parameters <= 0.7 * parallel.num_parameters,
-        "memory": lambda spec: 2 * spec.num_parameters + spec.kv_bytes(64)
-        <= 1.4 * parallel.num_parameters + 0.7 * parallel.kv_bytes(64),
+        "memory": lambda spec: (
+            2 * spec.num_parameters + spec.kv_bytes(64) <= 1.4 * parallel.num_parameters + 0.7 * parallel.kv_bytes(64)
+        ),
         "cache": lambda spec: spec.kv_bytes_per_token() <= 0.7 * parallel.kv_bytes_per_token(),
     }
     assert within.get(name, lambda spec: True)(_pruned(parallel, rounded))

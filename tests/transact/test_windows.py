@@ -89,9 +89,7 @@ def test_the_cache_holds_what_the_spec_says(name, kind):
             step = loaded.model(ids[:, : context - 1], use_cache=True)
             step = loaded.model(ids[:, context - 1 : context], use_cache=True, **cache_of(loaded.model, step))
         (cache,) = cache_of(loaded.model, step).values()
-        held = sum(
-            states.untyped_storage().nbytes() for layer in cache.layers for states in (layer.keys, layer.values)
-        )
+        held = sum(states.untyped_storage().nbytes() for layer in cache.layers for states in (layer.keys, layer.values))
         assert held == loaded.spec.kv_bytes(context, bytes_per_element=8)
         grown = loaded.spec.kv_bytes(context, 8) - loaded.spec.kv_bytes(context - 1, 8)
         assert loaded.spec.kv_bytes_per_token(8, context=context - 1) == grown

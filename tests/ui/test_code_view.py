@@ -132,7 +132,14 @@ def test_every_metric_is_named_as_the_library_names_it(registry):
         (Choice(attention=0.5, granularity="head_dims"), "best"),
     ],
     ids=[
-        "search", "search with a lock", "global", "flap", "global and search", "flap and search", "gradients", "heads",
+        "search",
+        "search with a lock",
+        "global",
+        "flap",
+        "global and search",
+        "flap and search",
+        "gradients",
+        "heads",
         "dimensions",
     ],
 )
@@ -177,8 +184,16 @@ def test_a_limit_and_locks_are_reproduced(registry, tmp_path, monkeypatch, kind)
         Choice(attention=0.5, granularity="head_dims", keep_head_groups=(4, 3, 2, 1, 4, 4), keep_channels=(90,) * 6),
     ],
     ids=[
-        "sliders and a lock", "memory", "global", "flap", "flap within a limit", "by hand", "heads",
-        "heads and by hand", "dimensions", "dimensions and by hand",
+        "sliders and a lock",
+        "memory",
+        "global",
+        "flap",
+        "flap within a limit",
+        "by hand",
+        "heads",
+        "heads and by hand",
+        "dimensions",
+        "dimensions and by hand",
     ],
 )
 def test_the_shell_lines_come_to_the_same_numbers(registry, tmp_path, request, choice):

@@ -35,7 +35,9 @@ def test_files_elsewhere_are_not_read(tmp_path, secret):
     assert streamed(DatasetChoice(str(dataset(tmp_path / "good", "own.jsonl"))), 3).texts == ("own",)
 
 
-@pytest.mark.parametrize("address", ["zip://a.txt::https://x.y/z.zip", "C:\\x", "~/x", "a/../../b", "\\\\host\\x", "s3://b"])
+@pytest.mark.parametrize(
+    "address", ["zip://a.txt::https://x.y/z.zip", "C:\\x", "~/x", "a/../../b", "\\\\host\\x", "s3://b"]
+)
 def test_every_form_of_elsewhere(address):
     assert _leads_out(address)
 

@@ -4,7 +4,6 @@ Through gradio's own reading of values. What is asked: one sentence or a result,
 meant, and no memory to speak of. What would compute for long is told at once to stop, as its arguments are read before.
 """
 
-import asyncio
 import copy
 import inspect
 import json
@@ -21,7 +20,7 @@ from gradio.state_holder import SessionState
 from pydantic import ValidationError
 
 import transact as ta
-from tests import peaks
+from tests import own_loop, peaks
 from tests.fuzz.strategies import one_sentence
 from transact import hub
 from ui import failures, session
@@ -151,13 +150,13 @@ async def walk(page, unexpected: Unexpected) -> tuple[int, list[str]]:
 
 def test_every_argument_of_every_event(page, unexpected):
     with peaks.growth() as grown:
-        calls, faults = asyncio.run(walk(page, unexpected))
+        calls, faults = own_loop.run(walk(page, unexpected))
         assert not faults, f"{len(faults)} of {calls}:\n" + "\n".join(faults[:60])
         assert calls > 1000
         assert grown() < MOST_BYTES
     # what was good before is good after
     page_of_others = {event.api_name: event for event in page.fns.values() if event.api_visibility == "public"}
-    asyncio.run(call(page, page_of_others["plan"], ENDPOINTS["plan"], SessionState(page)))
+    own_loop.run(call(page, page_of_others["plan"], ENDPOINTS["plan"], SessionState(page)))
 
 
 @pytest.mark.parametrize("route", ["run/predict", "queue/join", "run/nothing", "call/nothing", "call/v2/nothing"])

@@ -1,6 +1,5 @@
 """What gradio prints, keeps and lets wait stays within bounds."""
 
-import asyncio
 import io
 import json
 import logging
@@ -12,6 +11,7 @@ import pytest
 from gradio import queueing, utils
 from gradio.state_holder import SessionState
 
+from tests import own_loop
 from ui import gradio_limits
 from ui.audience import Audience
 from ui.guard import BODY_BYTES
@@ -52,17 +52,17 @@ def test_questions_that_nobody_listens_for_an_answer_to_are_few():
         return await keeper.push(SimpleNamespace(data=[], session_hash="new"), request(), None)
 
     most = gradio_limits.MAX_UNHEARD
-    assert asyncio.run(asked(Audience(), most - 1))[0]
-    assert asyncio.run(asked(Audience(), most))[::2] == (False, "queue_full")
+    assert own_loop.run(asked(Audience(), most - 1))[0]
+    assert own_loop.run(asked(Audience(), most))[::2] == (False, "queue_full")
     heard = Audience()
     heartbeat = {"type": "http", "method": "GET", "path": "/gradio_api/heartbeat/new"}
     with heard.listening(heartbeat):
-        assert asyncio.run(asked(heard, most))[0]
+        assert own_loop.run(asked(heard, most))[0]
 
 
 def joins(waiting: list, request, data=()) -> tuple:
     keeper = gradio_limits.Doorkeeper(Queue(waiting), Everybody())
-    return asyncio.run(keeper.push(SimpleNamespace(data=list(data), session_hash="a"), request, None))
+    return own_loop.run(keeper.push(SimpleNamespace(data=list(data), session_hash="a"), request, None))
 
 
 def test_one_address_has_a_part_of_the_queue_and_others_come_in():
@@ -74,7 +74,7 @@ def test_one_address_has_a_part_of_the_queue_and_others_come_in():
 
 
 def test_the_queue_ends():
-    full = [request(f"8.8.{number}.8") for number in range(gradio_limits.MAX_WAITING)] 
+    full = [request(f"8.8.{number}.8") for number in range(gradio_limits.MAX_WAITING)]
     assert joins(full[1:], request())[0]
     assert joins(full, request())[::2] == (False, "queue_full")
 

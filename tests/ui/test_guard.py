@@ -197,6 +197,7 @@ def test_a_pace_lets_through_so_many_and_no_more():
 
 def test_pages_that_open_by_the_hundred_are_told_to_wait(web):
     """The browser asks again by itself; whoever only works is not held up."""
+
     def opened(number: int) -> int:
         with web.stream("GET", f"gradio_api/heartbeat/many-{number}") as beats:
             return beats.status_code

@@ -141,7 +141,7 @@ def test_a_wide_field_and_a_deep_object(tmp_path):
 
 def test_a_cell_may_hold_line_ends_of_every_kind(tmp_path):
     file = tmp_path / "a.csv"
-    file.write_bytes("text,n\r\none\u2028still one\x85,1\r\n\"two\r\nlines\",2\r\n".encode())
+    file.write_bytes('text,n\r\none\u2028still one\x85,1\r\n"two\r\nlines",2\r\n'.encode())
     assert uploads.uploaded(file, "text", 64).texts == ("one\u2028still one\x85", "two\r\nlines")
 
 

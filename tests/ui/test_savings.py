@@ -125,4 +125,3 @@ def test_steps_of_the_attention_slider_are_whole_units_in_few_digits(units):
     assert units > 32 or len(str(step)) <= len("0.123")
     for removed in range(units):
         assert kept_count(units, 1 - round(removed * step, 6)) == units - removed
-

@@ -7,6 +7,7 @@ import pytest
 from gradio.queueing import EventQueue, Queue
 from gradio.server_messages import ProcessGeneratingMessage
 
+from tests import own_loop
 from ui import unheard
 from ui.audience import Audience
 
@@ -43,7 +44,7 @@ def place():
 
         def sweep(self, *times: float) -> None:
             for now in times:
-                asyncio.run(self.watch.sweep(now))
+                own_loop.run(self.watch.sweep(now))
 
         @property
         def kept(self) -> set[str]:
@@ -127,5 +128,5 @@ def test_a_sweep_that_fails_is_not_the_last(place, monkeypatch, caplog):
                 await asyncio.sleep(0.01)
 
     monkeypatch.setattr(place.watch, "sweep", sweep)
-    asyncio.run(serve())
+    own_loop.run(serve())
     assert len(swept) >= 3

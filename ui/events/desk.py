@@ -60,6 +60,7 @@ _PAGES = {
     "share": share,
 }
 
+
 @dataclass(frozen=True)
 class Desk:
     """The app's collaborators; one set for all visitors.

@@ -47,7 +47,9 @@ def connect(desk: Desk, panels: Panels) -> None:
 
     def on_gguf(file_type: str, request: gr.Request):
         yield from model_written(
-            request, "export gguf", "Writing GGUF",
+            request,
+            "export gguf",
+            "Writing GGUF",
             lambda: partial(gguf, desk, file_type=limits.one_of("GGUF file type", file_type, ta.GGUF_TYPES)),
         )
 

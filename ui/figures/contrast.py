@@ -52,9 +52,7 @@ def channel_differences_figure(
             z=values,
             x=(edges[:-1] + edges[1:]) / 2,
             customdata=landscape.strongest,
-            hovertemplate=(
-                "layer %{y}, channel %{customdata}<br>%{z:+.0%} of the layer's mean<extra></extra>"
-            ),
+            hovertemplate=("layer %{y}, channel %{customdata}<br>%{z:+.0%} of the layer's mean<extra></extra>"),
             **_colour(values, names),
         )
     )

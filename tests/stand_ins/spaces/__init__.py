@@ -67,5 +67,3 @@ def answer(pipe):
 
 def pickled(value) -> bytes:
     return bytes(multiprocessing.reduction.ForkingPickler.dumps(value))
-
-
