@@ -9,8 +9,8 @@ __version__ = "1.0.0"
 
 from transact.allocation import ALLOCATIONS
 from transact.analysis import CalibrationComparison, MetricAgreement, OverlapCurve, agreement, compare_calibrations
-from transact.calibration import CalibrationSet, EvaluationSet
-from transact.checkpoint import SaveReport, save
+from transact.calibration import CalibrationSet
+from transact.checkpoint import save
 from transact.compensation import COMPENSATIONS
 from transact.counts import MULTIPLES
 from transact.errors import (
@@ -36,18 +36,22 @@ from transact.export.proof import Proof, prove
 from transact.export.sharing import Pushed, check_push, push
 from transact.generation import generate
 from transact.hub_cache import trim_hub_cache
-from transact.importance import METRICS, ImportanceScores, Metric, available_metrics, score
+from transact.importance import ImportanceScores, available_metrics, score
 from transact.layer_plan import LayerPlan
-from transact.loading import LoadedModel, Preflight, load, preflight
+from transact.loaded_model import LoadedModel
+from transact.loading import Preflight, load, preflight
 from transact.locks import Locks
+from transact.make_plan import make_plan
 from transact.masking import masked
 from transact.memory import ran_out_of_memory
+from transact.metrics import METRICS, Metric
 from transact.observe import grams_for_repair, observe, sample_bytes
-from transact.plan import PruningPlan, make_plan
+from transact.plan import PruningPlan
 from transact.probes import Probe, ProbeResult, load_probes, run_probe
 from transact.progress import NO_PROGRESS, Cancelled, Progress
 from transact.reading import Reading, reads
 from transact.recovery import Recovered, recover
+from transact.report import SaveReport
 from transact.savepoints import RecoveryPoint, Savepoints
 from transact.schedule import Phase, RecoveryCost, RecoverySettings, phases, recovery_cost
 from transact.search import search_bytes, search_plan
@@ -62,6 +66,7 @@ from transact.streaming import StreamedModel, load_streamed, stream_observe, str
 from transact.surgery import best_bytes, prune
 from transact.sweep import SweepPoint, search_split, sparsity_grid, sweep
 from transact.target import GRANULARITIES, INSIDE_HEADS, PruningTarget
+from transact.tokens import EvaluationSet
 from transact.training_text import StreamedText
 
 __all__ = [

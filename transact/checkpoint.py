@@ -26,11 +26,12 @@ from transact import per_layer
 from transact.errors import InvalidOption, SaveRefused, choice
 from transact.export.proof import Proof, prove
 from transact.file_tensors import file_tensors
-from transact.loading import DTYPES, LoadedModel
+from transact.loaded_model import DTYPES, LoadedModel
 from transact.model_card import write_card
 from transact.narrow_models import narrow_config
 from transact.plan import composed
 from transact.progress import NO_PROGRESS, Progress
+from transact.report import SaveReport
 from transact.spec import ModelSpec
 from transact.stock_config import stock_config
 from transact.tensor_writer import write_tensors
@@ -50,27 +51,6 @@ _NARROW_NOTE = (
     "{value_dim}. No stock class computes such heads: only this project loads the files, with ta.load or, after "
     "`import transact`, with AutoModelForCausalLM."
 )
-
-
-@dataclass(frozen=True)
-class SaveReport:
-    """What was written.
-
-    `model_class` is the stock class that loads it; `padded` says whether zeros fill layers up to the widest;
-    `compact`: whether sizes that stock classes lack are in the files as they are, which only this project loads today;
-    `parameters_lost` and `kv_bytes_per_token_lost` (16-bit) are the savings that padding gave back; `notes`
-    explains in words; `proof` is the comparison with a fresh process, None where none was asked for.
-    """
-
-    directory: str
-    model_class: str
-    parameters_written: int
-    parameters_lost: int
-    kv_bytes_per_token_lost: int
-    padded: bool
-    notes: tuple[str, ...]
-    compact: bool = False
-    proof: Proof | None = None
 
 
 def save(

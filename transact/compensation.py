@@ -23,7 +23,7 @@ from transact.calibration import CalibrationSet
 from transact.errors import InvalidOption, InvalidPlan
 from transact.families import Family
 from transact.layerwise import GramWalk
-from transact.loading import DTYPES, LoadedModel
+from transact.loaded_model import DTYPES, LoadedModel
 from transact.matrices import matrix
 from transact.plan import PruningPlan
 from transact.progress import NO_PROGRESS, Progress

@@ -21,17 +21,18 @@ the costliest part of `"best"`.
 import torch
 
 from transact.blockwise import cholesky, solve
-from transact.calibration import Batch, CalibrationSet, TokenSet
+from transact.calibration import CalibrationSet
 from transact.errors import NonFiniteActivations
 from transact.gradients import BlockLosses, Key, drawn_losses, output_gradients, pass_bytes, predictions
 from transact.hooks import checking
-from transact.loading import DTYPES, LoadedModel
+from transact.loaded_model import DTYPES, Batch, LoadedModel
 from transact.matrices import matrix
 from transact.output_head import log_probabilities, output_head, row_blocks, summed_divergence
 from transact.progress import Check, Progress, Repeating, part
 from transact.sampling import random_numbers
 from transact.slicing import reading_role
 from transact.spec import ModelSpec
+from transact.tokens import TokenSet
 
 STEPS = 2
 _DAMPING_INPUT = 1e-2

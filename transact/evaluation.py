@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 import torch
 
-from transact.calibration import Batch, EvaluationSet, TokenSet
 from transact.devices import free_bytes
 from transact.errors import InvalidOption, InvalidText, NonFiniteActivations, NotEnoughMemory
 from transact.estimates import measuring_bytes
 from transact.generation import encode_prompt, generate
-from transact.loading import DTYPES, LoadedModel
+from transact.loaded_model import DTYPES, Batch, LoadedModel
 from transact.output_head import Head, log_probabilities, output_head, row_blocks, summed_divergence
 from transact.progress import NO_PROGRESS, Progress, Repeating, part
 from transact.spec import ModelSpec
 from transact.speed import DECODE_TOKENS, PREFILL_TOKENS, REPEATS, Speed, Spread, differ, measure_speed
+from transact.tokens import EvaluationSet, TokenSet
 from transact.wording import counted
 
 _BATCH_LOGITS = 1 << 24

@@ -5,17 +5,13 @@ memory still is what such a tensor rounds to was changed by nothing, and is writ
 is written in the dtype that is asked for, and never as the infinity that a number too large for it would become.
 """
 
-from collections.abc import Mapping
-
 import torch
 
 from transact.errors import NumberTooLarge
-from transact.families import Family
-from transact.hooks import copy_without_hooks
-from transact.loading import DTYPES, LoadedModel
+from transact.loaded_model import DTYPES, LoadedModel
+from transact.matrices import origin, with_tensors, without_tied_copies
 from transact.padding import is_padded, padded_layer
 from transact.spec import ModelSpec
-from transact.ties import each_once
 
 
 def file_tensors(loaded: LoadedModel, spec: ModelSpec, dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -24,7 +20,7 @@ def file_tensors(loaded: LoadedModel, spec: ModelSpec, dtype: torch.dtype) -> di
     Raises `NumberTooLarge` for numbers that `dtype` cannot hold.
     """
     layout = loaded.layout
-    state = {name: tensor.detach() for name, tensor in each_once(loaded.model.state_dict()).items()}
+    state = {name: tensor.detach() for name, tensor in without_tied_copies(loaded.model.state_dict()).items()}
     if not spec.has_narrow_heads:
         state = {name: tensor for name, tensor in state.items() if not name.endswith(f".{layout.pairs}")}
     written = {name: as_stored(loaded, name, tensor, dtype) for name, tensor in state.items()}
@@ -71,25 +67,6 @@ def narrowed(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tenso
             f"become infinite. Choose the dtype {' or '.join(wider)} instead."
         )
     return cast
-
-
-def with_tensors(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> torch.nn.Module:
-    """A module with these tensors in place of its own; it shares all others with it, and is for reading alone."""
-    if not tensors:
-        return module
-    replaced = {
-        id(held): torch.nn.Parameter(tensors[name].to(held.device), requires_grad=False) if name in tensors else held
-        for name, held in module.named_parameters()
-    }
-    return copy_without_hooks(module, replaced)
-
-
-def origin(name: str, family: Family) -> str:
-    """A tensor's name without its head's number, where every head has a norm of its own: cuts number them anew."""
-    for norm in (family.query_norm, family.key_norm) if family.head_norms == "each" else ():
-        before, norms, _ = name.partition(f"{norm}.norms.")
-        name = before + norms
-    return name
 
 
 def _unchanged(loaded: LoadedModel, name: str, tensor: torch.Tensor) -> torch.Tensor | None:

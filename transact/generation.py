@@ -15,14 +15,14 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from transact.calibration import check_ids
 from transact.encoding import Beginning, encode
 from transact.errors import InvalidOption, InvalidPrompt, InvalidText, NonFiniteActivations, seed_number, whole_number
 from transact.hooks import checking
-from transact.loading import LoadedModel
+from transact.loaded_model import LoadedModel
 from transact.progress import NO_PROGRESS, Progress, Repeating
 from transact.sampling import draw
 from transact.spec import ModelSpec
+from transact.tokens import check_ids
 
 _SAMPLES_AT_ONCE, _MAX_SAMPLES = 64, 2**20
 

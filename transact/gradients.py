@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from transact.calibration import Batch, TokenSet
 from transact.estimates import block_bytes
 from transact.hooks import by_sample, checking, on_calls
-from transact.loading import LoadedModel
+from transact.loaded_model import Batch, LoadedModel
 from transact.output_head import hidden_gradients, output_head
 from transact.processes import share
 from transact.progress import Progress, Repeating
 from transact.sampling import drawn_at
 from transact.spec import ModelSpec
+from transact.tokens import TokenSet
 
 Key = tuple[int, str]
 """Layer, and what the projection is called there."""

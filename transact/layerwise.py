@@ -13,7 +13,7 @@ from transact.calibration import CalibrationSet
 from transact.devices import free_bytes
 from transact.errors import NonFiniteActivations, NotEnoughMemory
 from transact.hooks import on_inputs
-from transact.loading import LoadedModel
+from transact.loaded_model import LoadedModel
 from transact.matrices import matrix
 from transact.observe import most_tokens
 from transact.progress import NO_PROGRESS, Progress, Repeating

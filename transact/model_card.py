@@ -8,14 +8,14 @@ from huggingface_hub import ModelCardData
 from transact import sources
 from transact.export.proof import Proof
 from transact.front_matter import front_matter
-from transact.loading import LoadedModel
+from transact.loaded_model import LoadedModel
 from transact.plan import composed
 from transact.redaction import without_tokens
 from transact.spec import ModelSpec
 from transact.written_config import LOWEST_TRANSFORMERS
 
 if TYPE_CHECKING:
-    from transact.checkpoint import SaveReport
+    from transact.report import SaveReport
 
 _LONGEST_NAME = 200
 _ENTITIES = {letter: f"&#{ord(letter)};" for letter in "&<>`*[]|\\"}

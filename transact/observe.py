@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import torch
 
-from transact.calibration import Batch, CalibrationSet
+from transact.calibration import CalibrationSet
 from transact.devices import free_bytes
 from transact.errors import InvalidOption, NotEnoughMemory, whole_number
 from transact.hooks import CallFunction, on_calls, on_inputs
-from transact.loading import LoadedModel
+from transact.loaded_model import Batch, LoadedModel
 from transact.processes import rank_and_count, share
 from transact.progress import NO_PROGRESS, Progress, part
 from transact.recording import LayerRecord, LayerRecorder, Wanted

@@ -15,8 +15,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 
 from transact.estimates import BLOCK_BYTES
 from transact.families import Family
-from transact.loading import LoadedModel
-from transact.walking import with_module_at
+from transact.loaded_model import LoadedModel
+from transact.stand_in import with_module_at
 
 Head = Callable[[torch.Tensor], torch.Tensor]
 """Final hidden states [row, hidden] -> logits [row, vocabulary]."""

@@ -10,7 +10,8 @@ from transact.alone import AloneFailed, Limits, heeded, run_alone
 from transact.errors import InvalidText
 
 if TYPE_CHECKING:
-    from transact.text_files import FileLimits, Table
+    from transact.file_limits import FileLimits
+    from transact.text_tables import Table
 
 _MEMORY_BYTES, _SECONDS, _OUTPUT_BESIDE = 1_500_000_000, 40.0, 2.0
 """Of the process; and how much longer than its texts an answer may be, with names, brackets and escapes."""

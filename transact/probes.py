@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 
-from transact.calibration import TokenSet
 from transact.errors import InvalidText, whole_number
 from transact.generation import encode_prompt
-from transact.loading import LoadedModel
+from transact.loaded_model import LoadedModel
 from transact.output_head import Head, log_probabilities, output_head, row_blocks
 from transact.progress import NO_PROGRESS, Progress, Repeating
+from transact.tokens import TokenSet
 
 _FILE = Path(__file__).with_name("probes.json")
 _BATCH = 32

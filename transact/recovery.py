@@ -13,16 +13,18 @@ from pathlib import Path
 
 import torch
 
-from transact.calibration import CalibrationSet, TokenSet, check_length
+from transact.calibration import CalibrationSet
 from transact.devices import free_bytes
 from transact.errors import InvalidText, NotEnoughMemory
 from transact.evaluation import perplexity
 from transact.hooks import copy_without_hooks, hooks_suspended
-from transact.importance import METRICS, score
-from transact.loading import LoadedModel
+from transact.importance import score
+from transact.loaded_model import LoadedModel
 from transact.locks import NO_LOCKS, Locks
+from transact.make_plan import make_plan
+from transact.metrics import METRICS
 from transact.observe import grams_for_repair, observe
-from transact.plan import PruningPlan, composed, make_plan
+from transact.plan import PruningPlan, composed
 from transact.processes import agreed, rank_and_count
 from transact.progress import NO_PROGRESS, Cancelled, Check, Progress, StoppedEarly
 from transact.sampling import shared_generators_restored
@@ -33,6 +35,7 @@ from transact.search import search_plan
 from transact.stock_config import check_writable
 from transact.surgery import prune
 from transact.target import INSIDE_HEADS, PruningTarget
+from transact.tokens import TokenSet, check_length
 from transact.training_text import StreamedText, TrainingText, num_steps, step_tokens
 
 

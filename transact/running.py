@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from transact.blockwise import add_gram
-from transact.calibration import Batch
+from transact.loaded_model import Batch
 from transact.processes import add_up, gathered
 from transact.statistics import Moments, Peaks
 

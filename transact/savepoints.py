@@ -18,11 +18,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from transact.errors import CheckpointBroken, InvalidOption, SaveRefused
-from transact.loading import LoadedModel
+from transact.loaded_model import LoadedModel
+from transact.matrices import without_tied_copies
 from transact.plan import Cut, PruningPlan, composed
 from transact.processes import is_main, wait_for_all
 from transact.surgery import prune
-from transact.ties import each_once
 
 _IDENTITY, _POINTS, _STAGE, _TRAINING = "recovery.json", "points.jsonl", "stage-", "training"
 _CHECKPOINT_STATE = "trainer_state.json"
@@ -102,7 +102,7 @@ class Savepoints:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         try:
-            state = each_once(loaded.model.state_dict())
+            state = without_tied_copies(loaded.model.state_dict())
             save_file({name: tensor.contiguous() for name, tensor in state.items()}, partial / _WEIGHTS)
             cuts = [{**vars(cut), "plan": cut.plan.to_json()} for cut in loaded.cuts]
             _write(partial / _CUTS, json.dumps(cuts))
@@ -126,7 +126,7 @@ class Savepoints:
             state = load_file(folder / _WEIGHTS, device=str(dense.device))
             pruned = prune(dense, composed(cuts[len(dense.cuts) :]))
             found = pruned.model.load_state_dict(state, strict=False)  # tied weights are written once
-            lacking = set(found.missing_keys) & set(each_once(pruned.model.state_dict()))
+            lacking = set(found.missing_keys) & set(without_tied_copies(pruned.model.state_dict()))
             if lacking or found.unexpected_keys:
                 raise ValueError(f"not the model's tensors: {sorted(lacking or found.unexpected_keys)[0]}")
         except (OSError, SafetensorError, RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from transact.compensation import COMPENSATIONS
 from transact.errors import InvalidOption, choice, is_finite, seed_number, shown, whole_number
 from transact.gradients import backward_bytes
-from transact.importance import METRICS
+from transact.metrics import METRICS
 from transact.progress import NO_CHECK, Check
 from transact.search import METRIC as SEARCH
 from transact.spec import ModelSpec

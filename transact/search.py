@@ -23,7 +23,7 @@ import torch
 
 from transact.allocation import Units, heads_in_groups, keep_in_each
 from transact.blockwise import cholesky, inverse, solve
-from transact.calibration import CalibrationSet, TokenSet
+from transact.calibration import CalibrationSet
 from transact.compensation import calibration_tokens
 from transact.devices import free_bytes
 from transact.errors import NonFiniteActivations, NotEnoughMemory
@@ -31,11 +31,12 @@ from transact.gradients import BlockLosses, Key, drawn_losses, output_gradients,
 from transact.hooks import hooks_suspended
 from transact.importance import score
 from transact.layer_plan import LayerPlan
-from transact.loading import LoadedModel
+from transact.loaded_model import LoadedModel
 from transact.locks import NO_LOCKS, Locks
+from transact.make_plan import kept_inside_heads
 from transact.matrices import matrix
 from transact.observe import gram_bytes, observe
-from transact.plan import PruningPlan, kept_inside_heads
+from transact.plan import PruningPlan
 from transact.progress import NO_CHECK, NO_PROGRESS, Check, Progress, Repeating, part
 from transact.sampling import random_numbers
 from transact.sequential import refit, sequential_bytes
@@ -44,6 +45,7 @@ from transact.spec import LayerShape, ModelSpec
 from transact.statistics import ActivationStatistics
 from transact.stock_config import check_writable
 from transact.target import PruningTarget
+from transact.tokens import TokenSet
 
 METRIC = "search"
 _BATCH = 8

@@ -28,8 +28,8 @@ from transact.errors import NotEnoughMemory
 from transact.families import is_on
 from transact.hooks import checking, on_calls, on_inputs
 from transact.layer_plan import LayerPlan
-from transact.loading import DTYPES, LoadedModel
-from transact.masking import joint_norms, removed_pairs
+from transact.loaded_model import DTYPES, LoadedModel
+from transact.masks import joint_norms, removed_pairs
 from transact.matrices import matrix
 from transact.observe import gram_bytes
 from transact.progress import Check, Progress, Repeating

@@ -9,7 +9,7 @@ import torch
 
 from transact.errors import whole_number
 from transact.hooks import checking
-from transact.loading import LoadedModel
+from transact.loaded_model import LoadedModel
 from transact.progress import NO_PROGRESS, Progress, Repeating
 from transact.spec import ModelSpec
 

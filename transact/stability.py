@@ -7,9 +7,11 @@ import numpy as np
 import torch
 
 from transact.errors import InvalidOption, choice, seed_number, whole_number
-from transact.importance import METRICS, ImportanceScores, Site, pair_scores, score
-from transact.loading import LoadedModel
-from transact.plan import PruningPlan, make_plan
+from transact.importance import ImportanceScores, pair_scores, score
+from transact.loaded_model import LoadedModel
+from transact.make_plan import make_plan
+from transact.metrics import METRICS, Site
+from transact.plan import PruningPlan
 from transact.progress import NO_PROGRESS, Progress, Repeating
 from transact.statistics import ActivationStatistics, Moments
 from transact.target import PruningTarget

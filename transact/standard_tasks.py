@@ -24,7 +24,7 @@ import torch
 
 from transact.errors import InvalidOption, InvalidTask, NotEnoughMemory, TransactError, whole_number
 from transact.hooks import checking
-from transact.loading import LoadedModel
+from transact.loaded_model import LoadedModel
 from transact.progress import NO_PROGRESS, Cancelled, Progress
 
 if TYPE_CHECKING:

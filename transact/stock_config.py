@@ -8,7 +8,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from transact.errors import InvalidPlan
 from transact.families import FAMILIES
-from transact.loading import LoadedModel
+from transact.loaded_model import LoadedModel
 from transact.spec import HEAD_WIDTHS, ModelSpec
 
 # what GraniteConfig adds to a Llama configuration; with these values it computes what Llama computes

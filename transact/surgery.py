@@ -8,15 +8,14 @@ from dataclasses import replace
 
 import torch
 
-from transact.calibration import TokenSet
 from transact.compensation import COMPENSATIONS, Refit, calibration_tokens, needs_bias, plain_refit, refit_for
 from transact.correction import correct, correction_bytes
 from transact.devices import free_bytes
 from transact.errors import NotEnoughMemory, choice
-from transact.file_tensors import origin, with_tensors
 from transact.hooks import copy_without_hooks, hooks_suspended
 from transact.layer_plan import LayerPlan
-from transact.loading import LoadedModel
+from transact.loaded_model import LoadedModel
+from transact.matrices import origin, with_tensors
 from transact.narrow_attention import narrow_attention
 from transact.plan import Cut, PruningPlan
 from transact.progress import NO_PROGRESS, Check, Progress, part
@@ -27,6 +26,7 @@ from transact.solving import Normal
 from transact.spec import SITES, ModelSpec
 from transact.statistics import ActivationStatistics
 from transact.stock_config import check_writable
+from transact.tokens import TokenSet
 
 _BATCH = 8
 

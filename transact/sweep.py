@@ -4,21 +4,22 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from transact.allocation import ALLOCATIONS
-from transact.calibration import TokenSet
 from transact.compensation import COMPENSATIONS
 from transact.errors import InvalidPlan, choice
 from transact.evaluation import perplexity
 from transact.hooks import hooks_suspended
 from transact.importance import ImportanceScores
-from transact.loading import LoadedModel
+from transact.loaded_model import LoadedModel
 from transact.locks import Locks
+from transact.make_plan import make_plan
 from transact.masking import masked
-from transact.plan import PruningPlan, make_plan
+from transact.plan import PruningPlan
 from transact.progress import NO_PROGRESS, Progress, Repeating, part
 from transact.spec import ModelSpec
 from transact.statistics import ActivationStatistics
 from transact.surgery import prune
 from transact.target import PruningTarget, checked_sparsity, kept_count
+from transact.tokens import TokenSet
 
 _MLP_SPARSITIES = tuple(step / 8 for step in range(8))
 _MOST_ROWS = 8

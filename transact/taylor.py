@@ -27,7 +27,7 @@ from transact.calibration import CalibrationSet
 from transact.devices import free_bytes
 from transact.errors import InvalidOption, InvalidText, NonFiniteActivations, NotEnoughMemory
 from transact.gradients import BlockLosses, Key, output_gradients, pass_bytes
-from transact.loading import LoadedModel
+from transact.loaded_model import LoadedModel
 from transact.matrices import matrix
 from transact.processes import add_up
 from transact.progress import Progress

@@ -8,36 +8,16 @@ wanted: a file that would fill memory as rows of objects is read all the same. F
 import codecs
 import csv
 import json
-import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 from transact.errors import InvalidText
+from transact.file_limits import NO_LIMITS, FileLimits
 from transact.text_tables import TEXT, Table
 
 KINDS = (".txt", ".jsonl", ".json", ".csv", ".parquet")
 _MAX_CELL = 2**31 - 1
 """Bytes of a csv cell, as much as the parser can be told."""
-
-
-@dataclass(frozen=True)
-class FileLimits:
-    """What a file may hold: characters of one JSON value, columns, bytes of unpacked text and of one cell of parquet,
-    lists inside parquet.
-
-    `alone`: native code reads it in a process of its own (then `unpacked_bytes` is finite).
-    """
-
-    json_characters: float = math.inf
-    columns: float = math.inf
-    unpacked_bytes: float = math.inf
-    cell_bytes: float = math.inf
-    nested: bool = True
-    alone: bool = False
-
-
-NO_LIMITS = FileLimits()
 
 
 def read_prose(file: Path, name: str) -> str:

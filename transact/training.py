@@ -18,17 +18,17 @@ from torch.nn import functional
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from transact.best_weights import BestWeights
-from transact.calibration import TokenSet
 from transact.errors import InvalidOption, TrainingFailed
 from transact.families import Family
 from transact.hooks import checking, copy_without_hooks
-from transact.loading import LoadedModel
+from transact.loaded_model import LoadedModel
+from transact.matrices import without_tied_copies
 from transact.output_head import Head, at_least_float32, head_of, summed_loss, without_decoder
 from transact.processes import is_sharded, rank_and_count
 from transact.progress import Progress, StoppedEarly
 from transact.savepoints import RecoveryPoint, last_checkpoint
 from transact.schedule import RecoverySettings, rate_share
-from transact.ties import each_once
+from transact.tokens import TokenSet
 from transact.training_errors import told_plainly
 from transact.training_text import IGNORED, TrainingText, collate, dataset_of, step_tokens
 
@@ -235,7 +235,7 @@ class _Student(torch.nn.Module):
 
     def state_dict(self, *arguments, **options) -> dict[str, torch.Tensor]:
         """Every tensor once: the files that it is saved in know no ties."""
-        return each_once(super().state_dict(*arguments, **options))
+        return without_tied_copies(super().state_dict(*arguments, **options))
 
 
 def _likelihood_loss(targets: torch.Tensor, logits: torch.Tensor, block: slice) -> torch.Tensor:

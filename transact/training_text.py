@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from transact.calibration import TokenSet
 from transact.encoding import Beginning, encode
 from transact.errors import InvalidText, whole_number
 from transact.schedule import RecoverySettings
+from transact.tokens import TokenSet
 
 IGNORED = -100
 """The label of a position that no loss counts, as everywhere in `transformers`."""

@@ -4,14 +4,14 @@ Layers are run by calling the stock modules with the arguments that their own mo
 known here of what a layer does inside but where its projections are.
 """
 
-import copy
 from dataclasses import dataclass
 
 import torch
 
-from transact.calibration import Batch, TokenSet
 from transact.hooks import by_sample, on_calls, on_inputs
-from transact.loading import LoadedModel
+from transact.loaded_model import Batch, LoadedModel
+from transact.stand_in import with_module_at
+from transact.tokens import TokenSet
 
 Arguments = tuple[tuple, dict]
 """What a model hands a layer beside the hidden states, by position and by name."""
@@ -141,12 +141,3 @@ def _without_layers(loaded: LoadedModel, recorders: torch.nn.ModuleList) -> torc
     """The decoder with recorders where its layers stood."""
     layout = loaded.layout
     return with_module_at(loaded.decoder, layout.layers.removeprefix(f"{layout.decoder}."), recorders)
-
-
-def with_module_at(module: torch.nn.Module, path: str, stand_in: torch.nn.Module) -> torch.nn.Module:
-    """A second face of `module` with another module at `path`; itself, and all others in it, untouched."""
-    name, _, rest = path.partition(".")
-    face = copy.copy(module)
-    face._modules = dict(module._modules)
-    face._modules[name] = with_module_at(module._modules[name], rest, stand_in) if rest else stand_in
-    return face

@@ -9,7 +9,8 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 import transact as ta
-from ui import endpoints, gradio_limits, health, host, legal, limits, planning, texts, unknown_events, workbench
+from ui import endpoints, gradio_limits, health, host, legal, limits, planning, scoring, texts, unknown_events
+from ui.context import Desk
 from ui.disk import disk_budget
 from ui.events import arrival, choose, look, setup
 from ui.events import compare as comparing
@@ -17,7 +18,7 @@ from ui.events import measure as measuring
 from ui.events import recover as recovering
 from ui.events import share as sharing
 from ui.events import takeaway as taking
-from ui.events.desk import MAX_THREADS, Desk, Panels
+from ui.events.panels import MAX_THREADS, Panels
 from ui.export import Exports
 from ui.guard import Guard
 from ui.jobs import Jobs, Watch
@@ -40,7 +41,8 @@ from ui.pages import (
     takeaway,
     trust,
 )
-from ui.session import BUNDLED, Sampling, Scored, Session, Sessions
+from ui.session import BUNDLED, Sampling, Scored, Session
+from ui.session_store import Sessions
 from ui.telemetry import Telemetry, log_to_stderr, resident_bytes
 from ui.theme import ASSETS, STYLE_SHEET, instrument_theme
 from ui.unheard import Unheard
@@ -236,7 +238,7 @@ def _warm_up(registry: Registry) -> Scored | None:
     Without them (a clone whose large files are missing) the page still opens and says what to do.
     """
     try:
-        return workbench.score(registry, BUNDLED, texts.sample("mixed"), Sampling(), Watch("Warming up"))
+        return scoring.score(registry, BUNDLED, texts.sample("mixed"), Sampling(), Watch("Warming up"))
     except (ta.TransactError, OSError) as error:
         logger.warning("the bundled model is not ready: %s", error)
         return None

@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import transact as ta
 from transact.search import METRIC as SEARCH
+from ui.measuring import EVALUATION_TOKENS
 from ui.planning import counts_of
 from ui.session import Choice, ModelKey, Result, Sampling, Scored, Training
 from ui.streamed import SEQUENCES as STREAMED_SEQUENCES
 from ui.texts import TextSource, field_of
 from ui.training import SEQUENCES
-from ui.workbench import EVALUATION_TOKENS
 
 MAX_LITERAL_CHARACTERS = 2_000
 CALIBRATION_FILE, EVALUATION_FILE = "calibration.jsonl", "evaluation.jsonl"

@@ -9,10 +9,11 @@ import gradio as gr
 import numpy as np
 
 import transact as ta
-from ui import failures, limits, planning, texts, workbench
+from ui import failures, limits, measuring, planning, pruning, scoring, texts
 from ui.code_view import Recipe, code
+from ui.context import Desk
 from ui.events import takeaway
-from ui.events.desk import HEAVY, LIGHT, Desk
+from ui.events.panels import HEAVY, LIGHT
 from ui.events.setup import loaded_key
 from ui.export import model_stem
 from ui.pages.takeaway import GGUF_TYPE
@@ -31,10 +32,10 @@ def connect(desk: Desk) -> None:
         def act() -> dict:
             owner, key = desk.client(request), ModelKey(limits.name("source", source))
             loaded = desk.jobs.finish(
-                owner, "Loading", lambda watch: workbench.load(desk.registry, key, watch), kind="load"
+                owner, "Loading", lambda watch: scoring.load(desk.registry, key, watch), kind="load"
             )
             scored = desk.first_scored if key == BUNDLED else None
-            desk.sessions.update(owner, lambda old: workbench.opened(old, key, loaded, scored))
+            desk.sessions.update(owner, lambda old: scoring.opened(old, key, loaded, scored))
             return model_facts(loaded)
 
         return _answered(act)
@@ -56,7 +57,7 @@ def connect(desk: Desk) -> None:
             source = _text(text, texts.sample, sampling.seq_len)
             key = loaded_key(desk.sessions.get(owner), desk.registry)
             scored = desk.jobs.finish(
-                owner, "Scoring", lambda watch: workbench.score(desk.registry, key, source, sampling, watch),
+                owner, "Scoring", lambda watch: scoring.score(desk.registry, key, source, sampling, watch),
                 kind="score",
             )  # fmt: skip
 
@@ -109,7 +110,7 @@ def connect(desk: Desk) -> None:
             limits.one_of("repair", repair, ta.COMPENSATIONS)
             result = desk.jobs.finish(
                 owner, "Pruning",
-                lambda watch: workbench.cut(desk.registry, session, repair, watch, search=True), kind="prune",
+                lambda watch: pruning.cut(desk.registry, session, repair, watch, search=True), kind="prune",
             )  # fmt: skip
             desk.sessions.update(owner, lambda old: old.with_result(result))
             return {"result": result.number, **result.plan.summary(), "code": code(Recipe.of_result(result))}
@@ -122,9 +123,9 @@ def connect(desk: Desk) -> None:
         def act() -> dict:
             owner = desk.client(request)
             result = desk.sessions.get(owner).need_result()
-            source = _text(text, texts.evaluation_sample, workbench.EVALUATION_TOKENS)
+            source = _text(text, texts.evaluation_sample, measuring.EVALUATION_TOKENS)
             measured = desk.jobs.finish(
-                owner, "Measuring", lambda watch: workbench.measure(
+                owner, "Measuring", lambda watch: measuring.measure(
                     desk.registry, owner, result, source, watch, with_probes=result.scored.key == BUNDLED
                 ), kind="evaluate",
             )  # fmt: skip
@@ -142,7 +143,7 @@ def connect(desk: Desk) -> None:
             session = desk.sessions.get(owner)
             limits.text("prompt", prompt, limits.MAX_PROMPT_CHARACTERS)
             dense, pruned = desk.jobs.finish(
-                owner, "Writing", lambda watch: workbench.generate(desk.registry, session, prompt, watch),
+                owner, "Writing", lambda watch: measuring.generate(desk.registry, session, prompt, watch),
                 kind="generate",
             )  # fmt: skip
             return {"prompt": prompt, "dense": dense, "pruned": pruned}

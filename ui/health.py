@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
 import transact as ta
-from ui.events.desk import Desk
+from ui.context import Desk
 from ui.telemetry import resident_bytes
 
 _HELP = {

@@ -4,28 +4,18 @@ The visitor's own text is not in it, nor are results; everything else is as it s
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from urllib.parse import urlencode
 
 import transact as ta
-from transact.loading import DTYPES
+from transact.loaded_model import DTYPES
 from ui import budgets, limits, texts
 from ui.errors import WrongInput
-from ui.session import Budget, Choice, ModelKey, Sampling, Session
+from ui.session import Budget, Choice, ModelKey, Sampling, Session, Settings
 
 _LOCKS = tuple(field.name for field in fields(ta.Locks))
 _MAX_LOCKS = 1500
 """Locked units that an address bar can still carry."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a link holds. `text` is the name of a bundled sample, None for a text that the link cannot carry."""
-
-    key: ModelKey
-    text: str | None
-    sampling: Sampling
-    choice: Choice
 
 
 def query(session: Session) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import transact as ta
 from transact.search import METRIC as SEARCH
-from ui import limits, planning, streamed, workbench
+from ui import limits, measuring, planning, streamed
 from ui.errors import WrongInput
 from ui.jobs import Watch
 from ui.models import Registry
@@ -91,7 +91,7 @@ def recover(
     scored = session.need_scored()
     loaded = registry.dense(session.key, watch)
     streamed.refuse(loaded, "Training takes all of them at once. Prune with a repair, as refitting (least squares).")
-    evaluation = workbench.evaluation_set(text, loaded).first(SEQUENCES)
+    evaluation = measuring.evaluation_set(text, loaded).first(SEQUENCES)
     one_shot = None
     if chosen.settings.shots > 1:
         watch.says("All cut at once, for comparison")
@@ -146,12 +146,12 @@ def recover(
 
 
 def recover_and_measure(
-    registry: Registry, session: Session, chosen: Training, text: TextSource, watch: Watch, **measuring
+    registry: Registry, session: Session, chosen: Training, text: TextSource, watch: Watch, **settings
 ) -> Result:
     """`recover`, and its result measured; not measured where that is stopped, but kept, as training took its time."""
     result = recover(registry, session, chosen, text, watch)
     try:
-        return workbench.measure(registry, session.id, result, text, watch, **measuring)
+        return measuring.measure(registry, session.id, result, text, watch, **settings)
     except ta.Cancelled:
         return result
 

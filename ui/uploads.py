@@ -8,7 +8,8 @@ import threading
 from pathlib import Path
 
 import transact as ta
-from transact.text_files import KINDS, FileLimits, read_prose, read_table
+from transact.file_limits import FileLimits
+from transact.text_files import KINDS, read_prose, read_table
 from transact.text_tables import Table
 from ui import limits
 from ui.errors import WrongInput

@@ -13,7 +13,8 @@ from tests.conftest import ROOT
 from transact.alone import run_alone
 from ui import planning
 from ui.jobs import Jobs, Tick
-from ui.session import BUNDLED, Session, Sessions
+from ui.session import BUNDLED, Session
+from ui.session_store import Sessions
 
 HOURS = (0, 10, -10, 24 * 365, -24 * 365)
 

@@ -90,13 +90,13 @@ import transact as ta
 from huggingface_hub import constants
 from tests.conftest import processes_alone
 from transact import hub
-from ui import workbench
+from ui import scoring
 from ui.jobs import Jobs
 from ui.models import Registry
 from ui.session import ModelKey
 
 hub._SILENCE_SECONDS, address = 4.0, sys.argv[1]
-load = lambda registry, name: lambda watch: workbench.load(registry, ModelKey(f"team/{name}"), watch)
+load = lambda registry, name: lambda watch: scoring.load(registry, ModelKey(f"team/{name}"), watch)
 
 def attempt(name, registry=None, stop_after=None):
     # each as the only visitor, so that they can hang side by side

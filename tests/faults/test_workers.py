@@ -11,7 +11,7 @@ from tests.conftest import processes_alone
 from tests.faults.kernel import killing, no_file_beyond
 from tests.transact.test_sharing import TOKEN, hub  # noqa: F401 (a fixture)
 from tests.writable_hub import MADE_BY_THE_HUB
-from ui import workbench
+from ui import scoring
 from ui.failures import Interrupted
 from ui.jobs import Jobs
 
@@ -81,7 +81,7 @@ def test_a_thread_that_ends_leaves_the_server_the_lock_and_the_session(app_url, 
     summary = client.predict(attention_sparsity=0.5, mlp_sparsity=0.25, allocation="uniform", api_name="/plan")
     ask = {"text": f"A fox met a crow, and {end.__name__}. " * 40, "metric": "wanda", "num_samples": 4, "seq_len": 32}
     with monkeypatch.context() as broken:
-        broken.setattr(workbench.ta, "observe", end)
+        broken.setattr(scoring.ta, "observe", end)
         with pytest.raises(AppError) as told:
             client.predict(**ask, api_name="/score")
     assert ENDS[end] in str(told.value)

@@ -10,7 +10,8 @@ from transformers import LlamaConfig
 
 import transact as ta
 from tests.tiny_models import TINY, build
-from transact.importance import METRICS, ImportanceScores, Site
+from transact.importance import ImportanceScores
+from transact.metrics import METRICS, Site
 from transact.statistics import Moments
 
 SAMPLES = Path(__file__).resolve().parents[2] / "assets" / "samples"

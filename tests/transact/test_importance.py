@@ -8,7 +8,8 @@ import torch
 
 import transact as ta
 from tests.tiny_models import build, token_ids
-from transact.importance import METRICS, ImportanceScores, Site
+from transact.importance import ImportanceScores
+from transact.metrics import METRICS, Site
 from transact.statistics import Moments
 
 

@@ -11,7 +11,7 @@ from tests.tiny_models import TINY, build, token_ids
 from tests.transact.test_exactness import stay_in_float64
 from transact import output_head
 from transact.gradients import drawn_losses, output_gradients
-from transact.loading import LoadedModel
+from transact.loaded_model import LoadedModel
 from transact.sampling import random_numbers
 from transact.search import unit_losses
 from transact.training import _Student

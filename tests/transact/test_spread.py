@@ -13,8 +13,8 @@ from torch._subclasses import FakeTensorMode
 
 import transact as ta
 from tests.tiny_models import build, token_ids
-from transact import loading, masking
-from transact.loading import LoadedModel
+from transact import loading, masks
+from transact.loaded_model import LoadedModel
 from transact.observe import _Pass
 from transact.recording import Wanted
 
@@ -93,11 +93,11 @@ def test_sums_are_where_their_layer_is_and_masks_go_where_they_are_needed(name):
         recorders = _Pass(loaded, 10, ta.NO_PROGRESS, Wanted(("mlp",))).recorders
         for recorder, device in zip(recorders, devices, strict=True):
             assert recorder.totals().device == recorder.moments["mlp"].gram.device == device
-        removed = masking._removed((0, 2), 4)
+        removed = masks._removed((0, 2), 4)
         for device in (*devices, torch.device("cpu")):
             states = torch.ones(2, 4, device=device)
-            assert masking._zeroing(removed)(states).device == device
-            assert torch.where(masking._beside(removed)(states), 0, states).device == device
+            assert masks.set_to_zero(removed)(states).device == device
+            assert torch.where(masks._beside(removed)(states), 0, states).device == device
         for work in (
             lambda: ta.prune(loaded, plan, compensation="best"),
             lambda: ta.search_plan(loaded, None, PLAN),

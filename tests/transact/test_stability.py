@@ -6,7 +6,7 @@ import torch
 
 import transact as ta
 from tests.tiny_models import build, token_ids
-from transact import importance
+from transact import metrics
 from transact.stability import _draws
 
 
@@ -119,8 +119,8 @@ def test_weights_are_read_once_for_all_draws_together(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(loaded.spec.vocab_size, (128, 4), generator=generator)
     statistics = ta.observe(loaded, ta.CalibrationSet.from_token_ids(ids), samples=True, batch_size=64)
-    plain, calls = importance._column_norms, []
-    monkeypatch.setattr(importance, "_column_norms", lambda weight: calls.append(weight) or plain(weight))
+    plain, calls = metrics._column_norms, []
+    monkeypatch.setattr(metrics, "_column_norms", lambda weight: calls.append(weight) or plain(weight))
     target = ta.PruningTarget.from_sparsity(loaded.spec, attention=0.5, mlp=0.5)
     found = ta.stability(loaded, statistics, target, metric="fluctuation")
     assert found.sizes == (1, 2, 4, 8, 16, 32, 64, 128)

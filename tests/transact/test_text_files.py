@@ -14,7 +14,8 @@ from tests.tiny_models import build
 from tests.tokenizers_by_hand import TEMPLATE, words_tokenizer
 from transact.cli import main, steps
 from transact.cli.files import Text, read_text
-from transact.text_files import FileLimits, read_table
+from transact.file_limits import FileLimits
+from transact.text_files import read_table
 
 ROWS = [{"id": 1, "text": "a b"}, {"id": 2, "text": None}, {"id": 3, "text": ""}, {"id": 4, "text": "c\u2028d"}]
 CHATS = [[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], [{"role": "user", "content": "c"}]]

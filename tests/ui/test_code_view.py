@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import transact as ta
-from ui import code_view, planning, texts, workbench
+from ui import code_view, measuring, planning, pruning, scoring, texts
 from ui.code_view import Recipe, code
 from ui.command_view import commands
 from ui.jobs import Watch
@@ -33,7 +33,7 @@ def planned(
 ) -> Session:
     watch = Watch("test")
     loaded = registry.dense(key, watch)
-    scored = workbench.score(registry, key, text, sampling, watch)
+    scored = scoring.score(registry, key, text, sampling, watch)
     return planning.planned(Session("visitor", key, loaded.spec, scored, choice))
 
 
@@ -49,9 +49,9 @@ def run(lines: str, folder: Path, monkeypatch) -> dict:
 def test_a_measured_result_is_reproduced(registry, tmp_path, monkeypatch):
     session = planned(registry, BUNDLED, texts.sample("stories"), Choice(attention=0.25, mlp=0.5, metric="wanda"))
     watch = Watch("test")
-    result = workbench.cut(registry, session, "none", watch)
+    result = pruning.cut(registry, session, "none", watch)
     measured_on = texts.TextSource("pasted text", texts.evaluation_sample("stories").texts[:3], "pasted")
-    result = workbench.measure(registry, "visitor", result, measured_on, watch)
+    result = measuring.measure(registry, "visitor", result, measured_on, watch)
     names = run(code(Recipe.of_result(result)), tmp_path, monkeypatch)
     assert names["plan"] == result.plan
     assert names["report"].perplexity == pytest.approx(result.report.perplexity, rel=1e-6)
@@ -62,12 +62,12 @@ def test_a_measured_result_is_reproduced(registry, tmp_path, monkeypatch):
 def test_a_repaired_result_is_reproduced(registry, tmp_path, monkeypatch):
     session = planned(registry, BUNDLED, texts.sample("stories"), Choice(attention=0.25, mlp=0.5))
     watch = Watch("test")
-    result = workbench.cut(registry, replace(session, id="repairer"), "least_squares", watch)
+    result = pruning.cut(registry, replace(session, id="repairer"), "least_squares", watch)
     names = run(code(Recipe.of_result(result)), tmp_path, monkeypatch)
     here = registry.pruned("repairer", result.identity).model.state_dict()
     there = names["pruned"].model.state_dict()
     assert all((here[name] - there[name]).abs().max() < 1e-4 for name in here)
-    plain = workbench.cut(registry, replace(session, id="plain"), "none", watch)
+    plain = pruning.cut(registry, replace(session, id="plain"), "none", watch)
     unrepaired = registry.pruned("plain", plain.identity).model.state_dict()
     assert any((here[name] - unrepaired[name]).abs().max() > 1e-2 for name in here)
 
@@ -77,7 +77,7 @@ def test_a_repair_layer_by_layer_is_reproduced(registry, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.import_module("transact.observe"), "_MAX_GRAM_BYTES", 0)
     session = planned(registry, BUNDLED, texts.sample("stories"), Choice(attention=0.25, mlp=0.5))
     session = replace(session, id="layer by layer")
-    result = workbench.cut(registry, session, "least_squares", Watch("test"))
+    result = pruning.cut(registry, session, "least_squares", Watch("test"))
     lines = code(Recipe.of_result(result))
     assert 'gram="by_layer"' in lines
     names = run(lines, tmp_path, monkeypatch)
@@ -147,12 +147,12 @@ def test_every_choice_and_repair_is_reproduced(registry, tmp_path, monkeypatch, 
     taken = replace(SAMPLING, taylor=choice.metric == "taylor")
     session = planned(registry, BUNDLED, texts.sample("stories"), choice, taken)
     watch = Watch("test")
-    result = workbench.cut(registry, replace(session, id=request.node.name), repair, watch, search=True)
+    result = pruning.cut(registry, replace(session, id=request.node.name), repair, watch, search=True)
     assert (result.metric == "search") == (repair == "best")
     lines = code(Recipe.of_result(result))
     names = run(lines, tmp_path, monkeypatch)
     assert names["plan"].layers == result.plan.layers
-    pruned = workbench.pruned_model(registry, request.node.name, result, watch)
+    pruned = pruning.pruned_model(registry, request.node.name, result, watch)
     mine, theirs = pruned.model.state_dict(), names["pruned"].model.state_dict()
     assert all(torch.equal(theirs[name], value) for name, value in mine.items())
     if choice.allocation != "uniform":
@@ -199,9 +199,9 @@ def test_a_limit_and_locks_are_reproduced(registry, tmp_path, monkeypatch, kind)
 def test_the_shell_lines_come_to_the_same_numbers(registry, tmp_path, request, choice):
     session = planned(registry, BUNDLED, texts.sample("stories"), choice)
     watch = Watch("test")
-    result = workbench.cut(registry, replace(session, id=request.node.name), "none", watch)
+    result = pruning.cut(registry, replace(session, id=request.node.name), "none", watch)
     measured_on = texts.TextSource("pasted text", texts.evaluation_sample("stories").texts[:3], "pasted")
-    result = workbench.measure(registry, request.node.name, result, measured_on, watch)
+    result = measuring.measure(registry, request.node.name, result, measured_on, watch)
     (tmp_path / "assets").symlink_to(ROOT / "assets")
     (tmp_path / code_view.EVALUATION_FILE).write_text(texts.as_jsonl(measured_on), encoding="utf-8")
     lines = commands(Recipe.of_result(result)).replace("python -m", f"{sys.executable} -m").rstrip() + " --json"

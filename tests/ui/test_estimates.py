@@ -13,7 +13,7 @@ import transact as ta
 from tests.e2e.server import running_app
 from tests.peaks import growth
 from transact import encoding
-from ui import extents, limits, texts, uploads, workbench
+from ui import extents, limits, scoring, texts, uploads
 from ui.models import Registry
 from ui.session import BUNDLED, Sampling, Session
 from ui.texts import TextSource
@@ -61,9 +61,9 @@ def test_a_large_upload_is_estimated_from_its_beginning_and_once(tmp_path, regis
     file = big_upload(tmp_path)
     with growth() as grown:
         source = uploads.uploaded(file, None, 256)
-        first = workbench.estimate(registry, session, source, Sampling())
+        first = scoring.estimate(registry, session, source, Sampling())
         for _ in range(3):
-            again = workbench.estimate(registry, session, uploads.uploaded(file, None, 256), Sampling(taylor=True))
+            again = scoring.estimate(registry, session, uploads.uploaded(file, None, 256), Sampling(taylor=True))
     assert sum(read) <= limits.MAX_ESTIMATED_CHARACTERS
     assert grown() < 250_000_000, grown
     assert first.amount == again.amount
@@ -107,7 +107,7 @@ def test_what_is_told_is_about_what_is_read(registry, text, sampling):
 
 def test_a_short_text_is_counted(registry, session):
     text = texts.sample("mixed")
-    run = workbench.estimate(registry, session, text, Sampling())
+    run = scoring.estimate(registry, session, text, Sampling())
     calibration = extents.calibration(text, registry.in_memory(BUNDLED), Sampling())
     assert (run.amount, run.notes) == (calibration.amount, calibration.notes)
 

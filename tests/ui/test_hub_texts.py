@@ -19,7 +19,7 @@ from huggingface_hub import errors as hub_errors
 import transact as ta
 from tests import dataset_hub
 from tests.ui.test_dataset_card import dataset as card_of
-from ui import hub_texts, planning, texts, workbench
+from ui import hub_texts, planning, scoring, texts
 from ui.code_view import Recipe, code
 from ui.errors import WrongInput
 from ui.hub_texts import DatasetRequest, streamed
@@ -356,7 +356,7 @@ def test_the_emitted_lines_read_the_same_texts_and_make_the_same_plan(configs, w
     sampling, watch, registry = Sampling(num_samples=3, seq_len=48, seed=3), Watch("test"), Registry()
     for choice in (DatasetChoice(str(wiki)), DatasetChoice(str(configs), "de", "train", "text")):
         text = DatasetRequest(choice, sampling.num_samples).read(watch)
-        scored = workbench.score(registry, BUNDLED, text, sampling, watch)
+        scored = scoring.score(registry, BUNDLED, text, sampling, watch)
         session = planning.planned(
             Session("visitor", BUNDLED, registry.dense(BUNDLED).spec, scored, Choice(attention=0.25, mlp=0.5))
         )
@@ -374,7 +374,7 @@ def test_the_emitted_lines_read_the_same_texts_and_make_the_same_plan(configs, w
 def test_lines_of_two_kinds_of_text_import_what_each_needs(wiki):
     watch, registry = Watch("test"), Registry()
     text = DatasetRequest(DatasetChoice(str(wiki)), 3).read(watch)
-    scored = workbench.score(registry, BUNDLED, text, Sampling(3, 48), watch)
+    scored = scoring.score(registry, BUNDLED, text, Sampling(3, 48), watch)
     session = planning.planned(Session("visitor", BUNDLED, registry.dense(BUNDLED).spec, scored, Choice()))
     recipe = replace(
         Recipe.of_plan(scored, session.choice, session.plan), measured_on=texts.evaluation_sample("stories")

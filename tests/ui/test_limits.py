@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from ui import limits, link, uploads, workbench
+from ui import limits, link, measuring, uploads
 from ui.errors import WrongInput
 from ui.events.measure import prompt_text
 from ui.session import Sampling
@@ -108,7 +108,7 @@ def test_a_prompt_and_an_evaluation_text_have_an_end(monkeypatch):
 
     monkeypatch.setattr(limits, "MAX_MEASURED_TOKENS", 100)
     with pytest.raises(WrongInput, match="tokens; at most 100 are taken"):
-        workbench.evaluation_set(texts.evaluation_sample("mixed"), ta.load("bundled"))
+        measuring.evaluation_set(texts.evaluation_sample("mixed"), ta.load("bundled"))
 
 
 def test_columns_without_end(tmp_path):

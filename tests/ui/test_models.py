@@ -7,7 +7,7 @@ import pytest
 
 import transact as ta
 from transact import memory as machine
-from ui import memory, planning, texts, training, workbench
+from ui import measuring, memory, planning, pruning, scoring, texts, training
 from ui.jobs import Watch
 from ui.memory import BUDGET_VARIABLE, Shelf, memory_budget, nbytes
 from ui.models import Registry
@@ -83,7 +83,7 @@ class TestContainer:
 @pytest.fixture(scope="module")
 def stories_scored():
     watch = Watch("test")
-    return workbench.score(Registry(), BUNDLED, texts.sample("stories"), Sampling(num_samples=4, seq_len=32), watch)
+    return scoring.score(Registry(), BUNDLED, texts.sample("stories"), Sampling(num_samples=4, seq_len=32), watch)
 
 
 class TestRegistry:
@@ -117,19 +117,19 @@ class TestRegistry:
         registry, watch = Registry(), Watch("test")
         loaded = registry.dense(BUNDLED)
         before = weights(loaded)
-        scored = workbench.score(
+        scored = scoring.score(
             registry, BUNDLED, texts.sample("stories"), Sampling(num_samples=4, seq_len=32, taylor=True), watch
         )
         session = planning.planned(Session("visitor", BUNDLED, loaded.spec, scored, Choice()))
         text = texts.TextSource("pasted text", texts.evaluation_sample("stories").texts[:2], "pasted")
-        workbench.what_if(registry, session, text, watch, prompt="Once upon a time")
+        measuring.what_if(registry, session, text, watch, prompt="Once upon a time")
         for repair in ta.COMPENSATIONS:
-            result = workbench.cut(registry, session, repair, watch, search=True)
-            session = session.with_result(workbench.measure(registry, session.id, result, text, watch))
-            pruned = workbench.pruned_model(registry, session.id, result, watch)
+            result = pruning.cut(registry, session, repair, watch, search=True)
+            session = session.with_result(measuring.measure(registry, session.id, result, text, watch))
+            pruned = pruning.pruned_model(registry, session.id, result, watch)
             shared = {tensor.data_ptr() for tensor in loaded.model.state_dict().values()}
             assert all(tensor.data_ptr() not in shared for tensor in pruned.model.state_dict().values())
-        workbench.steadiness(registry, session, watch)
+        measuring.steadiness(registry, session, watch)
         form = Form(
             shots=1, shot_tokens=0, recovery_tokens=500, learning_rate=1e-2, loss="distillation", own_text=False,
             repair="none", search=False,
@@ -138,20 +138,20 @@ class TestRegistry:
         stopped = Watch("stopped")
         stopped.says = lambda title: stopped.stop.set() if "behind masks" in title else None
         with pytest.raises(ta.Cancelled):
-            workbench.what_if(registry, session, text, stopped)
+            measuring.what_if(registry, session, text, stopped)
         assert registry.dense(BUNDLED) is loaded and weights(loaded) == before
         assert watch.parameters == loaded.spec.num_parameters
 
     def test_a_run_that_was_stopped_leaves_no_model_for_the_next(self, stories_scored):
         """The number of a result is taken again after a stop; its model must not be."""
         registry, watch = Registry(), Watch("test")
-        session = workbench.opened(Session("visitor", BUNDLED, None, None), BUNDLED, registry.dense(BUNDLED), None)
+        session = scoring.opened(Session("visitor", BUNDLED, None, None), BUNDLED, registry.dense(BUNDLED), None)
         session = planning.rescored(session, stories_scored)
         planned = [planning.chosen(session, Choice(attention=0.0, mlp=mlp)) for mlp in (0.25, 0.75)]
-        results = [workbench.cut(registry, each, "none", watch) for each in planned]
+        results = [pruning.cut(registry, each, "none", watch) for each in planned]
         assert results[0].number == results[1].number
         for result, each in zip(results, planned, strict=True):
-            pruned = workbench.pruned_model(registry, session.id, result, watch)
+            pruned = pruning.pruned_model(registry, session.id, result, watch)
             assert pruned.spec.layers == each.plan.spec.layers
 
 

@@ -8,13 +8,14 @@ import pytest
 import torch
 
 import transact as ta
-from ui import activity, memory
+from ui import activity, memory, session_store
 from ui import jobs as jobs_module
 from ui import session as sessions_module
 from ui.errors import Busy, NotYet
 from ui.jobs import Finished, Jobs, Tick, Watch
 from ui.memory import Shelf
-from ui.session import BUNDLED, Moment, Result, Sampling, Scored, Session, Sessions, Timeline
+from ui.session import BUNDLED, Moment, Result, Sampling, Scored, Session, Timeline
+from ui.session_store import Sessions
 from ui.texts import TextSource
 
 
@@ -77,10 +78,10 @@ class TestSessions:
         assert owners == ["first"]
 
     def test_a_page_that_never_names_its_tab_is_its_own_after_a_while(self, monkeypatch):
-        monkeypatch.setattr(sessions_module, "ARRIVAL_SECONDS", 0.05)
+        monkeypatch.setattr(session_store, "ARRIVAL_SECONDS", 0.05)
         sessions = Sessions(fresh, lambda id: None)
         assert sessions.owner_on_page("silent") == "silent"
-        monkeypatch.setattr(sessions_module, "ARRIVAL_SECONDS", 3600)
+        monkeypatch.setattr(session_store, "ARRIVAL_SECONDS", 3600)
         assert sessions.owner_on_page("silent") == "silent"
 
     def test_a_browser_that_keeps_nothing_shares_no_work(self):

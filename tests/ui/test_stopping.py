@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM
 
 import transact as ta
 from tests.slow_models import slowed
-from ui import legal, planning, texts, training, workbench
+from ui import legal, measuring, planning, pruning, scoring, texts, training
+from ui.context import Desk
 from ui.events import takeaway
-from ui.events.desk import Desk
 from ui.export import Exports
 from ui.jobs import Jobs, Watch
 from ui.models import Registry
@@ -55,22 +55,22 @@ def place() -> Place:
     )
     registry = Registry()
     registry._bundled = loaded
-    scored = workbench.score(registry, BUNDLED, TEXT, Sampling(num_samples=4, seq_len=32), Watch("Scoring"))
+    scored = scoring.score(registry, BUNDLED, TEXT, Sampling(num_samples=4, seq_len=32), Watch("Scoring"))
     session = planning.planned(Session(OWNER, BUNDLED, loaded.spec, scored, legal.start(loaded.spec)))
-    result = workbench.cut(registry, session, "none", Watch("Cutting"))
+    result = pruning.cut(registry, session, "none", Watch("Cutting"))
     session = replace(session, counted=1, results=(result,))
     return Place(Desk(registry, None, Jobs(), Exports(), Telemetry(), scored), session, result, loaded)
 
 
 def _score(place: Place, watch: Watch, number: int):
     sampling = Sampling(num_samples=4, seq_len=32, seed=number)  # what was scored so before would be there at once
-    return workbench.score(place.desk.registry, BUNDLED, TEXT, sampling, watch)
+    return scoring.score(place.desk.registry, BUNDLED, TEXT, sampling, watch)
 
 
 def _prune(place: Place, watch: Watch, number: int):
     session = replace(place.session, counted=number)
-    result = workbench.cut(place.desk.registry, session, "best", watch, search=True)
-    return workbench.measure(place.desk.registry, OWNER, result, TEXT, watch)
+    result = pruning.cut(place.desk.registry, session, "best", watch, search=True)
+    return measuring.measure(place.desk.registry, OWNER, result, TEXT, watch)
 
 
 def _recover(place: Place, watch: Watch, number: int):
@@ -80,18 +80,18 @@ def _recover(place: Place, watch: Watch, number: int):
 
 KINDS: dict[str, Callable[[Place, Watch, int], object]] = {
     "score": _score,
-    "what-if": lambda place, watch, number: workbench.what_if(
+    "what-if": lambda place, watch, number: measuring.what_if(
         place.desk.registry, place.session, TEXT, watch, prompt="Once upon a time", with_probes=True
     ),
     "search and best": _prune,
-    "measure": lambda place, watch, number: workbench.measure(
+    "measure": lambda place, watch, number: measuring.measure(
         place.desk.registry, OWNER, place.result, TEXT, watch, prompt="Once upon a time", with_probes=True
     ),
-    "map": lambda place, watch, number: workbench.redundancy(place.desk.registry, place.session, TEXT, watch),
-    "stability": lambda place, watch, number: workbench.steadiness(place.desk.registry, place.session, watch),
+    "map": lambda place, watch, number: measuring.redundancy(place.desk.registry, place.session, TEXT, watch),
+    "stability": lambda place, watch, number: measuring.steadiness(place.desk.registry, place.session, watch),
     "recover": _recover,
     "export": lambda place, watch, number: takeaway.checkpoint(place.desk, OWNER, place.result, watch),
-    "generate": lambda place, watch, number: workbench.generate(
+    "generate": lambda place, watch, number: measuring.generate(
         place.desk.registry, place.session, "Once upon a time", watch
     ),
 }

@@ -10,7 +10,7 @@ import transact as ta
 from tests.conftest import ROOT
 from transact.cli import main
 from transact.sources import BUNDLED_DIRECTORY
-from ui import planning, streamed, tables, texts, training, workbench
+from ui import measuring, planning, pruning, scoring, streamed, tables, texts, training
 from ui.code_view import Recipe, code
 from ui.command_view import commands
 from ui.errors import WrongInput
@@ -41,9 +41,9 @@ def watch():
 
 @pytest.fixture
 def session(registry, watch) -> Session:
-    loaded = workbench.load(registry, KEY, watch)
-    opened = workbench.opened(Session("visitor", KEY, None, None), KEY, loaded, None)
-    scored = workbench.score(registry, KEY, TEXT, SAMPLING, watch)
+    loaded = scoring.load(registry, KEY, watch)
+    opened = scoring.opened(Session("visitor", KEY, None, None), KEY, loaded, None)
+    scored = scoring.score(registry, KEY, TEXT, SAMPLING, watch)
     return planning.chosen(planning.rescored(opened, scored), Choice(attention=0.25, mlp=0.8))
 
 
@@ -55,7 +55,7 @@ def whole():
 
 @pytest.fixture(scope="module")
 def evaluation(whole):
-    return workbench.evaluation_set(MEASURED_ON, whole).first(streamed.SEQUENCES)
+    return measuring.evaluation_set(MEASURED_ON, whole).first(streamed.SEQUENCES)
 
 
 class _Stops(Watch):
@@ -103,18 +103,18 @@ def test_scores_and_masks_come_to_what_they_do_in_memory(registry, session, watc
     expected = ta.score(whole, statistics)
     for mine, theirs in zip(session.scored.scores["transact"].heads, expected.heads, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=0)
-    tried = workbench.what_if(registry, session, MEASURED_ON, watch, prompt="Once upon a time")
+    tried = measuring.what_if(registry, session, MEASURED_ON, watch, prompt="Once upon a time")
     assert tried.num_tokens == evaluation.num_tokens and tried.dense_writes is None
     assert tried.dense == pytest.approx(ta.perplexity(whole, evaluation), rel=1e-5)
     with ta.masked(whole, session.plan):
         assert tried.masked == pytest.approx(ta.perplexity(whole, evaluation), rel=1e-5)
-    assert workbench.steadiness(registry, session, watch).value.channel_overlaps
+    assert measuring.steadiness(registry, session, watch).value.channel_overlaps
 
 
 @pytest.mark.parametrize("repair", streamed.REPAIRS)
 def test_cut_measured_and_taken_away(registry, session, watch, whole, evaluation, repair, tmp_path):
-    result = workbench.cut(registry, session, repair, watch)
-    result = workbench.measure(registry, session.id, result, MEASURED_ON, watch, prompt="Once upon a time")
+    result = pruning.cut(registry, session, repair, watch)
+    result = measuring.measure(registry, session.id, result, MEASURED_ON, watch, prompt="Once upon a time")
     statistics = ta.observe(whole, session.scored.calibration, gram=True)
     pruned = ta.prune(whole, session.plan, compensation=repair, statistics=statistics)
     expected = ta.evaluate(pruned, evaluation, reference=whole, speed=False)
@@ -123,7 +123,7 @@ def test_cut_measured_and_taken_away(registry, session, watch, whole, evaluation
     assert result.floor is None and "Speed was not measured" in tables.result_table(result)
 
     def write(folder):
-        return workbench.write_checkpoint(registry, session.id, result, folder, watch)
+        return pruning.write_checkpoint(registry, session.id, result, folder, watch)
 
     exports = Exports()
     archive, said = exports.checkpoint("visitor", "small", write, watch)
@@ -137,8 +137,8 @@ def test_cut_measured_and_taken_away(registry, session, watch, whole, evaluation
 
 
 def test_the_shown_lines_come_to_the_same(registry, session, watch, tmp_path, monkeypatch):
-    result = workbench.cut(registry, session, "least_squares", watch)
-    result = workbench.measure(registry, session.id, result, MEASURED_ON, watch)
+    result = pruning.cut(registry, session, "least_squares", watch)
+    result = measuring.measure(registry, session.id, result, MEASURED_ON, watch)
     recipe = Recipe.of_result(result)
     lines, shell = code(recipe), commands(recipe)
     assert "ta.load_streamed" in lines and "--stream" in shell
@@ -158,18 +158,18 @@ def test_the_shown_lines_come_to_the_same(registry, session, watch, tmp_path, mo
 def test_what_was_stopped_goes_on_at_its_layer(registry, session, watch, monkeypatch):
     sampling, told = Sampling(num_samples=6, seq_len=40), []
     with pytest.raises(ta.Cancelled):
-        workbench.score(registry, KEY, TEXT, sampling, _Stops("Scoring", 3 + 1))
+        scoring.score(registry, KEY, TEXT, sampling, _Stops("Scoring", 3 + 1))
     again = Watch("test")
     monkeypatch.setattr(again, "heed", lambda *seen: told.append(again.latest))
-    scored = workbench.score(registry, KEY, TEXT, sampling, again)
+    scored = scoring.score(registry, KEY, TEXT, sampling, again)
     first = next(tick.done for tick in told if tick.total == scored.num_tokens and tick.done)
     assert first > scored.num_tokens // LAYERS, "what was done before is not done again"
     assert not registry.scoring_folder.exists()
 
     with pytest.raises(ta.Cancelled):
-        workbench.cut(registry, session, "least_squares", _Stops("Cutting", LAYERS - 1))
+        pruning.cut(registry, session, "least_squares", _Stops("Cutting", LAYERS - 1))
     told.clear()
-    result = workbench.cut(registry, session, "least_squares", again)
+    result = pruning.cut(registry, session, "least_squares", again)
     layers = [tick.done for tick in told if tick.unit == "layers"]
     assert layers[0] > 0
     folder = registry.checkpoint_folder(session.id, result.identity)
@@ -177,9 +177,9 @@ def test_what_was_stopped_goes_on_at_its_layer(registry, session, watch, monkeyp
 
 
 def test_a_visitor_has_the_latest_files_and_the_others_again_when_asked(registry, session, watch):
-    first = workbench.cut(registry, session, "none", watch)
+    first = pruning.cut(registry, session, "none", watch)
     session = session.with_result(first)
-    second = workbench.cut(registry, session, "bias", watch)
+    second = pruning.cut(registry, session, "bias", watch)
     parent = registry.checkpoint_folder(session.id, second.identity).parent
     assert [entry.name for entry in parent.iterdir()] == [f"result-{second.identity}"]
     again = streamed.checkpoint(registry, session.id, first, watch)
@@ -189,16 +189,16 @@ def test_a_visitor_has_the_latest_files_and_the_others_again_when_asked(registry
 
 
 def test_what_fits_once_it_is_cut_is_in_memory(registry, session, watch, tmp_path):
-    result = workbench.cut(registry, session, "none", watch)
-    pruned = workbench.pruned_model(registry, session.id, result, watch)
+    result = pruning.cut(registry, session, "none", watch)
+    pruned = pruning.pruned_model(registry, session.id, result, watch)
     assert not pruned.is_streamed and registry.pruned(session.id, result.identity) is pruned
-    said = workbench.write_gguf(registry, session.id, result, tmp_path / "small.gguf", watch, file_type="f16")
+    said = pruning.write_gguf(registry, session.id, result, tmp_path / "small.gguf", watch, file_type="f16")
     assert "llama.cpp runs it" in said
     little = planning.chosen(session, Choice(attention=0.0, mlp=0.05))
-    large = workbench.cut(registry, little, "none", watch)
-    assert workbench.pruned_model(registry, session.id, large, watch).is_streamed
+    large = pruning.cut(registry, little, "none", watch)
+    assert pruning.pruned_model(registry, session.id, large, watch).is_streamed
     with pytest.raises(WrongInput, match="convert_hf_to_gguf.py"):
-        workbench.write_gguf(registry, session.id, large, tmp_path / "large.gguf", watch, file_type="f16")
+        pruning.write_gguf(registry, session.id, large, tmp_path / "large.gguf", watch, file_type="f16")
 
 
 def test_what_needs_the_whole_model_is_refused_with_what_to_do(registry, session, watch):
@@ -208,16 +208,16 @@ def test_what_needs_the_whole_model_is_refused_with_what_to_do(registry, session
     )  # fmt: skip
     chosen = training.training(session, form)
     for act in (
-        lambda: workbench.cut(registry, session, "best", watch),
-        lambda: workbench.cut(registry, session, "best", watch, search=True),
-        lambda: workbench.redundancy(registry, session, MEASURED_ON, watch),
-        lambda: workbench.generate(registry, session, "Once", watch),
-        lambda: workbench.score(registry, KEY, TEXT, Sampling(num_samples=6, seq_len=48, taylor=True), watch),
+        lambda: pruning.cut(registry, session, "best", watch),
+        lambda: pruning.cut(registry, session, "best", watch, search=True),
+        lambda: measuring.redundancy(registry, session, MEASURED_ON, watch),
+        lambda: measuring.generate(registry, session, "Once", watch),
+        lambda: scoring.score(registry, KEY, TEXT, Sampling(num_samples=6, seq_len=48, taylor=True), watch),
         lambda: training.recover(registry, session, chosen, MEASURED_ON, watch),
     ):
         with pytest.raises(WrongInput, match=r"larger than the memory here, .* one after the other\. \w.*\. \w|.*\."):
             act()
     assert _repairs(session)["value"] == "least_squares" and len(_repairs(session)["choices"]) == 3
-    cut = session.with_result(workbench.cut(registry, session, "bias", watch))
+    cut = session.with_result(pruning.cut(registry, session, "bias", watch))
     assert _repairs(cut)["value"] == "bias"
     assert "head_dims" not in [name for _, name in _granularity(session)["choices"]]

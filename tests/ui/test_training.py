@@ -13,7 +13,7 @@ import torch
 import transact as ta
 from tests.ui.test_code_view import ROOT, planned, run
 from transact.plan import composed
-from ui import texts, training, workbench
+from ui import measuring, pruning, texts, training
 from ui.code_view import Recipe, code
 from ui.command_view import commands
 from ui.errors import WrongInput
@@ -59,9 +59,9 @@ def session_of(registry: Registry, **choice) -> Session:
 def test_the_emitted_lines_come_to_the_same_weights(registry, measured_on, tmp_path, monkeypatch, choice, form):
     session = session_of(registry, **choice)
     result = recovered(registry, session, form, measured_on)
-    result = workbench.measure(registry, session.id, result, measured_on, Watch("test"))
+    result = measuring.measure(registry, session.id, result, measured_on, Watch("test"))
     names = run(code(Recipe.of_result(result)), tmp_path, monkeypatch)
-    mine = workbench.pruned_model(registry, session.id, result, Watch("test")).model.state_dict()
+    mine = pruning.pruned_model(registry, session.id, result, Watch("test")).model.state_dict()
     theirs = names["pruned"].model.state_dict()
     assert all((theirs[name] - value).abs().max() < 1e-5 for name, value in mine.items())
     assert names["report"].perplexity == pytest.approx(result.report.perplexity, rel=1e-5)
@@ -90,9 +90,9 @@ def test_the_shell_line_comes_to_the_same_perplexity(registry, tmp_path):
 def test_a_trained_model_is_read_again_where_memory_ran_short(registry, measured_on):
     session = replace(session_of(registry), id="short of memory")
     result = recovered(registry, session, replace(FORM, own_text=False), measured_on)
-    before = workbench.pruned_model(registry, session.id, result, Watch("test"))
+    before = pruning.pruned_model(registry, session.id, result, Watch("test"))
     registry._pruned.drop(lambda key: True)
-    again = workbench.pruned_model(registry, session.id, result, Watch("test"))
+    again = pruning.pruned_model(registry, session.id, result, Watch("test"))
     assert again is not before
     for name, value in before.model.state_dict().items():
         assert torch.equal(again.model.state_dict()[name], value)
@@ -110,7 +110,7 @@ def test_a_stop_keeps_the_best_so_far(registry, measured_on):
     result = recovered(registry, session, form, measured_on, watch)
     assert result.recovery.stopped
     assert result.recovery.points[-1].step < 20
-    report = workbench.measure(registry, session.id, result, measured_on, Watch("test")).report
+    report = measuring.measure(registry, session.id, result, measured_on, Watch("test")).report
     assert report.perplexity < found[1].points[1].perplexity  # the one after the cut
 
 
@@ -128,7 +128,7 @@ def test_a_stop_while_it_is_measured_keeps_what_was_trained(registry, measured_o
     chosen = training.training(session, replace(FORM, shots=1, recovery_tokens=2000, repair="none", own_text=False))
     result = training.recover_and_measure(registry, session, chosen, measured_on, watch)
     assert result.report is None and not result.recovery.stopped
-    assert "recovery: " in workbench.pruned_model(registry, session.id, result, Watch("test")).cuts[-1].trained
+    assert "recovery: " in pruning.pruned_model(registry, session.id, result, Watch("test")).cuts[-1].trained
 
 
 def test_a_stop_before_anything_is_cut_keeps_nothing(registry, measured_on):

@@ -16,13 +16,13 @@ import json, os
 from dataclasses import replace
 import spaces
 import transact as ta
-from ui import planning, texts, workbench, zerogpu
+from ui import planning, texts, measuring, scoring, pruning, zerogpu
 from ui.jobs import Jobs
 from ui.models import Registry
 from ui.session import BUNDLED, Choice, Sampling, Session
 
 assert zerogpu.LENT
-workbench.MAP_SEQUENCES, workbench.MAP_MLP_SPARSITIES, workbench.PROBE_ITEMS = 2, (0.0, 0.5), 4
+measuring.MAP_SEQUENCES, measuring.MAP_MLP_SPARSITIES, measuring.PROBE_ITEMS = 2, (0.0, 0.5), 4
 jobs = Jobs()
 finish = lambda work: jobs.finish("me", "Working", work)
 weights = lambda loaded: sum(float(tensor.double().abs().sum()) for tensor in loaded.model.state_dict().values())
@@ -31,15 +31,15 @@ def whole_way():
     registry = Registry()
     text, measured = texts.sample("mixed"), texts.evaluation_sample("addition")
     measured = replace(measured, texts=measured.texts[:2])
-    scored = finish(lambda watch: workbench.score(registry, BUNDLED, text, Sampling(4, 32, taylor=True), watch))
+    scored = finish(lambda watch: scoring.score(registry, BUNDLED, text, Sampling(4, 32, taylor=True), watch))
     loaded = registry.dense(BUNDLED)
     before = weights(loaded)
     session = planning.planned(Session("me", BUNDLED, scored.spec, scored, choice=Choice(metric="taylor")))
-    tried = finish(lambda watch: workbench.what_if(registry, session, measured, watch, prompt="2+", with_probes=True))
-    result = finish(lambda watch: workbench.cut(registry, session, "best", watch, search=True))
-    result = finish(lambda watch: workbench.measure(registry, "me", result, measured, watch, with_probes=True))
-    written = finish(lambda watch: workbench.generate(registry, session.with_result(result), "7+", watch))
-    swept = finish(lambda watch: workbench.redundancy(registry, session, measured, watch))
+    tried = finish(lambda watch: measuring.what_if(registry, session, measured, watch, prompt="2+", with_probes=True))
+    result = finish(lambda watch: pruning.cut(registry, session, "best", watch, search=True))
+    result = finish(lambda watch: measuring.measure(registry, "me", result, measured, watch, with_probes=True))
+    written = finish(lambda watch: measuring.generate(registry, session.with_result(result), "7+", watch))
+    swept = finish(lambda watch: measuring.redundancy(registry, session, measured, watch))
     assert weights(loaded) == before and loaded.device.type == "cpu"
     return {
         "scores": scored.scores["taylor"].heads[0].tolist(), "tried": [tried.dense, tried.masked, tried.masked_writes],

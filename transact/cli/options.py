@@ -10,8 +10,8 @@ from pathlib import Path
 from transact.allocation import ALLOCATIONS
 from transact.checkpoint import LAYERS as LAYERS_OF_A_CHECKPOINT
 from transact.compensation import COMPENSATIONS
-from transact.importance import METRICS
-from transact.loading import DTYPES
+from transact.loaded_model import DTYPES
+from transact.metrics import METRICS
 from transact.search import METRIC as SEARCH
 from transact.target import GRANULARITIES
 

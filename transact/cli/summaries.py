@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 
-from transact.calibration import EvaluationSet, TokenSet
-from transact.checkpoint import SaveReport
 from transact.evaluation import EvalReport
 from transact.export.gguf import GgufReport
 from transact.importance import ImportanceScores
 from transact.plan import PruningPlan
+from transact.report import SaveReport
 from transact.savepoints import RecoveryPoint
 from transact.spec import ModelSpec
 from transact.standard_tasks import TaskResults
+from transact.tokens import EvaluationSet, TokenSet
 
 _COSTS = (
     ("parameters", "parameters"),

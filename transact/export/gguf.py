@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from transact.errors import SaveRefused, choice
-from transact.loading import LoadedModel
+from transact.loaded_model import LoadedModel
 from transact.progress import NO_PROGRESS, Progress
 
 GGUF_TYPES = ("f32", "f16", "bf16", "q8_0")

@@ -12,7 +12,7 @@ from transact.errors import SaveRefused
 from transact.export.gguf_architectures import Architecture, fitting, known_architectures
 from transact.export.gguf_tensors import StoredTensor, stored_tensors
 from transact.export.gguf_vocabulary import Vocabulary, vocabulary_of
-from transact.loading import LoadedModel
+from transact.loaded_model import LoadedModel
 from transact.model_card import has_foreign_template, model_name, per_layer
 from transact.plan import composed
 from transact.progress import Progress

@@ -11,7 +11,7 @@ from gguf.quants import quant_shape_to_byte_shape, quantize
 from transact.errors import SaveRefused
 from transact.export.gguf_architectures import Architecture
 from transact.file_tensors import as_stored, narrowed
-from transact.loading import LoadedModel
+from transact.loaded_model import LoadedModel
 
 _Type = gguf.GGMLQuantizationType
 _FLOAT16_MAX = torch.finfo(torch.float16).max

@@ -28,7 +28,7 @@ from transact.estimates import required_bytes
 from transact.export import stock_loader
 from transact.file_tensors import as_stored
 from transact.hooks import checking, copy_without_hooks, hooks_suspended
-from transact.loading import DTYPES, LoadedModel
+from transact.loaded_model import DTYPES, LoadedModel
 from transact.progress import NO_PROGRESS, Progress, Repeating
 from transact.written_config import needs_eager
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from transact import per_layer, sources
-from transact.calibration import Batch
+from transact import narrowed_model, sources
 from transact.devices import device_of, free_bytes
 from transact.errors import InvalidOption, ModelUnsupported, NotEnoughMemory, choice
 from transact.estimates import held_while_streamed
-from transact.loading import DTYPES, LoadedModel, preflight_of, stock, with_files
+from transact.loaded_model import DTYPES, Batch, LoadedModel
+from transact.loading import preflight_of, stock, with_files
 from transact.memory import return_large_blocks
 from transact.progress import NO_CHECK, NO_PROGRESS, Check, Progress, Repeating
 from transact.stored_weights import check_complete, check_shape, decided_by_files
@@ -191,7 +191,7 @@ def load_streamed(
     whole, spec = decided_by_files(config, files, whole, card.spec)
     card = with_files(card, spec, dtype, stored_dtype, target)
     tokenizer = read_tokenizer(found.directory, config, untrusted=untrusted, progress=progress)
-    model = per_layer.empty_model(config, whole, spec, DTYPES[card.dtype], found.directory).eval()
+    model = narrowed_model.empty_model(config, whole, spec, DTYPES[card.dtype], found.directory).eval()
     model.tie_weights()
     model.requires_grad_(False)
     tensors = TensorFiles(files, spec.layout)

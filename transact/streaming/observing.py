@@ -9,9 +9,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from transact.calibration import Batch, CalibrationSet
+from transact.calibration import CalibrationSet
 from transact.errors import InvalidOption, SaveRefused
 from transact.hooks import on_inputs
+from transact.loaded_model import Batch
 from transact.observe import checked, gathered_statistics, most_tokens
 from transact.processes import rank_and_count, share
 from transact.progress import NO_PROGRESS, Progress, Repeating

@@ -10,17 +10,19 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
-from transact.checkpoint import Form, SaveReport, empty_destination, form_of, move_in, partial_folder, write_companions
+from transact.checkpoint import Form, empty_destination, form_of, move_in, partial_folder, write_companions
 from transact.compensation import COMPENSATIONS, Refit, check_repair, plain_refit, refit_for, walks
 from transact.errors import InvalidOption, NumberTooLarge, SaveRefused, choice
-from transact.file_tensors import keeps_dtype, origin, with_tensors
+from transact.file_tensors import keeps_dtype
 from transact.layerwise import GramWalk
-from transact.loading import DTYPES, LoadedModel
+from transact.loaded_model import DTYPES, LoadedModel
+from transact.matrices import origin, with_tensors
 from transact.model_card import write_card
 from transact.padding import is_padded, padded_layer
 from transact.plan import PruningPlan
 from transact.processes import rank_and_count
 from transact.progress import NO_PROGRESS, Check, Progress, Repeating
+from transact.report import SaveReport
 from transact.statistics import ActivationStatistics
 from transact.streaming.model import StreamedModel, streamed
 from transact.streaming.resuming import LayerLog

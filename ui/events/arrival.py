@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import gradio as gr
 
-from ui import link, texts, workbench
-from ui.events.desk import Desk, Panels, explained, long_step, say, under_way, watched
+from ui import link, scoring, session, texts
+from ui.context import Desk
+from ui.events.desk import explained, long_step, say, under_way, watched
+from ui.events.panels import Panels
 from ui.pages import calibration
 from ui.session import BUNDLED, Sampling, Session
 from ui.texts import TextSource
@@ -101,10 +103,10 @@ def connect(desk: Desk, panels: Panels, page: gr.Blocks) -> gr.events.Dependency
         settings = {own.num_samples: sampling.num_samples, own.seq_len: sampling.seq_len, own.seed: sampling.seed}
         return {**known, **settings}
 
-    def is_here(wanted: link.Settings) -> bool:
+    def is_here(wanted: session.Settings) -> bool:
         return wanted.key == BUNDLED or desk.registry.in_memory(wanted.key) is not None
 
-    def filled(owner: str, wanted: link.Settings) -> dict:
+    def filled(owner: str, wanted: session.Settings) -> dict:
         """The fields as a link says; where its model has to be loaded first, its settings wait for that."""
         fields = {
             panels.model.select: wanted.key.source,
@@ -118,15 +120,15 @@ def connect(desk: Desk, panels: Panels, page: gr.Blocks) -> gr.events.Dependency
         note = f"The link is about {wanted.key.source}: press Load, then Score; its ratios and locks are set then."
         return {**fields, **say(panels, note)}
 
-    def restore(owner: str, session: Session, wanted: link.Settings):
+    def restore(owner: str, session: Session, wanted: session.Settings):
         text = texts.sample(wanted.text or "mixed")
         yield from watched(
             desk, panels, owner, "Restoring the link's settings",
-            lambda watch: workbench.restored(desk.registry, session, wanted, text, watch),
+            lambda watch: scoring.restored(desk.registry, session, wanted, text, watch),
             lambda change: arrived(owner, change, wanted), kind="restore",
         )  # fmt: skip
 
-    def arrived(owner: str, change, wanted: link.Settings) -> dict:
+    def arrived(owner: str, change, wanted: session.Settings) -> dict:
         session = desk.sessions.update(owner, change)
         missing = "" if wanted.text else " Its text was the sender's own, so a bundled one stands in for it."
         return {**panels.repaint(session), **say(panels, f"The settings are those of the link.{missing}", "good")}

@@ -8,8 +8,10 @@ import gradio as gr
 
 import transact as ta
 from ui import budgets, figures, legal, planning, pointing
+from ui.context import Desk
 from ui.errors import NotYet
-from ui.events.desk import Desk, Panels, explained, quick, say
+from ui.events.desk import explained, quick, say
+from ui.events.panels import Panels
 from ui.limits import counted, one_of, share_left, share_removed, whole
 from ui.pages import layer, maps
 from ui.session import Budget, Choice, Selection, Session

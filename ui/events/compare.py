@@ -4,10 +4,12 @@ from dataclasses import replace
 
 import gradio as gr
 
-from ui import planning, workbench
+from ui import measuring, planning
+from ui.context import Desk
 from ui.errors import NotYet
-from ui.events.desk import Desk, Panels, explained, long_step, quick, say, watched
+from ui.events.desk import explained, long_step, quick, say, watched
 from ui.events.measure import plan_and_text
+from ui.events.panels import Panels
 from ui.pages import compare, redundancy
 from ui.session import Moment, Redundancy, Session
 
@@ -54,7 +56,7 @@ def connect(desk: Desk, panels: Panels) -> None:
 
         yield from watched(
             desk, panels, owner, "Mapping the redundancy",
-            lambda watch: workbench.redundancy(desk.registry, session, text, watch),
+            lambda watch: measuring.redundancy(desk.registry, session, text, watch),
             show, partly=show, stopped="Stopped. The points measured so far stay in the map.",
             kind="map",
         )  # fmt: skip

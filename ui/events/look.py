@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import gradio as gr
 
-from ui import texts, workbench
-from ui.events.desk import Desk, Panels, explained, long_step, parts, say, watched
+from ui import measuring, scoring, texts
+from ui.context import Desk
+from ui.events.desk import explained, long_step, say, watched
+from ui.events.panels import Panels, parts
 from ui.pages import contrast, trust
 from ui.session import Scored, Session, Steadiness
 
@@ -30,7 +32,7 @@ def connect(desk: Desk, panels: Panels) -> None:
 
         yield from watched(
             desk, panels, owner, f"Scoring on {text.name}",
-            lambda watch: workbench.score(desk.registry, first.key, text, first.sampling, watch), finish,
+            lambda watch: scoring.score(desk.registry, first.key, text, first.sampling, watch), finish,
             kind="score",
         )  # fmt: skip
 
@@ -51,7 +53,7 @@ def connect(desk: Desk, panels: Panels) -> None:
 
         yield from watched(
             desk, panels, owner, "Checking stability",
-            lambda watch: workbench.steadiness(desk.registry, session, watch), finish,
+            lambda watch: measuring.steadiness(desk.registry, session, watch), finish,
             kind="stability",
         )  # fmt: skip
 

@@ -7,8 +7,10 @@ import gradio as gr
 
 import transact as ta
 from ui import training
-from ui.events.desk import Desk, Panels, explained, long_step, say, watched
+from ui.context import Desk
+from ui.events.desk import explained, long_step, say, watched
 from ui.events.measure import plan_and_text, prompt_text
+from ui.events.panels import Panels
 from ui.pages import recover
 from ui.session import BUNDLED, Recovery, Result, Session
 from ui.training import Form

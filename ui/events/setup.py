@@ -2,9 +2,11 @@
 
 import gradio as gr
 
-from ui import limits, planning, texts, uploads, workbench
+from ui import limits, planning, scoring, texts, uploads
+from ui.context import Desk
 from ui.errors import WrongInput
-from ui.events.desk import Desk, Panels, explained, long_step, quick, say, watched
+from ui.events.desk import explained, long_step, quick, say, watched
+from ui.events.panels import Panels
 from ui.hub_texts import DatasetRequest
 from ui.models import Registry, is_streamed
 from ui.pages import calibration, model
@@ -54,14 +56,14 @@ def connect(desk: Desk, panels: Panels) -> None:
 
         def finish(loaded) -> dict:
             scored = desk.first_scored if key == BUNDLED else None
-            session = desk.sessions.update(owner, lambda old: workbench.opened(old, key, loaded, scored))
+            session = desk.sessions.update(owner, lambda old: scoring.opened(old, key, loaded, scored))
             todo = "" if scored else " Now choose a calibration text and press Score."
             place = "passes layer by layer from its files" if loaded.is_streamed else "is in memory"
             return {**panels.repaint(session), **say(panels, f"{key.source} {place}.{todo}", "good")}
 
         yield from watched(
             desk, panels, owner, f"Loading {key.source}",
-            lambda watch: workbench.load(desk.registry, key, watch), finish, kind="load",
+            lambda watch: scoring.load(desk.registry, key, watch), finish, kind="load",
         )  # fmt: skip
 
     def on_source(source, text, file):
@@ -100,7 +102,7 @@ def connect(desk: Desk, panels: Panels) -> None:
             text, sampling = read_form(CalibrationForm(*values))
             if not isinstance(text, TextSource):
                 return unknown
-            run = workbench.estimate(desk.registry, session, text, sampling)
+            run = scoring.estimate(desk.registry, session, text, sampling)
         except Exception as error:
             return {**unknown, **_if_unexpected(panels, error)}
         return unknown if run is None else {own.estimate: calibration.estimate_line(run)}
@@ -132,7 +134,7 @@ def connect(desk: Desk, panels: Panels) -> None:
             (text,) = found
         yield from watched(
             desk, panels, owner, f"Reading {text.name}",
-            lambda watch: workbench.score(desk.registry, key, text, sampling, watch), finish,
+            lambda watch: scoring.score(desk.registry, key, text, sampling, watch), finish,
             kind="score",
         )  # fmt: skip
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import gradio as gr
 
 import transact as ta
-from ui import history, limits, workbench
+from ui import history, limits, pruning
+from ui.context import Desk
 from ui.errors import NotYet
-from ui.events.desk import Desk, Panels, explained, long_step, say, watched
+from ui.events.desk import explained, long_step, say, watched
+from ui.events.panels import Panels
 from ui.export import file_stem, model_stem
 from ui.jobs import Watch
 from ui.pages import takeaway
@@ -106,7 +108,7 @@ def checkpoint(desk: Desk, owner: str, result: Result, watch: Watch, *, layers: 
     """A zip of the result's checkpoint, and what to say of it."""
 
     def write(folder: Path) -> str:
-        return workbench.write_checkpoint(desk.registry, owner, result, folder, watch, layers=layers)
+        return pruning.write_checkpoint(desk.registry, owner, result, folder, watch, layers=layers)
 
     return desk.exports.checkpoint(owner, file_stem(result.scored.key, result.number), write, watch)
 
@@ -115,6 +117,6 @@ def gguf(desk: Desk, owner: str, result: Result, watch: Watch, *, file_type: str
     """The result's GGUF file, and what to say of it."""
 
     def write(file: Path) -> str:
-        return workbench.write_gguf(desk.registry, owner, result, file, watch, file_type=file_type)
+        return pruning.write_gguf(desk.registry, owner, result, file, watch, file_type=file_type)
 
     return desk.exports.gguf(owner, f"{file_stem(result.scored.key, result.number)}-{file_type}", write)

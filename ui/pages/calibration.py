@@ -6,10 +6,10 @@ from html import escape
 import gradio as gr
 
 from ui import numbers, texts
+from ui.scoring import Run
 from ui.session import Sampling, Session
 from ui.texts import TextSource
 from ui.upload_field import upload_field
-from ui.workbench import Run
 
 PASTE, UPLOAD, DATASET = "paste", "upload", "dataset"
 SOURCES = [

@@ -7,8 +7,8 @@ import gradio as gr
 
 from transact.wording import counted
 from ui import figures, numbers, streamed, tables, texts
+from ui.measuring import WhatIf
 from ui.session import Session
-from ui.workbench import WhatIf
 
 PASTE = "paste"
 DEFAULT_PROMPT = "Once upon a time"

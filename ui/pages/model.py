@@ -7,7 +7,7 @@ from html import escape
 import gradio as gr
 
 import transact as ta
-from transact.loading import DTYPES as LIBRARY_DTYPES
+from transact.loaded_model import DTYPES as LIBRARY_DTYPES
 from ui import limits, numbers
 from ui.session import BUNDLED, ModelKey, Session
 

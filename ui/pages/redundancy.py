@@ -7,8 +7,8 @@ import gradio as gr
 
 from transact.wording import counted
 from ui import figures, names
+from ui.measuring import MAP_SEQUENCES
 from ui.session import Session
-from ui.workbench import MAP_SEQUENCES
 
 _EMPTY = "Press the button: every point is measured behind masks, nothing is cut"
 
