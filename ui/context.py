@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 
 import gradio as gr
 
-from ui.audience import Audience, address
-from ui.export import Exports
-from ui.jobs import Jobs
-from ui.models import Registry
-from ui.session import Scored
-from ui.session_store import Sessions
-from ui.telemetry import Telemetry
+from ui.server.audience import Audience, address
+from ui.server.telemetry import Telemetry
+from ui.state.session import Scored
+from ui.state.session_store import Sessions
+from ui.views.downloads import Exports
+from ui.work.jobs import Jobs
+from ui.work.registry import Registry
 
 
 @dataclass(frozen=True)

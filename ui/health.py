@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 import transact as ta
 from ui.context import Desk
-from ui.telemetry import resident_bytes
+from ui.server.telemetry import resident_bytes
 
 _HELP = {
     "transact_jobs_total": "Jobs that ended, by kind and outcome.",

@@ -22,10 +22,10 @@ CONFIG = AutoConfig.for_model(
 SCRIPT = """
 import resource, sys
 import psutil, torch
-from ui import scoring
-from ui.jobs import Jobs
-from ui.models import Registry
-from ui.session import BUNDLED, ModelKey
+from ui.work import scoring
+from ui.work.jobs import Jobs
+from ui.work.registry import Registry
+from ui.state.session import BUNDLED, ModelKey
 import transact as ta
 
 jobs, registry = Jobs(), Registry()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import transact as ta
 from tests.fuzz.strategies import JUNK, ODD_TEXTS, fuzzing, one_sentence
-from ui import measuring, pruning
+from ui.work import measuring, pruning
 
 SHORT = st.sampled_from(["mixed up", "A fox.\n\nA crow.", "1 + 1 = 2", "one", " "])
 FEW = st.sampled_from([1, 2, 3, 2.0])

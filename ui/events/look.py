@@ -4,12 +4,13 @@ from dataclasses import replace
 
 import gradio as gr
 
-from ui import measuring, scoring, texts
 from ui.context import Desk
-from ui.events.desk import explained, long_step, say, watched
 from ui.events.panels import Panels, parts
+from ui.events.runner import explained, long_step, say, watched
 from ui.pages import contrast, trust
-from ui.session import Scored, Session, Steadiness
+from ui.state.session import Scored, Session, Steadiness
+from ui.text_sources import text_source
+from ui.work import measuring, scoring
 
 
 def connect(desk: Desk, panels: Panels) -> None:
@@ -19,7 +20,7 @@ def connect(desk: Desk, panels: Panels) -> None:
         owner = desk.visitor(request)
         try:
             first = desk.sessions.get(owner).need_scored()
-            text = texts.sample(source)
+            text = text_source.sample(source)
         except Exception as error:
             yield explained(panels, error)
             return

@@ -5,13 +5,15 @@ import time
 import gradio as gr
 
 import transact as ta
-from ui import limits, measuring, pruning, texts
 from ui.context import Desk
-from ui.events.desk import explained, long_step, say, watched
 from ui.events.panels import Panels, parts
+from ui.events.runner import explained, long_step, say, watched
 from ui.pages import measure
-from ui.session import BUNDLED, Result, Session
-from ui.texts import TextSource
+from ui.server import limits
+from ui.state.session import BUNDLED, Result, Session
+from ui.text_sources import text_source
+from ui.text_sources.text_source import TextSource
+from ui.work import measuring, pruning
 
 _SHOW = """() => {{
   const shown = document.querySelector("{0} .headline");
@@ -115,5 +117,5 @@ def prompt_text(prompt) -> str:
 def evaluation_text(measure_on: str, pasted: str) -> TextSource:
     """The text that is measured on, as the controls name it."""
     if measure_on == measure.PASTE:
-        return texts.pasted("" if pasted is None else pasted, measuring.EVALUATION_TOKENS)
-    return texts.evaluation_sample(measure_on)
+        return text_source.pasted("" if pasted is None else pasted, measuring.EVALUATION_TOKENS)
+    return text_source.evaluation_sample(measure_on)

@@ -4,7 +4,6 @@ from dataclasses import dataclass, fields
 
 from gradio.components import Component
 
-from ui.jobs import MAX_JOBS
 from ui.pages import (
     calibration,
     compare,
@@ -21,7 +20,8 @@ from ui.pages import (
     takeaway,
     trust,
 )
-from ui.session import Session
+from ui.state.session import Session
+from ui.work.jobs import MAX_JOBS
 
 HEAVY = {"concurrency_id": "model", "concurrency_limit": MAX_JOBS + 8}
 """More events than jobs, so that who comes when the line is full hears of it instead of waiting unseen."""

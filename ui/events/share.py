@@ -7,12 +7,13 @@ from pathlib import Path
 import gradio as gr
 
 import transact as ta
-from ui import limits, pruning, sign_in
 from ui.context import Desk
 from ui.errors import WrongInput
-from ui.events.desk import explained, long_step, say, watched
 from ui.events.panels import Panels
-from ui.export import file_stem
+from ui.events.runner import explained, long_step, say, watched
+from ui.server import limits, sign_in
+from ui.views.downloads import file_stem
+from ui.work import pruning
 
 _STOPPED = "Stopped. Nothing was pushed; a new repository may be there, still empty."
 
