@@ -26,7 +26,10 @@ _FILE_BYTES = 100_000_000
 """Of all files of a tokenizer; the largest that are known have 40 MB."""
 _MEMORY_BYTES, _PER_CHARACTER_HELD, _PER_CHARACTER_READ = 2_000_000_000, 16, 150
 """For the tokenizer itself as it is read, for all text, and for the notes on one: where each token began, and so on."""
-_SECONDS, _CHARACTERS_PER_SECOND = 20.0, 100_000
+_SECONDS = {"check": 12.0, "encode": 6.0, "write": 8.0}
+"""At work on a text of no length: to start, to import what it needs and to read the largest tokenizers that are known
+takes up to half of it. It may wait longer than that for a processor, as it lets all others go first."""
+_CHARACTERS_PER_SECOND, _WAITING = 300_000, 5
 _TOKENS_PER_CHARACTER, _TOKENS_BESIDE = 8, 2_000
 """A character has at most four bytes; some are written out as a phrase, and a sequence may begin with some tokens."""
 _WRITTEN_PER_CHARACTER, _WRITTEN_BESIDE = 8, 20_000
@@ -155,8 +158,9 @@ def _answer(
     request: dict, output_characters: int, progress: Progress, *, seconds: float = 0.0, memory_bytes: int = 0
 ) -> dict:
     """What the worker says, given so much more than what a tokenizer takes by itself; raises `AloneFailed`."""
+    at_work = _SECONDS[request["act"]] + seconds
     return run_alone(
-        Path(tokenizer_script.__file__), request, progress, seconds=_SECONDS + seconds,
+        Path(tokenizer_script.__file__), request, progress, seconds=_WAITING * at_work,
         environment={"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-        limits=Limits(_MEMORY_BYTES + memory_bytes, output_characters),
+        limits=Limits(_MEMORY_BYTES + memory_bytes, output_characters, at_work),
     )  # fmt: skip

@@ -64,11 +64,12 @@ class Limits:
     """What a process may take that reads what strangers made; beyond it the process is ended.
 
     `memory_bytes` of its own (heaps and stacks, not shared libraries; Linux alone enforces it); `output_characters` of
-    all that it answers.
+    all that it answers; `processor_seconds` at work, None: as many as it may take in all.
     """
 
     memory_bytes: int
     output_characters: int
+    processor_seconds: float | None = None
 
 
 _heeded: ContextVar[Progress] = ContextVar("heeded", default=NO_PROGRESS)
@@ -106,7 +107,8 @@ def run_alone(
     second. `take` is given the parts that come before the answer. Raises `IsolatedProcessFailed`, and whatever
     `progress` and `take` raise.
     """
-    most = () if limits is None else (limits.memory_bytes, max(1, int(seconds)), _FILE_BYTES, 0)
+    at_work = seconds if limits is None or limits.processor_seconds is None else limits.processor_seconds
+    most = () if limits is None else (limits.memory_bytes, max(1, int(at_work)), _FILE_BYTES, 0)
     told = os.environ if limits is None else {name: os.environ[name] for name in _SHARED if name in os.environ}
     with tempfile.TemporaryDirectory(prefix="transact-alone-") as place, tempfile.TemporaryFile() as said:
         child = subprocess.Popen(
@@ -129,7 +131,7 @@ def run_alone(
             _end(reader, lines)
             child.stdout.close()
         if killed_by == "SIGXCPU":
-            raise IsolatedProcessFailed(f"it gave no answer within {seconds:,.0f} seconds")
+            raise IsolatedProcessFailed(f"it gave no answer within {at_work:,.0f} seconds")
         if killed_by is not None:
             raise IsolatedProcessFailed(f"it was killed by {killed_by}, perhaps for want of memory")
         if answer is None:

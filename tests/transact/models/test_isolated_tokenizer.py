@@ -154,7 +154,7 @@ def test_a_template_that_fills_memory(template, sentence):
 
 
 def test_a_template_that_loops_ends_by_itself(monkeypatch):
-    monkeypatch.setattr(isolated_tokenizer, "_SECONDS", 4.0)
+    monkeypatch.setitem(isolated_tokenizer._SECONDS, "write", 4.0)
     with pytest.raises(ta.InvalidText, match="chat template could not .* gave no answer within 4 seconds"):
         ta.CalibrationSet.from_chats(CHATS, chatting(LOOP))
 

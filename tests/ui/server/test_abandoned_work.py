@@ -1,15 +1,20 @@
 """Answers that nobody fetches go, and work that nobody waits for stops; who listens keeps both."""
 
 import asyncio
+import time
 from contextlib import ExitStack
 
+import httpx
 import pytest
 from gradio.queueing import EventQueue, Queue
 from gradio.server_messages import ProcessGeneratingMessage
 
 from tests import own_loop
+from tests.slow_models import slowed
+from ui.application import launch_options, open_context, page_of
 from ui.server import abandoned_work
 from ui.server.audience import Audience
+from ui.state.session import BUNDLED
 
 MINUTE = abandoned_work.SILENT_SECONDS
 
@@ -130,3 +135,31 @@ def test_a_sweep_that_fails_is_not_the_last(place, monkeypatch, caplog):
     monkeypatch.setattr(place.watch, "sweep", sweep)
     own_loop.run(serve())
     assert len(swept) >= 3
+
+
+def test_a_server_ends_work_that_nobody_listens_for_and_forgets_it(monkeypatch):
+    monkeypatch.setattr(abandoned_work, "SILENT_SECONDS", 1.0)
+    context = open_context()
+    page = page_of(context)
+    ended = ("transact_jobs_total", (("kind", "score"), ("outcome", "cancelled")))
+    _, url, _ = page.launch(
+        server_name="127.0.0.1", server_port=None, prevent_thread_lock=True, quiet=True, **launch_options(context, page)
+    )
+    try:
+        with slowed(context.registry.in_memory(BUNDLED), 2.0):
+            asked = httpx.post(f"{url}gradio_api/call/score", json={"data": ["A fox met a crow.", "transact", 4, 8]})
+            assert asked.status_code == 200
+            until(lambda: context.jobs.running == 1)
+            assert page._queue.pending_messages_per_session
+            until(lambda: not page._queue.pending_messages_per_session)
+        until(lambda: context.jobs.running == 0)
+        assert context.telemetry.counters()[ended] == 1
+    finally:
+        page.close()
+
+
+def until(happens, seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not happens():
+        assert time.monotonic() < end
+        time.sleep(0.05)
