@@ -38,7 +38,7 @@ from transact.generation import generate
 from transact.hub_cache import trim_hub_cache
 from transact.importance import METRICS, ImportanceScores, Metric, available_metrics, score
 from transact.layer_plan import LayerPlan
-from transact.loading import LoadedModel, Preflight, load, preflight
+from transact.loading import LoadedModel, Preflight, fetch, load, preflight
 from transact.locks import Locks
 from transact.masking import masked
 from transact.memory import ran_out_of_memory
@@ -140,6 +140,7 @@ __all__ = [
     "evaluate",
     "evaluate_tasks",
     "evaluation_bytes",
+    "fetch",
     "generate",
     "grams_for_repair",
     "load",

@@ -27,7 +27,7 @@ from transact.progress import NO_CHECK, NO_PROGRESS, Cancelled, Check, Progress,
 from transact.quiet import no_progress_bars
 from transact.source_config import spec_of, stock
 from transact.spec import ModelSpec, digest
-from transact.tokenizer_files import read_tokenizer, tokenizer_class
+from transact.tokenizer_files import check_tokenizer, read_tokenizer, tokenizer_class
 
 if TYPE_CHECKING:
     from transact.calibration import Batch
@@ -232,6 +232,21 @@ def preflight(
     """
     choice(dtype, ("auto", *DTYPES), "dtype")
     return _preflight_on(device, sources.resolve(source, revision, progress), dtype)
+
+
+def fetch(
+    source: str, *, revision: str | None = None, untrusted: bool = False, progress: Progress = NO_PROGRESS
+) -> str | None:
+    """Bring a model's files here, so that `load` need not wait for a network; the commit, None for a local folder.
+
+    `untrusted`: as for `load`, whose first trial of the tokenizer is made now. Raises `ModelNotFound`,
+    `ModelUnsupported` or `CheckpointBroken`, and what `progress` raises.
+    """
+    found = sources.resolve(source, revision, progress)
+    found = sources.download(found, spec_of(found).num_parameters, progress)
+    if untrusted:
+        check_tokenizer(found.directory, stock(found)[0], progress)
+    return found.revision
 
 
 def load(

@@ -10,6 +10,7 @@ from starlette.middleware import Middleware
 
 import transact as ta
 from ui import endpoints, gradio_limits, health, host, legal, limits, planning, texts, unknown_events, workbench
+from ui.audience import Audience
 from ui.disk import disk_budget
 from ui.events import arrival, choose, look, setup
 from ui.events import compare as comparing
@@ -129,7 +130,8 @@ def open_desk(opening: Scored | None = None) -> Desk:
     telemetry = Telemetry()
     budget = memory_budget()
     registry = Registry(telemetry, budget_bytes=int(budget * (1 - _SESSIONS_SHARE)), disk_bytes=disk_budget())
-    jobs, exports = Jobs(telemetry), Exports(registry.disk)
+    audience = Audience()
+    jobs, exports = Jobs(telemetry, audience.hears_this), Exports(registry.disk)
     scored = opening or _warm_up(registry)
     spec = scored.spec if scored else None
 
@@ -150,7 +152,7 @@ def open_desk(opening: Scored | None = None) -> Desk:
         telemetry.event("evicted", what="session", why="expired")
 
     sessions = Sessions(fresh, forget, max_sessions=host.max_sessions(), max_bytes=budget * _SESSIONS_SHARE)
-    return Desk(registry, sessions, jobs, exports, telemetry, scored, unpainted)
+    return Desk(registry, sessions, jobs, exports, telemetry, scored, unpainted, audience)
 
 
 def page_of(desk: Desk) -> gr.Blocks:

@@ -15,6 +15,7 @@ from ui.events import takeaway
 from ui.events.desk import HEAVY, LIGHT, Desk
 from ui.events.setup import loaded_key
 from ui.export import model_stem
+from ui.jobs import FILES
 from ui.pages.takeaway import GGUF_TYPE
 from ui.session import BUNDLED, ModelKey, Sampling, Session
 from ui.texts import TextSource
@@ -30,6 +31,7 @@ def connect(desk: Desk) -> None:
 
         def act() -> dict:
             owner, key = desk.client(request), ModelKey(limits.name("source", source))
+            desk.jobs.finish(owner, "Fetching", lambda watch: desk.registry.fetch(key, watch), kind="fetch", line=FILES)
             loaded = desk.jobs.finish(
                 owner, "Loading", lambda watch: workbench.load(desk.registry, key, watch), kind="load"
             )

@@ -14,7 +14,7 @@ import transact as ta
 from ui import activity, failures
 from ui.audience import Audience, address
 from ui.export import Exports
-from ui.jobs import MAX_JOBS, Finished, Jobs, Partial, Tick, Watch
+from ui.jobs import MAX_JOBS, MODEL, Finished, Jobs, Partial, Tick, Watch
 from ui.models import Registry
 from ui.pages import (
     calibration,
@@ -299,15 +299,15 @@ def watched(
     partly: Callable[[object], dict] = lambda found: {},
     stopped: str = "Stopped. Everything is as it was before.",
     kind: str = "other",
-    model: bool = True,
+    line: str | None = MODEL,
 ) -> Iterator[dict]:
     """A step that takes longer: progress while it runs, then `finish`'s updates, or a sentence.
 
     `failed` gives the updates for an error, by default its sentence in the message line; `partly` those for what the
-    work has found so far; `stopped` says what a stop leaves behind; `kind` names the work in logs and counters.
+    work has found so far; `stopped` says what a stop leaves behind; `kind` and `line` as for `Jobs.run`.
     """
     try:
-        for event in desk.jobs.run(owner, title, work, kind=kind, model=model):
+        for event in desk.jobs.run(owner, title, work, kind=kind, line=line):
             if isinstance(event, Finished):
                 yield {**_over(desk, panels, owner), **say(panels, ""), **finish(event.value)}
             elif isinstance(event, Partial):

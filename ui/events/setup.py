@@ -6,6 +6,7 @@ from ui import limits, planning, texts, uploads, workbench
 from ui.errors import WrongInput
 from ui.events.desk import Desk, Panels, explained, long_step, quick, say, watched
 from ui.hub_texts import DatasetRequest
+from ui.jobs import FILES
 from ui.models import Registry, is_streamed
 from ui.pages import calibration, model
 from ui.pages.calibration import CalibrationForm
@@ -41,7 +42,7 @@ def connect(desk: Desk, panels: Panels) -> None:
             lambda watch: desk.registry.preflight(key, watch),
             show,
             failed=lambda error: {**explained(panels, error), panels.model.card: model.refused_card(str(error))},
-            kind="preflight", model=False,
+            kind="preflight", line=None,
         )  # fmt: skip
 
     def on_load(source, revision, dtype, request: gr.Request):
@@ -59,6 +60,14 @@ def connect(desk: Desk, panels: Panels) -> None:
             place = "passes layer by layer from its files" if loaded.is_streamed else "is in memory"
             return {**panels.repaint(session), **say(panels, f"{key.source} {place}.{todo}", "good")}
 
+        fetched = []
+        yield from watched(
+            desk, panels, owner, f"Fetching {key.source}",
+            lambda watch: desk.registry.fetch(key, watch), lambda _: fetched.append(key) or {},
+            kind="fetch", line=FILES,
+        )  # fmt: skip
+        if not fetched:
+            return
         yield from watched(
             desk, panels, owner, f"Loading {key.source}",
             lambda watch: workbench.load(desk.registry, key, watch), finish, kind="load",
@@ -125,7 +134,7 @@ def connect(desk: Desk, panels: Panels) -> None:
             found = []
             yield from watched(
                 desk, panels, owner, f"Reading {text.name}", text.read, lambda read: found.append(read) or {},
-                kind="read", model=False,
+                kind="read", line=None,
             )  # fmt: skip
             if not found:
                 return

@@ -11,6 +11,7 @@ from ui import limits, sign_in, workbench
 from ui.errors import WrongInput
 from ui.events.desk import Desk, Panels, explained, long_step, say, watched
 from ui.export import file_stem
+from ui.jobs import MODEL
 
 _STOPPED = "Stopped. Nothing was pushed; a new repository may be there, still empty."
 
@@ -32,14 +33,14 @@ def connect(desk: Desk, panels: Panels) -> None:
             return
         done: dict = {}
 
-        def stage(name: str, title: str, work: Callable, *, model: bool = False):
+        def stage(name: str, title: str, work: Callable, *, line: str | None = None):
             """One job; its value is kept, and its lack says that the rest must not begin."""
 
             def keep(value) -> dict:
                 done[name] = value
                 return {}
 
-            return watched(desk, panels, owner, title, work, keep, stopped=_STOPPED, kind="push", model=model)
+            return watched(desk, panels, owner, title, work, keep, stopped=_STOPPED, kind="push", line=line)
 
         def write(watch) -> tuple[tempfile.TemporaryDirectory, Path, str]:
             place = tempfile.TemporaryDirectory(prefix="transact-push-")  # goes when nobody holds it any more
@@ -48,7 +49,7 @@ def connect(desk: Desk, panels: Panels) -> None:
 
         yield from stage("name", "Asking the hub", lambda watch: ta.check_push(repository, progress=watch, **terms))
         if "name" in done:
-            yield from stage("written", "Writing the checkpoint", write, model=True)
+            yield from stage("written", "Writing the checkpoint", write, line=MODEL)
         if "written" in done:
             place, folder, said = done["written"]
             with place:
