@@ -13,7 +13,7 @@ from ui import activity, memory
 from ui import jobs as jobs_module
 from ui import session as sessions_module
 from ui.errors import Busy, NotYet
-from ui.jobs import FILES, Finished, Jobs, Tick, Watch
+from ui.jobs import FILES, MODEL, Finished, Jobs, Tick, Watch
 from ui.memory import Shelf
 from ui.session import BUNDLED, Moment, Result, Sampling, Scored, Session, Sessions, Timeline
 from ui.texts import TextSource
@@ -224,8 +224,7 @@ class TestJobs:
 
     def test_short_work_goes_before_long_work_that_came_a_little_earlier(self):
         jobs, release, served = Jobs(), threading.Event(), []
-        for kind, seconds in (("export", 0.5), ("generate", 0.01)):
-            jobs.finish("nobody", "Timing", lambda watch, seconds=seconds: time.sleep(seconds), kind=kind)
+        jobs._lines[MODEL]._seconds |= {"export": 1000.0, "generate": 0.001}
         first = jobs.run("first", "Working", lambda watch: release.wait(10))
         next(first)
         long, short = (
@@ -233,7 +232,6 @@ class TestJobs:
             for kind in ("export", "generate")
         )
         next(long)
-        time.sleep(0.1)
         next(short)
         time.sleep(0.1)
         release.set()
