@@ -181,6 +181,7 @@ class Line:
                 self._worker = threading.Thread(target=self._work, name="jobs", daemon=True)
                 self._worker.start()
             self._waiting.append(place)
+            self._take_next()
             self._changed.notify_all()
 
     def waits(self, watch: Watch) -> bool:
@@ -214,18 +215,21 @@ class Line:
     def _ratio(self, place: _Place, now: float) -> float:
         return (now - place.since) / self._seconds.get(place.kind, _SECONDS_AT_FIRST)
 
-    def _next(self) -> _Place | None:
-        now = time.monotonic()
-        heard = [place for place in self._waiting if place.heard()]
-        return max(heard, key=lambda place: self._ratio(place, now), default=None)
+    def _take_next(self) -> None:
+        """Where nobody is at work: whose turn it is."""
+        if self._at_work is None and (heard := [place for place in self._waiting if place.heard()]):
+            now = time.monotonic()
+            self._at_work = max(heard, key=lambda place: self._ratio(place, now))
+            self._waiting.remove(self._at_work)
 
     def _work(self) -> None:
         while True:
             with self._changed:
-                while (place := self._next()) is None:
+                self._take_next()
+                while self._at_work is None:
                     self._changed.wait(POLL_SECONDS if self._waiting else None)
-                self._waiting.remove(place)
-                self._at_work = place
+                    self._take_next()
+                place = self._at_work
             began = time.monotonic()
             place.job()
             seconds = max(time.monotonic() - began, 1e-3)
@@ -233,6 +237,7 @@ class Line:
                 before = self._seconds.get(place.kind, seconds)
                 self._seconds[place.kind] = before + _LATEST_WEIGHS * (seconds - before)
                 self._at_work = None
+                self._take_next()
             place.ended.set()
             del place  # with all that it holds, until somebody comes
             return_freed()
