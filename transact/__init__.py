@@ -48,7 +48,7 @@ from transact.export.proof import Proof, prove
 from transact.export.report import SaveReport
 from transact.models.hub_cache import trim_hub_cache
 from transact.models.loaded_model import LoadedModel
-from transact.models.loading import Preflight, load, preflight
+from transact.models.loading import Preflight, fetch, load, preflight
 from transact.models.sources import BUNDLED
 from transact.observing.observe import grams_for_repair, observe, sample_bytes
 from transact.observing.statistics import ActivationStatistics, Moments, Peaks
@@ -151,6 +151,7 @@ __all__ = [
     "evaluate",
     "evaluate_tasks",
     "evaluation_bytes",
+    "fetch",
     "generate",
     "grams_for_repair",
     "load",

@@ -38,6 +38,7 @@ from ui.pages import (
 )
 from ui.server import environment, gradio_limits, limits, unknown_events
 from ui.server.abandoned_work import Unheard
+from ui.server.audience import Audience
 from ui.server.disk import disk_budget
 from ui.server.memory import memory_budget
 from ui.server.request_guard import Guard
@@ -135,7 +136,8 @@ def open_context(opening: Scored | None = None) -> AppContext:
     telemetry = Telemetry()
     budget = memory_budget()
     registry = Registry(telemetry, budget_bytes=int(budget * (1 - _SESSIONS_SHARE)), disk_bytes=disk_budget())
-    jobs, exports = Jobs(telemetry), Exports(registry.disk)
+    audience = Audience()
+    jobs, exports = Jobs(telemetry, audience.hears_this), Exports(registry.disk)
     scored = opening or _warm_up(registry)
     spec = scored.spec if scored else None
 
@@ -156,7 +158,7 @@ def open_context(opening: Scored | None = None) -> AppContext:
         telemetry.event("evicted", what="session", why="expired")
 
     sessions = Sessions(fresh, forget, max_sessions=environment.max_sessions(), max_bytes=budget * _SESSIONS_SHARE)
-    return AppContext(registry, sessions, jobs, exports, telemetry, scored, unpainted)
+    return AppContext(registry, sessions, jobs, exports, telemetry, scored, unpainted, audience)
 
 
 def page_of(context: AppContext) -> gr.Blocks:

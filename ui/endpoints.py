@@ -22,6 +22,7 @@ from ui.text_sources.text_source import TextSource
 from ui.views.downloads import model_stem
 from ui.views.python_code import Recipe, code
 from ui.work import measuring, pruning, scoring
+from ui.work.jobs import FILES
 
 EXPORT_KINDS = ("checkpoint", "plan", "gguf")
 
@@ -34,6 +35,9 @@ def connect(context: AppContext) -> None:
 
         def act() -> dict:
             owner, key = context.client(request), ModelKey(limits.name("source", source))
+            context.jobs.finish(
+                owner, "Fetching", lambda watch: context.registry.fetch(key, watch), kind="fetch", line=FILES
+            )
             loaded = context.jobs.finish(
                 owner, "Loading", lambda watch: scoring.load(context.registry, key, watch), kind="load"
             )

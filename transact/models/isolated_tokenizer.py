@@ -24,8 +24,10 @@ PANIC = "PanicException"
 _FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template.*")
 _FILE_BYTES = 100_000_000
 """Of all files of a tokenizer; the largest that are known have 40 MB."""
-_MEMORY_BYTES, _PER_CHARACTER_HELD, _PER_CHARACTER_READ = 2_000_000_000, 16, 150
-"""For the tokenizer itself as it is read, for all text, and for the notes on one: where each token began, and so on."""
+_MEMORY_BYTES, _PER_FILE_BYTE, _MOST_MEMORY_BYTES = 300_000_000, 30, 2_000_000_000
+"""For Python and for the tokenizer as it is read, about twice of what was measured (90 MB and 17 bytes a byte)."""
+_PER_CHARACTER_HELD, _PER_CHARACTER_READ = 16, 150
+"""For all text, and for the notes on one: where each token began, and so on."""
 _SECONDS = {"check": 12.0, "encode": 6.0, "write": 8.0}
 """At work on a text of no length: to start, to import what it needs and to read the largest tokenizers that are known
 takes up to half of it. It may wait longer than that for a processor, as it lets all others go first."""
@@ -66,7 +68,8 @@ class Enclosed:
             "act": "encode", "file": str(self._file), "texts": list(texts), "special": special, "most": most,
             **self._tokenizer_settings,
         }  # fmt: skip
-        answer = _asked(request, characters, 6 * most + 20 * len(texts), max(map(len, texts), default=0))
+        longest = max(map(len, texts), default=0)
+        answer = _asked(request, characters, 6 * most + 20 * len(texts), longest, self._file.stat().st_size)
         flat, rows, start = array("i", base64.b64decode(answer["ids"])), [], 0
         for length in answer["lengths"]:
             rows.append(flat[start : start + length])
@@ -87,7 +90,7 @@ class Enclosed:
         request = {
             "act": "write", "template": template, "conversations": list(conversations), "names": names, "most": most
         }  # fmt: skip
-        answer = _asked(request, characters, 12 * most, 0)
+        answer = _asked(request, characters, 12 * most)
         return (answer["failed"], answer["why"]) if "failed" in answer else answer["texts"]
 
 
@@ -125,7 +128,7 @@ def check_loading(directory: Path, config: PreTrainedConfig, progress: Progress)
         "most_beside": _TOKENS_BESIDE,
     }  # fmt: skip
     try:
-        reason = _answer(request, 10_000, progress).get("refused")
+        reason = _answer(request, 10_000, progress, file_bytes=size).get("refused")
     except IsolatedProcessFailed as error:
         reason = str(error).replace(str(directory), directory.name)
     if reason:
@@ -136,12 +139,14 @@ def check_loading(directory: Path, config: PreTrainedConfig, progress: Progress)
     _checked.add(digest.hexdigest())
 
 
-def _asked(request: dict, characters: int, output_characters: int, longest: int) -> dict:
+def _asked(request: dict, characters: int, output_characters: int, longest: int = 0, file_bytes: int = 0) -> dict:
     """The worker's answer to texts of so many characters, and the longest of so many; raises `InvalidText`."""
     memory = _PER_CHARACTER_HELD * characters + _PER_CHARACTER_READ * longest
     seconds = characters / _CHARACTERS_PER_SECOND
     try:
-        answer = _answer(request, output_characters + 10_000, heeded, seconds=seconds, memory_bytes=memory)
+        answer = _answer(
+            request, output_characters + 10_000, heeded, seconds=seconds, memory_bytes=memory, file_bytes=file_bytes
+        )
         reason = answer.get("refused")
     except IsolatedProcessFailed as error:
         reason = str(error)
@@ -155,12 +160,20 @@ def _asked(request: dict, characters: int, output_characters: int, longest: int)
 
 
 def _answer(
-    request: dict, output_characters: int, progress: Progress, *, seconds: float = 0.0, memory_bytes: int = 0
+    request: dict,
+    output_characters: int,
+    progress: Progress,
+    *,
+    file_bytes: int,
+    seconds: float = 0.0,
+    memory_bytes: int = 0,
 ) -> dict:
-    """What the worker says, given so much more than what a tokenizer takes by itself; raises `AloneFailed`."""
+    """What the worker says, given so much more than what a tokenizer of that size takes by itself; raises
+    `AloneFailed`."""
+    own = min(_MEMORY_BYTES + _PER_FILE_BYTE * file_bytes, _MOST_MEMORY_BYTES)
     at_work = _SECONDS[request["act"]] + seconds
     return run_alone(
         Path(tokenizer_script.__file__), request, progress, seconds=_WAITING * at_work,
         environment={"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-        limits=Limits(_MEMORY_BYTES + memory_bytes, output_characters, at_work),
+        limits=Limits(own + memory_bytes, output_characters, at_work),
     )  # fmt: skip

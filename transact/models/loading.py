@@ -16,7 +16,7 @@ from transact.layers.narrow_attention import check_pairs
 from transact.models import narrowed_model, sources, stored_weights
 from transact.models.loaded_model import DTYPES, LoadedModel
 from transact.models.source_config import spec_of, stock
-from transact.models.tokenizer_files import read_tokenizer, tokenizer_class
+from transact.models.tokenizer_files import check_tokenizer, read_tokenizer, tokenizer_class
 from transact.progress import NO_PROGRESS, Cancelled, Check, Progress, Repeating
 from transact.runtime.devices import BALANCED, device_of, free_bytes, gpus, spreads
 from transact.runtime.memory import ran_out_of_memory
@@ -70,6 +70,21 @@ def preflight(
     """
     choice(dtype, ("auto", *DTYPES), "dtype")
     return _preflight_on(device, sources.resolve(source, revision, progress), dtype)
+
+
+def fetch(
+    source: str, *, revision: str | None = None, untrusted: bool = False, progress: Progress = NO_PROGRESS
+) -> str | None:
+    """Bring a model's files here, so that `load` need not wait for a network; the commit, None for a local folder.
+
+    `untrusted`: as for `load`, whose first trial of the tokenizer is made now. Raises `ModelNotFound`,
+    `ModelUnsupported` or `CheckpointBroken`, and what `progress` raises.
+    """
+    found = sources.resolve(source, revision, progress)
+    found = sources.download(found, spec_of(found).num_parameters, progress)
+    if untrusted:
+        check_tokenizer(found.directory, stock(found)[0], progress)
+    return found.revision
 
 
 def load(

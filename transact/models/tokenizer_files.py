@@ -27,7 +27,7 @@ def read_tokenizer(
     `config` names the tokenizer's class where its own files do not. `untrusted`: it reads no text in this process, see
     `transact.models.isolated_tokenizer`; `progress` may stop that.
     """
-    if not any(directory.glob("tokenizer*")) and not (directory / "vocab.json").exists():
+    if not _is_there(directory):
         return None
     if untrusted:
         check_loading(directory, config, progress)
@@ -46,6 +46,16 @@ def read_tokenizer(
             raise
         reason = " ".join(str(error).split())
         raise CheckpointBroken(f"The tokenizer in {directory.name} could not be read: {reason}") from error
+
+
+def check_tokenizer(directory: Path, config: PreTrainedConfig, progress: Progress = NO_PROGRESS) -> None:
+    """Raise `CheckpointBroken` where a stranger's tokenizer, if there is one, cannot be loaded within limits."""
+    if _is_there(directory):
+        check_loading(directory, config, progress)
+
+
+def _is_there(directory: Path) -> bool:
+    return any(directory.glob("tokenizer*")) or (directory / "vocab.json").exists()
 
 
 def _check_sentencepiece(directory: Path) -> None:

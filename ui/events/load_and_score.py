@@ -15,6 +15,7 @@ from ui.text_sources import text_source, uploads
 from ui.text_sources.hub_dataset import DatasetRequest
 from ui.text_sources.text_source import DatasetChoice, TextRequest, TextSource
 from ui.work import scoring
+from ui.work.jobs import FILES
 from ui.work.registry import Registry, is_streamed
 
 
@@ -46,7 +47,7 @@ def connect(context: AppContext, panels: Panels) -> None:
             lambda watch: context.registry.preflight(key, watch),
             show,
             failed=lambda error: {**explained(panels, error), panels.model.card: model.refused_card(str(error))},
-            kind="preflight", model=False,
+            kind="preflight", line=None,
         )  # fmt: skip
 
     def on_load(source, revision, dtype, request: gr.Request):
@@ -64,6 +65,14 @@ def connect(context: AppContext, panels: Panels) -> None:
             place = "passes layer by layer from its files" if loaded.is_streamed else "is in memory"
             return {**panels.repaint(session), **say(panels, f"{key.source} {place}.{todo}", "good")}
 
+        fetched = []
+        yield from watched(
+            context, panels, owner, f"Fetching {key.source}",
+            lambda watch: context.registry.fetch(key, watch), lambda _: fetched.append(key) or {},
+            kind="fetch", line=FILES,
+        )  # fmt: skip
+        if not fetched:
+            return
         yield from watched(
             context, panels, owner, f"Loading {key.source}",
             lambda watch: scoring.load(context.registry, key, watch), finish, kind="load",
@@ -130,7 +139,7 @@ def connect(context: AppContext, panels: Panels) -> None:
             found = []
             yield from watched(
                 context, panels, owner, f"Reading {text.name}", text.read, lambda read: found.append(read) or {},
-                kind="read", model=False,
+                kind="read", line=None,
             )  # fmt: skip
             if not found:
                 return

@@ -13,7 +13,7 @@ from ui.context import AppContext
 from ui.events.panels import Panels
 from ui.server import error_messages
 from ui.views import progress_line
-from ui.work.jobs import Finished, Partial, Tick, Watch
+from ui.work.jobs import MODEL, Finished, Partial, Tick, Watch
 
 T = TypeVar("T")
 
@@ -86,15 +86,15 @@ def watched(
     partly: Callable[[object], dict] = lambda found: {},
     stopped: str = "Stopped. Everything is as it was before.",
     kind: str = "other",
-    model: bool = True,
+    line: str | None = MODEL,
 ) -> Iterator[dict]:
     """A step that takes longer: progress while it runs, then `finish`'s updates, or a sentence.
 
     `failed` gives the updates for an error, by default its sentence in the message line; `partly` those for what the
-    work has found so far; `stopped` says what a stop leaves behind; `kind` names the work in logs and counters.
+    work has found so far; `stopped` says what a stop leaves behind; `kind` and `line` as for `Jobs.run`.
     """
     try:
-        for event in context.jobs.run(owner, title, work, kind=kind, model=model):
+        for event in context.jobs.run(owner, title, work, kind=kind, line=line):
             if isinstance(event, Finished):
                 yield {**_over(context, panels, owner), **say(panels, ""), **finish(event.value)}
             elif isinstance(event, Partial):

@@ -14,6 +14,7 @@ from ui.events.runner import explained, long_step, say, watched
 from ui.server import limits, sign_in
 from ui.views.downloads import file_stem
 from ui.work import pruning
+from ui.work.jobs import MODEL
 
 _STOPPED = "Stopped. Nothing was pushed; a new repository may be there, still empty."
 
@@ -35,14 +36,14 @@ def connect(context: AppContext, panels: Panels) -> None:
             return
         done: dict = {}
 
-        def stage(name: str, title: str, work: Callable, *, model: bool = False):
+        def stage(name: str, title: str, work: Callable, *, line: str | None = None):
             """One job; its value is kept, and its lack says that the rest must not begin."""
 
             def keep(value) -> dict:
                 done[name] = value
                 return {}
 
-            return watched(context, panels, owner, title, work, keep, stopped=_STOPPED, kind="push", model=model)
+            return watched(context, panels, owner, title, work, keep, stopped=_STOPPED, kind="push", line=line)
 
         def write(watch) -> tuple[tempfile.TemporaryDirectory, Path, str]:
             place = tempfile.TemporaryDirectory(prefix="transact-push-")  # goes when nobody holds it any more
@@ -51,7 +52,7 @@ def connect(context: AppContext, panels: Panels) -> None:
 
         yield from stage("name", "Asking the hub", lambda watch: ta.check_push(repository, progress=watch, **terms))
         if "name" in done:
-            yield from stage("written", "Writing the checkpoint", write, model=True)
+            yield from stage("written", "Writing the checkpoint", write, line=MODEL)
         if "written" in done:
             place, folder, said = done["written"]
             with place:

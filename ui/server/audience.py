@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import parse_qs
 
+from gradio.context import LocalContext
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
@@ -13,7 +14,7 @@ _MOST_HOPS = 20
 
 
 class Audience:
-    """The sessions (or single events) that somebody listens to right now; used on the event loop alone."""
+    """The sessions (or single events) that somebody listens to right now; changed on the event loop alone."""
 
     def __init__(self):
         self._listening: Counter[str] = Counter()
@@ -36,6 +37,15 @@ class Audience:
     def hears(self, name: str) -> bool:
         """Whether anybody listens to that session or event."""
         return name in self._listening
+
+    def hears_this(self) -> bool:
+        """Whether anybody listens for the event of gradio's that is handled in this context; may be asked anywhere.
+
+        Outside of one, and for one that was asked for around the queue, somebody does: who called.
+        """
+        event, request = LocalContext.event_id.get(None), LocalContext.request.get(None)
+        session = getattr(request, "session_hash", None)
+        return event is None or self.hears(event) or (session is not None and self.hears(session))
 
 
 def _listened_to(scope: Scope) -> str | None:

@@ -3,16 +3,17 @@
 Gradio cannot stop a plain function that runs, and a visitor who waits for other visitors' runs must see how many
 are before, and be able to leave. So jobs that need a model stand in a line of our own, which one thread works off.
 That it is always the same thread also bounds memory: the allocator and torch keep what they need for every thread
-anew, and with a thread for each job the process grew for as long as visitors came.
+anew, and with a thread for each job the process grew for as long as visitors came. What fetches the files of a model
+stands in a second line, so that a slow network or a stranger's tokenizer holds up no one but those who load.
 """
 
 import contextvars
 import functools
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import transact as ta
@@ -28,6 +29,10 @@ MAX_JOBS_EACH = MAX_JOBS // 2
 """Of those from one address of the internet, behind which a whole class may sit, or one who has many names."""
 _MAX_PLACES = 2_000
 POLL_SECONDS = 0.15
+MODEL, FILES = "model", "files"
+"""The lines: for work on a model, and for work that fetches and tries its files."""
+_SECONDS_AT_FIRST, _LATEST_WEIGHS = 10.0, 0.3
+"""What a job of a kind takes before one was timed, and how much the latest one counts in the mean afterwards."""
 
 T = TypeVar("T")
 
@@ -119,77 +124,137 @@ class Watch:
         return self._latest
 
 
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """In a line. `heard`: whether anybody waits for the outcome now; `address`: None where it is not known."""
+
+    watch: Watch
+    kind: str
+    job: Callable[[], None]
+    ended: threading.Event
+    heard: Callable[[], bool]
+    address: str | None
+    since: float = field(default_factory=time.monotonic)
+
+
 class JobQueue:
-    """Those who want the model: the first has it, the others get it in the order in which they came."""
+    """Jobs that are done one after the other.
+
+    Next is whose wait is longest, measured by how long such a job takes (highest response ratio next): a sentence to be
+    continued need not wait for three exports, and no export waits for ever. Of one kind, first come, first served. A
+    job that nobody listens to is not begun.
+    """
 
     def __init__(self):
         self._changed = threading.Condition()
-        self._jobs: deque[tuple[Watch, Callable[[], None], threading.Event, str | None]] = deque()
+        self._at_work: _Place | None = None
+        self._waiting: list[_Place] = []
+        self._seconds: dict[str, float] = {}
         self._worker: threading.Thread | None = None
 
     def __len__(self) -> int:
-        return len(self._jobs)
+        return self.waiting + (self._at_work is not None)
 
-    def join(self, watch: Watch, job: Callable[[], None], ended: threading.Event, place: str | None = None) -> None:
-        """Have `job`, which raises nothing, done in its turn, and then `ended` set.
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
 
-        `place`: where it is asked for from, None where that is not known. Raises `Busy` where the line is full, or
-        half of it is from that place.
+    def join(self, place: _Place) -> None:
+        """Have the job, which raises nothing, done in its turn, and then `ended` set.
+
+        Raises `Busy` where the line is full, or half of it is from that address.
         """
         with self._changed:
-            own = sum(place is not None and other == place for *_, other in self._jobs)
+            there = [*self._waiting, *([self._at_work] if self._at_work else [])]
+            own = sum(place.address is not None and other.address == place.address for other in there)
             if own >= MAX_JOBS_EACH:
                 raise Busy(
                     f"{own} runs from your address are here already, which is all that one may have. Try again once "
                     "some have ended; moving the sliders and looking around goes on as ever."
                 )
-            if len(self._jobs) >= MAX_JOBS:
+            if len(there) >= MAX_JOBS:
                 raise Busy(
-                    f"{len(self._jobs)} runs are before you, which is all that may wait here. Try again in some "
+                    f"{len(there)} runs are before you, which is all that may wait here. Try again in some "
                     "minutes; moving the sliders and looking around goes on as ever."
                 )
             if self._worker is None:
                 self._worker = threading.Thread(target=self._work, name="jobs", daemon=True)
                 self._worker.start()
-            self._jobs.append((watch, job, ended, place))
+            self._waiting.append(place)
+            self._take_next()
             self._changed.notify_all()
 
+    def waits(self, watch: Watch) -> bool:
+        """Whether that job is in line and has not begun."""
+        return any(place.watch is watch for place in list(self._waiting))
+
     def before(self, watch: Watch) -> int:
-        """How many come first, the one at work included; 0 for the one at work, and for who is not in line."""
+        """How many come first as it is now, the one at work included; 0 for who is not in line."""
         with self._changed:
-            return next((place for place, (other, *_) in enumerate(self._jobs) if other is watch), 0)
+            now, own = time.monotonic(), self._of(watch)
+            if own is None:
+                return 0
+            first = sum(place is not own and self._goes_first(place, own, now) for place in self._waiting)
+            return first + (self._at_work is not None)
 
     def leave(self, watch: Watch) -> bool:
-        """Give up a place behind others; False for the one at work, which has to end by itself."""
+        """Give up a place in line; False for the one at work, which has to end by itself."""
         with self._changed:
-            place = self.before(watch)
-            if place:
-                del self._jobs[place]
-            return place > 0
+            own = self._of(watch)
+            if own is not None:
+                self._waiting.remove(own)
+            return own is not None
+
+    def _of(self, watch: Watch) -> _Place | None:
+        return next((place for place in self._waiting if place.watch is watch), None)
+
+    def _goes_first(self, one: _Place, other: _Place, now: float) -> bool:
+        mine, theirs = self._ratio(one, now), self._ratio(other, now)
+        return one.since < other.since if mine == theirs else mine > theirs
+
+    def _ratio(self, place: _Place, now: float) -> float:
+        return (now - place.since) / self._seconds.get(place.kind, _SECONDS_AT_FIRST)
+
+    def _take_next(self) -> None:
+        """Where nobody is at work: whose turn it is."""
+        if self._at_work is None and (heard := [place for place in self._waiting if place.heard()]):
+            now = time.monotonic()
+            self._at_work = max(heard, key=lambda place: self._ratio(place, now))
+            self._waiting.remove(self._at_work)
 
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._jobs)
-                _, job, ended, _ = self._jobs[0]
-            job()
+                self._take_next()
+                while self._at_work is None:
+                    self._changed.wait(POLL_SECONDS if self._waiting else None)
+                    self._take_next()
+                place = self._at_work
+            began = time.monotonic()
+            place.job()
+            seconds = max(time.monotonic() - began, 1e-3)
             with self._changed:
-                self._jobs.popleft()
-            ended.set()
-            del job  # with all that it holds, until somebody comes
+                before = self._seconds.get(place.kind, seconds)
+                self._seconds[place.kind] = before + _LATEST_WEIGHS * (seconds - before)
+                self._at_work = None
+                self._take_next()
+            place.ended.set()
+            del place  # with all that it holds, until somebody comes
             return_freed()
 
 
 class Jobs:
-    """At most one job a visitor, and one at a time that touches a model: first come, first served.
+    """At most one job a visitor, and one at a time that touches a model (see `JobQueue`).
 
     A job that was told to stop is at work until its thread has ended. Its owner may ask for the next one meanwhile;
     where that needs a model, it waits in line behind.
     """
 
-    def __init__(self, telemetry: Telemetry | None = None):
+    def __init__(self, telemetry: Telemetry | None = None, heard: Callable[[], bool] = lambda: True):
+        """`heard`: whether anybody waits for what is asked for in the context in which it is called."""
         self._telemetry = telemetry or Telemetry()
-        self._line = JobQueue()
+        self._heard = heard
+        self._lines = {name: JobQueue() for name in (MODEL, FILES)}
         self._latest: dict[str, Watch] = {}
         self._at_work: set[Watch] = set()
         self._places: OrderedDict[str, str | None] = OrderedDict()
@@ -197,8 +262,8 @@ class Jobs:
 
     @property
     def waiting(self) -> int:
-        """Jobs that stand in line behind the one that has the model."""
-        return max(0, len(self._line) - 1)
+        """Jobs that stand in a line and have not begun."""
+        return sum(line.waiting for line in self._lines.values())
 
     @property
     def running(self) -> int:
@@ -206,14 +271,15 @@ class Jobs:
         return max(0, len(self._at_work) - self.waiting)
 
     def run(
-        self, owner: str, title: str, work: Callable[[Watch], T], *, kind: str = "other", model: bool = True
+        self, owner: str, title: str, work: Callable[[Watch], T], *, kind: str = "other", line: str | None = MODEL
     ) -> Iterator[Tick | Partial | Finished[T]]:
         """Do `work` in a thread and yield a `Tick` now and then, `Partial`s where it has some, at last one `Finished`.
 
-        `kind` names the work in logs and counters, where `title` may hold a visitor's words. `model=False` for work
-        that touches no model and so need not wait. Raises what `work` raised (as `failures.told` tells it), `Cancelled`
-        when stopped, `NotYet` where the owner's last job still runs and was not told to stop, and `Busy` where too many
-        wait. Ends when the work has ended; closing the generator stops the work and does not wait for its end.
+        `kind` names the work in logs and counters, where `title` may hold a visitor's words. `line`: the one to stand
+        in, None for work that touches no model and so need not wait. Raises what `work` raised (as `failures.told`
+        tells it), `Cancelled` when stopped, `NotYet` where the owner's last job still runs and was not told to stop,
+        and `Busy` where too many wait. Ends when the work has ended; closing the generator stops the work and does not
+        wait for its end.
         """
         watch, outcome, ended = Watch(title), [], threading.Event()
         asked = time.monotonic()
@@ -228,12 +294,13 @@ class Jobs:
 
         # in the caller's context, where gradio keeps whose request it is: a lent GPU is asked for in that name
         job = functools.partial(contextvars.copy_context().run, body)
-        self._begin(owner, watch, kind, job, ended, model)
+        heard = functools.partial(contextvars.copy_context().run, self._heard)
+        self._begin(owner, _Place(watch, kind, job, ended, heard, self._places.get(owner)), line)
         try:
             yield from self._ticks(watch, ended)
         finally:
             watch.stop.set()
-            if self._line.leave(watch):
+            if line is not None and self._lines[line].leave(watch):
                 self._told(kind, "cancelled", waited=time.monotonic() - asked)
                 self._over(owner, watch)
         if not outcome:
@@ -247,10 +314,10 @@ class Jobs:
             outcome.clear()  # an error holds the frames it came through, and this frame held the error
 
     def finish(
-        self, owner: str, title: str, work: Callable[[Watch], T], *, kind: str = "other", model: bool = True
+        self, owner: str, title: str, work: Callable[[Watch], T], *, kind: str = "other", line: str | None = MODEL
     ) -> T:
         """`run` for a caller who only wants the end, such as an endpoint."""
-        *_, last = self.run(owner, title, work, kind=kind, model=model)
+        *_, last = self.run(owner, title, work, kind=kind, line=line)
         return last.value
 
     def come_from(self, owner: str, place: str | None) -> None:
@@ -291,24 +358,23 @@ class Jobs:
                 yield tick
             time.sleep(POLL_SECONDS)
 
-    def _begin(
-        self, owner: str, watch: Watch, kind: str, job: Callable[[], None], ended: threading.Event, model: bool
-    ) -> None:
+    def _begin(self, owner: str, place: _Place, line: str | None) -> None:
         with self._guard:
             before = self._latest.get(owner)
             if before is not None and not before.stop.is_set():
                 raise NotYet(f"“{before.title}” is still running; wait for it or press Stop.")
-            if model:
+            if line is not None:
                 try:
-                    self._line.join(watch, job, ended, self._places.get(owner))
+                    self._lines[line].join(place)
                 except Busy:
                     self._telemetry.add("transact_jobs_refused_total")
-                    self._telemetry.event("job refused", kind=kind, waiting=self.waiting)
+                    self._telemetry.event("job refused", kind=place.kind, waiting=self.waiting)
                     raise
-            self._latest[owner] = watch
-            self._at_work.add(watch)
-        if not model:
-            threading.Thread(target=lambda: (job(), ended.set()), name=f"job: {kind}", daemon=True).start()
+            self._latest[owner] = place.watch
+            self._at_work.add(place.watch)
+        if line is None:
+            work = lambda: (place.job(), place.ended.set())  # noqa: E731
+            threading.Thread(target=work, name=f"job: {place.kind}", daemon=True).start()
 
     def _over(self, owner: str, watch: Watch) -> None:
         """Take note that a job's thread has nothing more to do."""
@@ -353,7 +419,7 @@ class Jobs:
             if watch.found is not found:
                 found = watch.found
                 yield found
-            if watch.stop.is_set() and self._line.before(watch):
+            if watch.stop.is_set() and any(line.waits(watch) for line in self._lines.values()):
                 return
             if (tick := self._tick(watch)) != shown:
                 shown = tick
@@ -364,5 +430,5 @@ class Jobs:
         """How a job stands now."""
         if watch.stop.is_set():
             return Tick("Stopping", stopping=True)
-        before = self._line.before(watch)
+        before = max(line.before(watch) for line in self._lines.values())
         return Tick(watch.title, before=before) if before else watch.latest

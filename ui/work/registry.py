@@ -87,6 +87,25 @@ class Registry:
         self._keep(self._dense, key, loaded, loaded.held_bytes)
         return loaded
 
+    def fetch(self, key: ModelKey, watch: Watch) -> None:
+        """Bring the files of a model here and have them tried, so that loading it holds nobody up for long.
+
+        Does nothing for a model that is in memory, or that there is no room for: loading says so. Raises what
+        `transact.fetch` does.
+        """
+        _check_place(key)
+        if self.in_memory(key) is not None:
+            return
+        card = self._card(key, watch)
+        if card.fits or is_streamed(card):
+            self._make_room_on_disk(card, key)
+            ta.fetch(key.source, revision=card.revision, untrusted=key != BUNDLED, progress=watch)
+
+    def _make_room_on_disk(self, card: ta.Preflight, key: ModelKey) -> None:
+        if card.revision is not None:  # of the hub
+            held = {other.source for other in self._dense.keys}
+            self.disk.make_room_for_model(card.weights_bytes, {key.source, *held})
+
     def opened(self, folder: Path, dtype: str, watch: Watch) -> ta.LoadedModel:
         """A checkpoint that was written here, which nobody else keeps: in memory where it fits, or streamed."""
         key = ModelKey(str(folder), dtype=dtype)
@@ -97,9 +116,7 @@ class Registry:
         # at the commit that was looked at, so that the hub need not be asked again
         now = {"dtype": key.dtype, "device": zerogpu.HOME, "revision": card.revision}
         opening = {**now, "untrusted": True, "progress": watch}
-        if card.revision is not None:  # of the hub
-            held = {other.source for other in self._dense.keys}
-            self.disk.make_room_for_model(card.weights_bytes, {key.source, *held})
+        self._make_room_on_disk(card, key)
         if is_streamed(card):
             self._make_room(card.streamed_bytes)
             return ta.load_streamed(key.source, **opening)

@@ -147,12 +147,14 @@ def test_a_server_ends_work_that_nobody_listens_for_and_forgets_it(monkeypatch):
     )
     try:
         with slowed(context.registry.in_memory(BUNDLED), 2.0):
-            asked = httpx.post(f"{url}gradio_api/call/score", json={"data": ["A fox met a crow.", "transact", 4, 8]})
-            assert asked.status_code == 200
-            until(lambda: context.jobs.running == 1)
+            score = f"{url}gradio_api/call/score"
+            asked = httpx.post(score, json={"data": ["A fox met a crow.", "transact", 4, 8]}).json()
+            until(lambda: context.jobs.waiting == 1)  # it is begun for who listens
+            with httpx.stream("GET", f"{score}/{asked['event_id']}", timeout=60):
+                until(lambda: context.jobs.running == 1)
             assert page._queue.pending_messages_per_session
             until(lambda: not page._queue.pending_messages_per_session)
-        until(lambda: context.jobs.running == 0)
+            until(lambda: context.jobs.running == 0)
         assert context.telemetry.counters()[ended] == 1
     finally:
         page.close()

@@ -80,7 +80,7 @@ def test_work_is_logged_and_counted_without_the_visitors_words(served, tmp_path)
     assert pruned["parameters"] == ta.load("bundled").spec.num_parameters
     assert pruned["seconds"] > 0 and pruned["waited_seconds"] >= 0 and pruned["resident_bytes"] > 10**8
     (failed,) = [event for event in logged if event["event"] == "job failed"]
-    assert (failed["kind"], failed["error"]) == ("load", "CheckpointBroken")
+    assert (failed["kind"], failed["error"]) == ("fetch", "CheckpointBroken")
     evicted = [event for event in logged if event["event"] == "evicted"]
     assert {event["what"] for event in evicted} >= {"pruned", "dense"}
     for event in logged:
@@ -88,7 +88,7 @@ def test_work_is_logged_and_counted_without_the_visitors_words(served, tmp_path)
 
     counted = counters(url)
     assert counted['transact_jobs_total{kind="load",outcome="finished"}'] == 3
-    assert counted['transact_jobs_total{kind="load",outcome="failed"}'] == 1
+    assert counted['transact_jobs_total{kind="fetch",outcome="failed"}'] == 1
     assert counted['transact_job_seconds_total{kind="generate"}'] > 0
     dropped = sum(value for name, value in counted.items() if name.startswith("transact_evictions_total"))
     assert dropped == len(evicted) > 0

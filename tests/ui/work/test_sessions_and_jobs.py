@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextvars import ContextVar
 from dataclasses import replace
 
 import pytest
@@ -18,7 +19,7 @@ from ui.state.session_store import Sessions
 from ui.text_sources.text_source import TextSource
 from ui.views import progress_line
 from ui.work import jobs as jobs_module
-from ui.work.jobs import Finished, Jobs, Tick, Watch
+from ui.work.jobs import FILES, MODEL, Finished, Jobs, Tick, Watch
 
 
 def fresh(id: str) -> Session:
@@ -224,6 +225,45 @@ class TestJobs:
         assert served == [0, 2, 3, 4]
         assert (jobs.running, jobs.waiting) == (0, 0)
 
+    def test_short_work_goes_before_long_work_that_came_a_little_earlier(self):
+        jobs, release, served = Jobs(), threading.Event(), []
+        jobs._lines[MODEL]._seconds |= {"export": 1000.0, "generate": 0.001}
+        first = jobs.run("first", "Working", lambda watch: release.wait(10))
+        next(first)
+        long, short = (
+            jobs.run(kind, "Working", lambda watch, kind=kind: served.append(kind), kind=kind)
+            for kind in ("export", "generate")
+        )
+        next(long)
+        next(short)
+        time.sleep(0.1)
+        release.set()
+        for run in (first, long, short):
+            list(run)
+        assert served == ["generate", "export"]
+
+    def test_files_are_fetched_beside_a_job_that_has_the_model(self):
+        jobs, release = Jobs(), threading.Event()
+        working = jobs.run("a", "Working", lambda watch: release.wait(10))
+        next(working)
+        assert jobs.finish("b", "Fetching", lambda watch: "there", line=FILES) == "there"
+        release.set()
+        list(working)
+
+    def test_what_nobody_listens_for_is_not_begun(self):
+        listeners = set()
+        here = ContextVar("here")
+        jobs = Jobs(heard=lambda: here.get() in listeners)
+        here.set("unheard")
+        unheard = jobs.run("a", "Working", lambda watch: "late")
+        next(unheard)
+        here.set("heard")
+        listeners.add("heard")
+        assert jobs.finish("b", "Working", lambda watch: "done") == "done"
+        assert (jobs.waiting, jobs.running) == (1, 0)
+        listeners.add("unheard")
+        assert list(unheard)[-1].value == "late"
+
     def test_a_full_line_is_said_at_once_and_work_without_a_model_goes_on(self, monkeypatch):
         monkeypatch.setattr(jobs_module, "MAX_JOBS", 2)
         jobs, release = Jobs(), threading.Event()
@@ -232,7 +272,7 @@ class TestJobs:
             next(run)
         with pytest.raises(Busy, match="2 runs are before you"):
             next(jobs.run("c", "Working", lambda watch: None))
-        assert jobs.finish("c", "Reading", lambda watch: "read", model=False) == "read"
+        assert jobs.finish("c", "Reading", lambda watch: "read", line=None) == "read"
         release.set()
         for run in runs:
             list(run)
@@ -263,7 +303,7 @@ class TestJobs:
             watch.stop.wait(10)
             watch.raise_if_cancelled()
 
-        runs = [jobs.run(owner, "Working", work, model=False) for owner in ("a", "a/card", "ab")]
+        runs = [jobs.run(owner, "Working", work, line=None) for owner in ("a", "a/card", "ab")]
         for run in runs:
             next(run)
         jobs.stop_all("a")
@@ -335,7 +375,7 @@ class TestJobs:
         jobs, release = Jobs(), threading.Event()
         main = jobs.run("a", "Main", lambda watch: release.wait(60))
         next(main)
-        jobs.finish("a/card", "Card", lambda watch: None, model=False)
+        jobs.finish("a/card", "Card", lambda watch: None, line=None)
         assert jobs.busy("a/card") and not jobs.busy("b")
         release.set()
         list(main)
