@@ -9,6 +9,7 @@ __version__ = "1.0.0"
 
 from transact.allocation import ALLOCATIONS
 from transact.analysis import CalibrationComparison, MetricAgreement, OverlapCurve, agreement, compare_calibrations
+from transact.assets import SAMPLES
 from transact.calibration import CalibrationSet, EvaluationSet
 from transact.checkpoint import SaveReport, save
 from transact.compensation import COMPENSATIONS
@@ -74,6 +75,7 @@ __all__ = [
     "METRICS",
     "MULTIPLES",
     "NO_PROGRESS",
+    "SAMPLES",
     "ActivationStatistics",
     "CalibrationComparison",
     "CalibrationSet",

@@ -17,6 +17,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from transact import hub
+from transact.assets import ASSETS
 from transact.errors import CheckpointBroken, ModelNotFound
 from transact.progress import NO_CHECK, NO_PROGRESS, Check, Progress
 from transact.spec import ModelSpec
@@ -24,7 +25,7 @@ from transact.stored_weights import TORCH_DTYPES, check_shape, headers
 
 BUNDLED = "bundled"
 """The source that `load` takes for the model in `assets/model`."""
-BUNDLED_DIRECTORY = Path(__file__).resolve().parents[1] / "assets" / "model"
+BUNDLED_DIRECTORY = ASSETS / "model"
 
 _MAX_CONFIG_BYTES = 2_000_000
 """Real ones have kilobytes; a larger one would fill memory before anything is known of the model."""
