@@ -13,7 +13,6 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = Path(__file__).with_suffix(".md")
 PACKAGES = ("transact", "ui")
 BEGIN, END = "<!-- drawn -->", "<!-- /drawn -->"
-_ENTRY = ("__init__", "__main__")
 
 Graph = Mapping[str, frozenset[str]]
 """Of each part, the parts that it imports."""
@@ -98,7 +97,7 @@ def _module(path: Path, root: Path) -> str:
 def _part(module: str, path: Path) -> str:
     """The part that a module belongs to: a folder directly in a package, or a file that lies there."""
     package, *below = module.split(".")
-    if not below or below[0] in _ENTRY:
+    if not below:
         return package
     is_folder = len(below) > 1 or path.stem == "__init__"
     return f"{package}/{below[0]}" + ("" if is_folder else ".py")

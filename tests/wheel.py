@@ -11,7 +11,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 import zipfile
@@ -74,7 +73,8 @@ def install(wheel: Path, venv: Path) -> Path:
         check=True,
     )
     (site,) = venv.glob("lib/python*/site-packages")
-    (site / "dependencies.pth").write_text(f"{sysconfig.get_path('purelib')}\n{sysconfig.get_path('platlib')}\n")
+    behind = [place for place in sys.path if Path(place).name in ("site-packages", "dist-packages")]
+    (site / "dependencies.pth").write_text("".join(f"{place}\n" for place in behind))
     return venv / "bin"
 
 
