@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-from transact.sources import BUNDLED_DIRECTORY
+from transact.models.sources import BUNDLED_DIRECTORY
 
 SECRET = "violet-heron-1984"
 """What a hostile text holds, so that a log that quotes it is found."""

@@ -20,8 +20,8 @@ from transformers import AutoConfig
 import transact as ta
 from benchmarks.harness import median, publish, table
 from ui.application import build, launch_options
-from ui.session import ModelKey, Sampling, Scored
-from ui.texts import TextSource
+from ui.state.session import ModelKey, Sampling, Scored
+from ui.text_sources.text_source import TextSource
 
 _SWITCHES = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 _DRAWN = "#channels-plot .heatmaplayer image"

@@ -38,7 +38,8 @@ import transact as ta
 from benchmarks import siege
 from benchmarks.harness import publish, table
 from tests.e2e.server import running_app
-from ui import host, texts
+from ui.server import environment
+from ui.text_sources import text_source
 
 SLIDER_SECONDS = 0.5
 GROWTH = 0.05
@@ -95,23 +96,23 @@ class Times:
 def crowd(count: int) -> list[Visitor]:
     """`count` visitors, with the library's own numbers for each."""
     loaded = ta.load("bundled")
-    stories, others = texts.sample("stories").texts, texts.evaluation_sample("stories").texts
+    stories, others = text_source.sample("stories").texts, text_source.evaluation_sample("stories").texts
     visitors = []
     for number in range(count):
         text = "\n\n".join(stories[3 * number : 3 * number + 3])
         measured_on = "\n\n".join(others[2 * number : 2 * number + 2])
         attention, mlp = (0.0, 0.25, 0.5)[number % 3], 0.1 + 0.8 * number / count
         repair = _REPAIRS[number % len(_REPAIRS)]
-        calibration = texts.calibration_set(
-            texts.pasted(text, _SEQ_LEN), loaded, num_samples=16, seq_len=_SEQ_LEN, seed=0
+        calibration = text_source.calibration_set(
+            text_source.pasted(text, _SEQ_LEN), loaded, num_samples=16, seq_len=_SEQ_LEN, seed=0
         )
         observed = ta.observe(loaded, calibration, gram=repair == "least_squares")
         scores = ta.score(loaded, observed)
         target = ta.PruningTarget.from_sparsity(loaded.spec, attention=attention, mlp=mlp)
         plan = ta.make_plan(scores, loaded.spec, target)
         pruned = ta.prune(loaded, plan, compensation=repair, statistics=observed)
-        evaluation = texts.evaluation_set(
-            texts.pasted(measured_on, _EVALUATION_LEN), loaded, seq_len=_EVALUATION_LEN, num_samples=None
+        evaluation = text_source.evaluation_set(
+            text_source.pasted(measured_on, _EVALUATION_LEN), loaded, seq_len=_EVALUATION_LEN, num_samples=None
         )
         visitors.append(
             Visitor(
@@ -217,7 +218,7 @@ class Soak:
 
 def remembering(visitors: list[Visitor]) -> dict[str, str]:
     """The setting of a server that keeps the work of so many visitors and no more."""
-    return {host.SESSIONS: str(len(visitors))}
+    return {environment.SESSIONS: str(len(visitors))}
 
 
 def soak(url: str, visitors: list[Visitor], *, minutes: float, moves: int) -> Soak:

@@ -18,11 +18,11 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import transact as ta
-import transact.training  # noqa: F401  (imported late by `recover`: the import is no part of its work)
+import transact.recovery.trainer  # noqa: F401  (imported late by `recover`: the import is no part of its work)
 from benchmarks.harness import publish, table
-from transact.calibration import TokenSet
-from transact.gradients import pass_bytes
-from transact.memory import return_freed
+from transact.observing.gradients import pass_bytes
+from transact.runtime.memory import return_freed
+from transact.text.tokens import TokenSet
 
 RANDOM = "random"
 VOCABULARY, HIDDEN = 262_144, 64

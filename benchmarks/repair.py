@@ -26,7 +26,7 @@ import torch
 import transact as ta
 from benchmarks.harness import publish, table
 from benchmarks.speed import llama_135m, plain_forward, random_text
-from transact.solving import Normal, least_squares
+from transact.repair.ridge import Normal, least_squares
 
 PARTS = ("one-pass", "best", "layer")
 SEQ = 512

@@ -29,7 +29,7 @@ from transformers import LlamaConfig
 
 import transact as ta
 from benchmarks.harness import publish, table
-from transact.streaming.shards import ShardWriter
+from transact.streaming.shard_writer import ShardWriter
 
 SAMPLES, SEQ = 16, 256
 WORK = ("cut", "score", "repair")

@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 import transact as ta
 from benchmarks.harness import alternate, median, publish, ratio, table
-from transact.observe import TOKENS_IN_CACHE
+from transact.observing.observe import TOKENS_IN_CACHE
 
 
 def llama_135m(dtype: torch.dtype) -> ta.LoadedModel:

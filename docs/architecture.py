@@ -64,7 +64,7 @@ def drawn(root: Path = ROOT) -> str:
     lines += ["```", "", "| | part | what it is | imports |", "|---|---|---|---|"]
     for place, circle in enumerate(ordered(imports), 1):
         for part in circle:
-            named = ", ".join(f"`{_label(other)}`" for other in _flat(ordered(imports)) if other in imports[part])
+            named = ", ".join(f"`{other}`" for other in _flat(ordered(imports)) if other in imports[part])
             lines.append(f"| {place} | `{part}` | {_said(part, root)} | {named} |")
     return "\n".join(lines)
 
@@ -156,8 +156,8 @@ def _package(part: str) -> str:
 
 
 def _label(part: str) -> str:
-    """How a part is named in the picture: within its package, which the frame around it names."""
-    return f"import {part}" if part in PACKAGES else part.partition("/")[2]
+    """How a part is named in the picture, within the frame of its package."""
+    return part.partition("/")[2] or "__init__.py"
 
 
 def _id(part: str) -> str:

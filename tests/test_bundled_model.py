@@ -24,7 +24,7 @@ import measure  # noqa: E402
 import stories  # noqa: E402
 import write_assets  # noqa: E402
 
-PROBES = json.loads((ROOT / "transact" / "probes.json").read_text(encoding="utf-8"))["probes"]
+PROBES = json.loads((ROOT / "transact" / "evaluation" / "probes.json").read_text(encoding="utf-8"))["probes"]
 SAMPLE_FILES = [f"{prefix}{kind}" for prefix in ("", "evaluation_") for kind in (*corpus.KINDS, "mixed")]
 
 

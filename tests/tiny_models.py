@@ -1,6 +1,6 @@
 """Tiny, really initialised models of stock classes, one line a case: the proof table of every family.
 
-A new family gets an entry in `transact/families.py` and a line here; all exactness tests then cover it.
+A new family gets an entry in `transact/spec/families.py` and a line here; all exactness tests then cover it.
 """
 
 import torch

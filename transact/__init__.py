@@ -7,13 +7,19 @@ Every arrow is one function, every value between them is frozen. `masked` tries 
 
 __version__ = "1.0.0"
 
-from transact.allocation import ALLOCATIONS
-from transact.analysis import CalibrationComparison, MetricAgreement, OverlapCurve, agreement, compare_calibrations
+from transact.analysis.agreement import (
+    CalibrationComparison,
+    MetricAgreement,
+    OverlapCurve,
+    agreement,
+    compare_calibrations,
+)
+from transact.analysis.stability import Spread, Stability, stability
+from transact.analysis.sweep import SweepPoint, search_split, sparsity_grid, sweep
+from transact.analysis.top_tokens import Reading, reads
 from transact.assets import SAMPLES
-from transact.calibration import CalibrationSet, EvaluationSet
-from transact.checkpoint import SaveReport, save
-from transact.compensation import COMPENSATIONS
-from transact.counts import MULTIPLES
+from transact.cutting.masking import masked
+from transact.cutting.prune import best_bytes, prune
 from transact.errors import (
     CheckpointBroken,
     InvalidOption,
@@ -31,39 +37,44 @@ from transact.errors import (
     TrainingFailed,
     TransactError,
 )
-from transact.evaluation import EvalReport, evaluate, evaluation_bytes, perplexity
-from transact.export.gguf import GGUF_TYPES, GgufReport, save_gguf
+from transact.evaluation.evaluate import EvalReport, evaluate, evaluation_bytes, perplexity
+from transact.evaluation.lm_eval_tasks import TaskResults, TaskScore, check_tasks, evaluate_tasks
+from transact.evaluation.probes import Probe, ProbeResult, load_probes, run_probe
+from transact.evaluation.speed import Speed, measure_speed
+from transact.evaluation.speed import differ as speeds_differ
+from transact.export.checkpoint import save
+from transact.export.gguf.writer import GGUF_TYPES, GgufReport, save_gguf
+from transact.export.hub_push import Pushed, check_push, push
 from transact.export.proof import Proof, prove
-from transact.export.sharing import Pushed, check_push, push
-from transact.generation import generate
-from transact.hub_cache import trim_hub_cache
-from transact.importance import METRICS, ImportanceScores, Metric, available_metrics, score
-from transact.layer_plan import LayerPlan
-from transact.loading import LoadedModel, Preflight, load, preflight
-from transact.locks import Locks
-from transact.masking import masked
-from transact.memory import ran_out_of_memory
-from transact.observe import grams_for_repair, observe, sample_bytes
-from transact.plan import PruningPlan, make_plan
-from transact.probes import Probe, ProbeResult, load_probes, run_probe
+from transact.export.report import SaveReport
+from transact.models.hub_cache import trim_hub_cache
+from transact.models.loaded_model import LoadedModel
+from transact.models.loading import Preflight, load, preflight
+from transact.models.sources import BUNDLED
+from transact.observing.observe import grams_for_repair, observe, sample_bytes
+from transact.observing.statistics import ActivationStatistics, Moments, Peaks
+from transact.planning.allocation import ALLOCATIONS
+from transact.planning.make_plan import make_plan
+from transact.planning.search import search_bytes, search_plan
 from transact.progress import NO_PROGRESS, Cancelled, Progress
-from transact.reading import Reading, reads
-from transact.recovery import Recovered, recover
-from transact.savepoints import RecoveryPoint, Savepoints
-from transact.schedule import Phase, RecoveryCost, RecoverySettings, phases, recovery_cost
-from transact.search import search_bytes, search_plan
-from transact.sources import BUNDLED
-from transact.spec import LayerShape, ModelSpec
-from transact.speed import Speed, measure_speed
-from transact.speed import differ as speeds_differ
-from transact.stability import Spread, Stability, stability
-from transact.standard_tasks import TaskResults, TaskScore, check_tasks, evaluate_tasks
-from transact.statistics import ActivationStatistics, Moments, Peaks
+from transact.recovery.recover import Recovered, recover
+from transact.recovery.savepoints import RecoveryPoint, Savepoints
+from transact.recovery.schedule import Phase, RecoveryCost, RecoverySettings, phases, recovery_cost
+from transact.recovery.training_text import StreamedText
+from transact.repair.closed_form import COMPENSATIONS
+from transact.runtime.memory import ran_out_of_memory
+from transact.scoring.metrics import METRICS, Metric
+from transact.scoring.scores import ImportanceScores, available_metrics, score
+from transact.spec.kept_counts import MULTIPLES
+from transact.spec.layer_plan import LayerPlan
+from transact.spec.locks import Locks
+from transact.spec.model_spec import LayerShape, ModelSpec
+from transact.spec.plan import PruningPlan
+from transact.spec.target import GRANULARITIES, INSIDE_HEADS, PruningTarget
 from transact.streaming import StreamedModel, load_streamed, stream_observe, stream_prune
-from transact.surgery import best_bytes, prune
-from transact.sweep import SweepPoint, search_split, sparsity_grid, sweep
-from transact.target import GRANULARITIES, INSIDE_HEADS, PruningTarget
-from transact.training_text import StreamedText
+from transact.text.calibration import CalibrationSet
+from transact.text.generation import generate
+from transact.text.tokens import EvaluationSet
 
 __all__ = [
     "ALLOCATIONS",

@@ -14,13 +14,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "1")
 os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
 
-from ui import host, temporary  # noqa: E402
+from ui.server import environment, temporary_folder  # noqa: E402
 
 # a model that only the machine's owner may read must not come to a visitor by the owner's token
-if host.is_public():
+if environment.is_public():
     os.environ.setdefault("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")
 
-temporary.claim()
+temporary_folder.claim()
 
 from ui.application import launch  # noqa: E402
 

@@ -10,20 +10,16 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 import transact as ta
-from ui import endpoints, gradio_limits, health, host, legal, limits, planning, texts, unknown_events, workbench
-from ui.disk import disk_budget
-from ui.events import arrival, choose, look, setup
+from ui import endpoints, health
+from ui.context import Desk
 from ui.events import compare as comparing
+from ui.events import downloads as taking
+from ui.events import load_and_score, look, page_load, plan_controls
 from ui.events import measure as measuring
 from ui.events import recover as recovering
 from ui.events import share as sharing
-from ui.events import takeaway as taking
-from ui.events.desk import MAX_THREADS, Desk, Panels
-from ui.export import Exports
-from ui.guard import Guard
-from ui.jobs import Jobs, Watch
-from ui.memory import memory_budget
-from ui.models import Registry
+from ui.events.panels import MAX_THREADS, Panels
+from ui.format.theme import ASSETS, STYLE_SHEET, instrument_theme
 from ui.pages import (
     calibration,
     compare,
@@ -41,10 +37,20 @@ from ui.pages import (
     takeaway,
     trust,
 )
-from ui.session import BUNDLED, Sampling, Scored, Session, Sessions
-from ui.telemetry import Telemetry, log_to_stderr, resident_bytes
-from ui.theme import ASSETS, STYLE_SHEET, instrument_theme
-from ui.unheard import Unheard
+from ui.server import environment, gradio_limits, limits, unknown_events
+from ui.server.abandoned_work import Unheard
+from ui.server.disk import disk_budget
+from ui.server.memory import memory_budget
+from ui.server.request_guard import Guard
+from ui.server.telemetry import Telemetry, log_to_stderr, resident_bytes
+from ui.state import plan_of_choice, slider_steps
+from ui.state.session import BUNDLED, Sampling, Scored, Session
+from ui.state.session_store import Sessions
+from ui.text_sources import text_source
+from ui.views.downloads import Exports
+from ui.work import scoring
+from ui.work.jobs import Jobs, Watch
+from ui.work.registry import Registry
 
 logger = logging.getLogger(__name__)
 TITLE = "TransAct Explorer"
@@ -102,7 +108,7 @@ def launch_options(desk: Desk | None = None, page: gr.Blocks | None = None) -> d
         "ssr_mode": False,
         "pwa": False,
         "max_threads": MAX_THREADS,
-        "state_session_capacity": host.max_sessions(),
+        "state_session_capacity": environment.max_sessions(),
     }
 
 
@@ -129,7 +135,7 @@ def build(opening: Scored | None = None) -> gr.Blocks:
 
 def open_desk(opening: Scored | None = None) -> Desk:
     """What all visitors share, and the first of them meets `opening`."""
-    host.max_trained_tokens()  # a setting that says nothing is told now, rather than to visitors
+    environment.max_trained_tokens()  # a setting that says nothing is told now, rather than to visitors
     telemetry = Telemetry()
     budget = memory_budget()
     registry = Registry(telemetry, budget_bytes=int(budget * (1 - _SESSIONS_SHARE)), disk_bytes=disk_budget())
@@ -141,7 +147,7 @@ def open_desk(opening: Scored | None = None) -> Desk:
         session = Session(id, BUNDLED, spec, scored)
         if spec is None:
             return session
-        return planning.planned(replace(session, choice=legal.start(spec)))
+        return plan_of_choice.planned(replace(session, choice=slider_steps.start(spec)))
 
     unpainted: dict[str, dict] = {}
 
@@ -153,7 +159,7 @@ def open_desk(opening: Scored | None = None) -> Desk:
         telemetry.add("transact_evictions_total", what="session", why="expired")
         telemetry.event("evicted", what="session", why="expired")
 
-    sessions = Sessions(fresh, forget, max_sessions=host.max_sessions(), max_bytes=budget * _SESSIONS_SHARE)
+    sessions = Sessions(fresh, forget, max_sessions=environment.max_sessions(), max_bytes=budget * _SESSIONS_SHARE)
     return Desk(registry, sessions, jobs, exports, telemetry, scored, unpainted)
 
 
@@ -168,18 +174,18 @@ def page_of(desk: Desk) -> gr.Blocks:
 
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(_CACHE_SECONDS, _CACHE_SECONDS)) as page:
         panels = _lay_out(desk.sessions.fresh("first paint"))
-        setup.connect(desk, panels)
-        choose.connect(desk, panels)
+        load_and_score.connect(desk, panels)
+        plan_controls.connect(desk, panels)
         look.connect(desk, panels)
         measuring.connect(desk, panels)
         comparing.connect(desk, panels)
         taking.connect(desk, panels)
         sharing.connect(desk, panels)
-        arrived = arrival.connect(desk, panels, page)
+        arrived = page_load.connect(desk, panels, page)
         recovering.connect(desk, panels, arrived)
         endpoints.connect(desk)
         page.unload(on_leave)
-    gradio_limits.bound(page, desk.audience, direct=not host.is_public())
+    gradio_limits.bound(page, desk.audience, direct=not environment.is_public())
     return page
 
 
@@ -240,7 +246,7 @@ def _warm_up(registry: Registry) -> Scored | None:
     Without them (a clone whose large files are missing) the page still opens and says what to do.
     """
     try:
-        return workbench.score(registry, BUNDLED, texts.sample("mixed"), Sampling(), Watch("Warming up"))
+        return scoring.score(registry, BUNDLED, text_source.sample("mixed"), Sampling(), Watch("Warming up"))
     except (ta.TransactError, OSError) as error:
         logger.warning("the bundled model is not ready: %s", error)
         return None

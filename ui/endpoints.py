@@ -9,15 +9,19 @@ import gradio as gr
 import numpy as np
 
 import transact as ta
-from ui import failures, limits, planning, texts, workbench
-from ui.code_view import Recipe, code
-from ui.events import takeaway
-from ui.events.desk import HEAVY, LIGHT, Desk
-from ui.events.setup import loaded_key
-from ui.export import model_stem
+from ui.context import Desk
+from ui.events import downloads
+from ui.events.load_and_score import loaded_key
+from ui.events.panels import HEAVY, LIGHT
 from ui.pages.takeaway import GGUF_TYPE
-from ui.session import BUNDLED, ModelKey, Sampling, Session
-from ui.texts import TextSource
+from ui.server import error_messages, limits
+from ui.state import plan_of_choice
+from ui.state.session import BUNDLED, ModelKey, Sampling, Session
+from ui.text_sources import text_source
+from ui.text_sources.text_source import TextSource
+from ui.views.downloads import model_stem
+from ui.views.python_code import Recipe, code
+from ui.work import measuring, pruning, scoring
 
 EXPORT_KINDS = ("checkpoint", "plan", "gguf")
 
@@ -31,10 +35,10 @@ def connect(desk: Desk) -> None:
         def act() -> dict:
             owner, key = desk.client(request), ModelKey(limits.name("source", source))
             loaded = desk.jobs.finish(
-                owner, "Loading", lambda watch: workbench.load(desk.registry, key, watch), kind="load"
+                owner, "Loading", lambda watch: scoring.load(desk.registry, key, watch), kind="load"
             )
             scored = desk.first_scored if key == BUNDLED else None
-            desk.sessions.update(owner, lambda old: workbench.opened(old, key, loaded, scored))
+            desk.sessions.update(owner, lambda old: scoring.opened(old, key, loaded, scored))
             return model_facts(loaded)
 
         return _answered(act)
@@ -53,15 +57,15 @@ def connect(desk: Desk) -> None:
                 taylor=ta.METRICS[metric].needs_gradients,
             )
             limits.tokens(sampling.num_samples, sampling.seq_len)
-            source = _text(text, texts.sample, sampling.seq_len)
+            source = _text(text, text_source.sample, sampling.seq_len)
             key = loaded_key(desk.sessions.get(owner), desk.registry)
             scored = desk.jobs.finish(
-                owner, "Scoring", lambda watch: workbench.score(desk.registry, key, source, sampling, watch),
+                owner, "Scoring", lambda watch: scoring.score(desk.registry, key, source, sampling, watch),
                 kind="score",
             )  # fmt: skip
 
             def change(old: Session) -> Session:
-                return planning.chosen(planning.rescored(old, scored), replace(old.choice, metric=metric))
+                return plan_of_choice.chosen(plan_of_choice.rescored(old, scored), replace(old.choice, metric=metric))
 
             desk.sessions.update(owner, change)
             return score_facts(scored.scores[metric], scored)
@@ -90,7 +94,7 @@ def connect(desk: Desk) -> None:
                     mlp=target_share(target, "mlp_sparsity"), allocation=allocation, budget=None,
                     granularity="head_groups", keep_head_groups=None, keep_channels=None,
                 )  # fmt: skip
-                return planning.chosen(old, choice)
+                return plan_of_choice.chosen(old, choice)
 
             return desk.sessions.update(owner, change).plan.summary()
 
@@ -109,7 +113,7 @@ def connect(desk: Desk) -> None:
             limits.one_of("repair", repair, ta.COMPENSATIONS)
             result = desk.jobs.finish(
                 owner, "Pruning",
-                lambda watch: workbench.cut(desk.registry, session, repair, watch, search=True), kind="prune",
+                lambda watch: pruning.cut(desk.registry, session, repair, watch, search=True), kind="prune",
             )  # fmt: skip
             desk.sessions.update(owner, lambda old: old.with_result(result))
             return {"result": result.number, **result.plan.summary(), "code": code(Recipe.of_result(result))}
@@ -122,9 +126,9 @@ def connect(desk: Desk) -> None:
         def act() -> dict:
             owner = desk.client(request)
             result = desk.sessions.get(owner).need_result()
-            source = _text(text, texts.evaluation_sample, workbench.EVALUATION_TOKENS)
+            source = _text(text, text_source.evaluation_sample, measuring.EVALUATION_TOKENS)
             measured = desk.jobs.finish(
-                owner, "Measuring", lambda watch: workbench.measure(
+                owner, "Measuring", lambda watch: measuring.measure(
                     desk.registry, owner, result, source, watch, with_probes=result.scored.key == BUNDLED
                 ), kind="evaluate",
             )  # fmt: skip
@@ -142,7 +146,7 @@ def connect(desk: Desk) -> None:
             session = desk.sessions.get(owner)
             limits.text("prompt", prompt, limits.MAX_PROMPT_CHARACTERS)
             dense, pruned = desk.jobs.finish(
-                owner, "Writing", lambda watch: workbench.generate(desk.registry, session, prompt, watch),
+                owner, "Writing", lambda watch: measuring.generate(desk.registry, session, prompt, watch),
                 kind="generate",
             )  # fmt: skip
             return {"prompt": prompt, "dense": dense, "pruned": pruned}
@@ -162,8 +166,8 @@ def connect(desk: Desk) -> None:
 
             def work(watch):
                 if kind == "gguf":
-                    return takeaway.gguf(desk, owner, result, watch, file_type=GGUF_TYPE)
-                return takeaway.checkpoint(desk, owner, result, watch)
+                    return downloads.gguf(desk, owner, result, watch, file_type=GGUF_TYPE)
+                return downloads.checkpoint(desk, owner, result, watch)
 
             file, _ = desk.jobs.finish(owner, "Writing the file", work, kind=f"export {kind}")
             return str(file)
@@ -252,7 +256,7 @@ def _spread(channels: np.ndarray) -> dict[str, float]:
 def _text(text: str, named, seq_len: int) -> TextSource:
     """A bundled text by its name, or the text itself."""
     limits.text("text", text)
-    return named(text.strip()) if text.strip() in texts.SAMPLES else texts.pasted(text, seq_len)
+    return named(text.strip()) if text.strip() in text_source.SAMPLES else text_source.pasted(text, seq_len)
 
 
 def _answered(act):
@@ -262,4 +266,4 @@ def _answered(act):
     except ta.Cancelled:
         raise gr.Error("The run was stopped.", print_exception=False) from None
     except Exception as error:
-        raise gr.Error(failures.sentence(error), print_exception=False) from None
+        raise gr.Error(error_messages.sentence(error), print_exception=False) from None

@@ -8,8 +8,8 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
 import transact as ta
-from ui.events.desk import Desk
-from ui.telemetry import resident_bytes
+from ui.context import Desk
+from ui.server.telemetry import resident_bytes
 
 _HELP = {
     "transact_jobs_total": "Jobs that ended, by kind and outcome.",

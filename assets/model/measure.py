@@ -80,7 +80,9 @@ def perplexity(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", type=Path, default=Path(__file__).resolve().parent, help="folder of the checkpoint")
-    parser.add_argument("--probes", type=Path, default=ROOT / "transact" / "probes.json", help="the probe file")
+    parser.add_argument(
+        "--probes", type=Path, default=ROOT / "transact" / "evaluation" / "probes.json", help="the probe file"
+    )
     parser.add_argument("--samples", type=Path, default=ROOT / "assets" / "samples", help="folder of the sample files")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -1,4 +1,4 @@
-"""Write what the corpus gives the application: `assets/samples/*.jsonl` and `transact/probes.json`.
+"""Write what the corpus gives the application: `assets/samples/*.jsonl` and `transact/evaluation/probes.json`.
 
     python assets/model/write_assets.py
 
@@ -122,7 +122,9 @@ def main() -> None:
     root = Path(__file__).resolve().parents[2]
     parser = argparse.ArgumentParser(description="Write the sample texts and the probes of the bundled model.")
     parser.add_argument("--samples", type=Path, default=root / "assets" / "samples", help="folder of the sample files")
-    parser.add_argument("--probes", type=Path, default=root / "transact" / "probes.json", help="the probe file")
+    parser.add_argument(
+        "--probes", type=Path, default=root / "transact" / "evaluation" / "probes.json", help="the probe file"
+    )
     parser.add_argument("--calibration-count", type=int, default=240, help="calibration texts per kind")
     parser.add_argument("--evaluation-count", type=int, default=100, help="evaluation texts per kind")
     parser.add_argument("--items", type=int, default=120, help="probe items per kind")

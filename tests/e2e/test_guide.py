@@ -1,7 +1,7 @@
 """The tour: ten steps, each moving the page to what it speaks of, from the keyboard as well."""
 
 from tests.e2e.explorer import SLOW
-from ui.guide_steps import STEPS
+from ui.views.guide_steps import STEPS
 
 
 def test_the_tour_moves_the_page_step_by_step(explorer):

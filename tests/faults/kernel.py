@@ -16,7 +16,7 @@ from tests.conftest import processes_alone
 
 @contextmanager
 def killing(what: str) -> Iterator[list[int]]:
-    """Kill -9 the first process of `transact.alone` whose script is `what`; yields the ids of those killed."""
+    """Kill -9 the first isolated process (`transact.runtime`) whose script is `what`; yields the ids of all killed."""
     killed: list[int] = []
     over = threading.Event()
 

@@ -10,10 +10,11 @@ import pytest
 
 import transact as ta
 from tests.conftest import ROOT
-from transact.alone import run_alone
-from ui import planning
-from ui.jobs import Jobs, Tick
-from ui.session import BUNDLED, Session, Sessions
+from transact.runtime.isolated_process import run_alone
+from ui.state import plan_of_choice
+from ui.state.session import BUNDLED, Session
+from ui.state.session_store import Sessions
+from ui.work.jobs import Jobs, Tick
 
 HOURS = (0, 10, -10, 24 * 365, -24 * 365)
 
@@ -43,9 +44,9 @@ def test_nobodys_work_expires_and_a_drag_is_one_step(jumping):
     session = first
     for step in range(1, 20):
         choice = type(session.choice)(mlp=step / 20)
-        session = planning.chosen(session, choice, control="mlp")
+        session = plan_of_choice.chosen(session, choice, control="mlp")
     assert len(session.timeline.past) == 1
-    assert planning.undone(session).choice == first.choice
+    assert plan_of_choice.undone(session).choice == first.choice
 
 
 def test_time_left_and_patience(jumping, tmp_path):

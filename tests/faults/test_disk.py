@@ -14,8 +14,8 @@ from gradio_client.exceptions import AppError
 import transact as ta
 from tests import hub
 from tests.faults.kernel import no_file_beyond, small_disk
-from ui.export import Exports
-from ui.texts import pasted
+from ui.text_sources.text_source import pasted
+from ui.views.downloads import Exports
 
 ROOM = 1_000_000
 """Bytes; the bundled model's files are five times as large, and the plan a hundredth."""

@@ -89,14 +89,14 @@ from pathlib import Path
 import transact as ta
 from huggingface_hub import constants
 from tests.conftest import processes_alone
-from transact import hub
-from ui import workbench
-from ui.jobs import Jobs
-from ui.models import Registry
-from ui.session import ModelKey
+from transact.models import hub
+from ui.work import scoring
+from ui.work.jobs import Jobs
+from ui.work.registry import Registry
+from ui.state.session import ModelKey
 
 hub._SILENCE_SECONDS, address = 4.0, sys.argv[1]
-load = lambda registry, name: lambda watch: workbench.load(registry, ModelKey(f"team/{name}"), watch)
+load = lambda registry, name: lambda watch: scoring.load(registry, ModelKey(f"team/{name}"), watch)
 
 def attempt(name, registry=None, stop_after=None):
     # each as the only visitor, so that they can hang side by side
@@ -136,7 +136,7 @@ for how, change, name, offline in (
     ("changed", garble, "model.safetensors", True), ("cut", truncate, "config.json", True),
 ):
     damage((snapshot / name).resolve(), change)
-    os.environ["HF_HUB_OFFLINE"] = str(int(offline))  # the downloader's process reads it
+    os.environ["HF_HUB_OFFLINE"] = str(int(offline))  # the download script reads it
     registry = Registry()
     said = attempt("status", registry)["said"]
     os.environ["HF_HUB_OFFLINE"] = "0"

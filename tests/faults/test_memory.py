@@ -22,14 +22,14 @@ CONFIG = AutoConfig.for_model(
 SCRIPT = """
 import resource, sys
 import psutil, torch
-from ui import workbench
-from ui.jobs import Jobs
-from ui.models import Registry
-from ui.session import BUNDLED, ModelKey
+from ui.work import scoring
+from ui.work.jobs import Jobs
+from ui.work.registry import Registry
+from ui.state.session import BUNDLED, ModelKey
 import transact as ta
 
 jobs, registry = Jobs(), Registry()
-load = lambda key: jobs.finish("me", "Loading", lambda watch: workbench.load(registry, key, watch)).spec.num_parameters
+load = lambda key: jobs.finish("me", "Loading", lambda watch: scoring.load(registry, key, watch)).spec.num_parameters
 large = ModelKey(sys.argv[1], dtype="float64")  # so that the files cannot just be mapped
 load(BUNDLED)
 used = psutil.Process().memory_info().vms

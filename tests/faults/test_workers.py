@@ -9,11 +9,11 @@ import transact as ta
 from tests import hub as read_only_hub
 from tests.conftest import processes_alone
 from tests.faults.kernel import killing, no_file_beyond
-from tests.transact.test_sharing import TOKEN, hub  # noqa: F401 (a fixture)
+from tests.transact.export.test_hub_push import TOKEN, hub  # noqa: F401 (a fixture)
 from tests.writable_hub import MADE_BY_THE_HUB
-from ui import workbench
-from ui.failures import Interrupted
-from ui.jobs import Jobs
+from ui.server.error_messages import Interrupted
+from ui.work import scoring
+from ui.work.jobs import Jobs
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def checkpoint(tmp_path_factory):
 
 def test_the_proof_is_killed_and_the_next_click_works(client):
     result = client.predict(repair="none", api_name="/prune")["result"]
-    with killing("stock_loader.py") as killed, pytest.raises(AppError, match="killed by SIGKILL.*Try again"):
+    with killing("proof_script.py") as killed, pytest.raises(AppError, match="killed by SIGKILL.*Try again"):
         client.predict(kind="checkpoint", api_name="/export")
     assert len(killed) == 1
     assert client.predict(kind="checkpoint", api_name="/export").endswith(f"pruned-{result}.zip")
@@ -51,7 +51,10 @@ def test_the_download_is_killed_and_the_next_one_works(checkpoint, tmp_path, mon
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     with read_only_hub.serve({"team/small": checkpoint}) as address:
         monkeypatch.setenv("HF_ENDPOINT", address)
-        with killing("downloader.py") as killed, pytest.raises(ta.ModelNotFound, match="killed by SIGKILL.*Try again"):
+        with (
+            killing("download_script.py") as killed,
+            pytest.raises(ta.ModelNotFound, match="killed by SIGKILL.*Try again"),
+        ):
             ta.load("team/small")
         assert len(killed) == 1
         assert ta.load("team/small").revision == read_only_hub.COMMIT
@@ -81,7 +84,7 @@ def test_a_thread_that_ends_leaves_the_server_the_lock_and_the_session(app_url, 
     summary = client.predict(attention_sparsity=0.5, mlp_sparsity=0.25, allocation="uniform", api_name="/plan")
     ask = {"text": f"A fox met a crow, and {end.__name__}. " * 40, "metric": "wanda", "num_samples": 4, "seq_len": 32}
     with monkeypatch.context() as broken:
-        broken.setattr(workbench.ta, "observe", end)
+        broken.setattr(scoring.ta, "observe", end)
         with pytest.raises(AppError) as told:
             client.predict(**ask, api_name="/score")
     assert ENDS[end] in str(told.value)

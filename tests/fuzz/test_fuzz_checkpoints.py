@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import transact as ta
 from tests.fuzz.strategies import fuzzing, one_sentence, spoiled_bytes, spoiled_json
 from tests.tiny_models import build
-from transact import sources
 from transact.errors import TransactError
+from transact.models import sources
 
 WORDS = ["<unk>", "<s>", "</s>", "a", "b", "c", "ab", "Ġ", "Ġa"]
 TOKENIZER = {

@@ -12,9 +12,9 @@ import transact as ta
 from tests.fuzz.strategies import ODD_TEXTS, fuzzing, one_sentence, spoiled_bytes, spoiled_json
 from tests.tiny_models import build
 from transact.errors import TransactError
-from ui import link, planning
-from ui.session import ModelKey, Sampling, Scored, Session
-from ui.texts import TextSource
+from ui.state import plan_of_choice, settings_link
+from ui.state.session import ModelKey, Sampling, Scored, Session
+from ui.text_sources.text_source import TextSource
 
 SPEC = ta.ModelSpec.from_config(build("llama").model.config)
 SCORES = ta.ImportanceScores.random(SPEC)
@@ -24,7 +24,7 @@ SCORED = Scored(
 )  # fmt: skip
 NAMES = (
     "revision", "dtype", "text", "samples", "length", "seed", "gradients", "metric", "attention", "mlp", "allocation",
-    "limit", "groups", "channels", *link._LOCKS,
+    "limit", "groups", "channels", *settings_link._LOCKS,
 )  # fmt: skip
 GOOD = st.sampled_from(
     ["0.25", "0", "1", "4", "8", "mixed", "wanda", "taylor", "global", "flap", "uniform", "memory:0.5", "kv:0.9",
@@ -40,13 +40,15 @@ GOOD = st.sampled_from(
 )
 def test_links(model, params):
     try:
-        found = link.settings({"model": model} | params)
+        found = settings_link.settings({"model": model} | params)
         session = Session("a", found.key, SPEC, SCORED, choice=found.choice)
-        planned = planning.planned(session)
+        planned = plan_of_choice.planned(session)
     except TransactError as error:
         one_sentence(error)
         return
-    again = link.settings(dict(parse_qsl(link.query(planned).removeprefix("?"), keep_blank_values=True)))
+    again = settings_link.settings(
+        dict(parse_qsl(settings_link.query(planned).removeprefix("?"), keep_blank_values=True))
+    )
     assert again.choice.locks == found.choice.locks and again.key == found.key
 
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fuzz.strategies import JUNK, ODD_TEXTS, fuzzing, one_sentence, spoiled_bytes
-from transact import parquet as parquet_here
-from ui import uploads
+from transact.text import parquet as parquet_here
 from ui.errors import WrongInput
+from ui.text_sources import uploads
 
 FRAME = pd.DataFrame({"id": [1, 2, 3], "Text": ["one, two", 'with "quotes"', "two\nlines"], "n": [0.5, 1.5, None]})
 
@@ -33,7 +33,7 @@ FILES = {
 @pytest.fixture(scope="module", autouse=True)
 def in_this_process():
     """What a process of its own does with parquet, without the hundreds of starts; whether it is one is tested there
-    (tests/ui/test_uploads.py)."""
+    (tests/ui/text_sources/test_uploads.py)."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parquet_here, "_alone", parquet_here._here)
         yield

@@ -101,7 +101,7 @@ ELSEWHERE = {
     "ImportanceScores.value_channels", "LayerPlan.with_heads", "LoadedModel.device_of_layer", "LoadedModel.layer",
     "NO_PROGRESS", "Savepoints.keep", "StreamedModel.check_hidden",
     "StreamedModel.device_of_layer", "StreamedModel.layer", "StreamedModel.layer_as",
-    # amounts, which may be parts of something; tests/transact/test_target.py refuses what is none
+    # amounts, which may be parts of something; tests/transact/spec/test_target.py refuses what is none
     "PruningTarget.from_memory", "PruningTarget.from_parameters", "PruningTarget.splits", "search_split",
     "trim_hub_cache",
     "best_bytes", "evaluation_bytes", "search_bytes",  # formulas, which hold for any number

@@ -14,8 +14,8 @@ from gradio_client import Client
 from gradio_client.exceptions import AppError
 
 import transact as ta
-from transact import checkpoint
-from ui import texts
+from transact.export import checkpoint
+from ui.text_sources import text_source
 
 ELEM_IDS = {
     "model-select", "model-card", "load-button", "calibration-source", "calibration-text", "score-button",
@@ -73,10 +73,10 @@ def test_the_whole_way_on_stories260k(client, data, tmp_path):
     assert facts["parameters"] == 260_032
     assert facts["layers"][0] == {"num_attention_heads": 8, "num_key_value_heads": 4, "intermediate_size": 172}
 
-    text = "\n\n".join(texts.sample("stories").texts[:20])
+    text = "\n\n".join(text_source.sample("stories").texts[:20])
     scores = client.predict(text=text, metric="transact", num_samples=16, seq_len=96, api_name="/score")
     loaded = ta.load(source)
-    pasted = texts.pasted(text, 96)
+    pasted = text_source.pasted(text, 96)
     if pasted.is_document:
         calibration = ta.CalibrationSet.from_document(
             pasted.texts[0], loaded.tokenizer, num_samples=16, seq_len=96, name="x"
@@ -100,7 +100,7 @@ def test_the_whole_way_on_stories260k(client, data, tmp_path):
     assert pruned["after"] == summary["after"]
 
     report = client.predict(text="stories", api_name="/evaluate")
-    own = ta.EvaluationSet.from_texts(texts.evaluation_sample("stories").texts, loaded.tokenizer, seq_len=512)
+    own = ta.EvaluationSet.from_texts(text_source.evaluation_sample("stories").texts, loaded.tokenizer, seq_len=512)
     assert report["perplexity"] == pytest.approx(ta.perplexity(ta.prune(loaded, plan), own), rel=1e-4)
     assert report["reference_perplexity"] == pytest.approx(ta.perplexity(loaded, own), rel=1e-4)
     assert "tokens" in report["protocol"]["perplexity"]

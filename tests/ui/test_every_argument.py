@@ -22,8 +22,9 @@ from pydantic import ValidationError
 import transact as ta
 from tests import own_loop, peaks
 from tests.fuzz.strategies import one_sentence
-from transact import hub
-from ui import failures, session
+from transact.models import hub
+from ui.server import error_messages
+from ui.state import session_store
 
 WRONG = [
     1e12, -1, 2.5, math.nan, math.inf, "1e12", "9" * 6000, [], [1], {},
@@ -74,11 +75,11 @@ def unexpected(monkeypatch):
         monkeypatch.setattr(ta, name, stopped)
     monkeypatch.setattr(ta.CalibrationSet, "from_model", stopped)
     monkeypatch.setattr(hub, "find_config", not_asked)
-    monkeypatch.setattr(session, "ARRIVAL_SECONDS", 0.0)  # no tab tells its name
+    monkeypatch.setattr(session_store, "ARRIVAL_SECONDS", 0.0)  # no tab tells its name
     handler = Unexpected()
-    failures.logger.addHandler(handler)
+    error_messages.logger.addHandler(handler)
     yield handler
-    failures.logger.removeHandler(handler)
+    error_messages.logger.removeHandler(handler)
 
 
 def events(page) -> dict:

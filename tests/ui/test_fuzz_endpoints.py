@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import transact as ta
 from tests.fuzz.strategies import JUNK, ODD_TEXTS, fuzzing, one_sentence
-from ui import workbench
+from ui.work import measuring, pruning
 
 SHORT = st.sampled_from(["mixed up", "A fox.\n\nA crow.", "1 + 1 = 2", "one", " "])
 FEW = st.sampled_from([1, 2, 3, 2.0])
@@ -55,7 +55,7 @@ def call(function, given_values) -> None:
 
 def only_read(registry, owner, result, text, watch, **settings):
     """What measuring does with a text before it takes its seconds."""
-    workbench.evaluation_set(text, workbench.pruned_model(registry, owner, result, watch))
+    measuring.evaluation_set(text, pruning.pruned_model(registry, owner, result, watch))
     raise ta.Cancelled
 
 
@@ -63,7 +63,7 @@ def only_read(registry, owner, result, text, watch, **settings):
 def short(monkeypatch):
     """Two tokens show as well as eighty that a prompt was taken."""
     monkeypatch.setattr(ta, "generate", partial(ta.generate, max_new_tokens=2))
-    monkeypatch.setattr(workbench, "measure", only_read)
+    monkeypatch.setattr(measuring, "measure", only_read)
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)

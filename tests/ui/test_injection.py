@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 
 import transact as ta
-from tests.ui.test_tables import result  # noqa: F401 (a fixture)
-from transact import model_card
-from ui import activity, code_view, figures, history, tables
-from ui.code_view import Recipe, code
-from ui.command_view import commands
-from ui.export import Exports, model_stem
-from ui.folders import folder_name
-from ui.models import Registry
+from tests.ui.views.test_tables import result  # noqa: F401 (a fixture)
+from transact.export import model_card
+from ui import figures
 from ui.pages import calibration, model, reading, redundancy
-from ui.session import ModelKey, Redundancy, Session
-from ui.texts import DatasetChoice, TextSource
+from ui.server.folders import folder_name
+from ui.state.session import ModelKey, Redundancy, Session
+from ui.text_sources.text_source import DatasetChoice, TextSource
+from ui.views import progress_line, python_code, results_table, tables
+from ui.views.downloads import Exports, model_stem
+from ui.views.python_code import Recipe, code
+from ui.views.shell_commands import commands
+from ui.work.registry import Registry
 
 SCRIPT = '<img src=x onerror="alert(1)">'
 FORMULAS = ("=HYPERLINK(1)", "+1", "-1", "@SUM(1)", "\t=1", "\r=1", "＝1")
@@ -36,7 +37,7 @@ def named(result, name: str):  # noqa: F811
 
 @pytest.mark.parametrize("name", FORMULAS)
 def test_no_cell_of_the_csv_is_a_formula(result, name):  # noqa: F811
-    rows = list(csv.DictReader(io.StringIO(history.history_csv((named(result, name),)), newline="")))
+    rows = list(csv.DictReader(io.StringIO(results_table.history_csv((named(result, name),)), newline="")))
     assert [rows[0][column] for column in ("model", "calibration", "evaluation")] == [f"'{name}"] * 3
     assert rows[0]["perplexity"] == "6.5"
 
@@ -47,9 +48,9 @@ def test_names_are_text_wherever_html_is_written(result):  # noqa: F811
     found = Redundancy(one.scored, "wanda", one.text, 1, (None,))
     read = replace(ta.CalibrationSet.from_token_ids([[1]], name=SCRIPT), protocol=SCRIPT)
     shown = [
-        activity.message(SCRIPT, "wrong"),
+        progress_line.message(SCRIPT, "wrong"),
         tables.result_table(one),
-        history.side_by_side(one, one),
+        results_table.side_by_side(one, one),
         model.refused_card(SCRIPT),
         redundancy.note_line(replace(session, redundancy=found)),
         reading._row(ta.Reading(SCRIPT, SCRIPT, SCRIPT, 1.0, 0, 0), 1.0),
@@ -130,7 +131,7 @@ def test_names_of_downloads_are_file_names(source, stem):
 
 def test_texts_that_are_shown_as_a_literal_come_back_whole():
     text = TextSource("it's", ('"""', "'''", "\\", "\u202e\0", json.dumps({"a": 1})), "pasted")
-    lines = code_view._tokens(text, "calibration", "CalibrationSet", "f", "seq_len=1")
+    lines = python_code._tokens(text, "calibration", "CalibrationSet", "f", "seq_len=1")
     values = {}
     exec(compile(lines[0], "shown", "exec"), values)
     assert tuple(values["calibration_texts"]) == text.texts

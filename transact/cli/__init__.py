@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from transact.cli.bars import progress_bars
 from transact.cli.catalogue import APP, COMMANDS, Command
 from transact.errors import TransactError
-from transact.processes import is_main
+from transact.runtime.distributed import is_main
 
 _PROGRAM = "python -m transact"
 _DESCRIPTION = """\

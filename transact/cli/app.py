@@ -35,8 +35,8 @@ def start(given: Namespace, meter: Meter) -> NoReturn:
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing or not (_BESIDE / "ui").is_dir():
         raise InvalidOption(
-            f"The app needs {' and '.join(missing or ['ui'])}, which the library alone does not. Install it with "
-            "pip install 'transact-explorer[app]'."
+            f"The app needs {' and '.join(missing or ['the package ui'])}, missing here. Run "
+            "pip install 'transact-explorer[app]', or in a clone pip install '.[app]'."
         )
     said = {"GRADIO_SERVER_NAME": given.host, "GRADIO_SERVER_PORT": given.port}
     environment = os.environ | {name: str(value) for name, value in said.items() if value is not None}

@@ -9,7 +9,7 @@ from transact.cli import app, commands, options, recovery_options
 from transact.cli.bars import Meter
 from transact.cli.commands import Answer
 from transact.cli.options import Group, Option
-from transact.export.gguf import GGUF_TYPES
+from transact.export.gguf.writer import GGUF_TYPES
 
 EXPORT_KINDS = ("checkpoint", "gguf", "plan")
 

@@ -5,15 +5,15 @@ from argparse import Namespace
 from dataclasses import asdict, dataclass, replace
 
 import transact as ta
-from transact.calibration import TokenSet
 from transact.cli import options, steps, summaries
 from transact.cli.bars import Meter, alone
 from transact.cli.files import check_free, write_new
 from transact.cli.recovery_options import settings_of
 from transact.cli.steps import Chosen
-from transact.processes import is_main
+from transact.observing.statistics import CalibrationRecord
 from transact.progress import NO_PROGRESS
-from transact.statistics import CalibrationRecord
+from transact.runtime.distributed import is_main
+from transact.text.tokens import TokenSet
 from transact.wording import with_memory
 
 

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from transact.assets import SAMPLES
-from transact.calibration import CalibrationSet, EvaluationSet
-from transact.encoding import AUTO
 from transact.errors import InvalidPlan, InvalidTarget, InvalidText, SaveRefused, TransactError
-from transact.loading import LoadedModel
-from transact.locks import Locks
-from transact.plan import PruningPlan
-from transact.text_files import KINDS, read_prose, read_table
-from transact.text_tables import MESSAGES, TEXT
+from transact.models.loaded_model import LoadedModel
+from transact.spec.locks import Locks
+from transact.spec.plan import PruningPlan
+from transact.text.calibration import CalibrationSet
+from transact.text.encoding import AUTO
+from transact.text.text_files import KINDS, read_prose, read_table
+from transact.text.text_tables import MESSAGES, TEXT
+from transact.text.tokens import EvaluationSet
 
 _MAX_PLAN_BYTES, _MAX_SCORES_BYTES = 200_000_000, 2_000_000_000
 """Of plans and locks, and of scores: some ten times those of a model of 400 billion parameters."""

@@ -7,13 +7,13 @@ from argparse import ArgumentTypeError, BooleanOptionalAction, Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
-from transact.allocation import ALLOCATIONS
-from transact.checkpoint import LAYERS as LAYERS_OF_A_CHECKPOINT
-from transact.compensation import COMPENSATIONS
-from transact.importance import METRICS
-from transact.loading import DTYPES
-from transact.search import METRIC as SEARCH
-from transact.target import GRANULARITIES
+from transact.export.checkpoint import LAYERS as LAYERS_OF_A_CHECKPOINT
+from transact.models.loaded_model import DTYPES
+from transact.planning.allocation import ALLOCATIONS
+from transact.planning.search import METRIC as SEARCH
+from transact.repair.closed_form import COMPENSATIONS
+from transact.scoring.metrics import METRICS
+from transact.spec.target import GRANULARITIES
 
 METRIC, ALLOCATION, GGUF_TYPE = "transact", "uniform", "f16"
 SEQ_LEN = 512

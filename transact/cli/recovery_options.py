@@ -5,7 +5,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from transact.cli.options import PLANNING, Group, Option, target_problem
-from transact.schedule import COMPENSATIONS_BEFORE_TRAINING, LOSSES, PRECISIONS, SCHEDULERS, RecoverySettings
+from transact.recovery.schedule import COMPENSATIONS_BEFORE_TRAINING, LOSSES, PRECISIONS, SCHEDULERS, RecoverySettings
 
 _NAMED = {
     "loss": LOSSES,

@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 
 import transact as ta
-from transact.calibration import TokenSet
 from transact.cli import options
 from transact.cli.bars import Meter
 from transact.cli.files import Text, read_locks, read_plan, read_scores, read_text
-from transact.processes import rank_and_count
-from transact.stock_config import check_writable
-from transact.text_tables import TEXT
+from transact.models.stock_config import check_writable
+from transact.runtime.distributed import rank_and_count
+from transact.text.text_tables import TEXT
+from transact.text.tokens import TokenSet
 from transact.wording import with_memory
 
 

@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 
-from transact.calibration import EvaluationSet, TokenSet
-from transact.checkpoint import SaveReport
-from transact.evaluation import EvalReport
-from transact.export.gguf import GgufReport
-from transact.importance import ImportanceScores
-from transact.plan import PruningPlan
-from transact.savepoints import RecoveryPoint
-from transact.spec import ModelSpec
-from transact.standard_tasks import TaskResults
+from transact.evaluation.evaluate import EvalReport
+from transact.evaluation.lm_eval_tasks import TaskResults
+from transact.export.gguf.writer import GgufReport
+from transact.export.report import SaveReport
+from transact.recovery.savepoints import RecoveryPoint
+from transact.scoring.scores import ImportanceScores
+from transact.spec.model_spec import ModelSpec
+from transact.spec.plan import PruningPlan
+from transact.text.tokens import EvaluationSet, TokenSet
 
 _COSTS = (
     ("parameters", "parameters"),

@@ -1,1 +1,1 @@
-"""What leaves the project: other formats, and the proof that others can read them."""
+"""What leaves the project: checkpoints, GGUF, the hub, and the proof that others can read them."""

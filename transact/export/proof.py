@@ -19,18 +19,18 @@ import transformers
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
-from transact import sources
-from transact.alone import AloneFailed, run_alone
-from transact.devices import free_bytes
-from transact.encoding import encode
 from transact.errors import CheckpointBroken, NotEnoughMemory
-from transact.estimates import required_bytes
-from transact.export import stock_loader
-from transact.file_tensors import as_stored
-from transact.hooks import checking, copy_without_hooks, hooks_suspended
-from transact.loading import DTYPES, LoadedModel
+from transact.export import proof_script
+from transact.export.config_json import needs_eager
+from transact.export.file_tensors import as_stored
+from transact.layers.hooks import checking, copy_without_hooks, hooks_suspended
+from transact.models import sources
+from transact.models.loaded_model import DTYPES, LoadedModel
 from transact.progress import NO_PROGRESS, Progress, Repeating
-from transact.written_config import needs_eager
+from transact.runtime.devices import free_bytes
+from transact.runtime.isolated_process import AloneFailed, run_alone
+from transact.spec.memory_estimates import required_bytes
+from transact.text.encoding import encode
 
 _ROWS, _ROW_TOKENS, _NEW_TOKENS, _SEED = 4, 32, 24, 0
 _TEXT = 'Once upon a time, in 1984, a naïve fox said: "2 + 2 = 4!"\n\tif x > 0: return [x]'
@@ -135,7 +135,7 @@ def prove(
     proof = question.proof(loaded.file_dtype)
     try:
         proof = question.proof(sources.check_weights(sources.weight_files(folder), loaded.spec.stored))
-        there = partial(run_alone, Path(stock_loader.__file__), progress=progress, seconds=seconds, python=python)
+        there = partial(run_alone, Path(proof_script.__file__), progress=progress, seconds=seconds, python=python)
         proof = _compared(loaded, folder, question, proof, progress, there)
     except (CheckpointBroken, AloneFailed) as error:
         proof = replace(proof, reason=str(error).rstrip("."))
@@ -170,7 +170,7 @@ def _compared(
         if found["token_ids"] != question.token_ids:
             reason = "the tokenizer in the folder cuts a text into other tokens than that in memory"
             return replace(proof, reason=reason)
-        there = load_file(stock_loader.written_file(values))
+        there = load_file(proof_script.written_file(values))
         model = _as_stored(loaded, DTYPES[proof.dtype], computing)
         here, differences = _beside(model, question, Path(values), loaded.layout.layers, progress)
     proof = _with_differences(proof, differences)
@@ -187,11 +187,11 @@ def _beside(
     differences: list[tuple[float, float]] = []
 
     def take(number: int, logits: torch.Tensor) -> None:
-        differences.append(_difference(logits, load_file(stock_loader.row_file(values, number))["logits"]))
+        differences.append(_difference(logits, load_file(proof_script.row_file(values, number))["logits"]))
 
     watch = Repeating(progress, len(question.rows) + 1, "steps")
     with checking(model.get_submodule(layers), watch.check):
-        return stock_loader.computed(model, question.rows, question.new_tokens, take, watch), differences
+        return proof_script.computed(model, question.rows, question.new_tokens, take, watch), differences
 
 
 def _difference(here: torch.Tensor, there: torch.Tensor) -> tuple[float, float]:

@@ -8,8 +8,8 @@ shards      safetensors files written tensor by tensor
 resuming    how far interrupted work had come
 """
 
-from transact.streaming.model import StreamedModel, load_streamed
-from transact.streaming.observing import stream_observe
-from transact.streaming.pruning import stream_prune
+from transact.streaming.observe import stream_observe
+from transact.streaming.prune import stream_prune
+from transact.streaming.streamed_model import StreamedModel, load_streamed
 
 __all__ = ["StreamedModel", "load_streamed", "stream_observe", "stream_prune"]

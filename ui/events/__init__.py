@@ -1,1 +1,1 @@
-"""What happens when a control is used: each module connects one part of the page to the workbench."""
+"""What happens when a control is used: each module connects one part of the page to `ui.work`."""

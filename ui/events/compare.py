@@ -4,12 +4,15 @@ from dataclasses import replace
 
 import gradio as gr
 
-from ui import planning, workbench
+from ui.context import Desk
 from ui.errors import NotYet
-from ui.events.desk import Desk, Panels, explained, long_step, quick, say, watched
 from ui.events.measure import plan_and_text
+from ui.events.panels import Panels
+from ui.events.runner import explained, long_step, quick, say, watched
 from ui.pages import compare, redundancy
-from ui.session import Moment, Redundancy, Session
+from ui.state import plan_of_choice
+from ui.state.session import Moment, Redundancy, Session
+from ui.work import measuring
 
 
 def connect(desk: Desk, panels: Panels) -> None:
@@ -29,7 +32,7 @@ def connect(desk: Desk, panels: Panels) -> None:
             def change(session: Session) -> Session:
                 if result.scored.key != session.key:
                     raise NotYet(f"Result {number} is of {result.scored.key.source}; load that model first.")
-                back = planning.moved_to(session, Moment(result.scored, result.choice))
+                back = plan_of_choice.moved_to(session, Moment(result.scored, result.choice))
                 return replace(back, plan=result.plan)  # what the search chose is not to be had from the controls
 
             session = desk.sessions.update(owner, change)
@@ -54,7 +57,7 @@ def connect(desk: Desk, panels: Panels) -> None:
 
         yield from watched(
             desk, panels, owner, "Mapping the redundancy",
-            lambda watch: workbench.redundancy(desk.registry, session, text, watch),
+            lambda watch: measuring.redundancy(desk.registry, session, text, watch),
             show, partly=show, stopped="Stopped. The points measured so far stay in the map.",
             kind="map",
         )  # fmt: skip

@@ -4,10 +4,13 @@ from dataclasses import replace
 
 import gradio as gr
 
-from ui import texts, workbench
-from ui.events.desk import Desk, Panels, explained, long_step, parts, say, watched
+from ui.context import Desk
+from ui.events.panels import Panels, parts
+from ui.events.runner import explained, long_step, say, watched
 from ui.pages import contrast, trust
-from ui.session import Scored, Session, Steadiness
+from ui.state.session import Scored, Session, Steadiness
+from ui.text_sources import text_source
+from ui.work import measuring, scoring
 
 
 def connect(desk: Desk, panels: Panels) -> None:
@@ -17,7 +20,7 @@ def connect(desk: Desk, panels: Panels) -> None:
         owner = desk.visitor(request)
         try:
             first = desk.sessions.get(owner).need_scored()
-            text = texts.sample(source)
+            text = text_source.sample(source)
         except Exception as error:
             yield explained(panels, error)
             return
@@ -30,7 +33,7 @@ def connect(desk: Desk, panels: Panels) -> None:
 
         yield from watched(
             desk, panels, owner, f"Scoring on {text.name}",
-            lambda watch: workbench.score(desk.registry, first.key, text, first.sampling, watch), finish,
+            lambda watch: scoring.score(desk.registry, first.key, text, first.sampling, watch), finish,
             kind="score",
         )  # fmt: skip
 
@@ -51,7 +54,7 @@ def connect(desk: Desk, panels: Panels) -> None:
 
         yield from watched(
             desk, panels, owner, "Checking stability",
-            lambda watch: workbench.steadiness(desk.registry, session, watch), finish,
+            lambda watch: measuring.steadiness(desk.registry, session, watch), finish,
             kind="stability",
         )  # fmt: skip
 

@@ -5,11 +5,15 @@ import time
 import gradio as gr
 
 import transact as ta
-from ui import limits, texts, workbench
-from ui.events.desk import Desk, Panels, explained, long_step, parts, say, watched
+from ui.context import Desk
+from ui.events.panels import Panels, parts
+from ui.events.runner import explained, long_step, say, watched
 from ui.pages import measure
-from ui.session import BUNDLED, Result, Session
-from ui.texts import TextSource
+from ui.server import limits
+from ui.state.session import BUNDLED, Result, Session
+from ui.text_sources import text_source
+from ui.text_sources.text_source import TextSource
+from ui.work import measuring, pruning
 
 _SHOW = """() => {{
   const shown = document.querySelector("{0} .headline");
@@ -31,7 +35,7 @@ def connect(desk: Desk, panels: Panels) -> None:
             return
         yield from watched(
             desk, panels, owner, "Trying behind masks",
-            lambda watch: workbench.what_if(
+            lambda watch: measuring.what_if(
                 desk.registry, session, text, watch, prompt=prompt, with_probes=session.key == BUNDLED
             ),
             lambda tried: measure.paint_tried(panels.measure, tried), kind="try",
@@ -50,8 +54,8 @@ def connect(desk: Desk, panels: Panels) -> None:
         began = time.monotonic()
 
         def work(watch) -> Result:
-            result = workbench.cut(desk.registry, session, repair, watch, search=bool(search))
-            return workbench.measure(
+            result = pruning.cut(desk.registry, session, repair, watch, search=bool(search))
+            return measuring.measure(
                 desk.registry, owner, result, text, watch,
                 prompt=prompt if prompt.strip() else None, with_probes=session.key == BUNDLED,
             )  # fmt: skip
@@ -73,7 +77,7 @@ def connect(desk: Desk, panels: Panels) -> None:
             return
         yield from watched(
             desk, panels, owner, "Writing",
-            lambda watch: workbench.generate(desk.registry, session, prompt, watch),
+            lambda watch: measuring.generate(desk.registry, session, prompt, watch),
             lambda written: {panels.measure.dense: written[0], panels.measure.pruned: written[1] or ""},
             kind="generate",
         )  # fmt: skip
@@ -113,5 +117,5 @@ def prompt_text(prompt) -> str:
 def evaluation_text(measure_on: str, pasted: str) -> TextSource:
     """The text that is measured on, as the controls name it."""
     if measure_on == measure.PASTE:
-        return texts.pasted("" if pasted is None else pasted, workbench.EVALUATION_TOKENS)
-    return texts.evaluation_sample(measure_on)
+        return text_source.pasted("" if pasted is None else pasted, measuring.EVALUATION_TOKENS)
+    return text_source.evaluation_sample(measure_on)

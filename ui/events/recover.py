@@ -6,12 +6,14 @@ from dataclasses import replace
 import gradio as gr
 
 import transact as ta
-from ui import training
-from ui.events.desk import Desk, Panels, explained, long_step, say, watched
+from ui.context import Desk
 from ui.events.measure import plan_and_text, prompt_text
+from ui.events.panels import Panels
+from ui.events.runner import explained, long_step, say, watched
 from ui.pages import recover
-from ui.session import BUNDLED, Recovery, Result, Session
-from ui.training import Form
+from ui.state.session import BUNDLED, Recovery, Result, Session
+from ui.work import recovery
+from ui.work.recovery import Form
 
 
 def connect(desk: Desk, panels: Panels, arrived: gr.events.Dependency) -> None:
@@ -22,8 +24,8 @@ def connect(desk: Desk, panels: Panels, arrived: gr.events.Dependency) -> None:
             session = desk.sessions.get(desk.visitor(request))
             if session.plan is None:
                 return {panels.recover.estimate: ""}
-            chosen = training.training(session, Form(shots, between, after, rate, loss, own, repair, search))
-            found = training.estimate(desk.registry, session, chosen)
+            chosen = recovery.training(session, Form(shots, between, after, rate, loss, own, repair, search))
+            found = recovery.estimate(desk.registry, session, chosen)
         except ta.TransactError as error:
             return {panels.recover.estimate: recover.refusal(str(error))}
         return {panels.recover.estimate: recover.estimate_line(found)}
@@ -34,14 +36,14 @@ def connect(desk: Desk, panels: Panels, arrived: gr.events.Dependency) -> None:
         try:
             session, text = plan_and_text(desk, owner, measure_on, pasted)
             prompt = prompt_text(prompt)
-            chosen = training.training(session, Form(shots, between, after, rate, loss, own, repair, search))
+            chosen = recovery.training(session, Form(shots, between, after, rate, loss, own, repair, search))
         except Exception as error:
             yield explained(panels, error)
             return
         began = time.monotonic()
 
         def work(watch) -> Result:
-            return training.recover_and_measure(
+            return recovery.recover_and_measure(
                 desk.registry, session, chosen, text, watch,
                 prompt=prompt if prompt.strip() else None, with_probes=session.key == BUNDLED,
             )  # fmt: skip

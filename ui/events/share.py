@@ -7,10 +7,13 @@ from pathlib import Path
 import gradio as gr
 
 import transact as ta
-from ui import limits, sign_in, workbench
+from ui.context import Desk
 from ui.errors import WrongInput
-from ui.events.desk import Desk, Panels, explained, long_step, say, watched
-from ui.export import file_stem
+from ui.events.panels import Panels
+from ui.events.runner import explained, long_step, say, watched
+from ui.server import limits, sign_in
+from ui.views.downloads import file_stem
+from ui.work import pruning
 
 _STOPPED = "Stopped. Nothing was pushed; a new repository may be there, still empty."
 
@@ -44,7 +47,7 @@ def connect(desk: Desk, panels: Panels) -> None:
         def write(watch) -> tuple[tempfile.TemporaryDirectory, Path, str]:
             place = tempfile.TemporaryDirectory(prefix="transact-push-")  # goes when nobody holds it any more
             folder = Path(place.name) / file_stem(result.scored.key, result.number)
-            return place, folder, workbench.write_checkpoint(desk.registry, owner, result, folder, watch)
+            return place, folder, pruning.write_checkpoint(desk.registry, owner, result, folder, watch)
 
         yield from stage("name", "Asking the hub", lambda watch: ta.check_push(repository, progress=watch, **terms))
         if "name" in done:

@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 import transact as ta
 from ui.figures.frame import ACCENT, COLOUR_BAR, GREY, GRID, LEGEND_ABOVE, SECOND, laid_out, plain
 from ui.figures.maps import layer_axis, map_height
-from ui.landscape import Landscape
+from ui.state.score_bins import Landscape
 
 _DIVERGING = "RdBu"
 _SPARSITIES = np.round(np.arange(0.05, 1.0, 0.05), 2)

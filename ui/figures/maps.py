@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 
 from ui.figures.frame import COLOUR_BAR, GREY, laid_out
 from ui.figures.overlay import Overlay, overlay_traces
-from ui.landscape import Landscape
+from ui.state.score_bins import Landscape
 
 NORMALISATIONS = {"layer": "Each layer by itself", "model": "Whole model"}
 

@@ -10,8 +10,8 @@ import plotly.graph_objects as go
 
 import transact as ta
 from ui.figures.frame import SELECTED
-from ui.landscape import Landscape
-from ui.session import Selection
+from ui.state.score_bins import Landscape
+from ui.state.session import Selection
 
 Points = tuple[np.ndarray, np.ndarray]
 _NOTHING: Points = (np.empty(0), np.empty(0))

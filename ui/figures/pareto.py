@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from ui import numbers
 from ui.figures.frame import ACCENT, GREY, GRID, SECOND, laid_out
+from ui.format import numbers
 
 
 @dataclass(frozen=True)

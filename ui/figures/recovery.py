@@ -3,8 +3,8 @@
 import plotly.graph_objects as go
 
 import transact as ta
-from ui import numbers
 from ui.figures.frame import ACCENT, GREY, GRID, SECOND, laid_out
+from ui.format import numbers
 
 
 def recovery_figure(points: tuple[ta.RecoveryPoint, ...], one_shot: float | None = None) -> go.Figure:

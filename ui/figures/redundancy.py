@@ -4,8 +4,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 import transact as ta
-from ui import limits, numbers
 from ui.figures.frame import COLOUR_BAR, laid_out
+from ui.format import numbers
+from ui.server import limits
 
 _MOST_WORDS = 120
 """Up to so many cells have their perplexity written in them."""

@@ -5,15 +5,16 @@ from html import escape
 
 import gradio as gr
 
-from ui import numbers, texts
-from ui.session import Sampling, Session
-from ui.texts import TextSource
-from ui.upload_field import upload_field
-from ui.workbench import Run
+from ui.format import numbers
+from ui.state.session import Sampling, Session
+from ui.text_sources import text_source
+from ui.text_sources.text_source import TextSource
+from ui.text_sources.upload_field import upload_field
+from ui.work.scoring import Run
 
 PASTE, UPLOAD, DATASET = "paste", "upload", "dataset"
 SOURCES = [
-    *((label, name) for name, label in texts.SAMPLES.items()),
+    *((label, name) for name, label in text_source.SAMPLES.items()),
     ("Paste your own", PASTE),
     ("Upload a file", UPLOAD),
     ("A Hugging Face dataset", DATASET),
@@ -127,7 +128,7 @@ def paint(panel: CalibrationPanel, session: Session) -> dict:
 def preview(name: str) -> str:
     """The beginning of a bundled sample, so that one sees what it is."""
     try:
-        chosen = texts.sample(name).texts[:_PREVIEW_TEXTS]
+        chosen = text_source.sample(name).texts[:_PREVIEW_TEXTS]
     except OSError:
         return ""
     return "\n\n".join(text if len(text) < 300 else text[:300] + " …" for text in chosen)
@@ -135,7 +136,7 @@ def preview(name: str) -> str:
 
 def is_preview(text: str) -> bool:
     """Whether the box still shows a bundled sample and not the visitor's own text."""
-    return any(text.strip() == preview(name).strip() for name in texts.SAMPLES)
+    return any(text.strip() == preview(name).strip() for name in text_source.SAMPLES)
 
 
 def scored_line(session: Session) -> str:

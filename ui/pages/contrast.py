@@ -7,8 +7,10 @@ import gradio as gr
 import numpy as np
 
 import transact as ta
-from ui import figures, names, texts
-from ui.session import Session
+from ui import figures
+from ui.format import labels
+from ui.state.session import Session
+from ui.text_sources import text_source
 
 _EMPTY = "Choose a second text and score it: what differs will stand here"
 
@@ -31,7 +33,7 @@ class ContrastPanel:
 def build(session: Session) -> ContrastPanel:
     with gr.Row(elem_classes="bottom"):
         source = gr.Dropdown(
-            [(label, name) for name, label in texts.SAMPLES.items()],
+            [(label, name) for name, label in text_source.SAMPLES.items()],
             value="addition",
             label="Second calibration text",
             info="Read with the same settings as the first",
@@ -64,7 +66,7 @@ def summary_line(session: Session) -> str:
     heads, channels = float(np.mean(compared.head_correlations)), float(np.mean(compared.channel_correlations))
     return (
         f'<p class="note-line"><b>{escape(session.second.text.name)}</b> against '
-        f"<b>{escape(session.scored.text.name)}</b>, by {escape(names.metric(session.choice.metric))}: the "
+        f"<b>{escape(session.scored.text.name)}</b>, by {escape(labels.metric(session.choice.metric))}: the "
         f"ranking of heads agrees to <b>{heads:.2f}</b> and that of channels to <b>{channels:.2f}</b> (Spearman's rank "
         "correlation, mean over the layers; 1 is the same order, 0 none in common).</p>"
     )

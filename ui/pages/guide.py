@@ -9,9 +9,9 @@ from html import escape
 
 import gradio as gr
 
-from ui.guide_steps import STEPS, Step
-from ui.session import Session
-from ui.theme import ASSETS
+from ui.format.theme import ASSETS
+from ui.state.session import Session
+from ui.views.guide_steps import STEPS, Step
 
 DRAWINGS = ASSETS / "guide"
 STYLE_SHEET = ASSETS / "guide.css"

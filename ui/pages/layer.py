@@ -7,13 +7,15 @@ import gradio as gr
 import numpy as np
 
 import transact as ta
-from ui import figures, numbers, pointing
+from ui import figures
 from ui.errors import WrongInput
-from ui.session import Session
-from ui.tables import LAYER_HEADERS, layer_rows
+from ui.format import numbers
+from ui.state import selection
+from ui.state.session import Session
+from ui.views.tables import LAYER_HEADERS, layer_rows
 
 _EDITABLE = (1, 3)
-_LOCKED = {pointing.KEEP: "locked to stay", pointing.REMOVE: "locked to go", pointing.FREE: "left to the score"}
+_LOCKED = {selection.KEEP: "locked to stay", selection.REMOVE: "locked to go", selection.FREE: "left to the score"}
 
 
 @dataclass(frozen=True)
@@ -127,33 +129,33 @@ def unit_line(session: Session) -> str:
     """The selected unit in words, whether it stays, and how it is locked."""
     if session.scored is None or session.plan is None:
         return '<p class="unit">Nothing to select yet: score the model first.</p>'
-    selection, locks = session.view.selection, session.choice.locks
+    unit, locks = session.view.selection, session.choice.locks
     scores = session.scored.scores[session.choice.metric]
-    kept, size = session.plan.layers[selection.layer], session.spec.group_size
-    total = pointing.count(locks)
+    kept, size = session.plan.layers[unit.layer], session.spec.group_size
+    total = selection.count(locks)
     tail = f" · {total:,} unit{'s' if total != 1 else ''} locked in all" if total else ""
-    if selection.head is not None:
-        group = selection.head // size
+    if unit.head is not None:
+        group = unit.head // size
         with_it = f", group {group} of {size} heads" if size > 1 else ""
-        name = f"head {selection.head}{with_it}"
-        score = float(scores.heads[selection.layer][selection.head])
-        stays = selection.head in kept.kept_heads
-    elif selection.channels:
-        best = selection.channels[0]
-        others = len(selection.channels) - 1
+        name = f"head {unit.head}{with_it}"
+        score = float(scores.heads[unit.layer][unit.head])
+        stays = unit.head in kept.kept_heads
+    elif unit.channels:
+        best = unit.channels[0]
+        others = len(unit.channels) - 1
         name = f"channel {best}" + (f" and {others} more of its bin" if others else "")
-        score = float(scores.mlp_channels[selection.layer][best])
+        score = float(scores.mlp_channels[unit.layer][best])
         stays = best in kept.kept_channels
     else:
         return (
-            f'<p class="unit">Selected: <b>layer {selection.layer}</b>. Click a head or a channel to look into it and '
+            f'<p class="unit">Selected: <b>layer {unit.layer}</b>. Click a head or a channel to look into it and '
             f"to lock it{tail}.</p>"
         )
-    lock = _LOCKED[pointing.lock_of(locks, selection, size)]
-    if selection.head is not None and session.choice.granularity == "heads":
+    lock = _LOCKED[selection.lock_of(locks, unit, size)]
+    if unit.head is not None and session.choice.granularity == "heads":
         lock = f"its group {lock}"
     return (
-        f'<p class="unit">Selected: <b>layer {selection.layer}, {escape(name)}</b>, score {numbers.figure(score)}; it '
+        f'<p class="unit">Selected: <b>layer {unit.layer}, {escape(name)}</b>, score {numbers.figure(score)}; it '
         f"<b>{'stays' if stays else 'goes'}</b>, {lock}{tail}.</p>"
     )
 

@@ -8,10 +8,12 @@ import gradio as gr
 import numpy as np
 
 import transact as ta
-from transact.search import METRIC as SEARCH
-from ui import budgets, figures, legal, numbers
-from ui.session import Session
-from ui.theme import ASSETS
+from transact.planning.search import METRIC as SEARCH
+from ui import figures
+from ui.format import numbers
+from ui.format.theme import ASSETS
+from ui.state import budgets, slider_steps
+from ui.state.session import Session
 
 BY_HAND = "manual"
 _ALLOCATIONS = [
@@ -320,10 +322,10 @@ def _attention_range(session: Session) -> dict:
     if spec is None:
         return {"minimum": 0, "maximum": 1, "interactive": False, "info": "Load a model first"}
     granularity = session.choice.granularity
-    units, what = legal.attention_units(spec, granularity), UNITS[granularity]
+    units, what = slider_steps.attention_units(spec, granularity), UNITS[granularity]
     if units == 1:
         return {"minimum": 0, "maximum": 1, "interactive": False, "info": f"The only {what[0]} has to stay"}
-    step = legal.attention_step(units)
+    step = slider_steps.attention_step(units)
     return {
         "minimum": 0,
         "maximum": round(step * (units - 1), 6),
@@ -337,7 +339,7 @@ def _mlp_range(session: Session) -> dict:
     return {
         "minimum": 0,
         "maximum": 0.99,
-        "step": legal.MLP_STEP,
+        "step": slider_steps.MLP_STEP,
         "interactive": True,
         "info": _SLIDERS_SET[session.choice.allocation],
     }

@@ -6,13 +6,20 @@ from html import escape
 import gradio as gr
 
 from transact.wording import counted
-from ui import figures, numbers, streamed, tables, texts
-from ui.session import Session
-from ui.workbench import WhatIf
+from ui import figures
+from ui.format import numbers
+from ui.state.session import Session
+from ui.text_sources import text_source
+from ui.views import tables
+from ui.work import streamed
+from ui.work.measuring import WhatIf
 
 PASTE = "paste"
 DEFAULT_PROMPT = "Once upon a time"
-_TEXTS = [*((f"Held-out: {label.lower()}", name) for name, label in texts.SAMPLES.items()), ("Paste your own", PASTE)]
+_TEXTS = [
+    *((f"Held-out: {label.lower()}", name) for name, label in text_source.SAMPLES.items()),
+    ("Paste your own", PASTE),
+]
 _REPAIRS = {
     "best": "Best: layer by layer, then the whole",
     "least_squares": "Refit the weights that stay (least squares)",

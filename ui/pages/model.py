@@ -7,9 +7,10 @@ from html import escape
 import gradio as gr
 
 import transact as ta
-from transact.loading import DTYPES as LIBRARY_DTYPES
-from ui import limits, numbers
-from ui.session import BUNDLED, ModelKey, Session
+from transact.models.loaded_model import DTYPES as LIBRARY_DTYPES
+from ui.format import numbers
+from ui.server import limits
+from ui.state.session import BUNDLED, ModelKey, Session
 
 PRESETS = (
     ("Bundled model, ready at once", BUNDLED.source),

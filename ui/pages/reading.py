@@ -6,8 +6,8 @@ from html import escape
 import gradio as gr
 
 import transact as ta
-from ui import numbers
-from ui.session import Session
+from ui.format import numbers
+from ui.state.session import Session
 
 _CHOOSE = "Click a head or a channel in any figure: the words where it is most active will stand here."
 

@@ -5,9 +5,11 @@ from html import escape
 
 import gradio as gr
 
-from ui import figures, limits, numbers
-from ui.session import Session
-from ui.training import SEQUENCES, Estimate
+from ui import figures
+from ui.format import numbers
+from ui.server import limits
+from ui.state.session import Session
+from ui.work.recovery import SEQUENCES, Estimate
 
 _EMPTY = "Press the button: loss and perplexity are drawn as they come"
 _LOSSES = [("What the dense model predicts (distillation)", "distillation"), ("The text itself", "language_model")]

@@ -6,9 +6,10 @@ from html import escape
 import gradio as gr
 
 from transact.wording import counted
-from ui import figures, names
-from ui.session import Session
-from ui.workbench import MAP_SEQUENCES
+from ui import figures
+from ui.format import labels
+from ui.state.session import Session
+from ui.work.measuring import MAP_SEQUENCES
 
 _EMPTY = "Press the button: every point is measured behind masks, nothing is cut"
 
@@ -44,7 +45,7 @@ def note_line(session: Session) -> str:
         return ""
     return (
         f'<p class="note-line">{len(found.points)} of {counted(found.total, "point")}, chosen by '
-        f"<b>{escape(names.metric(found.metric))}</b> on {escape(found.scored.text.name)}; perplexity behind masks on "
+        f"<b>{escape(labels.metric(found.metric))}</b> on {escape(found.scored.text.name)}; perplexity behind masks on "
         f"up to {MAP_SEQUENCES} sequences of {escape(found.text.name)}.</p>"
     )
 

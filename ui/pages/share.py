@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from ui import sign_in
-from ui.session import Session
+from ui.server import sign_in
+from ui.state.session import Session
 
 _ACCOUNT = {
     "visitor": "It goes to the account that you sign in with.",

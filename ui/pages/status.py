@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from ui import activity, savings
-from ui.session import Session
+from ui.state.session import Session
+from ui.views import progress_line, savings
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ def build(session: Session) -> StatusPanel:
     with gr.Column(elem_id="status"):
         strip = gr.HTML(savings.strip(session.plan), elem_id="savings", js_on_load=None)
         with gr.Row(elem_id="activity"):
-            progress = gr.HTML(activity.idle(), elem_id="progress", js_on_load=None)
+            progress = gr.HTML(progress_line.idle(), elem_id="progress", js_on_load=None)
             stop = gr.Button("Stop", elem_id="stop-button", size="sm", interactive=False, min_width=64, scale=0)
             try_button = gr.Button("Try, cut nothing", elem_id="try-button", size="sm", min_width=120, scale=0)
             prune = gr.Button(

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import gradio as gr
 
 import transact as ta
-from ui import link, numbers
-from ui.code_view import Recipe, code, is_own
-from ui.command_view import commands
-from ui.session import Session
-from ui.theme import ASSETS
+from ui.format import numbers
+from ui.format.theme import ASSETS
+from ui.state import settings_link
+from ui.state.session import Session
+from ui.views.python_code import Recipe, code, is_own
+from ui.views.shell_commands import commands
 
 GGUF_TYPE = "f16"
 LAYERS = ("padded", "compact")
@@ -69,7 +70,7 @@ def build(session: Session) -> TakeawayPanel:
     file = gr.DownloadButton("Save", elem_id="export-file", visible="hidden")
     note = gr.HTML("", elem_id="export-note", js_on_load=None)
     address = gr.HTML(
-        link.query(session),
+        settings_link.query(session),
         html_template=_LINK,
         js_on_load=(ASSETS / "sharing.js").read_text(encoding="utf-8"),
         elem_id="settings-link",
@@ -99,7 +100,7 @@ def paint(panel: TakeawayPanel, session: Session) -> dict:
     return {
         panel.code: _lines(code, recipe),
         panel.commands: _lines(commands, recipe),
-        panel.link: link.query(session),
+        panel.link: settings_link.query(session),
         panel.note: "",
         panel.texts: gr.update(visible=own),
         panel.layers: _layers(session),

@@ -6,8 +6,9 @@ import gradio as gr
 
 import transact as ta
 from transact.wording import counted
-from ui import figures, numbers
-from ui.session import Session
+from ui import figures
+from ui.format import numbers
+from ui.state.session import Session
 
 _EMPTY = "Press the button above: what is kept is chosen again from parts of the text"
 

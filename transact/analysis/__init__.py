@@ -1,0 +1,1 @@
+"""How far scores and plans can be trusted, and what single units read."""

@@ -1,0 +1,37 @@
+"""The plan as a reversible mask: what would be cut is set to zero on its way into `o_proj` and `down_proj`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from transact.layers.hooks import on_calls, on_inputs
+from transact.layers.masks import joint_norms, removed_pairs, set_to_zero
+from transact.layers.slicing import kept_positions, reading_role
+from transact.models.loaded_model import LoadedModel
+from transact.spec.model_spec import SITES
+from transact.spec.plan import PruningPlan
+
+
+@contextmanager
+def masked(loaded: LoadedModel, plan: PruningPlan) -> Iterator[LoadedModel]:
+    """Let `loaded` compute what the pruned model would, without cutting; undone however the block ends.
+
+    A removed head or channel feeds zeros to the projection that reads it, which is exactly its absence; a removed RoPE
+    pair is zero in the queries. Where queries and keys are normed over all heads together (OLMo 2), they are normed
+    over the kept ones. Only forward passes of the calling thread are masked. Raises `InvalidPlan` for the plan of
+    another model.
+    """
+    plan.check_fits(loaded.fingerprint)
+    spec = loaded.spec
+    functions, queries = [], []
+    for layer, kept, shape in zip(loaded.decoder_layers, plan.layers, spec.layers, strict=True):
+        for site, width in zip(SITES, (spec.attention_width(shape), shape.intermediate_size), strict=True):
+            removed = torch.ones(width, dtype=torch.bool)
+            removed[kept_positions(kept, spec, site)] = False
+            if removed.any():
+                functions.append((layer.get_submodule(reading_role(spec, site)), set_to_zero(removed)))
+        functions += joint_norms(layer, kept, shape, spec)
+        queries += removed_pairs(layer, kept, shape, spec)
+    with on_inputs(functions), on_calls(queries):
+        yield loaded

@@ -1,0 +1,241 @@
+"""The plan as smaller weights.
+
+The result is a stock `transformers` model with narrower projections, and where heads were cut inside with attention of
+our own (`transact.layers.narrow_attention`).
+"""
+
+from dataclasses import replace
+
+import torch
+
+from transact.errors import NotEnoughMemory, choice
+from transact.layers.config_sizes import write_sizes
+from transact.layers.hooks import copy_without_hooks, hooks_suspended
+from transact.layers.narrow_attention import narrow_attention
+from transact.layers.slicing import kept_positions, reading_projection, reading_role, writing_projections
+from transact.layers.weights import origin, with_tensors
+from transact.models.loaded_model import LoadedModel
+from transact.models.stock_config import check_writable
+from transact.observing.statistics import ActivationStatistics
+from transact.progress import NO_PROGRESS, Check, Progress, part
+from transact.repair.closed_form import COMPENSATIONS, Refit, calibration_tokens, needs_bias, plain_refit, refit_for
+from transact.repair.gauss_newton import correct, correction_bytes
+from transact.repair.ridge import Normal
+from transact.repair.sequential import refit, sequential_bytes
+from transact.runtime.devices import free_bytes
+from transact.spec.layer_plan import LayerPlan
+from transact.spec.model_spec import SITES, ModelSpec
+from transact.spec.plan import Cut, PruningPlan
+from transact.text.tokens import TokenSet
+
+_BATCH = 8
+
+
+@hooks_suspended()
+def prune(
+    loaded: LoadedModel,
+    plan: PruningPlan,
+    *,
+    compensation: str = "none",
+    statistics: ActivationStatistics | None = None,
+    progress: Progress = NO_PROGRESS,
+) -> LoadedModel:
+    """Cut the plan into a copy of the model; `loaded` is untouched and shares no weight with the result.
+
+    Removing a head group removes its rows of the query, key and value projections (and biases) and its columns of
+    the output projection, removing a head those of the query and output projections; removing a channel removes its
+    rows of gate and up and its column of down; removing dimensions inside heads removes pairs of rows of query and key,
+    and rows of value with their columns of the output projection. `compensation` makes up for it, without training (see
+    `transact.repair.closed_form`):
+
+    - `"bias"`: from `statistics`; where the stock class has an output bias or, as Llama, can be told to.
+    - `"least_squares"`: from `statistics` observed with `gram=True`, or `gram="by_layer"` where the Gram matrices of
+      all layers would not fit; that one runs the model on the calibration tokens once more.
+    - `"best"`: runs the model on the calibration tokens that `statistics` keep in memory.
+
+    `progress` tells how far it is, where anything is solved, and may stop it.
+
+    Inside `masked` too it is the model itself that is run and cut: a mask plays no part in the result.
+
+    Raises `InvalidPlan` for the plan or statistics of another model and for sizes that no configuration of the family
+    can hold (see `save`), `InvalidOption` for an unknown compensation,
+    one that the model cannot hold, or statistics that it cannot work from; where it runs the model, also
+    `NotEnoughMemory` and `NonFiniteActivations`.
+    """
+    choice(compensation, COMPENSATIONS, "compensation")
+    plan.check_fits(loaded.fingerprint)
+    check_writable(loaded, plan.spec)
+    if compensation == "best":
+        loaded.check_together("the best repair")
+        return _best(loaded, plan, statistics, progress)
+    return cut(loaded, plan, compensation, refit_for(compensation, loaded, statistics, progress))
+
+
+def cut(loaded: LoadedModel, plan: PruningPlan, compensation: str, refit_one: Refit) -> LoadedModel:
+    """The plan cut into a copy of the model, with what reads the activations refitted; all but "best".
+
+    Raises `InvalidOption` where the model cannot hold the compensation.
+    """
+    spec = plan.spec
+    if compensation == "bias":
+        attention, mlp = needs_bias(plan, loaded.layout)
+        spec = _with_biases(spec, attention, mlp)
+    new: dict[int, torch.nn.Module] = {}
+    for index, layer in enumerate(loaded.decoder_layers):
+        new |= cut_projections(loaded.spec, layer, index, plan.layers[index], refit_one)
+    return _assembled(loaded, new, spec, Cut(plan, compensation))
+
+
+@torch.no_grad()
+def cut_projections(
+    spec: ModelSpec, layer: torch.nn.Module, index: int, kept: LayerPlan, refit_one: Refit
+) -> dict[int, torch.nn.Module]:
+    """The smaller projections of one layer of a model of `spec`, under the identity of those that they replace."""
+    new: dict[int, torch.nn.Module] = {}
+    for site in SITES:
+        old = layer.get_submodule(reading_role(spec, site))
+        positions = kept_positions(kept, spec, site, old.weight.device)
+        new |= writing_projections(layer, spec.layers[index], kept, spec, site)
+        new |= reading_projection(old, refit_one(site, index, old, positions))
+    return new
+
+
+@torch.no_grad()
+def cut_layer(
+    spec: ModelSpec, layer: torch.nn.Module, index: int, kept: LayerPlan, refit_one: Refit, after: ModelSpec
+) -> torch.nn.Module:
+    """One layer as `cut` would leave it in a model of the shape `after`."""
+    smaller = copy_without_hooks(layer, dict(cut_projections(spec, layer, index, kept, refit_one)))
+    _add_biases_to(smaller, after)
+    return smaller
+
+
+def _best(
+    loaded: LoadedModel, plan: PruningPlan, statistics: ActivationStatistics | None, progress: Progress
+) -> LoadedModel:
+    tokens = calibration_tokens(loaded, statistics)
+    _check_fits(loaded, plan, tokens)
+    refitted = refit(
+        loaded, tokens, _Planned(plan), grams_of=plan.spec, batch_size=_BATCH, progress=part(progress, 0, 2)
+    )
+    pruned = _assembled(loaded, refitted.projections, plan.spec, Cut(plan, "best"))
+    correct(loaded, pruned, tokens, refitted.grams, part(progress, 1, 2))
+    return pruned
+
+
+def best_bytes(plan: PruningPlan, calibration: TokenSet, bytes_per_element: int = 4) -> int:
+    """About what `prune(compensation="best")` takes at its peak beside the model, the result included.
+
+    `bytes_per_element`: of the dtype in memory.
+    """
+    dense, spec = plan.dense_spec, plan.spec
+    walked = sequential_bytes(dense, calibration.input_ids.numel(), grams_of=spec, bytes_per_element=bytes_per_element)
+    corrected = correction_bytes(spec, calibration, bytes_per_element) if calibration.num_predictions else 0
+    return spec.num_parameters * bytes_per_element + max(walked, corrected)
+
+
+def _check_fits(loaded: LoadedModel, plan: PruningPlan, tokens: TokenSet) -> None:
+    needed, free = best_bytes(plan, tokens, loaded.dtype.itemsize), free_bytes(loaded.device)
+    if needed > free:
+        raise NotEnoughMemory(
+            f"The best repair of this plan with {tokens.num_tokens:,} tokens needs about {needed / 1e9:.1f} GB beside "
+            f"the model and {free / 1e9:.1f} GB are free. Give fewer or shorter samples, or use "
+            'compensation="least_squares".'
+        )
+
+
+class _Planned:
+    """The `Choice` that a plan made before."""
+
+    def __init__(self, plan: PruningPlan):
+        self.plan = plan
+
+    def attention(self, layer: int) -> LayerPlan:
+        return self.plan.layers[layer]
+
+    def channels(self, layer: int, normal: Normal | None, check: Check) -> tuple[int, ...]:
+        return self.plan.layers[layer].kept_channels
+
+
+def _assembled(loaded: LoadedModel, new: dict[int, torch.nn.Module], spec: ModelSpec, cut: Cut) -> LoadedModel:
+    """A copy of the model with the `new` projections under the identity of those that they replace."""
+    # a copy asks its memo first: a projection found there is taken as it is, so that the full-size
+    # weights are never copied, and everything else (norms, embeddings, ties, buffers) is
+    with torch.no_grad():
+        model = copy_without_hooks(loaded.model, dict(new))
+        write_sizes(model, spec)
+        if spec.has_narrow_heads:
+            for layer, kept in zip(model.get_submodule(spec.layout.layers), cut.plan.layers, strict=True):
+                narrow_attention(layer, kept, spec.layout)
+        _add_zero_biases(model, spec)
+    spec = spec.configured_as(loaded.spec)
+    exceptions = _cut_exceptions(loaded, cut.plan, spec)
+    return replace(loaded, model=model.eval(), spec=spec, cuts=(*loaded.cuts, cut), stored_exceptions=exceptions)
+
+
+def _cut_exceptions(loaded: LoadedModel, plan: PruningPlan, spec: ModelSpec) -> dict[str, torch.Tensor]:
+    """What the files hold in another dtype than memory, cut as memory is."""
+    cut = dict(loaded.stored_exceptions)
+    for index, layer in enumerate(loaded.decoder_layers):
+        prefix = f"{loaded.layout.layers}.{index}."
+        odd = {name.removeprefix(prefix): cut.pop(name) for name in list(cut) if name.startswith(prefix)}
+        smaller = cut_exceptions(loaded.spec, layer, index, plan.layers[index], spec, odd)
+        cut |= {prefix + name: tensor for name, tensor in smaller.items()}
+    return cut
+
+
+def cut_exceptions(
+    spec: ModelSpec, layer: torch.nn.Module, index: int, kept: LayerPlan, after: ModelSpec, odd: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Tensors `odd` of a layer, in dtypes of their own, as `cut` would leave them without a repair."""
+    if not odd:
+        return {}
+    whole = with_tensors(layer, odd)
+    smaller = cut_layer(spec, whole, index, kept, plain_refit, after).state_dict()
+    origins = {origin(name, spec.layout) for name in odd}
+    return {name: tensor for name, tensor in smaller.items() if origin(name, spec.layout) in origins}
+
+
+def _with_biases(spec: ModelSpec, attention: bool, mlp: bool) -> ModelSpec:
+    """The spec with the biases that the configuration switches on together with those behind attention and MLP."""
+    family = spec.layout
+    keys = {key for want, key in ((attention, family.output_bias), (mlp, family.mlp_bias)) if want}
+
+    def has(flag: bool, key: str | bool) -> bool:
+        return flag or (isinstance(key, str) and key in keys)
+
+    return replace(
+        spec,
+        qkv_bias=has(spec.qkv_bias, family.qkv_bias),
+        output_bias=has(spec.output_bias, family.output_bias),
+        mlp_bias=has(spec.mlp_bias, family.mlp_bias),
+    )
+
+
+def _add_zero_biases(model: torch.nn.Module, spec: ModelSpec) -> None:
+    """Where the spec has a bias and a projection lacks it, one that does nothing; the configuration says so."""
+    for key, _ in _biased(spec):
+        if isinstance(key, str):
+            setattr(model.config, key, True)
+    for layer in model.get_submodule(spec.layout.layers):
+        _add_biases_to(layer, spec)
+
+
+def _add_biases_to(layer: torch.nn.Module, spec: ModelSpec) -> None:
+    for _, roles in _biased(spec):
+        for role in roles:
+            projection = layer.get_submodule(role)
+            if projection.bias is None:
+                weight = projection.weight
+                projection.bias = torch.nn.Parameter(weight.new_zeros(len(weight)), weight.requires_grad)
+
+
+def _biased(spec: ModelSpec) -> list[tuple[bool | str, tuple[str, ...]]]:
+    """What switches biases on and the projections that it is for, where the spec has them."""
+    layout = spec.layout
+    all_of_them = (
+        (spec.qkv_bias, layout.qkv_bias, (layout.query, layout.key, layout.value)),
+        (spec.output_bias, layout.output_bias, (layout.output,)),
+        (spec.mlp_bias, layout.mlp_bias, (layout.gate or layout.up, layout.up, layout.down)),
+    )
+    return [(key, roles) for present, key, roles in all_of_them if present]

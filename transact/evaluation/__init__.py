@@ -1,0 +1,1 @@
+"""What pruning cost and what it saved: perplexity, agreement, speed, probes, standard tasks."""

@@ -1,0 +1,148 @@
+"""Small evaluation sets of our own, one per kind of work that the bundled model learnt.
+
+Each asks for one ability alone (adding, recalling, closing brackets, keeping names apart), so that pruning
+can be seen to break one and spare another.
+"""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from transact.errors import InvalidText, whole_number
+from transact.models.loaded_model import LoadedModel
+from transact.models.output_head import Head, log_probabilities, output_head, row_blocks
+from transact.progress import NO_PROGRESS, Progress, Repeating
+from transact.text.generation import encode_prompt
+from transact.text.tokens import TokenSet
+
+_FILE = Path(__file__).with_name("probes.json")
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class ExactMatch:
+    """Solved if the greedy continuation of `prompt` begins with `answer`."""
+
+    prompt: str
+    answer: str
+
+
+@dataclass(frozen=True)
+class MinimalPair:
+    """Solved if `good` is the likelier continuation of `prompt` than `bad`."""
+
+    prompt: str
+    good: str
+    bad: str
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Items that all ask for the ability `kind`; `description` says how they ask."""
+
+    kind: str
+    description: str
+    items: tuple[ExactMatch, ...] | tuple[MinimalPair, ...]
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """How many of the `total` items that were run a model solved; `accuracy` is their share."""
+
+    kind: str
+    correct: int
+    total: int
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / self.total
+
+
+@cache
+def load_probes() -> tuple[Probe, ...]:
+    """The probes of the bundled model, in the order of the file."""
+    kinds = {"exact_match": ExactMatch, "minimal_pair": MinimalPair}
+    entries = json.loads(_FILE.read_text(encoding="utf-8"))["probes"]
+    return tuple(
+        Probe(entry["kind"], entry["description"], tuple(kinds[entry["type"]](**item) for item in entry["items"]))
+        for entry in entries
+    )
+
+
+def run_probe(
+    loaded: LoadedModel, probe: Probe, *, limit: int | None = None, progress: Progress = NO_PROGRESS
+) -> ProbeResult:
+    """Accuracy on the first `limit` items (all by default); progress in forward passes of the items.
+
+    The score of a continuation takes one forward pass: an exact match is greedy exactly if every token of
+    the answer is the likeliest after those before it.
+    """
+    items = probe.items if limit is None else probe.items[: whole_number(limit, "limit")]
+    if not items:
+        raise InvalidText(f"The probe {probe.kind!r} has no items to run. Ask for at least one.")
+    pairs = [(item.prompt, text) for item in items for text in _continuations(item)]
+    readings = iter(_read(loaded, pairs, progress))
+    correct = 0
+    for item in items:
+        if isinstance(item, ExactMatch):
+            correct += next(readings).is_greedy
+        else:
+            correct += next(readings).log_likelihood > next(readings).log_likelihood
+    return ProbeResult(probe.kind, correct, len(items))
+
+
+def _continuations(item: ExactMatch | MinimalPair) -> tuple[str, ...]:
+    return (item.answer,) if isinstance(item, ExactMatch) else (item.good, item.bad)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """How a model reads a continuation after its prompt."""
+
+    log_likelihood: float
+    is_greedy: bool
+
+
+@torch.inference_mode()
+def _read(loaded: LoadedModel, pairs: list[tuple[str, str]], progress: Progress) -> list[_Reading]:
+    """Read every (prompt, continuation), in batches of like length."""
+    rows = [encode_prompt(loaded, "".join(pair)) for pair in pairs]
+    starts = [_boundary(encode_prompt(loaded, prompt), row) for (prompt, _), row in zip(pairs, rows, strict=True)]
+    if 0 in starts:
+        raise InvalidText(
+            f"This model's tokenizer takes the prompt {pairs[starts.index(0)][0]!r} and what follows as one token, so "
+            "that nothing stands before the answer. Begin the prompt with another word."
+        )
+    tokens = TokenSet.from_sequences(rows, name="probe")
+    readings: dict[int, _Reading] = {}
+    watch = Repeating(progress, len(pairs), "probe items")
+    batches, head = list(tokens.batches(batch_size=_BATCH)), output_head(loaded)
+    for batch, hidden in zip(batches, loaded.final_hidden(batches, check=watch.check), strict=True):
+        for row, index in enumerate(batch.indices):
+            start, end = starts[index], tokens.lengths[index]
+            readings[index] = _read_one(
+                head, hidden[row, start - 1 : end - 1], batch.input_ids[row, start:end], loaded.spec.vocab_size
+            )
+        watch(len(readings), len(pairs), "probe items")
+    return [readings[index] for index in range(len(pairs))]
+
+
+def _read_one(head: Head, hidden: torch.Tensor, targets: torch.Tensor, vocab_size: int) -> _Reading:
+    """`hidden` [continuation, hidden], what the head reads; `targets` [continuation], the tokens that follow."""
+    log_likelihood, is_greedy = 0.0, True
+    for block in row_blocks(len(targets), vocab_size, hidden.dtype):
+        own, wanted = log_probabilities(head(hidden[block])).cpu(), targets[block]
+        log_likelihood += float(own.gather(1, wanted[:, None]).sum())
+        is_greedy = is_greedy and bool((own.argmax(dim=-1) == wanted).all())
+    return _Reading(log_likelihood, is_greedy)
+
+
+def _boundary(prompt: list[int], whole: list[int]) -> int:
+    """Where the continuation begins: where both encodings part, as the last word may take its first letters in."""
+    together = zip(prompt, whole, strict=False)
+    return next(
+        (index for index, (one, other) in enumerate(together) if one != other), min(len(prompt), len(whole) - 1)
+    )

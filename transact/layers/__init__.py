@@ -1,0 +1,1 @@
+"""One decoder layer: its weights, hooks on it, masks over it, and its projections made narrower."""

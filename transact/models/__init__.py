@@ -1,0 +1,1 @@
+"""From a name to a model in memory: the bundled one, a local folder's, or the hub's."""

@@ -1,0 +1,162 @@
+"""Tokenizers of strangers: their native code and their chat template run in processes of their own, under limits.
+
+A tokenizer that multiplies what it reads, or a pattern that never ends, may wait for one rare character, so no trial
+tells whether it is safe: every text is read by it in such a process, which answers with token ids. In this process it
+is loaded, once that has gone well in the other, and turns tokens back into text, which is bounded by its decoder.
+"""
+
+import base64
+import hashlib
+import tempfile
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+
+from transact.errors import CheckpointBroken, InvalidText
+from transact.models import tokenizer_script
+from transact.progress import Progress
+from transact.runtime.isolated_process import AloneFailed, Limits, heeded, run_alone
+
+PANIC = "PanicException"
+"""What the `tokenizers` library raises where it gives up; it is no `Exception`, and has no name to import."""
+_FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template.*")
+_FILE_BYTES = 100_000_000
+"""Of all files of a tokenizer; the largest that are known have 40 MB."""
+_MEMORY_BYTES, _PER_CHARACTER_HELD, _PER_CHARACTER_READ = 2_000_000_000, 16, 150
+"""For the tokenizer itself as it is read, for all text, and for the notes on one: where each token began, and so on."""
+_SECONDS, _CHARACTERS_PER_SECOND = 20.0, 100_000
+_TOKENS_PER_CHARACTER, _TOKENS_BESIDE = 8, 2_000
+"""A character has at most four bytes; some are written out as a phrase, and a sequence may begin with some tokens."""
+_WRITTEN_PER_CHARACTER, _WRITTEN_BESIDE = 8, 20_000
+"""Characters that a chat template may make of one, and what it may put beside those of each conversation."""
+_REMEMBERED_CHARACTERS = 16
+"""What is asked again and again, how a sequence begins, is shown by a text of one letter."""
+_MARK = "_transact_enclosed"
+
+_checked: set[str] = set()
+"""Digests of tokenizers that loaded well."""
+
+
+class Enclosed:
+    """Reads text for a tokenizer, in processes of their own. Each call raises `InvalidText` where that fails."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        self._folder = tempfile.TemporaryDirectory(prefix="transact-tokenizer-")
+        self._file = Path(self._folder.name) / "tokenizer.json"
+        tokenizer.backend_tokenizer.save(str(self._file), pretty=False)
+        self._tokenizer_settings = {"split_special_tokens": bool(tokenizer.split_special_tokens)}
+        self._remembered: dict[tuple, list[array]] = {}
+
+    def __deepcopy__(self, memo: dict) -> "Enclosed":
+        return self
+
+    def ids(self, texts: Sequence[str], *, special: bool) -> list[array]:
+        """The tokens of each text; `special`: with those that the tokenizer puts in front and behind."""
+        key = (special, *texts)
+        if key in self._remembered:
+            return self._remembered[key]
+        characters = sum(map(len, texts))
+        most = _TOKENS_PER_CHARACTER * characters + _TOKENS_BESIDE * len(texts)
+        request = {
+            "act": "encode", "file": str(self._file), "texts": list(texts), "special": special, "most": most,
+            **self._tokenizer_settings,
+        }  # fmt: skip
+        answer = _asked(request, characters, 6 * most + 20 * len(texts), max(map(len, texts), default=0))
+        flat, rows, start = array("i", base64.b64decode(answer["ids"])), [], 0
+        for length in answer["lengths"]:
+            rows.append(flat[start : start + length])
+            start += length
+        if characters <= _REMEMBERED_CHARACTERS and len(self._remembered) < _REMEMBERED_CHARACTERS:
+            self._remembered[key] = rows
+        return rows
+
+    def written(
+        self, conversations: Sequence[Sequence[dict]], template: str, names: dict
+    ) -> list[str] | tuple[int, str]:
+        """Conversations as `template` writes them; or the number of the first that it cannot write, and why.
+
+        `names`: of special tokens, as the tokenizer's template may use them.
+        """
+        characters = sum(len(str(value)) for one in conversations for message in one for value in message.values())
+        most = _WRITTEN_PER_CHARACTER * characters + _WRITTEN_BESIDE * len(conversations)
+        request = {
+            "act": "write", "template": template, "conversations": list(conversations), "names": names, "most": most
+        }  # fmt: skip
+        answer = _asked(request, characters, 12 * most, 0)
+        return (answer["failed"], answer["why"]) if "failed" in answer else answer["texts"]
+
+
+def enclosed(tokenizer: PreTrainedTokenizerBase) -> Enclosed | None:
+    """What reads text for this tokenizer; None for one that is trusted and reads it itself."""
+    return getattr(tokenizer, _MARK, None)
+
+
+def enclose(tokenizer: PreTrainedTokenizerBase) -> None:
+    """From here on it reads no text in this process."""
+    setattr(tokenizer, _MARK, Enclosed(tokenizer))
+
+
+def check_loading(directory: Path, config: PreTrainedConfig, progress: Progress) -> None:
+    """Raise `CheckpointBroken` unless the tokenizer in `directory` loads, and reads short texts, within limits.
+
+    The same files are looked at once only.
+    """
+    files = sorted({file for pattern in _FILES for file in directory.glob(pattern) if file.is_file()})
+    size = sum(file.stat().st_size for file in files)
+    if size > _FILE_BYTES:
+        raise CheckpointBroken(
+            f"The tokenizer in {directory.name} has {size / 1e6:,.0f} MB, and at most {_FILE_BYTES / 1e6:.0f} MB are "
+            "read here. Choose another model."
+        )
+    digest = hashlib.sha256(f"{config.model_type} {getattr(config, 'tokenizer_class', None)}".encode())
+    for file in files:
+        digest.update(f"{file.name}:{file.stat().st_size};".encode())
+        digest.update(file.read_bytes())
+    if digest.hexdigest() in _checked:
+        return
+    request = {
+        "act": "check", "directory": str(directory), "model_type": config.model_type,
+        "tokenizer_class": getattr(config, "tokenizer_class", None), "most_per_character": _TOKENS_PER_CHARACTER,
+        "most_beside": _TOKENS_BESIDE,
+    }  # fmt: skip
+    try:
+        reason = _answer(request, 10_000, progress).get("refused")
+    except AloneFailed as error:
+        reason = str(error).replace(str(directory), directory.name)
+    if reason:
+        raise CheckpointBroken(
+            f"The tokenizer in {directory.name} could not be read in a process with limits ({reason}). Choose another "
+            "model."
+        )
+    _checked.add(digest.hexdigest())
+
+
+def _asked(request: dict, characters: int, output_characters: int, longest: int) -> dict:
+    """The worker's answer to texts of so many characters, and the longest of so many; raises `InvalidText`."""
+    memory = _PER_CHARACTER_HELD * characters + _PER_CHARACTER_READ * longest
+    seconds = characters / _CHARACTERS_PER_SECOND
+    try:
+        answer = _answer(request, output_characters + 10_000, heeded, seconds=seconds, memory_bytes=memory)
+        reason = answer.get("refused")
+    except AloneFailed as error:
+        reason = str(error)
+    if reason:
+        what = "chat template" if request["act"] == "write" else "tokenizer"
+        raise InvalidText(
+            f"The model's {what} could not read the text in a process with limits ({reason}). Give less text, or "
+            "choose another model."
+        )
+    return answer
+
+
+def _answer(
+    request: dict, output_characters: int, progress: Progress, *, seconds: float = 0.0, memory_bytes: int = 0
+) -> dict:
+    """What the worker says, given so much more than what a tokenizer takes by itself; raises `AloneFailed`."""
+    return run_alone(
+        Path(tokenizer_script.__file__), request, progress, seconds=_SECONDS + seconds,
+        environment={"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        limits=Limits(_MEMORY_BYTES + memory_bytes, output_characters),
+    )  # fmt: skip

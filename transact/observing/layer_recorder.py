@@ -1,0 +1,124 @@
+"""What one decoder layer tells while text passes through it: the running sums of its two sites, and their peaks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from transact.errors import NonFiniteActivations
+from transact.layers.hooks import CallFunction, by_sample
+from transact.observing.accumulators import RealTokens, RunningMoments, RunningPeaks, channels, head_norms
+from transact.observing.statistics import Moments, Peaks
+from transact.spec.model_spec import SITES, ModelSpec
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a pass over the text is to keep beside Σ x and Σ x².
+
+    `gram_sites`: where X^T X too; `queries`: also the outputs of the query and key projections; `num_samples` > 0: the
+    sums of each of so many samples; `top_k` > 0: as many peaks.
+    """
+
+    gram_sites: tuple[str, ...] = ()
+    queries: bool = False
+    num_samples: int = 0
+    top_k: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class LayerRecord:
+    """What was recorded of one layer; no peaks, queries and keys unless asked for."""
+
+    attention: Moments
+    mlp: Moments
+    head_peaks: Peaks | None = None
+    channel_peaks: Peaks | None = None
+    queries: Moments | None = None
+    keys: Moments | None = None
+
+
+class LayerRecorder:
+    """The sums of one layer, on their way."""
+
+    def __init__(self, spec: ModelSpec, index: int, wanted: Wanted, device: torch.device):
+        self.index = index
+        self._layout = spec.layout
+        shape = spec.layers[index]
+        sizes = {"attention": spec.attention_width(shape), "mlp": shape.intermediate_size}
+        self.moments = {
+            site: RunningMoments(sizes[site], device, gram=site in wanted.gram_sites, num_samples=wanted.num_samples)
+            for site in SITES
+        }
+        self.peaks: dict[str, RunningPeaks] = {}
+        if wanted.top_k:
+            norms = head_norms(spec.value_dim)
+            self.peaks = {
+                "attention": RunningPeaks(shape.num_attention_heads, wanted.top_k, norms, device),
+                "mlp": RunningPeaks(shape.intermediate_size, wanted.top_k, channels, device),
+            }
+
+        self.turned: dict[str, RunningMoments] = {}
+        if wanted.queries:
+            counts = {"queries": shape.num_attention_heads, "keys": shape.num_key_value_heads}
+            self.turned = {
+                name: RunningMoments(count * spec.query_key_dim, device, num_samples=wanted.num_samples)
+                for name, count in counts.items()
+            }
+
+    def functions(
+        self, layer: torch.nn.Module, tokens: Callable[[], RealTokens]
+    ) -> list[tuple[torch.nn.Module, Callable[[torch.Tensor], None]]]:
+        """What to call on the inputs of the layer's two projections; `tokens` tells whose they are."""
+
+        def recorder(site: str) -> Callable[[torch.Tensor], None]:
+            running = [self.moments[site], *([self.peaks[site]] if self.peaks else [])]
+
+            def record(activations: torch.Tensor) -> None:
+                real = tokens()
+                activations = by_sample(activations, real.mask.shape)
+                for each in running:
+                    each.add(activations, real)
+
+            return record
+
+        roles = {"attention": self._layout.output, "mlp": self._layout.down}
+        return [(layer.get_submodule(roles[site]), recorder(site)) for site in SITES]
+
+    def query_functions(
+        self, layer: torch.nn.Module, tokens: Callable[[], RealTokens]
+    ) -> list[tuple[torch.nn.Module, CallFunction]]:
+        """What to call on the outputs of the query and key projections, where that was asked for."""
+
+        def recorder(sums: RunningMoments) -> CallFunction:
+            def record(_: torch.Tensor, output: torch.Tensor) -> None:
+                real = tokens()
+                sums.add(by_sample(output, real.mask.shape), real)
+
+            return record
+
+        roles = {"queries": self._layout.query, "keys": self._layout.key}
+        return [(layer.get_submodule(roles[name]), recorder(sums)) for name, sums in self.turned.items()]
+
+    def totals(self) -> torch.Tensor:
+        """All sums end to end, for a look at whether they are finite."""
+        return torch.cat([self.moments[site].totals.flatten() for site in SITES])
+
+    def check_finite(self, dtype: torch.dtype) -> None:
+        """Raise `NonFiniteActivations`, naming the layer; `dtype` is what was computed in."""
+        for site, name in zip(SITES, ("attention", "MLP"), strict=True):
+            if not bool(self.moments[site].totals.isfinite().all()):
+                raise NonFiniteActivations(
+                    f"Layer {self.index} produced NaN or infinite {name} activations in {dtype}. "
+                    'The weights may be damaged; if not, load the model with dtype="float32".'
+                )
+
+    def combine(self) -> None:
+        """The sums of all processes, where there are several."""
+        for running in (*self.moments.values(), *self.peaks.values(), *self.turned.values()):
+            running.combine()
+
+    def result(self) -> LayerRecord:
+        moments = [self.moments[site].result() for site in SITES]
+        peaks = (self.peaks[site].result() if self.peaks else None for site in SITES)
+        return LayerRecord(*moments, *peaks, **{name: sums.result() for name, sums in self.turned.items()})

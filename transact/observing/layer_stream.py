@@ -1,0 +1,143 @@
+"""Text on its way through a model one decoder layer at a time, so that a layer can be changed before it is run.
+
+Layers are run by calling the stock modules with the arguments that their own model hands them; nothing is
+known here of what a layer does inside but where its projections are.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from transact.layers.hooks import by_sample, on_calls, on_inputs
+from transact.layers.stand_in import with_module_at
+from transact.models.loaded_model import Batch, LoadedModel
+from transact.text.tokens import TokenSet
+
+Arguments = tuple[tuple, dict]
+"""What a model hands a layer beside the hidden states, by position and by name."""
+
+
+@dataclass(eq=False)
+class Stream:
+    """One batch on its way: `hidden` [sample, seq, hidden], the residual stream before the next layer.
+
+    `real` bool [sample · seq]: which positions count; `arguments[layer]`: what else the model hands a layer.
+    """
+
+    hidden: torch.Tensor
+    real: torch.Tensor
+    arguments: tuple["Arguments", ...]
+
+    def counted(self, activations: torch.Tensor) -> torch.Tensor:
+        """The rows that count, at least float32, maybe a view: [sample, seq, channel] -> [token, channel]."""
+        rows = activations.flatten(0, -2)
+        rows = rows if bool(self.real.all()) else rows[self.real.to(rows.device)]
+        return rows if rows.dtype == torch.float64 else rows.float()
+
+    def run(self, layer: torch.nn.Module, index: int) -> torch.Tensor:
+        """The residual stream after the layer."""
+        positional, named = self.arguments[index]
+        output = layer(self.hidden, *positional, **named)
+        return output if isinstance(output, torch.Tensor) else output[0]
+
+    def input_of(self, role: str, layer: torch.nn.Module, index: int) -> torch.Tensor:
+        """What the projection at `role` would read; the layer is left there."""
+        try:
+            with on_inputs([(layer.get_submodule(role), _leave)]):
+                self.run(layer, index)
+        except _Reached as reached:
+            return by_sample(reached.activations, self.hidden.shape[:2])
+        raise AssertionError(f"{role} was never called")
+
+
+class NoAttention(torch.nn.Module):
+    """Stands where attention stood and adds nothing, for streams that are past it already."""
+
+    def forward(self, hidden_states: torch.Tensor, *positional, **named) -> tuple[torch.Tensor, None]:
+        """Zeros, as attention modules return them: with no attention weights."""
+        return torch.zeros_like(hidden_states), None
+
+
+def streams(loaded: LoadedModel, tokens: TokenSet, batch_size: int, max_tokens: int | None = None) -> list[Stream]:
+    """Every batch before the first layer; batches as `TokenSet.batches` makes them."""
+    batches = list(tokens.batches(batch_size=batch_size, max_tokens=max_tokens))
+    with loaded.entrance(tokens.input_ids):
+        return [stream(loaded, batch) for batch in batches]
+
+
+def stream(loaded: LoadedModel, batch: Batch) -> Stream:
+    """One batch before the first layer, where the model's entrance is open."""
+    hidden, arguments = _first_hidden(loaded, batch.input_ids.to(loaded.device))
+    return Stream(hidden, batch.mask.flatten().to(loaded.device), arguments)
+
+
+def output_watched(layer: torch.nn.Module, role: str) -> "_Watched":
+    """A context that yields a list to which the outputs of the projection at `role` are appended."""
+    outputs: list[torch.Tensor] = []
+    return _Watched(outputs, on_calls([(layer.get_submodule(role), lambda _, output: outputs.append(output))]))
+
+
+class _Watched:
+    def __init__(self, outputs: list[torch.Tensor], context):
+        self.outputs, self.context = outputs, context
+
+    def __enter__(self) -> list[torch.Tensor]:
+        self.context.__enter__()
+        return self.outputs
+
+    def __exit__(self, *error) -> None:
+        self.context.__exit__(*error)
+
+
+class _Reached(Exception):
+    def __init__(self, activations: torch.Tensor):
+        self.activations = activations
+
+
+def _leave(activations: torch.Tensor) -> None:
+    raise _Reached(activations)
+
+
+class _Recorder(torch.nn.Module):
+    """Stands where a layer stood: takes note of what it was handed and passes the hidden states on."""
+
+    def __init__(self, layer: torch.nn.Module):
+        super().__init__()
+        object.__setattr__(self, "stood_for", layer)
+        self.arguments: Arguments = ((), {})
+
+    def __getattr__(self, name: str):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["stood_for"], name)  # models ask layers for their kind of attention
+
+    def forward(self, hidden_states: torch.Tensor, *positional, **named) -> torch.Tensor:
+        self.arguments = positional, named
+        return hidden_states
+
+
+def _first_hidden(loaded: LoadedModel, input_ids: torch.Tensor) -> tuple[torch.Tensor, tuple[Arguments, ...]]:
+    """The embedded tokens and the arguments of every layer, from the model's own code with no layer run."""
+    recorders = torch.nn.ModuleList(_Recorder(layer) for layer in loaded.decoder_layers)
+    received: list[torch.Tensor] = []
+    recorders[0].register_forward_pre_hook(lambda _, inputs: received.append(inputs[0]))
+    _without_layers(loaded, recorders)(input_ids=input_ids, use_cache=False)
+    return received[0], tuple(recorder.arguments for recorder in recorders)
+
+
+def final_hidden(loaded: LoadedModel, input_ids: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """What the decoder's own code makes of `hidden` [sample, seq, hidden], the residual stream after the last layer.
+
+    Of the same shape: what the output head reads. All outside the layers has to be there, for `input_ids` of the same
+    batch.
+    """
+    recorders = torch.nn.ModuleList(_Recorder(layer) for layer in loaded.decoder_layers)
+    recorders[0].register_forward_pre_hook(lambda _, inputs: (hidden, *inputs[1:]))
+    return _without_layers(loaded, recorders)(input_ids=input_ids, use_cache=False).last_hidden_state
+
+
+def _without_layers(loaded: LoadedModel, recorders: torch.nn.ModuleList) -> torch.nn.Module:
+    """The decoder with recorders where its layers stood."""
+    layout = loaded.layout
+    return with_module_at(loaded.decoder, layout.layers.removeprefix(f"{layout.decoder}."), recorders)

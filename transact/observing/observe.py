@@ -1,0 +1,253 @@
+"""One pass over the calibration text, recording the transitional activations.
+
+The transitional activations of a layer (TransAct, arXiv 2407.05690) are the inputs of its `o_proj` and
+`down_proj`. Of each channel x_j the pass keeps Σ x_j and Σ x_j² over all real tokens; every metric follows
+from these and from the weights, so switching metrics needs no second pass.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+
+from transact.errors import InvalidOption, NotEnoughMemory, whole_number
+from transact.layers.hooks import CallFunction, on_calls, on_inputs
+from transact.models.loaded_model import Batch, LoadedModel
+from transact.observing.accumulators import RealTokens
+from transact.observing.layer_recorder import LayerRecord, LayerRecorder, Wanted
+from transact.observing.statistics import ActivationStatistics, CalibrationRecord
+from transact.observing.taylor import gradient_products
+from transact.progress import NO_PROGRESS, Progress, part
+from transact.runtime.devices import free_bytes
+from transact.runtime.distributed import rank_and_count, share
+from transact.spec.model_spec import SITES, ModelSpec
+from transact.text.calibration import CalibrationSet
+
+BY_LAYER = "by_layer"
+_GRAM_SITES = {False: (), True: SITES, "attention": ("attention",), BY_LAYER: ()}
+_MAX_GRAM_BYTES = 2_000_000_000
+TOKENS_IN_CACHE = 1024
+"""Tokens of a batch on a CPU: more do not stay in the processor's cache, and take longer each (measured)."""
+
+
+def observe(
+    loaded: LoadedModel,
+    calibration: CalibrationSet,
+    *,
+    gram: bool | str = False,
+    taylor: bool = False,
+    queries: bool = False,
+    samples: bool = False,
+    top_k: int = 0,
+    batch_size: int = 8,
+    progress: Progress = NO_PROGRESS,
+) -> ActivationStatistics:
+    """Run the calibration text through the decoder and sum up its transitional activations.
+
+    The output head is not computed; padding never counts. At most `batch_size` samples pass at a time, on a CPU
+    fewer where they are long. Progress is in tokens and may raise `Cancelled` at
+    any layer. The model is unchanged afterwards, also when the pass fails.
+
+    Where `accelerate launch` started several processes, all of them call this; each takes its share of the batches,
+    and all get the statistics of the whole text.
+
+    - `gram=True` also sums X^T X of every site, which least-squares repair needs; `gram="attention"` of the inputs of
+      `o_proj` alone, which is all that `search_plan` asks for. `gram="by_layer"` gathers none now: least-squares
+      repair will, with a forward pass of its own that holds one layer's matrices at a time.
+    - `taylor=True` also takes the gradient of the loss, in a pass of its own, for the metric of that name: see
+      `transact.observing.taylor`. Every token then counts twice in the progress, and scores depend a little on
+      `batch_size`.
+    - `queries=True` also sums the outputs of `q_proj` and `k_proj`, which plans with a `keep_query_key_dim` need.
+    - `samples=True` also keeps the sums of every sample, for `ActivationStatistics.subset` and `stability`.
+    - `top_k` > 0 also keeps, for every head (the norm over head_dim at a token) and every MLP channel (the size
+      of its activation), the `top_k` samples where it is largest and the token where it is, for `reads`; all of
+      the samples if there are fewer.
+
+    Raises `NonFiniteActivations`, naming the layer, `InvalidText` for ids outside the vocabulary,
+    `InvalidOption` for a number out of range and for queries of a family that keeps its heads whole, and
+    `NotEnoughMemory` where the Gram matrices, the sums of every sample or the backward pass would not fit.
+    """
+    wanted = checked(
+        loaded, calibration, gram=gram, queries=queries, samples=samples, top_k=top_k, batch_size=batch_size
+    )
+    watch = part(progress, 0, 2) if taylor else progress
+    pass_ = _Pass(loaded, calibration.num_tokens, watch, wanted)
+    with torch.inference_mode(), on_inputs(pass_.functions()), on_calls(pass_.query_functions()):
+        for batch in share(calibration.batches(batch_size=batch_size, max_tokens=most_tokens(loaded))):
+            pass_.run(batch)
+        pass_.combine()
+    records = [recorder.result() for recorder in pass_.recorders]
+    if taylor:
+        products = gradient_products(loaded, calibration, batch_size=batch_size, progress=part(progress, 1, 2))
+        records = [
+            replace(
+                record,
+                attention=replace(record.attention, taylor=each.attention),
+                mlp=replace(record.mlp, taylor=each.mlp),
+            )
+            for record, each in zip(records, products, strict=True)
+        ]
+    return gathered_statistics(loaded, calibration, records, gram=gram, samples=samples)
+
+
+def checked(
+    loaded: LoadedModel,
+    calibration: CalibrationSet,
+    *,
+    gram: bool | str,
+    queries: bool,
+    samples: bool,
+    top_k: int,
+    batch_size: int,
+) -> Wanted:
+    """The options of `observe` as what a pass keeps; raises as `observe` does before its pass."""
+    whole_number(batch_size, "batch_size", least=1)
+    top_k = whole_number(top_k, "top_k")
+    calibration.check_fits(loaded)
+    if gram not in _GRAM_SITES:
+        raise InvalidOption(f'gram is {gram!r}; give True, False, "attention" or "by_layer".')
+    whole = loaded.layout.whole_heads
+    if queries and whole is not None:
+        raise InvalidOption(f"{loaded.layout.label} keeps its heads whole: {whole}. Observe with queries=False.")
+    wanted = Wanted(_GRAM_SITES[gram], queries, calibration.num_samples if samples else 0, top_k)
+    _check_fits(loaded, wanted.gram_sites, wanted.num_samples)
+    return wanted
+
+
+def most_tokens(loaded: LoadedModel) -> int | None:
+    """Positions of one batch at most, where the device has a say in it."""
+    return TOKENS_IN_CACHE if loaded.device.type == "cpu" else None
+
+
+def gathered_statistics(
+    loaded: LoadedModel, calibration: CalibrationSet, records: Sequence[LayerRecord], *, gram: bool | str, samples: bool
+) -> ActivationStatistics:
+    """The layers' records as one value."""
+    peaks = [record for record in records if record.head_peaks is not None]
+    return ActivationStatistics(
+        attention=tuple(record.attention for record in records),
+        mlp=tuple(record.mlp for record in records),
+        num_tokens=calibration.num_tokens,
+        calibration=CalibrationRecord.of(calibration),
+        fingerprint=loaded.fingerprint,
+        dtype=str(loaded.dtype).removeprefix("torch."),
+        sample_tokens=calibration.lengths if samples else (),
+        tokens=calibration,
+        head_peaks=tuple(record.head_peaks for record in peaks),
+        channel_peaks=tuple(record.channel_peaks for record in peaks),
+        queries=tuple(record.queries for record in records if record.queries is not None),
+        keys=tuple(record.keys for record in records if record.keys is not None),
+        gram_by_layer=gram == BY_LAYER,
+    )
+
+
+def gram_bytes(spec: ModelSpec, sites: tuple[str, ...] = SITES) -> int:
+    """Bytes that the Gram matrices of all layers take in float64."""
+    sizes = {
+        "attention": [spec.attention_width(layer) for layer in spec.layers],
+        "mlp": [layer.intermediate_size for layer in spec.layers],
+    }
+    return 8 * sum(size**2 for site in sites for size in sizes[site])
+
+
+def grams_for_repair(spec: ModelSpec) -> bool | str:
+    """What `observe(gram=…)` is best told for least squares: all matrices while they take no more than 2 GB."""
+    return True if gram_bytes(spec) <= _MAX_GRAM_BYTES else BY_LAYER
+
+
+def sample_bytes(spec: ModelSpec, num_samples: int) -> int:
+    """Bytes that the sums and square sums of that many samples take in float32, all layers together."""
+    num_samples = whole_number(num_samples, "num_samples")
+    num_channels = sum(spec.attention_width(layer) + layer.intermediate_size for layer in spec.layers)
+    return 2 * 4 * num_samples * num_channels
+
+
+def _check_fits(loaded: LoadedModel, gram_sites: tuple[str, ...], num_samples: int) -> None:
+    """Raise `NotEnoughMemory` unless the Gram matrices, where asked for, and that many samples' sums fit."""
+    free = free_bytes(loaded.device)
+    wanted = (
+        (
+            gram_bytes(loaded.spec, gram_sites),
+            "The Gram matrices of this model",
+            'with gram="by_layer", which repairs one layer at a time'
+            if gram_sites == SITES
+            else "with gram=False and plan by a metric",
+        ),
+        (
+            sample_bytes(loaded.spec, num_samples),
+            f"The sums of each of {num_samples} samples",
+            "fewer samples, or with samples=False",
+        ),
+    )
+    for needed, what, instead in wanted:
+        if needed > free:
+            raise NotEnoughMemory(
+                f"{what} need {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free. Observe {instead}."
+            )
+        free -= needed
+
+
+class _Pass:
+    """One observation in progress: the running sums, and how far it has come."""
+
+    def __init__(self, loaded: LoadedModel, num_tokens: int, progress: Progress, wanted: Wanted):
+        self.loaded = loaded
+        self.progress = progress
+        self.total = num_tokens
+        self.done = 0
+        self.processes = rank_and_count()[1]
+        layers = range(loaded.spec.num_hidden_layers)
+        self.recorders = [LayerRecorder(loaded.spec, index, wanted, loaded.device_of_layer(index)) for index in layers]
+
+    def functions(self) -> list[tuple[torch.nn.Module, Callable[[torch.Tensor], None]]]:
+        pairs = []
+        for layer, recorder in zip(self.loaded.decoder_layers, self.recorders, strict=True):
+            for module, record in recorder.functions(layer, lambda: self.tokens):
+                pairs.append((module, self._told(record, recorder.index)))
+        return pairs
+
+    def query_functions(self) -> list[tuple[torch.nn.Module, CallFunction]]:
+        """What adds up the outputs of the query and key projections, where that was asked for."""
+        return [
+            pair
+            for layer, recorder in zip(self.loaded.decoder_layers, self.recorders, strict=True)
+            for pair in recorder.query_functions(layer, lambda: self.tokens)
+        ]
+
+    def _told(self, record: Callable[[torch.Tensor], None], index: int) -> Callable[[torch.Tensor], None]:
+        def told(activations: torch.Tensor) -> None:
+            record(activations)
+            self._tell(self.done + self._counted() * index // len(self.recorders))
+
+        return told
+
+    def run(self, batch: Batch) -> None:
+        device = self.loaded.device
+        self.tokens = RealTokens.of(batch, device)
+        self.loaded.model.base_model(input_ids=batch.input_ids.to(device), use_cache=False)
+        self.done += self._counted()
+        if self.processes == 1:  # one of several that stopped here would leave the others waiting
+            self._check_finite()
+        self._tell(self.done)
+
+    def _counted(self) -> int:
+        """Tokens that this batch stands for: the other processes have as many under way."""
+        return sum(self.tokens.lengths) * self.processes
+
+    def _tell(self, done: int) -> None:
+        self.progress(min(done, self.total), self.total, "tokens")
+
+    def combine(self) -> None:
+        """The sums of all processes, where there are several."""
+        for recorder in self.recorders:
+            recorder.combine()
+        if self.processes > 1:
+            self._check_finite()
+            self._tell(self.total)
+
+    def _check_finite(self) -> None:
+        totals = [recorder.totals().to(self.loaded.device) for recorder in self.recorders]
+        if bool(torch.cat(totals).isfinite().all()):
+            return
+        for recorder in self.recorders:
+            recorder.check_finite(self.loaded.dtype)

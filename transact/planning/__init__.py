@@ -1,0 +1,1 @@
+"""What stays and what goes: how many units each layer keeps, and which."""

@@ -1,0 +1,39 @@
+"""Which device a name stands for, and how much memory is free there."""
+
+import torch
+
+from transact.errors import choice
+from transact.runtime import distributed, memory
+
+BALANCED = "balanced"
+"""The name that spreads a model over all GPUs of the machine."""
+
+
+def gpus() -> list[str]:
+    """Those of this machine: "cuda:0", "cuda:1", ..."""
+    return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+
+
+def device_of(name: str) -> torch.device:
+    """The device of that name. "auto" is a GPU where there is one, else the CPU.
+
+    Of several GPUs "auto" and "cuda" name the first, or that of this process among those that a launcher started.
+    What is spread begins on it as well. Raises `InvalidOption` for a device that is not there.
+    """
+    there = gpus()
+    own = there[distributed.local_rank() % len(there)] if there else "cpu"
+    if name in ("auto", BALANCED) or (name == "cuda" and there):
+        return torch.device(own)
+    return torch.device(choice(name, ("auto", "cpu", *there, BALANCED), "device"))
+
+
+def spreads(name: str) -> bool:
+    """Whether a model of that device is spread: where there are GPUs enough."""
+    return name == BALANCED and len(gpus()) > 1
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that can still be taken on the device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return memory.available_bytes()

@@ -1,0 +1,1 @@
+"""How much each head, head group and channel matters."""

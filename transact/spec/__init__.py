@@ -1,0 +1,1 @@
+"""Numbers without weights: model families, shapes and their costs, targets, locks and plans."""

@@ -1,0 +1,240 @@
+"""`prune` and `save` in one for a model whose weights stay in their files: read a layer, cut it, write it."""
+
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import chain
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+
+from transact.cutting.prune import cut, cut_exceptions, cut_layer
+from transact.errors import InvalidOption, NumberTooLarge, SaveRefused, choice
+from transact.export.checkpoint import Form, empty_destination, form_of, move_in, partial_folder, write_companions
+from transact.export.file_tensors import keeps_dtype
+from transact.export.model_card import write_card
+from transact.export.padding import is_padded, padded_layer
+from transact.export.report import SaveReport
+from transact.layers.weights import origin, with_tensors
+from transact.models.loaded_model import DTYPES, LoadedModel
+from transact.observing.statistics import ActivationStatistics
+from transact.progress import NO_PROGRESS, Check, Progress, Repeating
+from transact.repair.closed_form import COMPENSATIONS, Refit, check_repair, plain_refit, refit_for, walks
+from transact.repair.layer_grams import GramWalk
+from transact.runtime.distributed import rank_and_count
+from transact.spec.plan import PruningPlan
+from transact.streaming.layer_log import LayerLog
+from transact.streaming.shard_writer import ShardWriter
+from transact.streaming.streamed_model import StreamedModel, streamed
+
+_MARK = "stream"
+"""Part of the name of the unfinished folder, so that the same call finds it again."""
+
+
+def stream_prune(
+    source: str | StreamedModel,
+    plan: PruningPlan,
+    directory: str | Path,
+    *,
+    compensation: str = "none",
+    statistics: ActivationStatistics | None = None,
+    dtype: str | None = None,
+    layers: str = "padded",
+    device: str = "auto",
+    revision: str | None = None,
+    progress: Progress = NO_PROGRESS,
+) -> SaveReport:
+    """Cut the plan and write the checkpoint that `prune` and `save` would, with one layer in memory at a time.
+
+    `source`: a name as `load` takes it, or what `load_streamed` returned (`device` and `revision` are settled there).
+    `compensation`: "none", "bias" (from `statistics`) or "least_squares": from statistics with Gram matrices, or, with
+    `gram="by_layer"`, from a walk of the calibration text through the layers that goes along with the cutting.
+    "best" is refused, as its last step takes gradients through the whole model. `dtype`: that of the files, by default
+    the one of the source's files. `layers` as `save` takes it. Everything else is copied from file to file. What was
+    written is not proved, as that would hold the whole model. Progress is in layers.
+
+    The folder appears only when all of it is written. Until then it stands beside it as `.<name>.stream.partial`;
+    interrupted at any moment, the same call goes on from the layer where it stopped.
+
+    Raises what `prune`, `save` and `load_streamed` raise.
+    """
+    choice(compensation, COMPENSATIONS, "compensation")
+    if compensation == "best":
+        raise InvalidOption(
+            'compensation="best" takes gradients through the whole model at once, so that it cannot be streamed. '
+            'Choose "none", "bias" or "least_squares", or load the model where it fits into memory.'
+        )
+    if rank_and_count()[1] > 1:
+        raise InvalidOption("stream_prune writes one checkpoint and is for one process. Call it in one alone.")
+    loaded = streamed(source, device, revision)
+    plan.check_fits(loaded.fingerprint)
+    if plan.spec.has_narrow_heads:
+        raise InvalidOption(
+            "This plan takes dimensions out of heads, which is not streamed. Plan whole heads, or load the model where "
+            "it fits into memory."
+        )
+    directory = empty_destination(directory, but=f".{_MARK}.partial")
+    target = DTYPES[choice(dtype, DTYPES, "dtype") if dtype else loaded.file_dtype]
+    check_repair(compensation, loaded, statistics)
+    outline = cut(loaded.outline, plan, compensation, plain_refit)
+    form = form_of(outline, directory, target, layers)
+    job = _Job(loaded, plan, compensation, statistics, outline, form, target)
+    identity = {
+        "work": "prune",
+        "model": loaded.fingerprint,
+        "plan": plan.digest,
+        "compensation": compensation,
+        "statistics": None if statistics is None else statistics.calibration.fingerprint,
+        "by_layer": walks(compensation, statistics),
+        "computed_in": str(loaded.dtype),
+        "dtype": str(target),
+        "layers": layers,
+    }
+    try:
+        with closing(LayerLog(partial_folder(directory, _MARK), identity)) as log:
+            try:
+                job.run(log, progress)
+            except NumberTooLarge:  # the same call would come to the same
+                shutil.rmtree(log.folder)
+                raise
+            form.write_config(log.folder)
+            write_companions(log.folder, outline)
+            write_card(log.folder / "README.md", outline, form.report)
+            log.remove()
+            move_in(log.folder, directory)
+    except (OSError, SafetensorError) as error:
+        raise SaveRefused(
+            f"{directory} could not be written ({error}). Free some space and start again: layers that are finished "
+            "are kept. Or choose another place."
+        ) from error
+    return form.report
+
+
+class _Job:
+    """What is written, in its order: all that stands outside the layers, then layer by layer."""
+
+    def __init__(
+        self,
+        loaded: StreamedModel,
+        plan: PruningPlan,
+        compensation: str,
+        statistics: ActivationStatistics | None,
+        outline: LoadedModel,
+        form: Form,
+        target: torch.dtype,
+    ):
+        self.loaded = loaded
+        self.plan = plan
+        self.compensation = compensation
+        self.statistics = statistics
+        self.after = outline.spec
+        self.form = form
+        self.target = target
+        # nothing needs more than the files hold where nothing is computed
+        self.dtype = DTYPES[loaded.stored_dtype] if compensation == "none" else loaded.dtype
+        shapes = {name: tuple(each.shape) for name, each in outline.model.named_parameters()}
+        prefixes = [f"{loaded.layout.layers}.{index}." for index in range(loaded.spec.num_hidden_layers)]
+        for index, (prefix, layer) in enumerate(zip(prefixes, outline.decoder_layers, strict=True)):
+            sizes = {name: each.shape for name, each in self._at_its_size(index, layer).items()}
+            shapes |= {prefix + name: tuple(shape) for name, shape in sizes.items()}
+        self.layers = [[name for name in shapes if name.startswith(prefix)] for prefix in prefixes]
+        inside = {name for names in self.layers for name in names}
+        self.outside = [name for name in shapes if name not in inside]
+        self.odd = self._exceptions()
+        self.names = {name: name for name in (*self.outside, *chain.from_iterable(self.layers))}
+        self.names = {each: name for name, each in form.named(self.names).items()}
+        self.shapes = {self.names[name]: shapes[name] for name in self.names}
+        kept = {origin(name, loaded.layout): dtype for name, dtype in self.odd.items()}
+        self.dtypes = {self.names[name]: kept[of] for name in self.names if (of := origin(name, loaded.layout)) in kept}
+
+    def _exceptions(self) -> dict[str, torch.dtype]:
+        """Tensors that are written in the dtype that the files hold them in, and not in that of the others."""
+        files, layout = self.loaded.files, self.loaded.layout
+        refitted = {"none": (), "bias": ("bias",), "least_squares": ("weight",)}[self.compensation]
+        refitted = tuple(f".{path}.{each}" for path in (layout.output, layout.down) for each in refitted)
+        odd = {}
+        for name, _ in self.loaded.model.named_parameters():
+            kept = files.dtype(name)
+            if kept != DTYPES[self.loaded.stored_dtype] and keeps_dtype(kept, self.target, self.loaded.stored_dtype):
+                odd |= {} if name.endswith(refitted) else {name: kept}
+        return odd
+
+    def _at_its_size(self, index: int, layer: torch.nn.Module) -> dict[str, torch.Tensor]:
+        """The tensors of a layer of the cut model as they are written."""
+        tensors = layer.state_dict()
+        if is_padded(self.after, self.form.spec, index):
+            small, large = self.after.layers[index], self.form.spec.layers[index]
+            tensors |= padded_layer(layer, small, large, self.after, self.form.spec)
+        return tensors
+
+    def run(self, log: LayerLog, progress: Progress) -> None:
+        """Write the weights into the log's folder, from the layer on that it stopped at."""
+        writer = ShardWriter(log.folder, self.shapes, self.target, self.dtypes)
+        start = log.layers if writer.begin_after(self._tensors_before(log.layers)) else 0
+        self._check_room(log.folder, writer)
+        walk, count = None, len(self.layers)
+        watch = Repeating(progress, count, "layers", start)
+
+        def heed(done: int, total: int, unit: str) -> None:
+            """What is done within a layer has no figures of its own."""
+            watch.check()
+
+        if walks(self.compensation, self.statistics):
+            walk = GramWalk(self.loaded, self.statistics.tokens, heed)
+            if start:
+                walk.resume(start, [log.tensors[str(number)] for number in range(len(log.tensors))])
+        refit_one = refit_for(self.compensation, self.loaded, self.statistics, heed, walk)
+        try:
+            if not start:
+                writer.begin_after(0)
+                for name in self.outside:
+                    writer.write(self.names[name], self.loaded.files.pieces(name), watch.check)
+            # while the disk takes one layer in, the next is read and cut
+            with ThreadPoolExecutor(1) as disk:
+                kept = disk.submit(lambda: None)
+                for index in range(start, count):
+                    watch(index, count, "layers")
+                    self._write_layer(writer, index, refit_one, watch.check)
+                    kept.result()
+                    hidden = {} if walk is None else {str(number): each for number, each in enumerate(walk.hidden)}
+                    kept = disk.submit(_keep, writer.to_disk(), log, index + 1, hidden)
+                    if hidden:  # not to be held beside the next layer's
+                        kept.result()
+                kept.result()
+            writer.finish()
+            watch(count, count, "layers")
+        finally:
+            writer.close()
+
+    def _tensors_before(self, layer: int) -> int:
+        return len(self.outside) + sum(map(len, self.layers[:layer])) if layer else 0
+
+    def _write_layer(self, writer: ShardWriter, index: int, refit_one: Refit, check: Check) -> None:
+        spec, prefix, kept = self.loaded.spec, f"{self.loaded.layout.layers}.{index}.", self.plan.layers[index]
+        odd = {
+            name.removeprefix(prefix): self.loaded.files.read(name, dtype).to(self.loaded.device)
+            for name, dtype in self.odd.items()
+            if name.startswith(prefix)
+        }
+        with self.loaded.layer_as(index, self.dtype, check) as layer:
+            smaller = cut_layer(spec, layer, index, kept, refit_one, self.after)
+            exceptions = cut_exceptions(spec, layer, index, kept, self.after, odd)
+        tensors = self._at_its_size(index, with_tensors(smaller, exceptions))
+        for name in self.layers[index]:
+            writer.write(self.names[name], [tensors[name.removeprefix(prefix)]], check)
+
+    def _check_room(self, folder: Path, writer: ShardWriter) -> None:
+        needed, free = writer.total_bytes - writer.written_bytes, shutil.disk_usage(folder).free
+        if needed > free:
+            raise SaveRefused(
+                f"The checkpoint takes {needed / 1e9:.1f} GB more and {free / 1e9:.1f} GB are free at {folder.parent}. "
+                "Free some space and start again, or choose another place."
+            )
+
+
+def _keep(on_disk: Callable[[], None], log: LayerLog, layers: int, hidden: dict[str, torch.Tensor]) -> None:
+    """Take note of so many layers, once their bytes are on the disk."""
+    on_disk()
+    log.finish(layers, hidden)

@@ -1,0 +1,61 @@
+"""The rows of a parquet file: of one's own file read here, of a stranger's in a process of its own with limits."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from transact.errors import InvalidText
+from transact.runtime.isolated_process import AloneFailed, Limits, heeded, run_alone
+from transact.text import parquet_script
+
+if TYPE_CHECKING:
+    from transact.text.file_limits import FileLimits
+    from transact.text.text_tables import Table
+
+_MEMORY_BYTES, _SECONDS, _OUTPUT_BESIDE = 1_500_000_000, 40.0, 2.0
+"""Of the process; and how much longer than its texts an answer may be, with names, brackets and escapes."""
+
+
+def add_rows(file: Path, table: "Table", limits: "FileLimits") -> None:
+    """Add every row of the file's columns of texts and conversations, those that the table wants.
+
+    Raises `InvalidText` for what is beyond the limits, or damaged.
+    """
+    number = -1
+
+    def take(part: list) -> None:
+        nonlocal number
+        if number < 0:
+            table.declare(part)
+            number = 0
+            return
+        for row in part:
+            number += 1
+            table.add(f"Row {number}", row)
+
+    read = _alone if limits.alone else _here
+    try:
+        answer = read(file, table, limits, take)
+    except AloneFailed as error:
+        answer = {"damaged": str(error)}
+    if "refused" in answer:
+        raise InvalidText(f"{table.name} {answer['refused']}; give a part of it.")
+    if "damaged" in answer:
+        raise InvalidText(f"{table.name} cannot be read as parquet ({answer['damaged']}).")
+
+
+def _here(file: Path, table: "Table", limits: "FileLimits", take: Callable[[list], None]) -> dict:
+    bounds = {"nested": limits.nested, "unpacked": limits.unpacked_bytes, "cell": limits.cell_bytes}
+    return parquet_script.told(file, take, table.wants, **bounds)
+
+
+def _alone(file: Path, table: "Table", limits: "FileLimits", take: Callable[[list], None]) -> dict:
+    bounds = {"unpacked": limits.unpacked_bytes, "cell": limits.cell_bytes}
+    finite = {name: most for name, most in bounds.items() if not math.isinf(most)}
+    output = int(_OUTPUT_BESIDE * limits.unpacked_bytes) + 10_000_000
+    return run_alone(
+        Path(parquet_script.__file__), {"file": str(file.resolve()), "nested": limits.nested, **finite}, heeded,
+        seconds=_SECONDS, take=take, limits=Limits(_MEMORY_BYTES, output),
+        environment={"OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"},
+    )  # fmt: skip

@@ -1,0 +1,52 @@
+"""What every event works with: the app's collaborators, one set for all visitors."""
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import gradio as gr
+
+from ui.server.audience import Audience, address
+from ui.server.telemetry import Telemetry
+from ui.state.session import Scored
+from ui.state.session_store import Sessions
+from ui.views.downloads import Exports
+from ui.work.jobs import Jobs
+from ui.work.registry import Registry
+
+
+@dataclass(frozen=True)
+class Desk:
+    """The app's collaborators; one set for all visitors.
+
+    `unpainted`: what the steps of a visitor left that is still to be shown (see `long_step`).
+    """
+
+    registry: Registry
+    sessions: Sessions
+    jobs: Jobs
+    exports: Exports
+    telemetry: Telemetry
+    first_scored: Scored | None
+    unpainted: dict[str, dict] = field(default_factory=dict)
+    audience: Audience = field(default_factory=Audience)
+
+    def visitor(self, request: gr.Request) -> str:
+        """Whose work is done on a page: its browser tab's; a caller without a name is new each time."""
+        return self._known(self.sessions.owner_on_page, request)
+
+    def client(self, request: gr.Request) -> str:
+        """Whose work a script does, which has no tab."""
+        return self._known(self.sessions.owner, request)
+
+    def left(self, session_hash: str) -> None:
+        """End the work of a visitor who is gone, unless another page of the same one is open."""
+        if self.sessions.leave(session_hash):
+            self.jobs.stop_all(self.sessions.owner(session_hash))
+
+    def _known(self, owner_of: Callable[[str], str], request: gr.Request) -> str:
+        owner = owner_of(request.session_hash) if request.session_hash else secrets.token_hex(16)
+        asked = getattr(request, "request", None)
+        if asked is not None:
+            self.jobs.come_from(owner, address(asked.scope))
+        return owner

@@ -1,0 +1,124 @@
+"""Steps 7 and 8: what can be downloaded."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import gradio as gr
+
+import transact as ta
+from ui.context import Desk
+from ui.errors import NotYet
+from ui.events.panels import Panels
+from ui.events.runner import explained, long_step, say, watched
+from ui.pages import takeaway
+from ui.server import limits
+from ui.state.session import Result
+from ui.views import results_table
+from ui.views.downloads import file_stem, model_stem
+from ui.work import pruning
+from ui.work.jobs import Watch
+
+SAVE_FILE = "() => setTimeout(() => document.querySelector('#export-file').click(), 250)"
+"""The file is written first, then the hidden download link is followed."""
+
+
+def connect(desk: Desk, panels: Panels) -> None:
+    """Wire the download buttons; each writes its file, then the browser fetches it."""
+
+    def model_written(request: gr.Request, kind: str, title: str, chosen: Callable[[], Callable]):
+        """The pruned model in a file: what is `chosen` takes whose it is, the result and the watch."""
+        owner = desk.visitor(request)
+        try:
+            write = chosen()
+            result = desk.sessions.get(owner).need_result()
+        except Exception as error:
+            yield {**explained(panels, error), panels.takeaway.file: None}
+            return
+        yield {panels.takeaway.file: None}
+
+        def finish(written) -> dict:
+            file, said = written
+            return {panels.takeaway.file: str(file), **say(panels, said, "good")}
+
+        yield from watched(desk, panels, owner, title, lambda watch: write(owner, result, watch), finish, kind=kind)
+
+    def on_checkpoint(layers: str, request: gr.Request):
+        yield from model_written(
+            request, "export checkpoint", "Writing the checkpoint",
+            lambda: partial(checkpoint, desk, layers=limits.one_of("layers", layers, takeaway.LAYERS)),
+        )  # fmt: skip
+
+    def on_gguf(file_type: str, request: gr.Request):
+        yield from model_written(
+            request,
+            "export gguf",
+            "Writing GGUF",
+            lambda: partial(gguf, desk, file_type=limits.one_of("GGUF file type", file_type, ta.GGUF_TYPES)),
+        )
+
+    def written(owner: str, write: Callable[[], Path]) -> dict:
+        try:
+            return {panels.takeaway.file: str(write()), panels.status.message: ""}
+        except Exception as error:
+            return {**explained(panels, error), panels.takeaway.file: None}
+
+    def on_plan(request: gr.Request):
+        owner = desk.visitor(request)
+
+        def write() -> Path:
+            session = desk.sessions.get(owner)
+            return desk.exports.plan(owner, model_stem(session.key), session.need_plan())
+
+        return written(owner, write)
+
+    def on_texts(request: gr.Request):
+        owner = desk.visitor(request)
+
+        def write() -> Path:
+            session = desk.sessions.get(owner)
+            evaluation = session.latest.text if session.latest else None
+            return desk.exports.texts(owner, session.need_scored().text, evaluation)
+
+        return written(owner, write)
+
+    def on_csv(request: gr.Request):
+        owner = desk.visitor(request)
+
+        def write() -> Path:
+            results = desk.sessions.get(owner).results
+            if not results:
+                raise NotYet("The table is empty; press Prune to make its first row.")
+            return desk.exports.history(owner, results_table.history_csv(results))
+
+        return written(owner, write)
+
+    panel = panels.takeaway
+    for button, handler, how in (
+        (panel.checkpoint, on_checkpoint, panel.layers),
+        (panel.gguf, on_gguf, panel.gguf_type),
+    ):
+        written_to = long_step(desk, panels, button.click, handler, how, at_the_end=[panel.file])
+        written_to.success(None, js=SAVE_FILE)
+    outputs = [panel.file, panels.status.message]
+    panel.plan.click(on_plan, None, outputs, **panels.light).success(None, js=SAVE_FILE)
+    panel.texts.click(on_texts, None, outputs, **panels.light).success(None, js=SAVE_FILE)
+    panels.compare.csv.click(on_csv, None, outputs, **panels.light).success(None, js=SAVE_FILE)
+
+
+def checkpoint(desk: Desk, owner: str, result: Result, watch: Watch, *, layers: str = "padded") -> tuple[Path, str]:
+    """A zip of the result's checkpoint, and what to say of it."""
+
+    def write(folder: Path) -> str:
+        return pruning.write_checkpoint(desk.registry, owner, result, folder, watch, layers=layers)
+
+    return desk.exports.checkpoint(owner, file_stem(result.scored.key, result.number), write, watch)
+
+
+def gguf(desk: Desk, owner: str, result: Result, watch: Watch, *, file_type: str) -> tuple[Path, str]:
+    """The result's GGUF file, and what to say of it."""
+
+    def write(file: Path) -> str:
+        return pruning.write_gguf(desk.registry, owner, result, file, watch, file_type=file_type)
+
+    return desk.exports.gguf(owner, f"{file_stem(result.scored.key, result.number)}-{file_type}", write)

@@ -1,0 +1,221 @@
+"""Steps 1 and 2: pre-flight, load, choose text, score, stop."""
+
+import gradio as gr
+
+from ui.context import Desk
+from ui.errors import WrongInput
+from ui.events.panels import Panels
+from ui.events.runner import explained, long_step, quick, say, watched
+from ui.pages import calibration, model
+from ui.pages.calibration import CalibrationForm
+from ui.server import limits
+from ui.state import plan_of_choice
+from ui.state.session import BUNDLED, ModelKey, Sampling, Session
+from ui.text_sources import text_source, uploads
+from ui.text_sources.hub_dataset import DatasetRequest
+from ui.text_sources.text_source import DatasetChoice, TextRequest, TextSource
+from ui.work import scoring
+from ui.work.registry import Registry, is_streamed
+
+
+def connect(desk: Desk, panels: Panels) -> None:
+    """Wire the sidebar and Stop."""
+    own = panels.calibration
+
+    def on_model_named(source, revision, dtype, request: gr.Request):
+        try:
+            key = model.key_of(source, revision, dtype)
+        except WrongInput as error:
+            yield {**explained(panels, error), panels.model.card: model.refused_card(str(error))}
+            return
+        if not key.source or key == desk.sessions.get(desk.visitor(request)).key:
+            yield {panels.model.card: model.loaded_card(desk.sessions.get(desk.visitor(request)))}
+            return
+        owner = _card_owner(desk.visitor(request))
+        desk.jobs.stop(owner)
+
+        def show(card) -> dict:
+            session = desk.sessions.get(desk.visitor(request))
+            is_loaded_by_now = session.key == key
+            if is_loaded_by_now:
+                return {panels.model.card: model.loaded_card(session)}
+            return {panels.model.card: model.preflight_card(card, streamed=is_streamed(card))}
+
+        yield from watched(
+            desk, panels, owner, f"Reading the configuration of {key.source}",
+            lambda watch: desk.registry.preflight(key, watch),
+            show,
+            failed=lambda error: {**explained(panels, error), panels.model.card: model.refused_card(str(error))},
+            kind="preflight", model=False,
+        )  # fmt: skip
+
+    def on_load(source, revision, dtype, request: gr.Request):
+        try:
+            key = model.key_of(source, revision, dtype)
+        except WrongInput as error:
+            yield explained(panels, error)
+            return
+        owner = desk.visitor(request)
+
+        def finish(loaded) -> dict:
+            scored = desk.first_scored if key == BUNDLED else None
+            session = desk.sessions.update(owner, lambda old: scoring.opened(old, key, loaded, scored))
+            todo = "" if scored else " Now choose a calibration text and press Score."
+            place = "passes layer by layer from its files" if loaded.is_streamed else "is in memory"
+            return {**panels.repaint(session), **say(panels, f"{key.source} {place}.{todo}", "good")}
+
+        yield from watched(
+            desk, panels, owner, f"Loading {key.source}",
+            lambda watch: scoring.load(desk.registry, key, watch), finish, kind="load",
+        )  # fmt: skip
+
+    def on_source(source, text, file):
+        # what a visitor has typed stays, also when a source is chosen twice or its answer comes late
+        typed = bool(text) and not calibration.is_preview(text)
+        if text_source.is_sample(source):
+            shown = gr.update(value=calibration.preview(source), visible=True)
+        elif source == calibration.PASTE:
+            shown = gr.update(visible=True) if typed else gr.update(value="", visible=True)
+        else:
+            shown = gr.update(visible=False)
+        return {
+            own.text: shown,
+            own.file: gr.update(visible=source == calibration.UPLOAD),
+            own.column: gr.update(visible=source == calibration.UPLOAD and len(uploads.known_columns(file)) > 1),
+            own.dataset_fields: gr.update(visible=source == calibration.DATASET),
+        }
+
+    def on_typed(source):
+        return calibration.PASTE if text_source.is_sample(source) else gr.skip()
+
+    def columns_to_choose_from(names: tuple[str, ...]) -> dict:
+        return {own.column: gr.update(choices=names, value=names[0] if names else None, visible=len(names) > 1)}
+
+    def on_upload(file):
+        return quick(panels, lambda: columns_to_choose_from(uploads.text_columns(file)) if file else {})
+
+    def on_file_removed():
+        # no word about it: it could come after a sentence that was said since
+        return columns_to_choose_from(())
+
+    def on_form(request: gr.Request, *values):
+        session = desk.sessions.get(desk.visitor(request))
+        unknown = {own.estimate: calibration.scored_line(session)}
+        try:
+            text, sampling = read_form(CalibrationForm(*values))
+            if not isinstance(text, TextSource):
+                return unknown
+            run = scoring.estimate(desk.registry, session, text, sampling)
+        except Exception as error:
+            return {**unknown, **_if_unexpected(panels, error)}
+        return unknown if run is None else {own.estimate: calibration.estimate_line(run)}
+
+    def on_score(request: gr.Request, *values):
+        owner = desk.visitor(request)
+        try:
+            text, sampling = read_form(CalibrationForm(*values))
+            session = desk.sessions.get(owner)
+            key = loaded_key(session, desk.registry)
+        except Exception as error:
+            yield explained(panels, error)
+            return
+
+        def finish(scored) -> dict:
+            session = desk.sessions.update(owner, lambda old: plan_of_choice.rescored(old, scored))
+            said = f"Scored {scored.num_tokens:,} tokens in {scored.seconds:.1f} s."
+            told = " ".join((said, *calibration.notes(scored.text, scored.calibration.notes)))
+            return {**panels.repaint(session), **say(panels, told, "good")}
+
+        if not isinstance(text, TextSource):  # a hub may take its time, and nobody else is to wait for it
+            found = []
+            yield from watched(
+                desk, panels, owner, f"Reading {text.name}", text.read, lambda read: found.append(read) or {},
+                kind="read", model=False,
+            )  # fmt: skip
+            if not found:
+                return
+            (text,) = found
+        yield from watched(
+            desk, panels, owner, f"Reading {text.name}",
+            lambda watch: scoring.score(desk.registry, key, text, sampling, watch), finish,
+            kind="score",
+        )  # fmt: skip
+
+    def on_stop(request: gr.Request):
+        # the job itself says that it stops and has stopped: an answer from here could overtake its last word
+        owner = desk.visitor(request)
+        for job in (owner, _card_owner(owner)):
+            desk.jobs.stop(job)
+        return gr.update(interactive=False)
+
+    named = [panels.model.select, panels.model.revision, panels.model.dtype]
+    for control in named:
+        long_step(
+            desk, panels, control.change, on_model_named, named, meanwhile=[panels.model.card],
+            trigger_mode="always_last", **panels.light,
+        )  # fmt: skip
+    long_step(desk, panels, panels.model.load.click, on_load, named, at_the_end=panels.all)
+    shown = [own.text, own.file, own.column, own.dataset_fields]
+    own.source.input(on_source, [own.source, own.text, own.file], shown, **panels.light)
+    own.text.input(on_typed, own.source, own.source, trigger_mode="always_last", **panels.light)
+    # one at a time of all visitors', apart from the sliders: a file may take seconds to read, a tokenizer too
+    estimated = {"fn": on_form, "inputs": own.inputs, "outputs": panels.all, "trigger_mode": "always_last"}
+    estimated |= panels.one_at_a_time
+    own.file.upload(on_upload, own.file, panels.all, **panels.one_at_a_time).then(**estimated)
+    own.file.clear(on_file_removed, None, panels.all, **panels.light).then(**estimated)
+    fields = own.source, own.column, own.num_samples, own.seq_len, own.seed, own.taylor
+    gr.on([field.change for field in fields], **estimated)
+    long_step(desk, panels, own.score.click, on_score, own.inputs, at_the_end=panels.all)
+    panels.status.stop.click(on_stop, None, panels.status.stop, queue=False, **panels.light)
+
+
+def read_form(form: CalibrationForm) -> tuple[TextRequest, Sampling]:
+    """The calibration form as typed values; what stands in the text box is what is run.
+
+    Raises `WrongInput` where a field holds what cannot be.
+    """
+    sampling = Sampling(
+        limits.counted("num_samples", "“Sequences”", form.num_samples),
+        limits.counted("page_seq_len", "“Tokens each”", form.seq_len),
+        limits.counted("seed", "“Seed”", form.seed),
+        taylor=bool(form.taylor),
+    )
+    limits.tokens(sampling.num_samples, sampling.seq_len)
+    typed = _trimmed(form.text)
+    if form.source == calibration.DATASET:
+        choice = DatasetChoice(
+            limits.name("“Dataset”", form.dataset or ""),
+            limits.name("“Config”", form.config or "") or None,
+            limits.name("“Split”", form.split or "") or DatasetChoice.split,
+            limits.name("“Column with the text”", form.dataset_column or "") or None,
+        )
+        return DatasetRequest(choice, sampling.num_samples), sampling
+    if form.source == calibration.UPLOAD:
+        if not form.file:
+            raise WrongInput("No file has been uploaded yet; upload one, paste text or choose a bundled sample.")
+        column = limits.name("“Column with the text”", form.column or "") or None
+        return uploads.uploaded(form.file, column, sampling.seq_len), sampling
+    if form.source == calibration.PASTE or (typed and not calibration.is_preview(typed)):
+        return text_source.pasted(typed, sampling.seq_len), sampling
+    return text_source.sample(form.source), sampling
+
+
+def loaded_key(session: Session, registry: Registry) -> ModelKey:
+    """The model that the visitor has loaded. Raises `WrongInput` where there is none."""
+    if session.spec is None:
+        raise WrongInput("No model is loaded yet; choose one and press Load.")
+    return session.key
+
+
+def _trimmed(value: str | None) -> str:
+    return (value or "").strip()
+
+
+def _card_owner(session_hash: str) -> str:
+    """Reading a configuration is a job of its own, beside the visitor's other one."""
+    return f"{session_hash}/card"
+
+
+def _if_unexpected(panels: Panels, error: Exception) -> dict:
+    """An incomplete form is no mistake until Score is pressed."""
+    return {} if isinstance(error, WrongInput) else explained(panels, error)

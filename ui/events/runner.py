@@ -1,0 +1,133 @@
+"""How an event's work is shown while it runs."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import gradio as gr
+from gradio.components import Component
+
+import transact as ta
+from ui.context import Desk
+from ui.events.panels import Panels
+from ui.server import error_messages
+from ui.views import progress_line
+from ui.work.jobs import Finished, Partial, Tick, Watch
+
+T = TypeVar("T")
+
+
+def say(panels: Panels, sentence: str, mood: progress_line.Mood = "plain") -> dict:
+    """One sentence in the message line."""
+    return {panels.status.message: progress_line.message(sentence, mood)}
+
+
+def explained(panels: Panels, error: Exception) -> dict:
+    """The sentence for an error: its own where it was meant for the visitor."""
+    return say(panels, error_messages.sentence(error), "wrong")
+
+
+def quick(panels: Panels, act: Callable[[], dict]) -> dict:
+    """A step that takes milliseconds; wrong input becomes a sentence."""
+    try:
+        return {**say(panels, ""), **act()}
+    except Exception as error:
+        return explained(panels, error)
+
+
+def long_step(
+    desk: Desk,
+    panels: Panels,
+    listener: Callable[..., gr.events.Dependency],
+    handler: Callable[..., Iterator[dict]],
+    inputs,
+    *,
+    meanwhile: Sequence[Component] = (),
+    at_the_end: Sequence[Component] = (),
+    **wiring,
+) -> gr.events.Dependency:
+    """Wire a step that takes longer: what it shows on the way first, and what it leaves in an event of its own.
+
+    Gradio makes each output of an event anew whenever something is yielded, also those that stay as they are: 70 ms
+    where all parts of the page are outputs, several times a second, in which the work would stand still (one process,
+    one interpreter lock). So outputs on the way are the line of progress and `meanwhile` alone; an update of any other
+    part is kept until the step is over, and then painted on `at_the_end`.
+    """
+    shown = [*panels.progress, *meanwhile]
+    wiring = {**panels.heavy, **wiring}
+    request = list(inspect.signature(handler).parameters).index("request")
+
+    @functools.wraps(handler)
+    def on_the_way(*given):
+        for update in handler(*given):
+            if at_the_end and not update.keys() <= set(shown):
+                desk.unpainted.setdefault(desk.visitor(given[request]), {}).update(update)
+            else:
+                yield update
+
+    def paint(request: gr.Request):
+        return desk.unpainted.pop(desk.visitor(request), {panels.status.message: gr.skip()})
+
+    begun = listener(on_the_way, inputs, shown, **wiring)
+    painted = list(dict.fromkeys([*shown, *at_the_end]))
+    return begun.then(paint, None, painted, **panels.light) if at_the_end else begun
+
+
+def watched(
+    desk: Desk,
+    panels: Panels,
+    owner: str,
+    title: str,
+    work: Callable[[Watch], T],
+    finish: Callable[[T], dict],
+    *,
+    failed: Callable[[Exception], dict] | None = None,
+    partly: Callable[[object], dict] = lambda found: {},
+    stopped: str = "Stopped. Everything is as it was before.",
+    kind: str = "other",
+    model: bool = True,
+) -> Iterator[dict]:
+    """A step that takes longer: progress while it runs, then `finish`'s updates, or a sentence.
+
+    `failed` gives the updates for an error, by default its sentence in the message line; `partly` those for what the
+    work has found so far; `stopped` says what a stop leaves behind; `kind` names the work in logs and counters.
+    """
+    try:
+        for event in desk.jobs.run(owner, title, work, kind=kind, model=model):
+            if isinstance(event, Finished):
+                yield {**_over(desk, panels, owner), **say(panels, ""), **finish(event.value)}
+            elif isinstance(event, Partial):
+                yield partly(event.value)
+            else:
+                yield _running(panels, event)
+    except ta.Cancelled:
+        yield {**_over(desk, panels, owner), **say(panels, stopped)}
+    except Exception as error:
+        yield {**_over(desk, panels, owner), **(failed(error) if failed else explained(panels, error))}
+
+
+def under_way(desk: Desk, panels: Panels, owner: str) -> Iterator[dict]:
+    """The owner's job that another page load began, as far as it is, and at its end what it left."""
+    ticked = False
+    for tick in desk.jobs.under_way(owner):
+        ticked = True
+        yield _running(panels, tick)
+    if ticked:
+        yield {**_over(desk, panels, owner), **panels.repaint(desk.sessions.get(owner))}
+
+
+def _running(panels: Panels, tick: Tick) -> dict:
+    """The line of progress while work goes on."""
+    return {
+        panels.status.progress: progress_line.progress(tick),
+        panels.status.stop: gr.update(interactive=not tick.stopping),
+        panels.status.message: "",
+    }
+
+
+def _over(desk: Desk, panels: Panels, owner: str) -> dict:
+    """The line of progress after a job, unless it is another one's by now."""
+    if desk.jobs.busy(owner):
+        return {}
+    return {panels.status.progress: progress_line.idle(), panels.status.stop: gr.update(interactive=False)}

@@ -1,0 +1,1 @@
+"""What one visitor has chosen and done, as frozen values, and pure functions of them."""

@@ -1,0 +1,368 @@
+"""Long work: done in another thread, stopped when told to, watched by a generator that yields how far it is.
+
+Gradio cannot stop a plain function that runs, and a visitor who waits for other visitors' runs must see how many
+are before, and be able to leave. So jobs that need a model stand in a line of our own, which one thread works off.
+That it is always the same thread also bounds memory: the allocator and torch keep what they need for every thread
+anew, and with a thread for each job the process grew for as long as visitors came.
+"""
+
+import contextvars
+import functools
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import transact as ta
+from transact.runtime.isolated_process import heeding
+from transact.runtime.memory import return_freed
+from ui.errors import Busy, NotYet
+from ui.server import error_messages
+from ui.server.telemetry import Telemetry, raised, resident_bytes
+
+MAX_JOBS = 48
+"""Jobs at work and in line; who comes then is told to come back, and holds no thread until then."""
+MAX_JOBS_EACH = MAX_JOBS // 2
+"""Of those from one address of the internet, behind which a whole class may sit, or one who has many names."""
+_MAX_PLACES = 2_000
+POLL_SECONDS = 0.15
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Tick:
+    """How far a job is: `done` of `total` `unit`s, and the seconds left if they go on at this pace.
+
+    `before`: how many jobs come first, the one at work included; 0 once this one is at work.
+    """
+
+    title: str
+    done: int = 0
+    total: int = 0
+    unit: str = ""
+    seconds_left: float | None = None
+    before: int = 0
+    stopping: bool = False
+
+    @property
+    def waiting(self) -> bool:
+        return self.before > 0
+
+
+@dataclass(frozen=True)
+class Finished(Generic[T]):
+    """The last thing a job yields."""
+
+    value: T
+
+
+@dataclass(frozen=True)
+class Partial(Generic[T]):
+    """What a job has found so far, to be shown while it goes on."""
+
+    value: T
+
+
+class Watch:
+    """The `Progress` a job hands to the library: notes the latest figures, and stops the work when told to.
+
+    `parameters`: of the dense model that the work is about, noted by whoever fetches it.
+    """
+
+    def __init__(self, title: str):
+        self.title = title
+        self.stop = threading.Event()
+        self.parameters: int | None = None
+        self.found: Partial | None = None
+        self._began = time.monotonic()
+        self._latest = Tick(title)
+
+    def heed(self, done: int = 0, total: int = 0, unit: str = "") -> None:
+        """A `Progress` that shows nothing, but stops the work when told to."""
+        if self.stop.is_set():
+            raise ta.Cancelled
+
+    def note(self, done: int, total: int, unit: str) -> None:
+        """A `Progress` that only shows, for work that looks at `stop` by itself; figures said again are no news."""
+        latest = self._latest
+        if (done, total, unit) == (latest.done, latest.total, latest.unit):
+            return
+        now = time.monotonic()
+        if unit != latest.unit or done < latest.done or done == 0:
+            self._began = now
+        left = (now - self._began) / done * (total - done) if done else None
+        self._latest = Tick(self.title, done, total, unit, left)
+
+    def __call__(self, done: int, total: int, unit: str) -> None:
+        self.heed()
+        self.note(done, total, unit)
+
+    def says(self, title: str) -> None:
+        """Begin the next stage of the same job, unless it is to stop."""
+        self.shows(title)
+        self.heed()
+
+    def shows(self, title: str) -> None:
+        """As `says`, for work that looks at `stop` by itself."""
+        self.title = title
+        self._latest = Tick(title)
+
+    def finds(self, value) -> None:
+        """Show what has been found so far; only the latest is sure to be seen."""
+        self.found = Partial(value)
+
+    @property
+    def latest(self) -> Tick:
+        return self._latest
+
+
+class Line:
+    """Those who want the model: the first has it, the others get it in the order in which they came."""
+
+    def __init__(self):
+        self._changed = threading.Condition()
+        self._jobs: deque[tuple[Watch, Callable[[], None], threading.Event, str | None]] = deque()
+        self._worker: threading.Thread | None = None
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def join(self, watch: Watch, job: Callable[[], None], ended: threading.Event, place: str | None = None) -> None:
+        """Have `job`, which raises nothing, done in its turn, and then `ended` set.
+
+        `place`: where it is asked for from, None where that is not known. Raises `Busy` where the line is full, or
+        half of it is from that place.
+        """
+        with self._changed:
+            own = sum(place is not None and other == place for *_, other in self._jobs)
+            if own >= MAX_JOBS_EACH:
+                raise Busy(
+                    f"{own} runs from your address are here already, which is all that one may have. Try again once "
+                    "some have ended; moving the sliders and looking around goes on as ever."
+                )
+            if len(self._jobs) >= MAX_JOBS:
+                raise Busy(
+                    f"{len(self._jobs)} runs are before you, which is all that may wait here. Try again in some "
+                    "minutes; moving the sliders and looking around goes on as ever."
+                )
+            if self._worker is None:
+                self._worker = threading.Thread(target=self._work, name="jobs", daemon=True)
+                self._worker.start()
+            self._jobs.append((watch, job, ended, place))
+            self._changed.notify_all()
+
+    def before(self, watch: Watch) -> int:
+        """How many come first, the one at work included; 0 for the one at work, and for who is not in line."""
+        with self._changed:
+            return next((place for place, (other, *_) in enumerate(self._jobs) if other is watch), 0)
+
+    def leave(self, watch: Watch) -> bool:
+        """Give up a place behind others; False for the one at work, which has to end by itself."""
+        with self._changed:
+            place = self.before(watch)
+            if place:
+                del self._jobs[place]
+            return place > 0
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._jobs)
+                _, job, ended, _ = self._jobs[0]
+            job()
+            with self._changed:
+                self._jobs.popleft()
+            ended.set()
+            del job  # with all that it holds, until somebody comes
+            return_freed()
+
+
+class Jobs:
+    """At most one job a visitor, and one at a time that touches a model: first come, first served.
+
+    A job that was told to stop is at work until its thread has ended. Its owner may ask for the next one meanwhile;
+    where that needs a model, it waits in line behind.
+    """
+
+    def __init__(self, telemetry: Telemetry | None = None):
+        self._telemetry = telemetry or Telemetry()
+        self._line = Line()
+        self._latest: dict[str, Watch] = {}
+        self._at_work: set[Watch] = set()
+        self._places: OrderedDict[str, str | None] = OrderedDict()
+        self._guard = threading.Lock()
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that stand in line behind the one that has the model."""
+        return max(0, len(self._line) - 1)
+
+    @property
+    def running(self) -> int:
+        """Jobs at work now: the one that has the model, and those that need none."""
+        return max(0, len(self._at_work) - self.waiting)
+
+    def run(
+        self, owner: str, title: str, work: Callable[[Watch], T], *, kind: str = "other", model: bool = True
+    ) -> Iterator[Tick | Partial | Finished[T]]:
+        """Do `work` in a thread and yield a `Tick` now and then, `Partial`s where it has some, at last one `Finished`.
+
+        `kind` names the work in logs and counters, where `title` may hold a visitor's words. `model=False` for work
+        that touches no model and so need not wait. Raises what `work` raised (as `failures.told` tells it), `Cancelled`
+        when stopped, `NotYet` where the owner's last job still runs and was not told to stop, and `Busy` where too many
+        wait. Ends when the work has ended; closing the generator stops the work and does not wait for its end.
+        """
+        watch, outcome, ended = Watch(title), [], threading.Event()
+        asked = time.monotonic()
+
+        def body() -> None:
+            try:
+                outcome.append(Finished(self._recorded(watch, kind, work, asked)))
+            except BaseException as error:  # handed to the generator, which raises it again
+                outcome.append(error)
+            finally:
+                self._over(owner, watch)
+
+        # in the caller's context, where gradio keeps whose request it is: a lent GPU is asked for in that name
+        job = functools.partial(contextvars.copy_context().run, body)
+        self._begin(owner, watch, kind, job, ended, model)
+        try:
+            yield from self._ticks(watch, ended)
+        finally:
+            watch.stop.set()
+            if self._line.leave(watch):
+                self._told(kind, "cancelled", waited=time.monotonic() - asked)
+                self._over(owner, watch)
+        if not outcome:
+            raise ta.Cancelled
+        if isinstance(outcome[0], Finished):
+            yield outcome[0]
+            return
+        try:
+            raise error_messages.told(outcome[0], watch.title) from outcome[0]
+        finally:
+            outcome.clear()  # an error holds the frames it came through, and this frame held the error
+
+    def finish(
+        self, owner: str, title: str, work: Callable[[Watch], T], *, kind: str = "other", model: bool = True
+    ) -> T:
+        """`run` for a caller who only wants the end, such as an endpoint."""
+        *_, last = self.run(owner, title, work, kind=kind, model=model)
+        return last.value
+
+    def come_from(self, owner: str, place: str | None) -> None:
+        """Take note where an owner's jobs are asked for from."""
+        with self._guard:
+            self._places[owner] = place
+            self._places.move_to_end(owner)
+            if len(self._places) > _MAX_PLACES:
+                self._places.popitem(last=False)
+
+    def stop_all(self, owner: str) -> None:
+        """Ask the owner's job to stop, and those beside it (`owner/…`)."""
+        with self._guard:
+            latest = [watch for other, watch in self._latest.items() if other.partition("/")[0] == owner]
+        for watch in latest:
+            watch.stop.set()
+
+    def stop(self, owner: str) -> bool:
+        """Ask the owner's job to stop; False where none runs."""
+        with self._guard:
+            watch = self._latest.get(owner)
+        if watch is None:
+            return False
+        watch.stop.set()
+        return True
+
+    def busy(self, owner: str) -> bool:
+        """Whether a job of the owner's, or one beside it (`owner/…`), waits, works or is being stopped."""
+        with self._guard:
+            return any(other.partition("/")[0] == owner.partition("/")[0] for other in self._latest)
+
+    def under_way(self, owner: str) -> Iterator[Tick]:
+        """What there is to see of the owner's job, until it has ended, on a page that did not begin it."""
+        watch, shown = self._latest.get(owner), None
+        while watch in self._at_work:
+            if (tick := self._tick(watch)) != shown:
+                shown = tick
+                yield tick
+            time.sleep(POLL_SECONDS)
+
+    def _begin(
+        self, owner: str, watch: Watch, kind: str, job: Callable[[], None], ended: threading.Event, model: bool
+    ) -> None:
+        with self._guard:
+            before = self._latest.get(owner)
+            if before is not None and not before.stop.is_set():
+                raise NotYet(f"“{before.title}” is still running; wait for it or press Stop.")
+            if model:
+                try:
+                    self._line.join(watch, job, ended, self._places.get(owner))
+                except Busy:
+                    self._telemetry.add("transact_jobs_refused_total")
+                    self._telemetry.event("job refused", kind=kind, waiting=self.waiting)
+                    raise
+            self._latest[owner] = watch
+            self._at_work.add(watch)
+        if not model:
+            threading.Thread(target=lambda: (job(), ended.set()), name=f"job: {kind}", daemon=True).start()
+
+    def _over(self, owner: str, watch: Watch) -> None:
+        """Take note that a job's thread has nothing more to do."""
+        with self._guard:
+            self._at_work.discard(watch)
+            if self._latest.get(owner) is watch:
+                del self._latest[owner]
+
+    def _recorded(self, watch: Watch, kind: str, work: Callable[[Watch], T], asked: float) -> T:
+        """`work` done, with its beginning and its end in the log and the counters; `asked`: when it was wanted."""
+        began = time.monotonic()
+        self._telemetry.event("job started", kind=kind, waited_seconds=began - asked)
+        outcome, why = "cancelled", {}
+        try:
+            watch.heed()
+            with heeding(watch.heed):
+                value = work(watch)
+            outcome = "finished"
+            return value
+        except ta.Cancelled:
+            raise
+        except BaseException as error:
+            outcome = "failed"
+            why = {"error": type(error).__name__} if isinstance(error, ta.TransactError) else raised(error)
+            raise
+        finally:
+            seconds = time.monotonic() - began
+            self._told(kind, outcome, waited=began - asked, seconds=seconds, parameters=watch.parameters, **why)
+
+    def _told(self, kind: str, outcome: str, *, waited: float, seconds: float = 0.0, **more) -> None:
+        self._telemetry.add("transact_jobs_total", kind=kind, outcome=outcome)
+        self._telemetry.add("transact_job_seconds_total", seconds, kind=kind)
+        self._telemetry.add("transact_job_waited_seconds_total", waited, kind=kind)
+        self._telemetry.event(
+            f"job {outcome}", kind=kind, waited_seconds=waited, seconds=seconds, resident_bytes=resident_bytes(), **more
+        )
+
+    def _ticks(self, watch: Watch, ended: threading.Event) -> Iterator[Tick | Partial]:
+        """What there is to see until the work has ended, or its place in line is given up."""
+        shown, found = None, None
+        while not ended.is_set():
+            if watch.found is not found:
+                found = watch.found
+                yield found
+            if watch.stop.is_set() and self._line.before(watch):
+                return
+            if (tick := self._tick(watch)) != shown:
+                shown = tick
+                yield tick
+            ended.wait(POLL_SECONDS)
+
+    def _tick(self, watch: Watch) -> Tick:
+        """How a job stands now."""
+        if watch.stop.is_set():
+            return Tick("Stopping", stopping=True)
+        before = self._line.before(watch)
+        return Tick(watch.title, before=before) if before else watch.latest

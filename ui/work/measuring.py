@@ -1,0 +1,203 @@
+"""Measure a plan behind masks, a result, the redundancy map and the choice's stability; write text."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import transact as ta
+from ui.server import limits, zerogpu
+from ui.state import plan_of_choice
+from ui.state.session import ModelKey, Redundancy, Result, Session, Steadiness
+from ui.text_sources import text_source
+from ui.text_sources.text_source import TextSource
+from ui.work import streamed
+from ui.work.gpu_cost import PROBE_TOKENS, SPEED_STEPS, WRITTEN_TOKENS
+from ui.work.jobs import Watch
+from ui.work.pruning import pruned_model
+from ui.work.registry import Registry
+
+EVALUATION_TOKENS = 512
+"""Longest sequence that is measured; the bundled model's context."""
+PROBE_ITEMS = 60
+"""Items per probe; enough for steps of under 2 %, few enough for seconds."""
+MAP_SEQUENCES = 40
+"""Sequences that each point of the redundancy map is measured on; the map compares points, not models."""
+MAP_MLP_SPARSITIES = tuple(step / 10 for step in range(10))
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """The model as it stands and with the plan's units masked, on the same text, prompt and probes."""
+
+    dense: float
+    masked: float
+    num_tokens: int
+    text: str
+    dense_writes: str | None = None
+    masked_writes: str | None = None
+    probes: tuple[tuple[str, float, float], ...] = ()
+
+
+def evaluation_set(text: TextSource, loaded: ta.LoadedModel, *, num_samples: int | None = None) -> ta.EvaluationSet:
+    """The text in sequences as they are measured everywhere here; a few of them where the model is streamed."""
+    seq_len = min(EVALUATION_TOKENS, loaded.context_length)
+    tokens = text_source.evaluation_set(text, loaded, seq_len=seq_len, num_samples=num_samples)
+    limits.measured(tokens.num_tokens)
+    return tokens.first(streamed.SEQUENCES) if loaded.is_streamed else tokens
+
+
+def what_if(
+    registry: Registry, session: Session, text: TextSource, watch: Watch, *, prompt: str = "", with_probes: bool = False
+) -> WhatIf:
+    """Measure and write with the plan's units masked; nothing is cut, and the mask is always taken off.
+
+    A streamed model is measured and writes nothing.
+    """
+    plan = session.need_plan()
+    loaded = registry.dense(session.key, watch)
+    prompt = "" if loaded.is_streamed else prompt
+    evaluation = evaluation_set(text, loaded)
+    watch.says("Perplexity of the dense model")
+    dense = _perplexity(loaded, evaluation, watch)
+    dense_writes = _written(loaded, prompt, watch) if prompt.strip() else None
+    watch.says("Perplexity behind masks")
+    masked = _perplexity(loaded, evaluation, watch, plan)
+    watch.says("Writing behind masks")
+    masked_writes = _written(loaded, prompt, watch, plan) if prompt.strip() else None
+    probes = ()
+    if with_probes:
+        probes = _paired(_dense_probes(registry, session.key, loaded, watch), _probes(loaded, watch, plan))
+    return WhatIf(dense, masked, evaluation.num_tokens, text.name, dense_writes, masked_writes, probes)
+
+
+def measure(
+    registry: Registry,
+    owner: str,
+    result: Result,
+    text: TextSource,
+    watch: Watch,
+    *,
+    prompt: str | None = None,
+    with_probes: bool = False,
+) -> Result:
+    """The result with its report: against the dense model, on `text`; probes where the model is ours.
+
+    A streamed model is read once; it writes nothing, and no random plan is measured beside it.
+    """
+    loaded = registry.dense(result.scored.key, watch)
+    pruned = pruned_model(registry, owner, result, watch)
+    evaluation = evaluation_set(text, loaded)
+    watch.says(f"Measuring on {text.name}")
+    report = zerogpu.forward(
+        ta.evaluate, pruned, evaluation,
+        tokens=2 * evaluation.num_tokens, steps=SPEED_STEPS + 2 * evaluation.num_samples, progress=watch,
+        reference=loaded, prompt=None if loaded.is_streamed else prompt,
+    )  # fmt: skip
+    floor = None if loaded.is_streamed else report.perplexity
+    if floor is not None and result.metric != "random":
+        watch.says("The floor: a random plan of the same sizes")
+        floor = _perplexity(loaded, evaluation, watch, _random_like(result.plan))
+    probes = ()
+    if with_probes:
+        probes = _paired(_dense_probes(registry, result.scored.key, loaded, watch), _probes(pruned, watch))
+    return replace(
+        result,
+        report=report,
+        text=text,
+        probes=probes,
+        floor=floor,
+        overlap=evaluation.overlap(result.scored.calibration),
+    )
+
+
+def _random_like(plan: ta.PruningPlan) -> ta.PruningPlan:
+    """A plan that keeps as much of each layer as `plan`, chosen by chance (seed 0)."""
+    return ta.make_plan(ta.ImportanceScores.random(plan.dense_spec), plan.dense_spec, plan_of_choice.counts_of(plan))
+
+
+def _on_model(call: Callable, loaded: ta.LoadedModel, plan: ta.PruningPlan | None, *arguments, **named):
+    """A forward pass, behind the plan's mask where there is one."""
+    if plan is None:
+        return zerogpu.forward(call, loaded, *arguments, **named)
+    return zerogpu.behind_mask(call, loaded, plan, *arguments, **named)
+
+
+def _perplexity(
+    loaded: ta.LoadedModel, evaluation: ta.EvaluationSet, watch: Watch, plan: ta.PruningPlan | None = None
+) -> float:
+    size = {"tokens": evaluation.num_tokens, "steps": evaluation.num_samples}
+    return _on_model(ta.perplexity, loaded, plan, evaluation, progress=watch, **size)
+
+
+def _written(loaded: ta.LoadedModel, prompt: str, watch: Watch, plan: ta.PruningPlan | None = None) -> str:
+    size = {"tokens": len(prompt) + WRITTEN_TOKENS, "steps": WRITTEN_TOKENS}
+    return _on_model(ta.generate, loaded, plan, prompt, progress=watch, **size)
+
+
+def _probes(loaded: ta.LoadedModel, watch: Watch, plan: ta.PruningPlan | None = None) -> list[ta.ProbeResult]:
+    results = []
+    for probe in ta.load_probes():
+        watch.says(f"Probe: {probe.kind}")
+        size = {"tokens": PROBE_ITEMS * PROBE_TOKENS, "steps": PROBE_ITEMS}
+        results.append(_on_model(ta.run_probe, loaded, plan, probe, progress=watch, limit=PROBE_ITEMS, **size))
+    return results
+
+
+def _dense_probes(registry: Registry, key: ModelKey, loaded: ta.LoadedModel, watch: Watch) -> list[ta.ProbeResult]:
+    return registry.dense_probes(key, lambda: _probes(loaded, watch))
+
+
+def _paired(before: list[ta.ProbeResult], after: list[ta.ProbeResult]) -> tuple[tuple[str, float, float], ...]:
+    return tuple((one.kind, one.accuracy, other.accuracy) for one, other in zip(before, after, strict=True))
+
+
+def steadiness(registry: Registry, session: Session, watch: Watch) -> Steadiness:
+    """Whether more text would choose otherwise; resamples what was recorded, no text is read again."""
+    scored = session.need_scored()
+    session.need_plan()
+    loaded = registry.dense(session.key, watch)
+    watch.says("Choosing again from parts of the text")
+    found = ta.stability(
+        loaded, scored.statistics, plan_of_choice.target(session.spec, session.choice), metric=session.choice.metric,
+        allocation=plan_of_choice.allocation(session.choice), progress=watch,
+    )  # fmt: skip
+    return Steadiness(scored, session.choice.metric, found)
+
+
+def redundancy(registry: Registry, session: Session, text: TextSource, watch: Watch) -> Redundancy:
+    """Perplexity behind masks over a grid of both sparsities; every point is shown as it comes."""
+    scored, metric = session.need_scored(), session.choice.metric
+    loaded = registry.dense(session.key, watch)
+    streamed.refuse(loaded, "The map would read all of them for every point. “Try” and “Prune” measure one plan.")
+    evaluation = evaluation_set(text, loaded, num_samples=MAP_SEQUENCES)
+    grid = ta.sparsity_grid(session.spec, mlp=MAP_MLP_SPARSITIES)
+    found = Redundancy(scored, metric, text, len(grid))
+    watch.says("Mapping the redundancy")
+    watch(0, len(grid), "points")
+
+    at_once = len(grid) if zerogpu.LENT else 1  # every request for a lent GPU waits anew
+    for start in range(0, len(grid), at_once):
+        points = zerogpu.forward(
+            _swept, loaded, scored.scores[metric], grid[start : start + at_once], evaluation,
+            tokens=at_once * evaluation.num_tokens, steps=at_once * evaluation.num_samples, progress=watch.heed,
+        )  # fmt: skip
+        found = replace(found, points=(*found.points, *points))
+        watch.finds(found)
+        watch(len(found.points), len(grid), "points")
+    return found
+
+
+def _swept(*arguments, **named) -> tuple[ta.SweepPoint, ...]:
+    return tuple(ta.sweep(*arguments, **named))
+
+
+def generate(registry: Registry, session: Session, prompt: str, watch: Watch) -> tuple[str, str | None]:
+    """Greedy continuations of the same prompt by the dense and, where there is one, the pruned model."""
+    loaded = registry.dense(session.key, watch)
+    streamed.refuse(loaded, "Writing would read all of them for every token. Let the pruned model write elsewhere.")
+    watch.says("Writing with the dense model")
+    dense = _written(loaded, prompt, watch)
+    if session.latest is None:
+        return dense, None
+    pruned = pruned_model(registry, session.id, session.latest, watch)
+    watch.says("Writing with the pruned model")
+    return dense, _written(pruned, prompt, watch)

@@ -1,0 +1,171 @@
+"""Recovery in the app: what it will cost, and the work itself, from typed values."""
+
+from dataclasses import dataclass, replace
+
+import transact as ta
+from transact.planning.search import METRIC as SEARCH
+from ui.errors import WrongInput
+from ui.server import limits
+from ui.state import plan_of_choice
+from ui.state.session import Recovery, Result, Session, Training
+from ui.text_sources.text_source import TextSource
+from ui.work import measuring, streamed
+from ui.work.jobs import Watch
+from ui.work.registry import Registry
+
+SEQUENCES = 32
+"""Evaluation sequences that the perplexities on the way are measured on; the result is measured on all."""
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Form:
+    """The page's fields as they stand."""
+
+    shots: float
+    shot_tokens: float
+    recovery_tokens: float
+    learning_rate: float
+    loss: str
+    own_text: bool
+    repair: str
+    search: bool
+
+
+@dataclass(frozen=True)
+class Estimate:
+    tokens: int
+    bytes: int
+    seconds: float | None
+
+
+def training(session: Session, form: Form) -> Training:
+    """The form as settings. Raises `WrongInput` or `InvalidOption` for what cannot be."""
+    shots = limits.counted("shots", "“Shots”", form.shots)
+    between = limits.counted("tokens", "“Tokens between the shots”", form.shot_tokens)
+    after = limits.counted("tokens", "“Tokens after the last shot”", form.recovery_tokens)
+    between = between if shots > 1 else 0  # one shot has nothing in between
+    limits.trained(between + after)
+    learning_rate = limits.rate("The learning rate", form.learning_rate)
+    limits.one_of("repair", form.repair, ta.COMPENSATIONS)
+    if form.repair == "bias":
+        raise WrongInput("Bias repair cannot be trained on afterwards. Choose another repair after the cut.")
+    searched = form.repair == "best" and form.search
+    seed = session.need_scored().sampling.seed
+    settings = ta.RecoverySettings(
+        shots=shots,
+        shot_tokens=between,
+        recovery_tokens=after,
+        learning_rate=learning_rate,
+        shot_rate_rise=1.0,
+        batch_size=_BATCH,
+        loss=form.loss,
+        metric=SEARCH if searched else session.choice.metric,
+        compensation=form.repair,
+        evaluate_every=10,
+        log_every=2,
+        save_every=1_000_000,
+        seed=seed,
+    )
+    return Training(settings, _own_samples(session, between + after) if form.own_text else 0)
+
+
+def estimate(registry: Registry, session: Session, chosen: Training) -> Estimate:
+    """What the training takes; seconds once anything was timed on this machine."""
+    scored = session.need_scored()
+    cost = ta.recovery_cost(
+        session.spec,
+        plan_of_choice.same_amounts(session),
+        chosen.settings,
+        seq_len=scored.calibration.input_ids.shape[1],
+    )
+    return Estimate(cost.tokens, cost.bytes, registry.seconds_for(cost.flops))
+
+
+def recover(
+    registry: Registry,
+    session: Session,
+    chosen: Training,
+    text: TextSource,
+    watch: Watch,
+) -> Result:
+    """Cut and train as chosen; once something is cut, a stop keeps the best so far.
+
+    Figures come through `watch.finds` as they are made.
+    """
+    scored = session.need_scored()
+    loaded = registry.dense(session.key, watch)
+    streamed.refuse(loaded, "Training takes all of them at once. Prune with a repair, as refitting (least squares).")
+    evaluation = measuring.evaluation_set(text, loaded).first(SEQUENCES)
+    one_shot = None
+    if chosen.settings.shots > 1:
+        watch.says("All cut at once, for comparison")
+        with ta.masked(loaded, session.need_plan()):
+            one_shot = ta.perplexity(loaded, evaluation, progress=watch)
+    found = Recovery(scored, chosen, text, one_shot)
+
+    def report(point: ta.RecoveryPoint) -> None:
+        nonlocal found
+        found = replace(found, points=(*found.points, point))
+        watch.finds(found)
+        watch.shows(_title(point))
+
+    own = None
+    if chosen.own_samples:
+        watch.says("The dense model writes what to train on")
+        own = ta.CalibrationSet.from_model(
+            loaded,
+            num_samples=chosen.own_samples,
+            seq_len=scored.sampling.seq_len,
+            seed=scored.sampling.seed,
+            progress=watch,
+        )
+    watch.says("Cutting")
+    target = plan_of_choice.same_amounts(session)
+    recovered = ta.recover(
+        loaded,
+        scored.calibration,
+        target,
+        chosen.settings,
+        training=own,
+        evaluation=evaluation,
+        locks=session.choice.locks,
+        report=report,
+        stop=watch.stop.is_set,
+        progress=watch.note,
+    )
+    folder = registry.training_folder(session.id, [result.folder for result in session.results])
+    ta.Savepoints(folder).keep(1, recovered.pruned)
+    found = replace(found, stopped=recovered.stopped)
+    result = Result(
+        number=session.counted + 1,
+        scored=scored,
+        choice=session.choice,
+        plan=replace(recovered.plan, requested=target.requested),  # the shots asked for it in pieces
+        repair=chosen.settings.compensation,
+        recovery=found,
+        folder=folder,
+    )
+    registry.keep_pruned(session.id, result.identity, recovered.pruned)
+    return result
+
+
+def recover_and_measure(
+    registry: Registry, session: Session, chosen: Training, text: TextSource, watch: Watch, **settings
+) -> Result:
+    """`recover`, and its result measured; not measured where that is stopped, but kept, as training took its time."""
+    result = recover(registry, session, chosen, text, watch)
+    try:
+        return measuring.measure(registry, session.id, result, text, watch, **settings)
+    except ta.Cancelled:
+        return result
+
+
+def _title(point: ta.RecoveryPoint) -> str:
+    return {"dense": "Cutting", "recovery": "Training after the last shot"}.get(point.phase, point.phase.capitalize())
+
+
+def _own_samples(session: Session, tokens: int) -> int:
+    """As many sequences as are read once, within what is written in a moment."""
+    length = session.need_scored().sampling.seq_len
+    return max(_BATCH, min(512, tokens // length))
