@@ -26,7 +26,7 @@ import torch
 import transact as ta
 from benchmarks.harness import publish, table
 from benchmarks.speed import llama_135m, plain_forward, random_text
-from transact.repair.ridge import Normal, least_squares
+from transact.repair.ridge import NormalEquations, least_squares
 
 PARTS = ("one-pass", "best", "layer")
 SEQ = 512
@@ -108,8 +108,8 @@ def least_squares_of_both(generator: torch.Generator) -> Iterator[Callable[[], t
 
 def search_and_solution(generator: torch.Generator) -> Iterator[Callable[[], torch.Tensor]]:
     weight, gram = torch.randn(HIDDEN, CHANNELS, generator=generator), gram_of(CHANNELS, generator)
-    normal = Normal.of(gram, weight.double() @ gram, weight)
-    yield lambda: normal.solved(torch.tensor(normal.least_missed(CHANNELS // 2)))
+    normal = NormalEquations.of(gram, weight.double() @ gram, weight)
+    yield lambda: normal.solved(torch.tensor(normal.obs_select(CHANNELS // 2)))
 
 
 LAYER = {"least squares": least_squares_of_both, "search and solution, MLP": search_and_solution}

@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 
 import transact as ta
 from ui import endpoints, health
-from ui.context import Desk
+from ui.context import AppContext
 from ui.events import compare as comparing
 from ui.events import downloads as taking
 from ui.events import load_and_score, look, page_load, plan_controls
@@ -64,36 +64,36 @@ _SESSIONS_SHARE = 0.2
 def launch(server_name: str, server_port: int) -> None:
     """Build the page and serve it until the process ends."""
     log_to_stderr()
-    desk = open_desk()
-    page = page_of(desk)
+    context = open_context()
+    page = page_of(context)
     page.launch(
         server_name=server_name, server_port=server_port, prevent_thread_lock=True, quiet=True,
-        **launch_options(desk, page),
+        **launch_options(context, page),
     )  # fmt: skip
     log_to_stderr()  # again, as the server has set up its own
     gc.collect()
     gc.freeze()  # what is there now stays: a million objects, over which each full collection stopped everyone
-    desk.telemetry.event(
-        "started", version=ta.__version__, seconds=desk.telemetry.uptime_seconds, budget_bytes=memory_budget(),
-        ready=desk.first_scored is not None, resident_bytes=resident_bytes(),
+    context.telemetry.event(
+        "started", version=ta.__version__, seconds=context.telemetry.uptime_seconds, budget_bytes=memory_budget(),
+        ready=context.first_scored is not None, resident_bytes=resident_bytes(),
     )  # fmt: skip
     sys.stdout.write(f"{TITLE} listens on {page.local_url}\n")
     sys.stdout.flush()
     page.block_thread()
 
 
-def launch_options(desk: Desk | None = None, page: gr.Blocks | None = None) -> dict:
+def launch_options(context: AppContext | None = None, page: gr.Blocks | None = None) -> dict:
     """Everything that `launch` is told besides where to listen.
 
-    With a desk, hosts can probe it; with its page too, what nobody listens to any more ends.
+    With a context, hosts can probe it; with its page too, what nobody listens to any more ends.
     """
     server = {"middleware": [Middleware(Guard)], "exception_handlers": unknown_events.HANDLERS}
-    if desk is not None:
-        guard = Middleware(Guard, desk.audience, desk.registry.disk.upload_refused)
-        server |= {"middleware": [guard], "routes": health.routes(desk)}
-    if desk is not None and page is not None:
+    if context is not None:
+        guard = Middleware(Guard, context.audience, context.registry.disk.upload_refused)
+        server |= {"middleware": [guard], "routes": health.routes(context)}
+    if context is not None and page is not None:
         server["lifespan"] = _while_served(
-            Unheard(lambda: page._queue, desk.audience, desk.left).watching, desk.registry.disk.watching
+            Unheard(lambda: page._queue, context.audience, context.left).watching, context.registry.disk.watching
         )
     return {
         "theme": instrument_theme(),
@@ -130,10 +130,10 @@ def build(opening: Scored | None = None) -> gr.Blocks:
 
     `opening`: what a visitor meets; by default the bundled model, scored on the mixed sample.
     """
-    return page_of(open_desk(opening))
+    return page_of(open_context(opening))
 
 
-def open_desk(opening: Scored | None = None) -> Desk:
+def open_context(opening: Scored | None = None) -> AppContext:
     """What all visitors share, and the first of them meets `opening`."""
     environment.max_trained_tokens()  # a setting that says nothing is told now, rather than to visitors
     telemetry = Telemetry()
@@ -160,32 +160,32 @@ def open_desk(opening: Scored | None = None) -> Desk:
         telemetry.event("evicted", what="session", why="expired")
 
     sessions = Sessions(fresh, forget, max_sessions=environment.max_sessions(), max_bytes=budget * _SESSIONS_SHARE)
-    return Desk(registry, sessions, jobs, exports, telemetry, scored, unpainted)
+    return AppContext(registry, sessions, jobs, exports, telemetry, scored, unpainted)
 
 
-def page_of(desk: Desk) -> gr.Blocks:
-    """The page at which visitors work with `desk`."""
+def page_of(context: AppContext) -> gr.Blocks:
+    """The page at which visitors work with `context`."""
     gradio_limits.keep_quiet()
 
     def on_leave(request: gr.Request):
         # a phone that sleeps also seems to leave, so what was made stays until it expires; and a page that was
         # reloaded may be heard to leave after the new one has begun a job
-        desk.left(request.session_hash)
+        context.left(request.session_hash)
 
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(_CACHE_SECONDS, _CACHE_SECONDS)) as page:
-        panels = _lay_out(desk.sessions.fresh("first paint"))
-        load_and_score.connect(desk, panels)
-        plan_controls.connect(desk, panels)
-        look.connect(desk, panels)
-        measuring.connect(desk, panels)
-        comparing.connect(desk, panels)
-        taking.connect(desk, panels)
-        sharing.connect(desk, panels)
-        arrived = page_load.connect(desk, panels, page)
-        recovering.connect(desk, panels, arrived)
-        endpoints.connect(desk)
+        panels = _lay_out(context.sessions.fresh("first paint"))
+        load_and_score.connect(context, panels)
+        plan_controls.connect(context, panels)
+        look.connect(context, panels)
+        measuring.connect(context, panels)
+        comparing.connect(context, panels)
+        taking.connect(context, panels)
+        sharing.connect(context, panels)
+        arrived = page_load.connect(context, panels, page)
+        recovering.connect(context, panels, arrived)
+        endpoints.connect(context)
         page.unload(on_leave)
-    gradio_limits.bound(page, desk.audience, direct=not environment.is_public())
+    gradio_limits.bound(page, context.audience, direct=not environment.is_public())
     return page
 
 

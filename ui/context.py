@@ -16,7 +16,7 @@ from ui.work.registry import Registry
 
 
 @dataclass(frozen=True)
-class Desk:
+class AppContext:
     """The app's collaborators; one set for all visitors.
 
     `unpainted`: what the steps of a visitor left that is still to be shown (see `long_step`).

@@ -9,7 +9,7 @@ import gradio as gr
 import numpy as np
 
 import transact as ta
-from ui.context import Desk
+from ui.context import AppContext
 from ui.events import downloads
 from ui.events.load_and_score import loaded_key
 from ui.events.panels import HEAVY, LIGHT
@@ -26,19 +26,19 @@ from ui.work import measuring, pruning, scoring
 EXPORT_KINDS = ("checkpoint", "plan", "gguf")
 
 
-def connect(desk: Desk) -> None:
+def connect(context: AppContext) -> None:
     """Offer every endpoint; must be called inside the page's Blocks."""
 
     def load_model(source: str, request: gr.Request) -> dict:
         """Load the bundled model ("bundled"), a Hugging Face id or a local folder; returns its sizes."""
 
         def act() -> dict:
-            owner, key = desk.client(request), ModelKey(limits.name("source", source))
-            loaded = desk.jobs.finish(
-                owner, "Loading", lambda watch: scoring.load(desk.registry, key, watch), kind="load"
+            owner, key = context.client(request), ModelKey(limits.name("source", source))
+            loaded = context.jobs.finish(
+                owner, "Loading", lambda watch: scoring.load(context.registry, key, watch), kind="load"
             )
-            scored = desk.first_scored if key == BUNDLED else None
-            desk.sessions.update(owner, lambda old: scoring.opened(old, key, loaded, scored))
+            scored = context.first_scored if key == BUNDLED else None
+            context.sessions.update(owner, lambda old: scoring.opened(old, key, loaded, scored))
             return model_facts(loaded)
 
         return _answered(act)
@@ -49,7 +49,7 @@ def connect(desk: Desk) -> None:
         """Score heads and channels on a text, or on a bundled sample by its name; scores per layer."""
 
         def act() -> dict:
-            owner = desk.client(request)
+            owner = context.client(request)
             limits.one_of("metric", metric, ta.METRICS)
             sampling = Sampling(
                 limits.counted("num_samples", "num_samples", num_samples),
@@ -58,16 +58,16 @@ def connect(desk: Desk) -> None:
             )
             limits.tokens(sampling.num_samples, sampling.seq_len)
             source = _text(text, text_source.sample, sampling.seq_len)
-            key = loaded_key(desk.sessions.get(owner), desk.registry)
-            scored = desk.jobs.finish(
-                owner, "Scoring", lambda watch: scoring.score(desk.registry, key, source, sampling, watch),
+            key = loaded_key(context.sessions.get(owner), context.registry)
+            scored = context.jobs.finish(
+                owner, "Scoring", lambda watch: scoring.score(context.registry, key, source, sampling, watch),
                 kind="score",
             )  # fmt: skip
 
             def change(old: Session) -> Session:
                 return plan_of_choice.chosen(plan_of_choice.rescored(old, scored), replace(old.choice, metric=metric))
 
-            desk.sessions.update(owner, change)
+            context.sessions.update(owner, change)
             return score_facts(scored.scores[metric], scored)
 
         return _answered(act)
@@ -78,8 +78,8 @@ def connect(desk: Desk) -> None:
         """Plan what to remove; returns the sizes before and after."""
 
         def act() -> dict:
-            owner = desk.client(request)
-            session = desk.sessions.get(owner)
+            owner = context.client(request)
+            session = context.sessions.get(owner)
             session.need_scored()
             limits.one_of("allocation", allocation, ta.ALLOCATIONS)
             target = ta.PruningTarget.from_sparsity(
@@ -96,7 +96,7 @@ def connect(desk: Desk) -> None:
                 )  # fmt: skip
                 return plan_of_choice.chosen(old, choice)
 
-            return desk.sessions.update(owner, change).plan.summary()
+            return context.sessions.update(owner, change).plan.summary()
 
         return _answered(act)
 
@@ -107,15 +107,15 @@ def connect(desk: Desk) -> None:
         """
 
         def act() -> dict:
-            owner = desk.client(request)
-            session = desk.sessions.get(owner)
+            owner = context.client(request)
+            session = context.sessions.get(owner)
             session.need_plan()
             limits.one_of("repair", repair, ta.COMPENSATIONS)
-            result = desk.jobs.finish(
+            result = context.jobs.finish(
                 owner, "Pruning",
-                lambda watch: pruning.cut(desk.registry, session, repair, watch, search=True), kind="prune",
+                lambda watch: pruning.cut(context.registry, session, repair, watch, search=True), kind="prune",
             )  # fmt: skip
-            desk.sessions.update(owner, lambda old: old.with_result(result))
+            context.sessions.update(owner, lambda old: old.with_result(result))
             return {"result": result.number, **result.plan.summary(), "code": code(Recipe.of_result(result))}
 
         return _answered(act)
@@ -124,15 +124,15 @@ def connect(desk: Desk) -> None:
         """Measure the last result on a text, or on a bundled evaluation text by its name."""
 
         def act() -> dict:
-            owner = desk.client(request)
-            result = desk.sessions.get(owner).need_result()
+            owner = context.client(request)
+            result = context.sessions.get(owner).need_result()
             source = _text(text, text_source.evaluation_sample, measuring.EVALUATION_TOKENS)
-            measured = desk.jobs.finish(
+            measured = context.jobs.finish(
                 owner, "Measuring", lambda watch: measuring.measure(
-                    desk.registry, owner, result, source, watch, with_probes=result.scored.key == BUNDLED
+                    context.registry, owner, result, source, watch, with_probes=result.scored.key == BUNDLED
                 ), kind="evaluate",
             )  # fmt: skip
-            desk.sessions.update(owner, lambda old: old.with_result(measured))
+            context.sessions.update(owner, lambda old: old.with_result(measured))
             probes = [{"kind": kind, "dense": before, "pruned": after} for kind, before, after in measured.probes]
             return {**measured.report.to_dict(), "probes": probes}
 
@@ -142,11 +142,11 @@ def connect(desk: Desk) -> None:
         """Continue a prompt greedily with the dense and, where there is one, the pruned model."""
 
         def act() -> dict:
-            owner = desk.client(request)
-            session = desk.sessions.get(owner)
+            owner = context.client(request)
+            session = context.sessions.get(owner)
             limits.text("prompt", prompt, limits.MAX_PROMPT_CHARACTERS)
-            dense, pruned = desk.jobs.finish(
-                owner, "Writing", lambda watch: measuring.generate(desk.registry, session, prompt, watch),
+            dense, pruned = context.jobs.finish(
+                owner, "Writing", lambda watch: measuring.generate(context.registry, session, prompt, watch),
                 kind="generate",
             )  # fmt: skip
             return {"prompt": prompt, "dense": dense, "pruned": pruned}
@@ -157,19 +157,19 @@ def connect(desk: Desk) -> None:
         """A file of the last result: its checkpoint as a zip, a float16 GGUF file, or its plan."""
 
         def act() -> str:
-            owner = desk.client(request)
+            owner = context.client(request)
             limits.one_of("export", kind, EXPORT_KINDS)
-            session = desk.sessions.get(owner)
+            session = context.sessions.get(owner)
             if kind == "plan":
-                return str(desk.exports.plan(owner, model_stem(session.key), session.need_plan()))
+                return str(context.exports.plan(owner, model_stem(session.key), session.need_plan()))
             result = session.need_result()
 
             def work(watch):
                 if kind == "gguf":
-                    return downloads.gguf(desk, owner, result, watch, file_type=GGUF_TYPE)
-                return downloads.checkpoint(desk, owner, result, watch)
+                    return downloads.gguf(context, owner, result, watch, file_type=GGUF_TYPE)
+                return downloads.checkpoint(context, owner, result, watch)
 
-            file, _ = desk.jobs.finish(owner, "Writing the file", work, kind=f"export {kind}")
+            file, _ = context.jobs.finish(owner, "Writing the file", work, kind=f"export {kind}")
             return str(file)
 
         return _answered(act)

@@ -8,7 +8,7 @@ from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
 import transact as ta
-from ui.context import Desk
+from ui.context import AppContext
 from ui.server.telemetry import resident_bytes
 
 _HELP = {
@@ -29,25 +29,25 @@ _HELP = {
 }
 
 
-def routes(desk: Desk) -> list[Route]:
+def routes(context: AppContext) -> list[Route]:
     """The two routes, to be added to the server's own."""
 
     async def healthz(request: Request) -> JSONResponse:
-        return JSONResponse(health(desk))
+        return JSONResponse(health(context))
 
     async def metrics(request: Request) -> PlainTextResponse:
-        return PlainTextResponse(exposition(desk), media_type="text/plain; version=0.0.4")
+        return PlainTextResponse(exposition(context), media_type="text/plain; version=0.0.4")
 
     return [Route("/healthz", healthz), Route("/metrics", metrics)]
 
 
-def health(desk: Desk) -> dict:
+def health(context: AppContext) -> dict:
     """Status "ok", or "degraded" where the page opened without its bundled model; and the most telling figures."""
-    gauges = _gauges(desk)
+    gauges = _gauges(context)
     return {
-        "status": "ok" if desk.first_scored is not None else "degraded",
+        "status": "ok" if context.first_scored is not None else "degraded",
         "version": ta.__version__,
-        "uptime_seconds": round(desk.telemetry.uptime_seconds, 1),
+        "uptime_seconds": round(context.telemetry.uptime_seconds, 1),
         "models": gauges["transact_models"],
         "jobs_running": gauges["transact_jobs_running"],
         "jobs_waiting": gauges["transact_jobs_waiting"],
@@ -58,9 +58,9 @@ def health(desk: Desk) -> dict:
     }
 
 
-def exposition(desk: Desk) -> str:
+def exposition(context: AppContext) -> str:
     """All counters and gauges in Prometheus' text format 0.0.4."""
-    samples = {**desk.telemetry.counters(), **{(name, ()): value for name, value in _gauges(desk).items()}}
+    samples = {**context.telemetry.counters(), **{(name, ()): value for name, value in _gauges(context).items()}}
     lines, family = [], ""
     for (name, labels), value in sorted(samples.items()):
         if name != family:
@@ -72,14 +72,14 @@ def exposition(desk: Desk) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _gauges(desk: Desk) -> dict[str, float]:
+def _gauges(context: AppContext) -> dict[str, float]:
     return {
-        "transact_jobs_running": desk.jobs.running,
-        "transact_jobs_waiting": desk.jobs.waiting,
-        "transact_sessions": len(desk.sessions),
-        "transact_models": desk.registry.models,
-        "transact_held_bytes": desk.registry.held_bytes,
-        "transact_budget_bytes": desk.registry.budget_bytes,
+        "transact_jobs_running": context.jobs.running,
+        "transact_jobs_waiting": context.jobs.waiting,
+        "transact_sessions": len(context.sessions),
+        "transact_models": context.registry.models,
+        "transact_held_bytes": context.registry.held_bytes,
+        "transact_budget_bytes": context.registry.budget_bytes,
         "process_resident_memory_bytes": resident_bytes(),
-        "process_uptime_seconds": desk.telemetry.uptime_seconds,
+        "process_uptime_seconds": context.telemetry.uptime_seconds,
     }

@@ -7,7 +7,7 @@ import torch
 
 from transact.layers.hooks import on_calls, on_inputs
 from transact.layers.masks import joint_norms, removed_pairs, set_to_zero
-from transact.layers.slicing import kept_positions, reading_role
+from transact.layers.slicing import kept_input_indices, reading_role
 from transact.models.loaded_model import LoadedModel
 from transact.spec.model_spec import SITES
 from transact.spec.plan import PruningPlan
@@ -28,7 +28,7 @@ def masked(loaded: LoadedModel, plan: PruningPlan) -> Iterator[LoadedModel]:
     for layer, kept, shape in zip(loaded.decoder_layers, plan.layers, spec.layers, strict=True):
         for site, width in zip(SITES, (spec.attention_width(shape), shape.intermediate_size), strict=True):
             removed = torch.ones(width, dtype=torch.bool)
-            removed[kept_positions(kept, spec, site)] = False
+            removed[kept_input_indices(kept, spec, site)] = False
             if removed.any():
                 functions.append((layer.get_submodule(reading_role(spec, site)), set_to_zero(removed)))
         functions += joint_norms(layer, kept, shape, spec)

@@ -9,18 +9,18 @@ from dataclasses import replace
 import torch
 
 from transact.errors import NotEnoughMemory, choice
-from transact.layers.config_sizes import write_sizes
+from transact.layers.config_sizes import update_config
 from transact.layers.hooks import copy_without_hooks, hooks_suspended
 from transact.layers.narrow_attention import narrow_attention
-from transact.layers.slicing import kept_positions, reading_projection, reading_role, writing_projections
+from transact.layers.slicing import kept_input_indices, reading_projection, reading_role, writing_projections
 from transact.layers.weights import origin, with_tensors
 from transact.models.loaded_model import LoadedModel
 from transact.models.stock_config import check_writable
 from transact.observing.statistics import ActivationStatistics
 from transact.progress import NO_PROGRESS, Check, Progress, part
 from transact.repair.closed_form import COMPENSATIONS, Refit, calibration_tokens, needs_bias, plain_refit, refit_for
-from transact.repair.gauss_newton import correct, correction_bytes
-from transact.repair.ridge import Normal
+from transact.repair.gauss_newton import gauss_newton_bytes, gauss_newton_steps
+from transact.repair.ridge import NormalEquations
 from transact.repair.sequential import refit, sequential_bytes
 from transact.runtime.devices import free_bytes
 from transact.spec.layer_plan import LayerPlan
@@ -94,7 +94,7 @@ def cut_projections(
     new: dict[int, torch.nn.Module] = {}
     for site in SITES:
         old = layer.get_submodule(reading_role(spec, site))
-        positions = kept_positions(kept, spec, site, old.weight.device)
+        positions = kept_input_indices(kept, spec, site, old.weight.device)
         new |= writing_projections(layer, spec.layers[index], kept, spec, site)
         new |= reading_projection(old, refit_one(site, index, old, positions))
     return new
@@ -119,7 +119,7 @@ def _best(
         loaded, tokens, _Planned(plan), grams_of=plan.spec, batch_size=_BATCH, progress=part(progress, 0, 2)
     )
     pruned = _assembled(loaded, refitted.projections, plan.spec, Cut(plan, "best"))
-    correct(loaded, pruned, tokens, refitted.grams, part(progress, 1, 2))
+    gauss_newton_steps(loaded, pruned, tokens, refitted.grams, part(progress, 1, 2))
     return pruned
 
 
@@ -130,7 +130,7 @@ def best_bytes(plan: PruningPlan, calibration: TokenSet, bytes_per_element: int 
     """
     dense, spec = plan.dense_spec, plan.spec
     walked = sequential_bytes(dense, calibration.input_ids.numel(), grams_of=spec, bytes_per_element=bytes_per_element)
-    corrected = correction_bytes(spec, calibration, bytes_per_element) if calibration.num_predictions else 0
+    corrected = gauss_newton_bytes(spec, calibration, bytes_per_element) if calibration.num_predictions else 0
     return spec.num_parameters * bytes_per_element + max(walked, corrected)
 
 
@@ -153,7 +153,7 @@ class _Planned:
     def attention(self, layer: int) -> LayerPlan:
         return self.plan.layers[layer]
 
-    def channels(self, layer: int, normal: Normal | None, check: Check) -> tuple[int, ...]:
+    def channels(self, layer: int, normal: NormalEquations | None, check: Check) -> tuple[int, ...]:
         return self.plan.layers[layer].kept_channels
 
 
@@ -163,7 +163,7 @@ def _assembled(loaded: LoadedModel, new: dict[int, torch.nn.Module], spec: Model
     # weights are never copied, and everything else (norms, embeddings, ties, buffers) is
     with torch.no_grad():
         model = copy_without_hooks(loaded.model, dict(new))
-        write_sizes(model, spec)
+        update_config(model, spec)
         if spec.has_narrow_heads:
             for layer, kept in zip(model.get_submodule(spec.layout.layers), cut.plan.layers, strict=True):
                 narrow_attention(layer, kept, spec.layout)

@@ -36,7 +36,7 @@ from transact.models.stock_config import stock_config
 from transact.models.tokenizer_files import write_tokenizer
 from transact.progress import NO_PROGRESS, Progress
 from transact.spec.model_spec import ModelSpec
-from transact.spec.plan import composed
+from transact.spec.plan import compose_cuts
 
 PLAN_FILE = "plan.json"
 LAYERS = ("padded", "compact")
@@ -217,7 +217,7 @@ def write_companions(folder: Path, loaded: LoadedModel) -> None:
     if loaded.tokenizer is not None:
         write_tokenizer(loaded.tokenizer, loaded.tokenizer_class, folder)
     if loaded.cuts:
-        (folder / PLAN_FILE).write_text(composed(loaded.cuts).to_json(), encoding="utf-8")
+        (folder / PLAN_FILE).write_text(compose_cuts(loaded.cuts).to_json(), encoding="utf-8")
 
 
 def _padding_note(spec: ModelSpec, written: ModelSpec) -> str:

@@ -22,7 +22,7 @@ def file_tensors(loaded: LoadedModel, spec: ModelSpec, dtype: torch.dtype) -> di
     layout = loaded.layout
     state = {name: tensor.detach() for name, tensor in without_tied_copies(loaded.model.state_dict()).items()}
     if not spec.has_narrow_heads:
-        state = {name: tensor for name, tensor in state.items() if not name.endswith(f".{layout.pairs}")}
+        state = {name: tensor for name, tensor in state.items() if not name.endswith(f".{layout.rotary_pairs_buffer}")}
     written = {name: as_stored(loaded, name, tensor, dtype) for name, tensor in state.items()}
     for index, (small, large) in enumerate(zip(loaded.spec.layers, spec.layers, strict=True)):
         if not is_padded(loaded.spec, spec, index):

@@ -12,7 +12,7 @@ from transact.models.front_matter import front_matter
 from transact.models.loaded_model import LoadedModel
 from transact.redaction import without_tokens
 from transact.spec.model_spec import ModelSpec
-from transact.spec.plan import composed
+from transact.spec.plan import compose_cuts
 
 if TYPE_CHECKING:
     from transact.export.report import SaveReport
@@ -62,7 +62,7 @@ def _body(loaded: LoadedModel, report: "SaveReport") -> str:
         "",
     ]
     if loaded.cuts:
-        plan = composed(loaded.cuts)
+        plan = compose_cuts(loaded.cuts)
         before, after = plan.dense_spec, loaded.spec
         repairs = ", ".join(cut.compensation for cut in loaded.cuts)
         lines += [

@@ -8,7 +8,7 @@ by sqrt(n / k) before the norm and its weight by sqrt(k / n), and x · w / rms(x
 
 import torch
 
-from transact.layers.slicing import kept_positions, kept_rows, positions, reading_role
+from transact.layers.slicing import kept_input_indices, kept_rows, positions, reading_role
 from transact.layers.weights import matrix
 from transact.spec.layer_plan import LayerPlan
 from transact.spec.model_spec import SITES, LayerShape, ModelSpec
@@ -50,7 +50,7 @@ def padded_layer(
         old = layer.get_submodule(path)
         weight = matrix(old)
         whole = weight.new_zeros(len(weight), width)
-        whole[:, kept_positions(first, spec, site, device)] = weight.detach()
+        whole[:, kept_input_indices(first, spec, site, device)] = weight.detach()
         put(path, whole, old.bias)
     units = (first.kept_heads, first.kept_head_groups)
     for (path, heads), kept in zip(spec.head_norm_sizes(large), units, strict=False):

@@ -28,7 +28,7 @@ from transact.models import sources
 from transact.models.loaded_model import DTYPES, LoadedModel
 from transact.progress import NO_PROGRESS, Progress, Repeating
 from transact.runtime.devices import free_bytes
-from transact.runtime.isolated_process import AloneFailed, run_alone
+from transact.runtime.isolated_process import IsolatedProcessFailed, run_alone
 from transact.spec.memory_estimates import required_bytes
 from transact.text.encoding import encode
 
@@ -137,7 +137,7 @@ def prove(
         proof = question.proof(sources.check_weights(sources.weight_files(folder), loaded.spec.stored))
         there = partial(run_alone, Path(proof_script.__file__), progress=progress, seconds=seconds, python=python)
         proof = _compared(loaded, folder, question, proof, progress, there)
-    except (CheckpointBroken, AloneFailed) as error:
+    except (CheckpointBroken, IsolatedProcessFailed) as error:
         proof = replace(proof, reason=str(error).rstrip("."))
     return replace(proof, seconds=time.monotonic() - began)
 
@@ -162,8 +162,8 @@ def _compared(
         try:
             offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
             found = run_there(request=request, environment=offline)
-        except AloneFailed as error:
-            raise AloneFailed(f"the fresh process did not come to an end: {error}") from None
+        except IsolatedProcessFailed as error:
+            raise IsolatedProcessFailed(f"the fresh process did not come to an end: {error}") from None
         proof = replace(proof, **{name: found[name] for name in ("model_class", "transformers", "torch", "python")})
         if found["missing"]:
             return replace(proof, reason=f"the checkpoint lacks the tensor {found['missing'][0]}")

@@ -9,7 +9,7 @@ from transact.spec.families import Family
 from transact.spec.model_spec import HEAD_WIDTHS, LayerShape, ModelSpec
 
 
-def write_sizes(model: torch.nn.Module, spec: ModelSpec) -> None:
+def update_config(model: torch.nn.Module, spec: ModelSpec) -> None:
     """Let the configuration say what is there; for layers of different sizes it names the widest.
 
     The modules read these numbers at construction only, so a head count that the configuration class would

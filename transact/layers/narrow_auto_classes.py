@@ -62,7 +62,7 @@ class _Dispatcher:
 
 def _register() -> None:
     for family in FAMILIES.values():
-        if family.whole_heads is None:
+        if family.no_head_dim_pruning_reason is None:
             stock = CONFIG_MAPPING[family.model_type]
             members = {"model_type": OWN_PREFIX + family.model_type, "__module__": __name__}
             config_class = type(f"Transact{stock.__name__}", (stock,), members)

@@ -19,7 +19,7 @@ Site = str
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class NewProjection:
     """A projection that reads a transitional activation: `weight` [hidden, channel], `bias` [hidden] or None."""
 
     weight: torch.Tensor
@@ -40,7 +40,9 @@ def reading_role(spec: ModelSpec, site: Site) -> str:
     return {"attention": spec.layout.output, "mlp": spec.layout.down}[site]
 
 
-def kept_positions(kept: LayerPlan, spec: ModelSpec, site: Site, device: torch.device | None = None) -> torch.Tensor:
+def kept_input_indices(
+    kept: LayerPlan, spec: ModelSpec, site: Site, device: torch.device | None = None
+) -> torch.Tensor:
     """Channels of the transitional activation that stay, sorted: int64 [kept]."""
     if site == "attention":
         return positions(kept.kept_heads, spec.value_dim, kept.of_each_head(kept.kept_value_channels), device)
@@ -92,7 +94,7 @@ def writing_projections(
     return new
 
 
-def reading_projection(old: torch.nn.Module, new: Reading) -> dict[int, torch.nn.Module]:
+def reading_projection(old: torch.nn.Module, new: NewProjection) -> dict[int, torch.nn.Module]:
     """What reads the transitional activation, under the identity of the one that it replaces."""
     return {id(old): linear(old, new.weight, None if new.bias is None else new.bias.clone())}
 

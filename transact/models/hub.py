@@ -11,7 +11,7 @@ from huggingface_hub import try_to_load_from_cache
 from transact.errors import CheckpointBroken, ModelNotFound
 from transact.models import download_script, hub_cache
 from transact.progress import NO_PROGRESS, Progress
-from transact.runtime.isolated_process import AloneFailed, run_alone
+from transact.runtime.isolated_process import IsolatedProcessFailed, run_alone
 
 # what a stock checkpoint consists of; no pattern reaches into sub-folders or duplicates the weights
 FILES = (
@@ -119,7 +119,7 @@ def _fetched(name: str, revision: str | None, files: tuple[str, ...], progress: 
             f"The hub has sent nothing of {name} for {_SILENCE_SECONDS:.0f} seconds. Check the connection, then try "
             "again; what has arrived whole is kept."
         ) from None
-    except AloneFailed as error:
+    except IsolatedProcessFailed as error:
         raise ModelNotFound(f"{name} was not fetched to its end ({error}). Try again.") from error
     if answer.get("refused") == "size" and not files:
         raise CheckpointBroken(

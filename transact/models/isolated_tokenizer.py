@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from transact.errors import CheckpointBroken, InvalidText
 from transact.models import tokenizer_script
 from transact.progress import Progress
-from transact.runtime.isolated_process import AloneFailed, Limits, heeded, run_alone
+from transact.runtime.isolated_process import IsolatedProcessFailed, Limits, heeded, run_alone
 
 PANIC = "PanicException"
 """What the `tokenizers` library raises where it gives up; it is no `Exception`, and has no name to import."""
@@ -123,7 +123,7 @@ def check_loading(directory: Path, config: PreTrainedConfig, progress: Progress)
     }  # fmt: skip
     try:
         reason = _answer(request, 10_000, progress).get("refused")
-    except AloneFailed as error:
+    except IsolatedProcessFailed as error:
         reason = str(error).replace(str(directory), directory.name)
     if reason:
         raise CheckpointBroken(
@@ -140,7 +140,7 @@ def _asked(request: dict, characters: int, output_characters: int, longest: int)
     try:
         answer = _answer(request, output_characters + 10_000, heeded, seconds=seconds, memory_bytes=memory)
         reason = answer.get("refused")
-    except AloneFailed as error:
+    except IsolatedProcessFailed as error:
         reason = str(error)
     if reason:
         what = "chat template" if request["act"] == "write" else "tokenizer"

@@ -177,7 +177,7 @@ class LoadedModel:
         yield self.decoder_layers[index]
 
     @contextmanager
-    def entrance(self, input_ids: torch.Tensor) -> Iterator[None]:
+    def embeddings_loaded(self, input_ids: torch.Tensor) -> Iterator[None]:
         """For this block, all that tokens meet before the first layer is there, for these ids (here: always)."""
         yield
 

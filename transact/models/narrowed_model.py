@@ -11,7 +11,7 @@ from accelerate import init_empty_weights
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 
-from transact.layers.config_sizes import write_sizes
+from transact.layers.config_sizes import update_config
 from transact.layers.slicing import shrink
 from transact.layers.weights import cast
 from transact.models.sources import is_constant
@@ -60,7 +60,7 @@ def empty_model(
     if spec != whole:
         for layer, large, small in zip(model.get_submodule(spec.layout.layers), whole.layers, spec.layers, strict=True):
             shrink(layer, large, small, whole, spec)
-        write_sizes(model, spec)
+        update_config(model, spec)
     if (folder / "generation_config.json").exists():
         model.generation_config = GenerationConfig.from_pretrained(folder)
     return model

@@ -37,7 +37,7 @@ class RealTokens:
         return cls(batch.mask.to(device), tuple(batch.mask.sum(dim=1).tolist()), batch.indices)
 
 
-class RunningMoments:
+class MomentAccumulator:
     """Float64 totals of one site, fed in cache-sized steps of at least float32.
 
     `num_samples` > 0: also the float32 sums of each of that many samples.
@@ -124,7 +124,7 @@ def head_norms(value_dim: int) -> Callable[[torch.Tensor], torch.Tensor]:
     return norms
 
 
-class RunningPeaks:
+class PeakAccumulator:
     """The `k` samples in which each unit was strongest so far: k · units values, samples and positions.
 
     `units` turns a site's activations into those of its units, [sample, seq, unit].

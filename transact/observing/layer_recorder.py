@@ -7,13 +7,13 @@ import torch
 
 from transact.errors import NonFiniteActivations
 from transact.layers.hooks import CallFunction, by_sample
-from transact.observing.accumulators import RealTokens, RunningMoments, RunningPeaks, channels, head_norms
+from transact.observing.accumulators import MomentAccumulator, PeakAccumulator, RealTokens, channels, head_norms
 from transact.observing.statistics import Moments, Peaks
 from transact.spec.model_spec import SITES, ModelSpec
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RecordOptions:
     """What a pass over the text is to keep beside Σ x and Σ x².
 
     `gram_sites`: where X^T X too; `queries`: also the outputs of the query and key projections; `num_samples` > 0: the
@@ -41,28 +41,28 @@ class LayerRecord:
 class LayerRecorder:
     """The sums of one layer, on their way."""
 
-    def __init__(self, spec: ModelSpec, index: int, wanted: Wanted, device: torch.device):
+    def __init__(self, spec: ModelSpec, index: int, wanted: RecordOptions, device: torch.device):
         self.index = index
         self._layout = spec.layout
         shape = spec.layers[index]
         sizes = {"attention": spec.attention_width(shape), "mlp": shape.intermediate_size}
         self.moments = {
-            site: RunningMoments(sizes[site], device, gram=site in wanted.gram_sites, num_samples=wanted.num_samples)
+            site: MomentAccumulator(sizes[site], device, gram=site in wanted.gram_sites, num_samples=wanted.num_samples)
             for site in SITES
         }
-        self.peaks: dict[str, RunningPeaks] = {}
+        self.peaks: dict[str, PeakAccumulator] = {}
         if wanted.top_k:
             norms = head_norms(spec.value_dim)
             self.peaks = {
-                "attention": RunningPeaks(shape.num_attention_heads, wanted.top_k, norms, device),
-                "mlp": RunningPeaks(shape.intermediate_size, wanted.top_k, channels, device),
+                "attention": PeakAccumulator(shape.num_attention_heads, wanted.top_k, norms, device),
+                "mlp": PeakAccumulator(shape.intermediate_size, wanted.top_k, channels, device),
             }
 
-        self.turned: dict[str, RunningMoments] = {}
+        self.turned: dict[str, MomentAccumulator] = {}
         if wanted.queries:
             counts = {"queries": shape.num_attention_heads, "keys": shape.num_key_value_heads}
             self.turned = {
-                name: RunningMoments(count * spec.query_key_dim, device, num_samples=wanted.num_samples)
+                name: MomentAccumulator(count * spec.query_key_dim, device, num_samples=wanted.num_samples)
                 for name, count in counts.items()
             }
 
@@ -90,7 +90,7 @@ class LayerRecorder:
     ) -> list[tuple[torch.nn.Module, CallFunction]]:
         """What to call on the outputs of the query and key projections, where that was asked for."""
 
-        def recorder(sums: RunningMoments) -> CallFunction:
+        def recorder(sums: MomentAccumulator) -> CallFunction:
             def record(_: torch.Tensor, output: torch.Tensor) -> None:
                 real = tokens()
                 sums.add(by_sample(output, real.mask.shape), real)

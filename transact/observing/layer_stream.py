@@ -18,7 +18,7 @@ Arguments = tuple[tuple, dict]
 
 
 @dataclass(eq=False)
-class Stream:
+class HiddenStream:
     """One batch on its way: `hidden` [sample, seq, hidden], the residual stream before the next layer.
 
     `real` bool [sample · seq]: which positions count; `arguments[layer]`: what else the model hands a layer.
@@ -58,17 +58,19 @@ class NoAttention(torch.nn.Module):
         return torch.zeros_like(hidden_states), None
 
 
-def streams(loaded: LoadedModel, tokens: TokenSet, batch_size: int, max_tokens: int | None = None) -> list[Stream]:
+def streams(
+    loaded: LoadedModel, tokens: TokenSet, batch_size: int, max_tokens: int | None = None
+) -> list[HiddenStream]:
     """Every batch before the first layer; batches as `TokenSet.batches` makes them."""
     batches = list(tokens.batches(batch_size=batch_size, max_tokens=max_tokens))
-    with loaded.entrance(tokens.input_ids):
+    with loaded.embeddings_loaded(tokens.input_ids):
         return [stream(loaded, batch) for batch in batches]
 
 
-def stream(loaded: LoadedModel, batch: Batch) -> Stream:
-    """One batch before the first layer, where the model's entrance is open."""
+def stream(loaded: LoadedModel, batch: Batch) -> HiddenStream:
+    """One batch before the first layer, while the model's embeddings are loaded."""
     hidden, arguments = _first_hidden(loaded, batch.input_ids.to(loaded.device))
-    return Stream(hidden, batch.mask.flatten().to(loaded.device), arguments)
+    return HiddenStream(hidden, batch.mask.flatten().to(loaded.device), arguments)
 
 
 def output_watched(layer: torch.nn.Module, role: str) -> "_Watched":

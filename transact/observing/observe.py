@@ -14,7 +14,7 @@ from transact.errors import InvalidOption, NotEnoughMemory, whole_number
 from transact.layers.hooks import CallFunction, on_calls, on_inputs
 from transact.models.loaded_model import Batch, LoadedModel
 from transact.observing.accumulators import RealTokens
-from transact.observing.layer_recorder import LayerRecord, LayerRecorder, Wanted
+from transact.observing.layer_recorder import LayerRecord, LayerRecorder, RecordOptions
 from transact.observing.statistics import ActivationStatistics, CalibrationRecord
 from transact.observing.taylor import gradient_products
 from transact.progress import NO_PROGRESS, Progress, part
@@ -99,17 +99,17 @@ def checked(
     samples: bool,
     top_k: int,
     batch_size: int,
-) -> Wanted:
+) -> RecordOptions:
     """The options of `observe` as what a pass keeps; raises as `observe` does before its pass."""
     whole_number(batch_size, "batch_size", least=1)
     top_k = whole_number(top_k, "top_k")
     calibration.check_fits(loaded)
     if gram not in _GRAM_SITES:
         raise InvalidOption(f'gram is {gram!r}; give True, False, "attention" or "by_layer".')
-    whole = loaded.layout.whole_heads
+    whole = loaded.layout.no_head_dim_pruning_reason
     if queries and whole is not None:
         raise InvalidOption(f"{loaded.layout.label} keeps its heads whole: {whole}. Observe with queries=False.")
-    wanted = Wanted(_GRAM_SITES[gram], queries, calibration.num_samples if samples else 0, top_k)
+    wanted = RecordOptions(_GRAM_SITES[gram], queries, calibration.num_samples if samples else 0, top_k)
     _check_fits(loaded, wanted.gram_sites, wanted.num_samples)
     return wanted
 
@@ -190,7 +190,7 @@ def _check_fits(loaded: LoadedModel, gram_sites: tuple[str, ...], num_samples: i
 class _Pass:
     """One observation in progress: the running sums, and how far it has come."""
 
-    def __init__(self, loaded: LoadedModel, num_tokens: int, progress: Progress, wanted: Wanted):
+    def __init__(self, loaded: LoadedModel, num_tokens: int, progress: Progress, wanted: RecordOptions):
         self.loaded = loaded
         self.progress = progress
         self.total = num_tokens

@@ -1,7 +1,7 @@
 """What to remove, chosen with the repair to come in mind.
 
 Channels: layer by layer on the already cut and repaired prefix, those are removed whose absence is missed least
-*after* the others have been refitted (`transact.repair.ridge.Normal.least_missed`).
+*after* the others have been refitted (`transact.repair.ridge.NormalEquations.obs_select`).
 
 Head groups: a few large units a layer, for which the error of the residual stream is a poor judge; what counts is
 the loss. Removing group u alone and refitting `o_proj` moves its output at a token t by −W_u v_t, where with a_t
@@ -33,7 +33,7 @@ from transact.planning.allocation import Units, heads_in_groups, keep_in_each
 from transact.planning.make_plan import kept_inside_heads
 from transact.progress import NO_CHECK, NO_PROGRESS, Check, Progress, Repeating, part
 from transact.repair.closed_form import calibration_tokens
-from transact.repair.ridge import RIDGE, Normal
+from transact.repair.ridge import RIDGE, NormalEquations
 from transact.repair.sequential import refit, sequential_bytes
 from transact.runtime.blockwise_algebra import cholesky, inverse, solve
 from transact.runtime.devices import free_bytes
@@ -86,10 +86,10 @@ def search_plan(
     _check_fits(loaded, target, tokens)
     pairs = list(zip(shapes, loaded.spec.layers, strict=True))
     if any(shape.num_key_value_heads < before.num_key_value_heads for shape, before in pairs):
-        losses = unit_losses(loaded, statistics, tokens, size, part(progress, 0, 2))
+        losses = fisher_losses(loaded, statistics, tokens, size, part(progress, 0, 2))
         groups = _groups([each.numpy() for each in losses], shapes, locks)
     if per_group < size:
-        losses = unit_losses(loaded, statistics, tokens, 1, part(progress, 0, 2))
+        losses = fisher_losses(loaded, statistics, tokens, 1, part(progress, 0, 2))
         heads = [each.numpy().reshape(-1, size) for each in losses]
     attention = [
         LayerPlan(kept, heads_in_groups(values, kept, per_group), kept_channels, *inside)
@@ -167,17 +167,17 @@ class _Search:
     def attention(self, layer: int) -> LayerPlan:
         return self.given[layer]
 
-    def channels(self, layer: int, normal: Normal | None, check: Check) -> tuple[int, ...]:
+    def channels(self, layer: int, normal: NormalEquations | None, check: Check) -> tuple[int, ...]:
         if normal is None:
             return self.given[layer].kept_channels
         staying, going = (
             [channel for of, channel in locked if of == layer]
             for locked in (self.locks.keep_channels, self.locks.remove_channels)
         )
-        return normal.least_missed(len(self.given[layer].kept_channels), staying, going, check)
+        return normal.obs_select(len(self.given[layer].kept_channels), staying, going, check)
 
 
-def unit_losses(
+def fisher_losses(
     loaded: LoadedModel,
     statistics: ActivationStatistics,
     tokens: CalibrationSet,
@@ -198,7 +198,7 @@ def unit_losses(
     for index, (layer, moments) in enumerate(zip(loaded.decoder_layers, statistics.attention, strict=True)):
         modules[index, "attention"] = layer.get_submodule(layout.output)
         gram = moments.gram.to(loaded.device)
-        innovations[index, "attention"] = _innovation(gram, width, watch.check).to(loaded.dtype)
+        innovations[index, "attention"] = _schur_projection(gram, width, watch.check).to(loaded.dtype)
     sums = [torch.zeros(shape.num_attention_heads // heads, dtype=torch.float64) for shape in spec.layers]
 
     generator = torch.Generator(loaded.device).manual_seed(0)
@@ -224,7 +224,7 @@ def unit_losses(
     return found
 
 
-def _innovation(gram: torch.Tensor, width: int, check: Check = NO_CHECK) -> torch.Tensor:
+def _schur_projection(gram: torch.Tensor, width: int, check: Check = NO_CHECK) -> torch.Tensor:
     """K with v = K a of the module's docstring: (P_uu)^-1 P_u for every unit u of `width` channels, stacked."""
     damped = gram.clone()
     size = float(gram.diagonal().mean())

@@ -33,7 +33,7 @@ from transact.runtime.random_numbers import shared_generators_restored
 from transact.scoring.metrics import METRICS
 from transact.scoring.scores import score
 from transact.spec.locks import NO_LOCKS, Locks
-from transact.spec.plan import PruningPlan, composed
+from transact.spec.plan import PruningPlan, compose_cuts
 from transact.spec.target import INSIDE_HEADS, PruningTarget
 from transact.text.calibration import CalibrationSet
 from transact.text.tokens import TokenSet, check_length
@@ -50,7 +50,7 @@ class Recovered:
     @property
     def plan(self) -> PruningPlan:
         """One plan for all cuts."""
-        return composed(self.pruned.cuts)
+        return compose_cuts(self.pruned.cuts)
 
 
 @hooks_suspended()
@@ -215,7 +215,7 @@ class _Work:
 
     def _cut(self, now: LoadedModel, target: PruningTarget, *, is_last: bool) -> LoadedModel:
         shots = now.cuts[len(self.dense.cuts) :]
-        locks = self.locks.renumbered(composed(shots).layers) if shots else self.locks
+        locks = self.locks.renumbered(compose_cuts(shots).layers) if shots else self.locks
         locks = locks if is_last else locks.only_keeping
         settings, repair = self.settings, self.settings.compensation
         searched = settings.metric == SEARCH

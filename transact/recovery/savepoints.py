@@ -22,7 +22,7 @@ from transact.errors import CheckpointBroken, InvalidOption, SaveRefused
 from transact.layers.weights import without_tied_copies
 from transact.models.loaded_model import LoadedModel
 from transact.runtime.distributed import is_main, wait_for_all
-from transact.spec.plan import Cut, PruningPlan, composed
+from transact.spec.plan import Cut, PruningPlan, compose_cuts
 
 _IDENTITY, _POINTS, _STAGE, _TRAINING = "recovery.json", "points.jsonl", "stage-", "training"
 _CHECKPOINT_STATE = "trainer_state.json"
@@ -124,7 +124,7 @@ class Savepoints:
             records = json.loads((folder / _CUTS).read_text(encoding="utf-8"))
             cuts = tuple(Cut(**{**record, "plan": PruningPlan.from_json(record["plan"])}) for record in records)
             state = load_file(folder / _WEIGHTS, device=str(dense.device))
-            pruned = prune(dense, composed(cuts[len(dense.cuts) :]))
+            pruned = prune(dense, compose_cuts(cuts[len(dense.cuts) :]))
             found = pruned.model.load_state_dict(state, strict=False)  # tied weights are written once
             lacking = set(found.missing_keys) & set(without_tied_copies(pruned.model.state_dict()))
             if lacking or found.unexpected_keys:

@@ -20,7 +20,7 @@ from typing import Protocol
 import torch
 
 from transact.errors import InvalidOption, InvalidPlan
-from transact.layers.slicing import Reading, Site
+from transact.layers.slicing import NewProjection, Site
 from transact.layers.weights import matrix
 from transact.models.loaded_model import DTYPES, LoadedModel
 from transact.observing.statistics import ActivationStatistics
@@ -40,7 +40,7 @@ COMPENSATIONS = ("none", "bias", "least_squares", "best")
 class Refit(Protocol):
     """One way to make up for what is cut, module by module."""
 
-    def __call__(self, site: Site, layer: int, old: torch.nn.Linear, kept: torch.Tensor) -> Reading:
+    def __call__(self, site: Site, layer: int, old: torch.nn.Linear, kept: torch.Tensor) -> NewProjection:
         """What takes the place of `old` where of its input the channels `kept` are left."""
 
 
@@ -50,9 +50,9 @@ def walks(compensation: str, statistics: ActivationStatistics | None) -> bool:
     return compensation == "least_squares" and by_layer and statistics.mlp[0].gram is None
 
 
-def plain_refit(site: Site, layer: int, old: torch.nn.Linear, kept: torch.Tensor) -> Reading:
+def plain_refit(site: Site, layer: int, old: torch.nn.Linear, kept: torch.Tensor) -> NewProjection:
     """What is left of the projection, as it was."""
-    return Reading(matrix(old)[:, kept], old.bias)
+    return NewProjection(matrix(old)[:, kept], old.bias)
 
 
 def check_repair(compensation: str, loaded: LoadedModel, statistics: ActivationStatistics | None) -> None:
@@ -95,26 +95,26 @@ def refit_for(
     if walks(compensation, statistics):
         gram_of = (walk or GramWalk(loaded, statistics.tokens, progress)).gram
 
-    def least_squares_refit(site: Site, layer: int, old: torch.nn.Linear, kept: torch.Tensor) -> Reading:
+    def least_squares_refit(site: Site, layer: int, old: torch.nn.Linear, kept: torch.Tensor) -> NewProjection:
         def check() -> None:
             progress(layer, loaded.spec.num_hidden_layers, "layers")
 
         weight = matrix(old)
         equations = reduced(weight, gram_of(site, layer), kept, check)
         new = solved(equations, weight, kept, check)
-        return Reading(new.to(rounding).to(weight.dtype), old.bias)
+        return NewProjection(new.to(rounding).to(weight.dtype), old.bias)
 
-    def bias_refit(site: Site, layer: int, old: torch.nn.Linear, kept: torch.Tensor) -> Reading:
+    def bias_refit(site: Site, layer: int, old: torch.nn.Linear, kept: torch.Tensor) -> NewProjection:
         whole = matrix(old)
         weight = whole[:, kept]
         means = getattr(statistics, site)[layer].sums / statistics.num_tokens
         removed = torch.ones(len(means), dtype=torch.bool, device=whole.device)
         removed[kept] = False
         if not removed.any():
-            return Reading(weight, old.bias)
+            return NewProjection(weight, old.bias)
         added = whole[:, removed].double() @ means.to(whole.device)[removed]
         bias = added if old.bias is None else old.bias.double() + added
-        return Reading(weight, bias.to(rounding).to(whole.dtype))
+        return NewProjection(weight, bias.to(rounding).to(whole.dtype))
 
     return bias_refit if compensation == "bias" else least_squares_refit
 

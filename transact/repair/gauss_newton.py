@@ -44,7 +44,7 @@ _LENGTHS = (0.25, 0.5)
 _FARTHEST = 2.0
 
 
-def correct(
+def gauss_newton_steps(
     loaded: LoadedModel,
     pruned: LoadedModel,
     calibration: CalibrationSet,
@@ -74,8 +74,8 @@ def correct(
                 break
 
 
-def correction_bytes(spec: ModelSpec, calibration: TokenSet, bytes_per_element: int = 4) -> int:
-    """About what `correct` holds at its peak beside both models; `spec` is the pruned one's.
+def gauss_newton_bytes(spec: ModelSpec, calibration: TokenSet, bytes_per_element: int = 4) -> int:
+    """About what `gauss_newton_steps` holds at its peak beside both models; `spec` is the pruned one's.
 
     Of every module both factors of its block, Σ g x^T or the step, in float64, and its weights from before the step;
     the dense model's hidden states, and what the gradients take.

@@ -23,7 +23,7 @@ _ROWS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, eq=False)
-class Normal:
+class NormalEquations:
     """Ridge regression of outputs on channels, min ‖Y − X W'^T‖² + λ‖W' − W‖², as normal equations.
 
     `inner` = X^T X + λI, float64 [channel, channel]; `outer` = Y^T X + λW, float64 [hidden, channel].
@@ -33,7 +33,7 @@ class Normal:
     outer: torch.Tensor
 
     @classmethod
-    def of(cls, gram: torch.Tensor, products: torch.Tensor, weight: torch.Tensor) -> "Normal | None":
+    def of(cls, gram: torch.Tensor, products: torch.Tensor, weight: torch.Tensor) -> "NormalEquations | None":
         """From X^T X, Y^T X and W; None where the text moved no channel, so that there is nothing to learn from.
 
         `gram` and `products` are taken over. Raises `NonFiniteActivations` for sums that are NaN or infinite.
@@ -55,7 +55,7 @@ class Normal:
         factor = cholesky(part_of(self.inner, kept, check), check)
         return solve(factor, self.outer[:, kept].T, check).T
 
-    def least_missed(
+    def obs_select(
         self, keep: int, staying: Sequence[int] = (), going: Sequence[int] = (), check: Check = NO_CHECK
     ) -> tuple[int, ...]:
         """Which `keep` channels to keep, by removing again and again what is missed least.

@@ -24,13 +24,19 @@ import torch
 from transact.errors import NotEnoughMemory
 from transact.layers.hooks import checking, on_calls, on_inputs
 from transact.layers.masks import joint_norms, removed_pairs
-from transact.layers.slicing import Reading, kept_positions, reading_projection, reading_role, writing_projections
+from transact.layers.slicing import (
+    NewProjection,
+    kept_input_indices,
+    reading_projection,
+    reading_role,
+    writing_projections,
+)
 from transact.layers.weights import matrix
 from transact.models.loaded_model import DTYPES, LoadedModel
-from transact.observing.layer_stream import NoAttention, Stream, output_watched, streams
+from transact.observing.layer_stream import HiddenStream, NoAttention, output_watched, streams
 from transact.observing.observe import gram_bytes
 from transact.progress import Check, Progress, Repeating
-from transact.repair.ridge import Normal
+from transact.repair.ridge import NormalEquations
 from transact.runtime.blockwise_algebra import add_gram, add_product, add_products, part_of
 from transact.runtime.devices import free_bytes
 from transact.spec.families import is_on
@@ -42,7 +48,7 @@ _FEEDBACK = 0.5
 """How far the target is moved towards the dense residual stream."""
 
 
-class Choice(Protocol):
+class UnitSelector(Protocol):
     """Decides what a layer keeps: of attention (channels in that plan play no part), and of its channels.
 
     The latter once the sums of the module are there; `check` is called while it is worked on.
@@ -50,7 +56,7 @@ class Choice(Protocol):
 
     def attention(self, layer: int) -> LayerPlan: ...
 
-    def channels(self, layer: int, normal: Normal | None, check: Check) -> tuple[int, ...]: ...
+    def channels(self, layer: int, normal: NormalEquations | None, check: Check) -> tuple[int, ...]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +88,7 @@ def sequential_bytes(
 def refit(
     loaded: LoadedModel,
     calibration: CalibrationSet,
-    choice: Choice,
+    choice: UnitSelector,
     *,
     grams_of: ModelSpec | None = None,
     batch_size: int,
@@ -108,7 +114,7 @@ def refit(
     count = loaded.spec.num_hidden_layers
     watch = Repeating(progress, count, "layers")
     with torch.no_grad(), checking(loaded.decoder_layers, watch.check):
-        walk = _Walk(loaded, calibration, choice, grams_of is not None, batch_size, watch.check)
+        walk = _SequentialPass(loaded, calibration, choice, grams_of is not None, batch_size, watch.check)
         for index in range(count):
             watch(index, count, "layers")
             kept, new = walk.layer(index)
@@ -119,14 +125,14 @@ def refit(
     return Refitted(tuple(layers), projections, grams if walk.changed else {})
 
 
-class _Walk:
+class _SequentialPass:
     """The text before one layer, in the dense model and in the pruned one."""
 
     def __init__(
         self,
         loaded: LoadedModel,
         calibration: CalibrationSet,
-        choice: Choice,
+        choice: UnitSelector,
         keep_grams: bool,
         size: int,
         check: Check,
@@ -138,7 +144,7 @@ class _Walk:
         self.changed = False
         self.grams: dict[tuple[int, str], torch.Tensor] = {}
         self.pruned = streams(loaded, calibration, size)
-        self.dense = [Stream(stream.hidden, stream.real, stream.arguments) for stream in self.pruned]
+        self.dense = [HiddenStream(stream.hidden, stream.real, stream.arguments) for stream in self.pruned]
         self.rounding = DTYPES[loaded.stored_dtype]
         config, layout = loaded.model.config, loaded.layout
         scale = layout.residual_multiplier
@@ -197,7 +203,7 @@ class _Walk:
         """Take the pruned streams past a module that reads what is left of its transitional activation."""
         (projection,) = reading.values()
         norm = self._norm(layer, site)
-        positions = kept_positions(kept, self.loaded.spec, site, self.loaded.device)
+        positions = kept_input_indices(kept, self.loaded.spec, site, self.loaded.device)
         for stream, activations in zip(self.pruned, read, strict=True):
             self.check()
             stream.hidden = stream.hidden + self.scale * norm(projection(activations[..., positions]))
@@ -229,7 +235,7 @@ class _Walk:
 
     def _normal(
         self, layer: torch.nn.Module, site: str, read: list[torch.Tensor], wanted: list[torch.Tensor]
-    ) -> Normal | None:
+    ) -> NormalEquations | None:
         """The regression of Y on the transitional activations `read`; `wanted` as `_advance_dense` has it."""
         projection = layer.get_submodule(reading_role(self.loaded.spec, site))
         weight = matrix(projection)
@@ -245,12 +251,12 @@ class _Walk:
             add_gram(gram, rows, self.check)
             add_products(missing, error, rows, self.check)
         products = add_product(missing.mul_(_FEEDBACK), weight.double(), gram, self.check, scale=1 - _FEEDBACK)
-        return Normal.of(gram, products, weight)
+        return NormalEquations.of(gram, products, weight)
 
     def _reading(
-        self, layer: torch.nn.Module, index: int, kept: LayerPlan, site: str, normal: Normal | None
+        self, layer: torch.nn.Module, index: int, kept: LayerPlan, site: str, normal: NormalEquations | None
     ) -> dict[int, torch.nn.Module]:
-        positions = kept_positions(kept, self.loaded.spec, site, self.loaded.device)
+        positions = kept_input_indices(kept, self.loaded.spec, site, self.loaded.device)
         old = layer.get_submodule(reading_role(self.loaded.spec, site))
         weight = matrix(old)
         new = weight[:, positions]
@@ -259,4 +265,4 @@ class _Walk:
             new = normal.solved(positions, self.check).to(weight.dtype).to(self.rounding).to(weight.dtype)
         if normal is not None and self.keep_grams:
             self.grams[index, site] = part_of(normal.inner, positions, self.check)
-        return reading_projection(old, Reading(new, old.bias))
+        return reading_projection(old, NewProjection(new, old.bias))

@@ -55,7 +55,7 @@ _SHARED = ("PATH", "HOME", "LANG", "LC_ALL", "PYTHONPATH", "LD_LIBRARY_PATH", "T
 """What a limited process is told of the environment; tokens are not among it."""
 
 
-class AloneFailed(Exception):
+class IsolatedProcessFailed(Exception):
     """The process gave no answer; the text says why, in its own last words or as the time that it had."""
 
 
@@ -103,8 +103,8 @@ def run_alone(
     """The script's answer to `request`; `python` is the interpreter that runs it, this one unless given.
 
     The process is killed after `seconds`, and as soon as `progress` raises; it is called about every tenth of a
-    second. `take` is given the parts that come before the answer. Raises `AloneFailed`, and whatever `progress` and
-    `take` raise.
+    second. `take` is given the parts that come before the answer. Raises `IsolatedProcessFailed`, and whatever
+    `progress` and `take` raise.
     """
     most = () if limits is None else (limits.memory_bytes, max(1, int(seconds)), _FILE_BYTES, 0)
     told = os.environ if limits is None else {name: os.environ[name] for name in _SHARED if name in os.environ}
@@ -129,16 +129,16 @@ def run_alone(
             _end(reader, lines)
             child.stdout.close()
         if killed_by == "SIGXCPU":
-            raise AloneFailed(f"it gave no answer within {seconds:,.0f} seconds")
+            raise IsolatedProcessFailed(f"it gave no answer within {seconds:,.0f} seconds")
         if killed_by is not None:
-            raise AloneFailed(f"it was killed by {killed_by}, perhaps for want of memory")
+            raise IsolatedProcessFailed(f"it was killed by {killed_by}, perhaps for want of memory")
         if answer is None:
-            raise AloneFailed(_last_words(said))
+            raise IsolatedProcessFailed(_last_words(said))
         return answer
 
 
 def _lines(stream: IO[str], most: int | None) -> tuple[queue.Queue, threading.Thread]:
-    """The lines as a thread reads them, and None where they end; an `AloneFailed` where they are longer than `most`."""
+    """The lines as a thread reads them, then None; an `IsolatedProcessFailed` where they are longer than `most`."""
     read: queue.Queue = queue.Queue(_LINES_AHEAD)
 
     def follow() -> None:
@@ -148,7 +148,7 @@ def _lines(stream: IO[str], most: int | None) -> tuple[queue.Queue, threading.Th
                 if left is not None:
                     left -= len(line)
                     if left < 0:
-                        read.put(AloneFailed(f"it answered more than {most:,} characters"))
+                        read.put(IsolatedProcessFailed(f"it answered more than {most:,} characters"))
                         return
                 read.put(line)
         except ValueError:
@@ -182,7 +182,7 @@ def _answer(lines: queue.Queue, progress: Progress, seconds: float, take: Callab
             continue
         if line is None:
             return None
-        if isinstance(line, AloneFailed):
+        if isinstance(line, IsolatedProcessFailed):
             raise line
         told = json.loads(line)
         if "answer" in told:
@@ -191,7 +191,7 @@ def _answer(lines: queue.Queue, progress: Progress, seconds: float, take: Callab
             take(told["part"])
         else:
             latest = tuple(told["progress"])
-    raise AloneFailed(f"it gave no answer within {seconds:,.0f} seconds")
+    raise IsolatedProcessFailed(f"it gave no answer within {seconds:,.0f} seconds")
 
 
 def _signal(child: subprocess.Popen) -> str | None:

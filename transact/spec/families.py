@@ -52,9 +52,9 @@ class Family:
     "width" (heads · head_dim). `attention_reads_config`: it asks its configuration for the number of heads whenever it
     runs.
 
-    `whole_heads`: why heads cannot be made narrower (see `transact.layers.narrow_attention`); None where they can:
-    projections of their own under the usual names, half-rotated RoPE over the whole head or none, logits from queries
-    and keys as they come out of it.
+    `no_head_dim_pruning_reason`: why heads cannot be made narrower (see `transact.layers.narrow_attention`); None where
+    they can: projections of their own under the usual names, half-rotated RoPE over the whole head or none, logits from
+    queries and keys as they come out of it.
 
     `layer_norms`: norms of `hidden_size` weights in a layer (and one after the last), with a bias where `norm_bias`;
     with `parallel` residuals (attention and MLP read the same stream) there are `parallel_norms`.
@@ -87,7 +87,7 @@ class Family:
     grouped_queries: bool = True
     attention_sizes: tuple[tuple[str, Literal["heads", "groups", "width"]], ...] = ()
     attention_reads_config: bool = False
-    whole_heads: str | None = "it is not known here how its attention would run with narrower ones"
+    no_head_dim_pruning_reason: str | None = "it is not known here how its attention would run with narrower ones"
     layer_norms: int = 2
     norm_bias: bool = False
     parallel: ConfigFlag = False
@@ -138,7 +138,7 @@ class Family:
         return self.output.rpartition(".")[0]
 
     @property
-    def pairs(self) -> str:
+    def rotary_pairs_buffer(self) -> str:
         """Which RoPE pairs narrower heads have kept; a buffer of theirs alone."""
         return f"{self.attention}.pairs"
 
@@ -151,9 +151,9 @@ class Family:
 
 _ATTENTION_BIAS = {"qkv_bias": "attention_bias", "output_bias": "attention_bias"}
 _NORMED = "it norms its queries and keys, which would be other norms over fewer dimensions"
-_HEAD_NORMS = {"query_norm": "self_attn.q_norm", "key_norm": "self_attn.k_norm", "whole_heads": _NORMED}
+_HEAD_NORMS = {"query_norm": "self_attn.q_norm", "key_norm": "self_attn.k_norm", "no_head_dim_pruning_reason": _NORMED}
 _NO_ROPE = "it learns its positions and has no RoPE pairs"
-_NARROW = {"whole_heads": None}
+_NARROW = {"no_head_dim_pruning_reason": None}
 _POST_NORMS = {"post_attention": "post_attention_layernorm", "post_mlp": "post_feedforward_layernorm"}
 
 FAMILIES: dict[str, Family] = {
@@ -178,7 +178,7 @@ FAMILIES: dict[str, Family] = {
             **_ATTENTION_BIAS,
             **_POST_NORMS,
             head_counts="divisors",
-            whole_heads="it caps the logits of its attention, which ours does not",
+            no_head_dim_pruning_reason="it caps the logits of its attention, which ours does not",
             needs_eager="attn_logit_softcapping",
             layer_norms=4,
             windows="layer_types",
@@ -209,7 +209,7 @@ FAMILIES: dict[str, Family] = {
             attention_sizes=(("num_key_value_heads", "groups"),),
             attention_reads_config=True,
             rope_scaling_keys=("type", "short_factor", "long_factor"),
-            whole_heads="its queries, keys and values are packed in one projection",
+            no_head_dim_pruning_reason="its queries, keys and values are packed in one projection",
             windows="all",
             fixed_with_rope=("longrope",),
             query="self_attn.qkv_proj",
@@ -232,7 +232,7 @@ FAMILIES: dict[str, Family] = {
             "StableLM",
             qkv_bias="use_qkv_bias",
             head_counts="fixed",
-            whole_heads="it turns a part of each head alone, and may norm its queries and keys",
+            no_head_dim_pruning_reason="it turns a part of each head alone, and may norm its queries and keys",
             attention_sizes=(("num_heads", "heads"), ("num_key_value_heads", "groups")),
             norm_bias=True,
             parallel="use_parallel_residual",
@@ -261,7 +261,9 @@ FAMILIES: dict[str, Family] = {
             **_ATTENTION_BIAS,
             mlp_bias=True,
             head_counts="fixed",
-            whole_heads="its queries, keys and values are packed head by head, and a part of each is turned",
+            no_head_dim_pruning_reason=(
+                "its queries, keys and values are packed head by head, and a part of each is turned"
+            ),
             grouped_queries=False,
             norm_bias=True,
             parallel="use_parallel_residual",
@@ -285,7 +287,7 @@ FAMILIES: dict[str, Family] = {
             output_bias=True,
             mlp_bias=True,
             head_counts="fixed",
-            whole_heads=_NO_ROPE,
+            no_head_dim_pruning_reason=_NO_ROPE,
             grouped_queries=False,
             attention_sizes=(("num_heads", "heads"), ("split_size", "width")),
             norm_bias=True,
@@ -311,7 +313,7 @@ FAMILIES: dict[str, Family] = {
             output_bias="enable_bias",
             mlp_bias="enable_bias",
             head_counts="fixed",
-            whole_heads=_NO_ROPE,
+            no_head_dim_pruning_reason=_NO_ROPE,
             grouped_queries=False,
             attention_sizes=(("num_heads", "heads"),),
             norm_bias=True,
@@ -338,8 +340,8 @@ def width_problem(family: Family, head_dim: int, query_key_dim: int, value_dim: 
     if (query_key_dim, value_dim) == (head_dim, head_dim):
         return None
     given = f"heads of {head_dim} with queries and keys of {query_key_dim!r} and values of {value_dim!r}"
-    if family.whole_heads is not None:
-        return f"{given}, but {family.label} keeps its heads whole: {family.whole_heads}"
+    if family.no_head_dim_pruning_reason is not None:
+        return f"{given}, but {family.label} keeps its heads whole: {family.no_head_dim_pruning_reason}"
     whole = all(isinstance(width, int) and not isinstance(width, bool) for width in (query_key_dim, value_dim))
     possible = whole and 2 <= query_key_dim <= head_dim and query_key_dim % 2 == 0 and 1 <= value_dim <= head_dim
     if possible:
@@ -384,7 +386,7 @@ def family_of(config: dict) -> Family:
     if any(name.endswith("ForMaskedLM") for name in architectures):
         raise ModelUnsupported(f"{model_type} is an encoder (masked language model), not a decoder. {remedy}")
     family = FAMILIES.get(model_type.removeprefix(OWN_PREFIX))
-    if family is None or (model_type != family.model_type and family.whole_heads is not None):
+    if family is None or (model_type != family.model_type and family.no_head_dim_pruning_reason is not None):
         raise ModelUnsupported(f"The model type {model_type!r} is not supported. {remedy}")
     if architectures and not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in architectures):
         raise ModelUnsupported(

@@ -302,7 +302,10 @@ class ModelSpec:
                 if bias:
                     yield f"{layout.layers}.{index}.{path}.bias", (rows,)
             if self.has_narrow_heads:
-                yield f"{layout.layers}.{index}.{layout.pairs}", (layer.num_key_value_heads, self.query_key_dim // 2)
+                yield (
+                    f"{layout.layers}.{index}.{layout.rotary_pairs_buffer}",
+                    (layer.num_key_value_heads, self.query_key_dim // 2),
+                )
             for path, heads in self.head_norm_sizes(layer):
                 if layout.head_norms == "joint":
                     yield f"{layout.layers}.{index}.{path}.weight", (heads * self.head_dim,)

@@ -176,7 +176,7 @@ class Cut:
     trained: str = ""
 
 
-def composed(cuts: tuple[Cut, ...]) -> PruningPlan:
+def compose_cuts(cuts: tuple[Cut, ...]) -> PruningPlan:
     """One plan for the model before the first cut that keeps what all cuts kept."""
     whole = cuts[0].plan
     for cut in cuts[1:]:
@@ -249,7 +249,7 @@ def _check_heads(layers: tuple[LayerPlan, ...], spec: ModelSpec) -> None:
                 raise ValueError("dimensions of heads are not given for each kept group")
             if len(widths) > 1:
                 raise ValueError("the kept groups do not keep the same number of dimensions")
-    if spec.layout.whole_heads is not None and (first.kept_pairs or first.kept_value_channels):
+    if spec.layout.no_head_dim_pruning_reason is not None and (first.kept_pairs or first.kept_value_channels):
         raise ValueError(f"{spec.layout.label} keeps its heads whole")
 
 

@@ -251,10 +251,10 @@ class PruningTarget:
         Raises `InvalidTarget` for a width that they do not have, and where the family keeps its heads whole.
         """
         asked = {"query_key_dim": self.keep_query_key_dim, "value_dim": self.keep_value_dim}
-        if any(width is not None for width in asked.values()) and spec.layout.whole_heads is not None:
+        if any(width is not None for width in asked.values()) and spec.layout.no_head_dim_pruning_reason is not None:
             raise InvalidTarget(
-                f"{spec.layout.label} keeps its heads whole: {spec.layout.whole_heads}. Leave out keep_query_key_dim "
-                "and keep_value_dim, and remove head groups, or query heads of each."
+                f"{spec.layout.label} keeps its heads whole: {spec.layout.no_head_dim_pruning_reason}. Leave out "
+                "keep_query_key_dim and keep_value_dim, and remove head groups, or query heads of each."
             )
         widths = {}
         for (name, width), least in zip(asked.items(), (2, 1), strict=True):

@@ -1,11 +1,11 @@
 """Models larger than memory: observed, cut, repaired and saved layer by layer from their safetensors files.
 
-files       tensors read one at a time, never mapped
-model       a stock model without memory, whose layers are filled while they are used
-observing   `observe`, all batches through one layer, then the next
-pruning     `prune` and `save` in one
-shards      safetensors files written tensor by tensor
-resuming    how far interrupted work had come
+tensor_reader    tensors read one at a time, never mapped
+streamed_model   a stock model without memory, whose layers are filled while they are used
+observe          `observe`, all batches through one layer, then the next
+prune            `prune` and `save` in one
+shard_writer     safetensors files written tensor by tensor
+layer_log        how far interrupted work had come
 """
 
 from transact.streaming.observe import stream_observe

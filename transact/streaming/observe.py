@@ -13,7 +13,7 @@ from transact.errors import InvalidOption, SaveRefused
 from transact.layers.hooks import on_inputs
 from transact.models.loaded_model import Batch
 from transact.observing.accumulators import RealTokens
-from transact.observing.layer_recorder import LayerRecord, LayerRecorder, Wanted
+from transact.observing.layer_recorder import LayerRecord, LayerRecorder, RecordOptions
 from transact.observing.layer_stream import stream
 from transact.observing.observe import checked, gathered_statistics, most_tokens
 from transact.observing.statistics import ActivationStatistics, Moments, Peaks
@@ -86,7 +86,7 @@ class _Pass:
         loaded: StreamedModel,
         calibration: CalibrationSet,
         batches: Sequence[Batch],
-        wanted: Wanted,
+        wanted: RecordOptions,
         progress: Progress,
     ):
         self.loaded = loaded
@@ -95,7 +95,7 @@ class _Pass:
         self.progress = progress
         self.processes = rank_and_count()[1]
         self.tokens = [RealTokens.of(batch, loaded.device) for batch in batches]
-        with torch.no_grad(), loaded.entrance(calibration.input_ids):
+        with torch.no_grad(), loaded.embeddings_loaded(calibration.input_ids):
             self.streams = [stream(loaded, batch) for batch in batches]
 
     def run(self, log: LayerLog | None = None) -> list[LayerRecord]:

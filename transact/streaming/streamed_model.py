@@ -75,7 +75,7 @@ class StreamedModel(LoadedModel):
             layer.load_state_dict(empty, assign=True)
 
     @contextmanager
-    def entrance(self, input_ids: torch.Tensor) -> Iterator[None]:
+    def embeddings_loaded(self, input_ids: torch.Tensor) -> Iterator[None]:
         path, decoder = self.layout.decoder, self.decoder
         inside = f"{self.layout.layers.removeprefix(f'{path}.')}."
         empty = {name: each for name, each in decoder.named_parameters() if not name.startswith(inside)}
@@ -102,7 +102,7 @@ class StreamedModel(LoadedModel):
         """
         self.check_hidden(sum(batch.input_ids.numel() for batch in batches))
         ids = torch.cat([batch.input_ids.flatten() for batch in batches])
-        with self.entrance(ids):
+        with self.embeddings_loaded(ids):
             streams = [stream(self, batch) for batch in batches]
         count = self.spec.num_hidden_layers
         for index in range(count):
@@ -111,7 +111,7 @@ class StreamedModel(LoadedModel):
                     progress(index, count, "layers")
                     each.hidden = each.run(layer, index)
         progress(count, count, "layers")
-        with self.entrance(ids), self._head(check):
+        with self.embeddings_loaded(ids), self._head(check):
             for batch, each in zip(batches, streams, strict=True):
                 yield final_hidden(self, batch.input_ids.to(self.computes_on), each.hidden)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transact.errors import InvalidText
-from transact.runtime.isolated_process import AloneFailed, Limits, heeded, run_alone
+from transact.runtime.isolated_process import IsolatedProcessFailed, Limits, heeded, run_alone
 from transact.text import parquet_script
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def add_rows(file: Path, table: "Table", limits: "FileLimits") -> None:
     read = _alone if limits.alone else _here
     try:
         answer = read(file, table, limits, take)
-    except AloneFailed as error:
+    except IsolatedProcessFailed as error:
         answer = {"damaged": str(error)}
     if "refused" in answer:
         raise InvalidText(f"{table.name} {answer['refused']}; give a part of it.")

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import gradio as gr
 
-from ui.context import Desk
+from ui.context import AppContext
 from ui.errors import NotYet
 from ui.events.measure import plan_and_text
 from ui.events.panels import Panels
@@ -15,17 +15,17 @@ from ui.state.session import Moment, Redundancy, Session
 from ui.work import measuring
 
 
-def connect(desk: Desk, panels: Panels) -> None:
+def connect(context: AppContext, panels: Panels) -> None:
     """Wire the pair of results, the way back to a result's settings, and the map."""
 
     def on_pair(first, second, request: gr.Request):
-        session = desk.sessions.get(desk.visitor(request))
+        session = context.sessions.get(context.visitor(request))
         return quick(panels, lambda: compare.paint_pair(panels.compare, session, first, second))
 
     def on_restore(number, request: gr.Request):
         def act() -> dict:
-            owner = desk.visitor(request)
-            result = desk.sessions.get(owner).result(number)
+            owner = context.visitor(request)
+            result = context.sessions.get(owner).result(number)
             if result is None:
                 raise NotYet("No first result is chosen; prune something, then choose it in the list.")
 
@@ -35,16 +35,16 @@ def connect(desk: Desk, panels: Panels) -> None:
                 back = plan_of_choice.moved_to(session, Moment(result.scored, result.choice))
                 return replace(back, plan=result.plan)  # what the search chose is not to be had from the controls
 
-            session = desk.sessions.update(owner, change)
+            session = context.sessions.update(owner, change)
             note = f"The controls stand as for result {number}."
             return {**panels.repaint_plan(session), **say(panels, note, "good")}
 
         return quick(panels, act)
 
     def on_map(measure_on, pasted, request: gr.Request):
-        owner = desk.visitor(request)
+        owner = context.visitor(request)
         try:
-            session, text = plan_and_text(desk, owner, measure_on, pasted)
+            session, text = plan_and_text(context, owner, measure_on, pasted)
         except Exception as error:
             yield explained(panels, error)
             return
@@ -53,11 +53,11 @@ def connect(desk: Desk, panels: Panels) -> None:
             def change(old: Session) -> Session:
                 return replace(old, redundancy=found) if old.key == found.scored.key else old
 
-            return redundancy.paint(panels.redundancy, desk.sessions.update(owner, change))
+            return redundancy.paint(panels.redundancy, context.sessions.update(owner, change))
 
         yield from watched(
-            desk, panels, owner, "Mapping the redundancy",
-            lambda watch: measuring.redundancy(desk.registry, session, text, watch),
+            context, panels, owner, "Mapping the redundancy",
+            lambda watch: measuring.redundancy(context.registry, session, text, watch),
             show, partly=show, stopped="Stopped. The points measured so far stay in the map.",
             kind="map",
         )  # fmt: skip
@@ -68,4 +68,4 @@ def connect(desk: Desk, panels: Panels) -> None:
     panels.compare.restore.click(on_restore, panels.compare.first, panels.all, **panels.light)
     text = [panels.measure.measure_on, panels.measure.pasted]
     shown = [panels.redundancy.plot, panels.redundancy.note]
-    long_step(desk, panels, panels.redundancy.draw.click, on_map, text, meanwhile=shown)
+    long_step(context, panels, panels.redundancy.draw.click, on_map, text, meanwhile=shown)

@@ -7,7 +7,7 @@ from pathlib import Path
 import gradio as gr
 
 import transact as ta
-from ui.context import Desk
+from ui.context import AppContext
 from ui.errors import NotYet
 from ui.events.panels import Panels
 from ui.events.runner import explained, long_step, say, watched
@@ -23,15 +23,15 @@ SAVE_FILE = "() => setTimeout(() => document.querySelector('#export-file').click
 """The file is written first, then the hidden download link is followed."""
 
 
-def connect(desk: Desk, panels: Panels) -> None:
+def connect(context: AppContext, panels: Panels) -> None:
     """Wire the download buttons; each writes its file, then the browser fetches it."""
 
     def model_written(request: gr.Request, kind: str, title: str, chosen: Callable[[], Callable]):
         """The pruned model in a file: what is `chosen` takes whose it is, the result and the watch."""
-        owner = desk.visitor(request)
+        owner = context.visitor(request)
         try:
             write = chosen()
-            result = desk.sessions.get(owner).need_result()
+            result = context.sessions.get(owner).need_result()
         except Exception as error:
             yield {**explained(panels, error), panels.takeaway.file: None}
             return
@@ -41,12 +41,12 @@ def connect(desk: Desk, panels: Panels) -> None:
             file, said = written
             return {panels.takeaway.file: str(file), **say(panels, said, "good")}
 
-        yield from watched(desk, panels, owner, title, lambda watch: write(owner, result, watch), finish, kind=kind)
+        yield from watched(context, panels, owner, title, lambda watch: write(owner, result, watch), finish, kind=kind)
 
     def on_checkpoint(layers: str, request: gr.Request):
         yield from model_written(
             request, "export checkpoint", "Writing the checkpoint",
-            lambda: partial(checkpoint, desk, layers=limits.one_of("layers", layers, takeaway.LAYERS)),
+            lambda: partial(checkpoint, context, layers=limits.one_of("layers", layers, takeaway.LAYERS)),
         )  # fmt: skip
 
     def on_gguf(file_type: str, request: gr.Request):
@@ -54,7 +54,7 @@ def connect(desk: Desk, panels: Panels) -> None:
             request,
             "export gguf",
             "Writing GGUF",
-            lambda: partial(gguf, desk, file_type=limits.one_of("GGUF file type", file_type, ta.GGUF_TYPES)),
+            lambda: partial(gguf, context, file_type=limits.one_of("GGUF file type", file_type, ta.GGUF_TYPES)),
         )
 
     def written(owner: str, write: Callable[[], Path]) -> dict:
@@ -64,32 +64,32 @@ def connect(desk: Desk, panels: Panels) -> None:
             return {**explained(panels, error), panels.takeaway.file: None}
 
     def on_plan(request: gr.Request):
-        owner = desk.visitor(request)
+        owner = context.visitor(request)
 
         def write() -> Path:
-            session = desk.sessions.get(owner)
-            return desk.exports.plan(owner, model_stem(session.key), session.need_plan())
+            session = context.sessions.get(owner)
+            return context.exports.plan(owner, model_stem(session.key), session.need_plan())
 
         return written(owner, write)
 
     def on_texts(request: gr.Request):
-        owner = desk.visitor(request)
+        owner = context.visitor(request)
 
         def write() -> Path:
-            session = desk.sessions.get(owner)
+            session = context.sessions.get(owner)
             evaluation = session.latest.text if session.latest else None
-            return desk.exports.texts(owner, session.need_scored().text, evaluation)
+            return context.exports.texts(owner, session.need_scored().text, evaluation)
 
         return written(owner, write)
 
     def on_csv(request: gr.Request):
-        owner = desk.visitor(request)
+        owner = context.visitor(request)
 
         def write() -> Path:
-            results = desk.sessions.get(owner).results
+            results = context.sessions.get(owner).results
             if not results:
                 raise NotYet("The table is empty; press Prune to make its first row.")
-            return desk.exports.history(owner, results_table.history_csv(results))
+            return context.exports.history(owner, results_table.history_csv(results))
 
         return written(owner, write)
 
@@ -98,7 +98,7 @@ def connect(desk: Desk, panels: Panels) -> None:
         (panel.checkpoint, on_checkpoint, panel.layers),
         (panel.gguf, on_gguf, panel.gguf_type),
     ):
-        written_to = long_step(desk, panels, button.click, handler, how, at_the_end=[panel.file])
+        written_to = long_step(context, panels, button.click, handler, how, at_the_end=[panel.file])
         written_to.success(None, js=SAVE_FILE)
     outputs = [panel.file, panels.status.message]
     panel.plan.click(on_plan, None, outputs, **panels.light).success(None, js=SAVE_FILE)
@@ -106,19 +106,21 @@ def connect(desk: Desk, panels: Panels) -> None:
     panels.compare.csv.click(on_csv, None, outputs, **panels.light).success(None, js=SAVE_FILE)
 
 
-def checkpoint(desk: Desk, owner: str, result: Result, watch: Watch, *, layers: str = "padded") -> tuple[Path, str]:
+def checkpoint(
+    context: AppContext, owner: str, result: Result, watch: Watch, *, layers: str = "padded"
+) -> tuple[Path, str]:
     """A zip of the result's checkpoint, and what to say of it."""
 
     def write(folder: Path) -> str:
-        return pruning.write_checkpoint(desk.registry, owner, result, folder, watch, layers=layers)
+        return pruning.write_checkpoint(context.registry, owner, result, folder, watch, layers=layers)
 
-    return desk.exports.checkpoint(owner, file_stem(result.scored.key, result.number), write, watch)
+    return context.exports.checkpoint(owner, file_stem(result.scored.key, result.number), write, watch)
 
 
-def gguf(desk: Desk, owner: str, result: Result, watch: Watch, *, file_type: str) -> tuple[Path, str]:
+def gguf(context: AppContext, owner: str, result: Result, watch: Watch, *, file_type: str) -> tuple[Path, str]:
     """The result's GGUF file, and what to say of it."""
 
     def write(file: Path) -> str:
-        return pruning.write_gguf(desk.registry, owner, result, file, watch, file_type=file_type)
+        return pruning.write_gguf(context.registry, owner, result, file, watch, file_type=file_type)
 
-    return desk.exports.gguf(owner, f"{file_stem(result.scored.key, result.number)}-{file_type}", write)
+    return context.exports.gguf(owner, f"{file_stem(result.scored.key, result.number)}-{file_type}", write)

@@ -2,7 +2,7 @@
 
 import gradio as gr
 
-from ui.context import Desk
+from ui.context import AppContext
 from ui.errors import WrongInput
 from ui.events.panels import Panels
 from ui.events.runner import explained, long_step, quick, say, watched
@@ -18,7 +18,7 @@ from ui.work import scoring
 from ui.work.registry import Registry, is_streamed
 
 
-def connect(desk: Desk, panels: Panels) -> None:
+def connect(context: AppContext, panels: Panels) -> None:
     """Wire the sidebar and Stop."""
     own = panels.calibration
 
@@ -28,22 +28,22 @@ def connect(desk: Desk, panels: Panels) -> None:
         except WrongInput as error:
             yield {**explained(panels, error), panels.model.card: model.refused_card(str(error))}
             return
-        if not key.source or key == desk.sessions.get(desk.visitor(request)).key:
-            yield {panels.model.card: model.loaded_card(desk.sessions.get(desk.visitor(request)))}
+        if not key.source or key == context.sessions.get(context.visitor(request)).key:
+            yield {panels.model.card: model.loaded_card(context.sessions.get(context.visitor(request)))}
             return
-        owner = _card_owner(desk.visitor(request))
-        desk.jobs.stop(owner)
+        owner = _card_owner(context.visitor(request))
+        context.jobs.stop(owner)
 
         def show(card) -> dict:
-            session = desk.sessions.get(desk.visitor(request))
+            session = context.sessions.get(context.visitor(request))
             is_loaded_by_now = session.key == key
             if is_loaded_by_now:
                 return {panels.model.card: model.loaded_card(session)}
             return {panels.model.card: model.preflight_card(card, streamed=is_streamed(card))}
 
         yield from watched(
-            desk, panels, owner, f"Reading the configuration of {key.source}",
-            lambda watch: desk.registry.preflight(key, watch),
+            context, panels, owner, f"Reading the configuration of {key.source}",
+            lambda watch: context.registry.preflight(key, watch),
             show,
             failed=lambda error: {**explained(panels, error), panels.model.card: model.refused_card(str(error))},
             kind="preflight", model=False,
@@ -55,18 +55,18 @@ def connect(desk: Desk, panels: Panels) -> None:
         except WrongInput as error:
             yield explained(panels, error)
             return
-        owner = desk.visitor(request)
+        owner = context.visitor(request)
 
         def finish(loaded) -> dict:
-            scored = desk.first_scored if key == BUNDLED else None
-            session = desk.sessions.update(owner, lambda old: scoring.opened(old, key, loaded, scored))
+            scored = context.first_scored if key == BUNDLED else None
+            session = context.sessions.update(owner, lambda old: scoring.opened(old, key, loaded, scored))
             todo = "" if scored else " Now choose a calibration text and press Score."
             place = "passes layer by layer from its files" if loaded.is_streamed else "is in memory"
             return {**panels.repaint(session), **say(panels, f"{key.source} {place}.{todo}", "good")}
 
         yield from watched(
-            desk, panels, owner, f"Loading {key.source}",
-            lambda watch: scoring.load(desk.registry, key, watch), finish, kind="load",
+            context, panels, owner, f"Loading {key.source}",
+            lambda watch: scoring.load(context.registry, key, watch), finish, kind="load",
         )  # fmt: skip
 
     def on_source(source, text, file):
@@ -99,29 +99,29 @@ def connect(desk: Desk, panels: Panels) -> None:
         return columns_to_choose_from(())
 
     def on_form(request: gr.Request, *values):
-        session = desk.sessions.get(desk.visitor(request))
+        session = context.sessions.get(context.visitor(request))
         unknown = {own.estimate: calibration.scored_line(session)}
         try:
             text, sampling = read_form(CalibrationForm(*values))
             if not isinstance(text, TextSource):
                 return unknown
-            run = scoring.estimate(desk.registry, session, text, sampling)
+            run = scoring.estimate(context.registry, session, text, sampling)
         except Exception as error:
             return {**unknown, **_if_unexpected(panels, error)}
         return unknown if run is None else {own.estimate: calibration.estimate_line(run)}
 
     def on_score(request: gr.Request, *values):
-        owner = desk.visitor(request)
+        owner = context.visitor(request)
         try:
             text, sampling = read_form(CalibrationForm(*values))
-            session = desk.sessions.get(owner)
-            key = loaded_key(session, desk.registry)
+            session = context.sessions.get(owner)
+            key = loaded_key(session, context.registry)
         except Exception as error:
             yield explained(panels, error)
             return
 
         def finish(scored) -> dict:
-            session = desk.sessions.update(owner, lambda old: plan_of_choice.rescored(old, scored))
+            session = context.sessions.update(owner, lambda old: plan_of_choice.rescored(old, scored))
             said = f"Scored {scored.num_tokens:,} tokens in {scored.seconds:.1f} s."
             told = " ".join((said, *calibration.notes(scored.text, scored.calibration.notes)))
             return {**panels.repaint(session), **say(panels, told, "good")}
@@ -129,32 +129,32 @@ def connect(desk: Desk, panels: Panels) -> None:
         if not isinstance(text, TextSource):  # a hub may take its time, and nobody else is to wait for it
             found = []
             yield from watched(
-                desk, panels, owner, f"Reading {text.name}", text.read, lambda read: found.append(read) or {},
+                context, panels, owner, f"Reading {text.name}", text.read, lambda read: found.append(read) or {},
                 kind="read", model=False,
             )  # fmt: skip
             if not found:
                 return
             (text,) = found
         yield from watched(
-            desk, panels, owner, f"Reading {text.name}",
-            lambda watch: scoring.score(desk.registry, key, text, sampling, watch), finish,
+            context, panels, owner, f"Reading {text.name}",
+            lambda watch: scoring.score(context.registry, key, text, sampling, watch), finish,
             kind="score",
         )  # fmt: skip
 
     def on_stop(request: gr.Request):
         # the job itself says that it stops and has stopped: an answer from here could overtake its last word
-        owner = desk.visitor(request)
+        owner = context.visitor(request)
         for job in (owner, _card_owner(owner)):
-            desk.jobs.stop(job)
+            context.jobs.stop(job)
         return gr.update(interactive=False)
 
     named = [panels.model.select, panels.model.revision, panels.model.dtype]
     for control in named:
         long_step(
-            desk, panels, control.change, on_model_named, named, meanwhile=[panels.model.card],
+            context, panels, control.change, on_model_named, named, meanwhile=[panels.model.card],
             trigger_mode="always_last", **panels.light,
         )  # fmt: skip
-    long_step(desk, panels, panels.model.load.click, on_load, named, at_the_end=panels.all)
+    long_step(context, panels, panels.model.load.click, on_load, named, at_the_end=panels.all)
     shown = [own.text, own.file, own.column, own.dataset_fields]
     own.source.input(on_source, [own.source, own.text, own.file], shown, **panels.light)
     own.text.input(on_typed, own.source, own.source, trigger_mode="always_last", **panels.light)
@@ -165,7 +165,7 @@ def connect(desk: Desk, panels: Panels) -> None:
     own.file.clear(on_file_removed, None, panels.all, **panels.light).then(**estimated)
     fields = own.source, own.column, own.num_samples, own.seq_len, own.seed, own.taylor
     gr.on([field.change for field in fields], **estimated)
-    long_step(desk, panels, own.score.click, on_score, own.inputs, at_the_end=panels.all)
+    long_step(context, panels, own.score.click, on_score, own.inputs, at_the_end=panels.all)
     panels.status.stop.click(on_stop, None, panels.status.stop, queue=False, **panels.light)
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import gradio as gr
 
-from ui.context import Desk
+from ui.context import AppContext
 from ui.events.panels import Panels, parts
 from ui.events.runner import explained, long_step, say, watched
 from ui.pages import contrast, trust
@@ -13,34 +13,34 @@ from ui.text_sources import text_source
 from ui.work import measuring, scoring
 
 
-def connect(desk: Desk, panels: Panels) -> None:
+def connect(context: AppContext, panels: Panels) -> None:
     """Wire the second text and the stability check."""
 
     def on_second(source, request: gr.Request):
-        owner = desk.visitor(request)
+        owner = context.visitor(request)
         try:
-            first = desk.sessions.get(owner).need_scored()
+            first = context.sessions.get(owner).need_scored()
             text = text_source.sample(source)
         except Exception as error:
             yield explained(panels, error)
             return
 
         def finish(scored: Scored) -> dict:
-            session = desk.sessions.update(
+            session = context.sessions.update(
                 owner, lambda old: replace(old, second=scored) if old.key == scored.key else old
             )
             return {**contrast.paint(panels.contrast, session), **say(panels, f"Scored {text.name} as well.", "good")}
 
         yield from watched(
-            desk, panels, owner, f"Scoring on {text.name}",
-            lambda watch: scoring.score(desk.registry, first.key, text, first.sampling, watch), finish,
+            context, panels, owner, f"Scoring on {text.name}",
+            lambda watch: scoring.score(context.registry, first.key, text, first.sampling, watch), finish,
             kind="score",
         )  # fmt: skip
 
     def on_check(request: gr.Request):
-        owner = desk.visitor(request)
+        owner = context.visitor(request)
         try:
-            session = desk.sessions.get(owner)
+            session = context.sessions.get(owner)
             session.need_plan()
         except Exception as error:
             yield explained(panels, error)
@@ -50,14 +50,14 @@ def connect(desk: Desk, panels: Panels) -> None:
             def change(old: Session) -> Session:
                 return replace(old, steadiness=found)
 
-            return trust.paint(panels.trust, desk.sessions.update(owner, change))
+            return trust.paint(panels.trust, context.sessions.update(owner, change))
 
         yield from watched(
-            desk, panels, owner, "Checking stability",
-            lambda watch: measuring.steadiness(desk.registry, session, watch), finish,
+            context, panels, owner, "Checking stability",
+            lambda watch: measuring.steadiness(context.registry, session, watch), finish,
             kind="stability",
         )  # fmt: skip
 
     score, check = panels.contrast.score.click, panels.trust.check.click
-    long_step(desk, panels, score, on_second, panels.contrast.source, at_the_end=parts(panels.contrast))
-    long_step(desk, panels, check, on_check, None, at_the_end=parts(panels.trust))
+    long_step(context, panels, score, on_second, panels.contrast.source, at_the_end=parts(panels.contrast))
+    long_step(context, panels, check, on_check, None, at_the_end=parts(panels.trust))

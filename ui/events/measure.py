@@ -5,7 +5,7 @@ import time
 import gradio as gr
 
 import transact as ta
-from ui.context import Desk
+from ui.context import AppContext
 from ui.events.panels import Panels, parts
 from ui.events.runner import explained, long_step, say, watched
 from ui.pages import measure
@@ -22,29 +22,29 @@ _SHOW = """() => {{
 _SHOW_TRIED, _SHOW_RESULT = _SHOW.format("#tried"), _SHOW.format("#result-table")
 
 
-def connect(desk: Desk, panels: Panels) -> None:
+def connect(context: AppContext, panels: Panels) -> None:
     """Wire trying, cutting and writing."""
 
     def on_try(measure_on, pasted, prompt, request: gr.Request):
-        owner = desk.visitor(request)
+        owner = context.visitor(request)
         try:
-            session, text = plan_and_text(desk, owner, measure_on, pasted)
+            session, text = plan_and_text(context, owner, measure_on, pasted)
             prompt = prompt_text(prompt)
         except Exception as error:
             yield explained(panels, error)
             return
         yield from watched(
-            desk, panels, owner, "Trying behind masks",
+            context, panels, owner, "Trying behind masks",
             lambda watch: measuring.what_if(
-                desk.registry, session, text, watch, prompt=prompt, with_probes=session.key == BUNDLED
+                context.registry, session, text, watch, prompt=prompt, with_probes=session.key == BUNDLED
             ),
             lambda tried: measure.paint_tried(panels.measure, tried), kind="try",
         )  # fmt: skip
 
     def on_prune(measure_on, pasted, repair, search, prompt, request: gr.Request):
-        owner = desk.visitor(request)
+        owner = context.visitor(request)
         try:
-            session, text = plan_and_text(desk, owner, measure_on, pasted)
+            session, text = plan_and_text(context, owner, measure_on, pasted)
             prompt = prompt_text(prompt)
             limits.one_of("repair", repair, ta.COMPENSATIONS)
         except Exception as error:
@@ -54,30 +54,30 @@ def connect(desk: Desk, panels: Panels) -> None:
         began = time.monotonic()
 
         def work(watch) -> Result:
-            result = pruning.cut(desk.registry, session, repair, watch, search=bool(search))
+            result = pruning.cut(context.registry, session, repair, watch, search=bool(search))
             return measuring.measure(
-                desk.registry, owner, result, text, watch,
+                context.registry, owner, result, text, watch,
                 prompt=prompt if prompt.strip() else None, with_probes=session.key == BUNDLED,
             )  # fmt: skip
 
         def finish(result: Result) -> dict:
-            after = desk.sessions.update(owner, lambda old: old.with_result(result))
+            after = context.sessions.update(owner, lambda old: old.with_result(result))
             note = f"Result {result.number} is ready: cut and measured in {time.monotonic() - began:.0f} s."
             return {**panels.repaint_results(after), **panels.repaint_marks(after), **say(panels, note, "good")}
 
-        yield from watched(desk, panels, owner, "Pruning", work, finish, kind="prune")
+        yield from watched(context, panels, owner, "Pruning", work, finish, kind="prune")
 
     def on_generate(prompt, request: gr.Request):
-        owner = desk.visitor(request)
+        owner = context.visitor(request)
         try:
-            session = desk.sessions.get(owner)
+            session = context.sessions.get(owner)
             prompt = prompt_text(prompt)
         except Exception as error:
             yield explained(panels, error)
             return
         yield from watched(
-            desk, panels, owner, "Writing",
-            lambda watch: measuring.generate(desk.registry, session, prompt, watch),
+            context, panels, owner, "Writing",
+            lambda watch: measuring.generate(context.registry, session, prompt, watch),
             lambda written: {panels.measure.dense: written[0], panels.measure.pruned: written[1] or ""},
             kind="generate",
         )  # fmt: skip
@@ -93,18 +93,18 @@ def connect(desk: Desk, panels: Panels) -> None:
     chosen = [panel.measure_on, panel.pasted]
     panel.measure_on.change(on_measure_text, panel.measure_on, panel.pasted, **panels.light)
     tried = long_step(
-        desk, panels, panels.status.try_button.click, on_try, [*chosen, panel.prompt], at_the_end=parts(panel)
+        context, panels, panels.status.try_button.click, on_try, [*chosen, panel.prompt], at_the_end=parts(panel)
     )
     tried.success(None, js=_SHOW_TRIED)
     inputs = [*chosen, panel.repair, panel.search, panel.prompt]
-    pruned = long_step(desk, panels, panels.status.prune.click, on_prune, inputs, at_the_end=panels.all)
+    pruned = long_step(context, panels, panels.status.prune.click, on_prune, inputs, at_the_end=panels.all)
     pruned.success(None, js=_SHOW_RESULT)
-    long_step(desk, panels, panel.generate.click, on_generate, panel.prompt, at_the_end=[panel.dense, panel.pruned])
+    long_step(context, panels, panel.generate.click, on_generate, panel.prompt, at_the_end=[panel.dense, panel.pruned])
 
 
-def plan_and_text(desk: Desk, owner: str, measure_on: str, pasted: str) -> tuple[Session, TextSource]:
+def plan_and_text(context: AppContext, owner: str, measure_on: str, pasted: str) -> tuple[Session, TextSource]:
     """What measuring a plan needs. Raises `NotYet` without a plan, `WrongInput` without a text."""
-    session = desk.sessions.get(owner)
+    session = context.sessions.get(owner)
     session.need_plan()
     return session, evaluation_text(measure_on, pasted)
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import gradio as gr
 
-from ui.context import Desk
+from ui.context import AppContext
 from ui.events.panels import Panels
 from ui.events.runner import explained, long_step, say, under_way, watched
 from ui.pages import calibration
@@ -36,19 +36,19 @@ _TAB_CHARACTERS = range(31, 48)
 """What sixteen bytes come to, as `TAB` writes them; names are remembered, so that none may be a book."""
 
 
-def connect(desk: Desk, panels: Panels, page: gr.Blocks) -> gr.events.Dependency:
+def connect(context: AppContext, panels: Panels, page: gr.Blocks) -> gr.events.Dependency:
     """Wire the page's load event, and return it for what is to come after it."""
 
     def on_named(tab, request: gr.Request):
         # a browser that keeps nothing sends none, and must not share its work with all others that send none
         named = isinstance(tab, str) and len(tab) in _TAB_CHARACTERS
-        desk.sessions.adopt(request.session_hash, tab if named else None)
+        context.sessions.adopt(request.session_hash, tab if named else None)
 
     def on_arrival(request: gr.Request):
-        owner = desk.visitor(request)
+        owner = context.visitor(request)
         returning = owner != request.session_hash
         try:
-            session = desk.sessions.get(owner)
+            session = context.sessions.get(owner)
         except Exception as error:
             yield explained(panels, error)
             return
@@ -64,13 +64,13 @@ def connect(desk: Desk, panels: Panels, page: gr.Blocks) -> gr.events.Dependency
             yield filled(owner, wanted)
 
     def on_settled(request: gr.Request):
-        owner = desk.visitor(request)
+        owner = context.visitor(request)
         returning = owner != request.session_hash
         if returning:
-            yield from under_way(desk, panels, owner)
+            yield from under_way(context, panels, owner)
             return
         try:
-            session, wanted = desk.sessions.get(owner), settings_link.settings(request.query_params)
+            session, wanted = context.sessions.get(owner), settings_link.settings(request.query_params)
         except Exception:  # it was said when the page opened
             return
         if wanted is not None and is_here(wanted):
@@ -106,7 +106,7 @@ def connect(desk: Desk, panels: Panels, page: gr.Blocks) -> gr.events.Dependency
         return {**known, **settings}
 
     def is_here(wanted: session.Settings) -> bool:
-        return wanted.key == BUNDLED or desk.registry.in_memory(wanted.key) is not None
+        return wanted.key == BUNDLED or context.registry.in_memory(wanted.key) is not None
 
     def filled(owner: str, wanted: session.Settings) -> dict:
         """The fields as a link says; where its model has to be loaded first, its settings wait for that."""
@@ -118,23 +118,23 @@ def connect(desk: Desk, panels: Panels, page: gr.Blocks) -> gr.events.Dependency
         }
         if is_here(wanted):
             return fields
-        desk.sessions.update(owner, lambda old: replace(old, pending=wanted))
+        context.sessions.update(owner, lambda old: replace(old, pending=wanted))
         note = f"The link is about {wanted.key.source}: press Load, then Score; its ratios and locks are set then."
         return {**fields, **say(panels, note)}
 
     def restore(owner: str, session: Session, wanted: session.Settings):
         text = text_source.sample(wanted.text or "mixed")
         yield from watched(
-            desk, panels, owner, "Restoring the link's settings",
-            lambda watch: scoring.restored(desk.registry, session, wanted, text, watch),
+            context, panels, owner, "Restoring the link's settings",
+            lambda watch: scoring.restored(context.registry, session, wanted, text, watch),
             lambda change: arrived(owner, change, wanted), kind="restore",
         )  # fmt: skip
 
     def arrived(owner: str, change, wanted: session.Settings) -> dict:
-        session = desk.sessions.update(owner, change)
+        session = context.sessions.update(owner, change)
         missing = "" if wanted.text else " Its text was the sender's own, so a bundled one stands in for it."
         return {**panels.repaint(session), **say(panels, f"The settings are those of the link.{missing}", "good")}
 
     page.load(on_named, gr.Textbox(visible=False), None, js=TAB, queue=False, **panels.light)
     shown = page.load(on_arrival, None, panels.all, js=_DRAWN, **panels.heavy)
-    return long_step(desk, panels, shown.then, on_settled, None, at_the_end=panels.all)
+    return long_step(context, panels, shown.then, on_settled, None, at_the_end=panels.all)

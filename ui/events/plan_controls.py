@@ -8,7 +8,7 @@ import gradio as gr
 
 import transact as ta
 from ui import figures
-from ui.context import Desk
+from ui.context import AppContext
 from ui.errors import NotYet
 from ui.events.panels import Panels
 from ui.events.runner import explained, quick, say
@@ -20,35 +20,35 @@ from ui.state.session import Budget, Choice, Selection, Session
 _PLAN_KEYS = {"undo": plan_of_choice.undone, "redo": plan_of_choice.redone}
 
 
-def connect(desk: Desk, panels: Panels) -> None:
+def connect(context: AppContext, panels: Panels) -> None:
     """Wire metric, scale, sliders, limits, allocation, locks, layer controls, undo, and clicks in the figures."""
 
     def choose(owner: str, change: Callable[[Session], Choice], control: str = "") -> Session:
         """Plan anew with the changed choice; on wrong input the session stays as it was."""
-        return desk.sessions.update(
+        return context.sessions.update(
             owner, lambda old: plan_of_choice.chosen(old, change(old), control=control) if old.spec else old
         )
 
     def on_metric(metric, request: gr.Request):
         def act() -> dict:
             named = one_of("metric", metric, ta.METRICS)
-            return panels.repaint_plan(choose(desk.visitor(request), lambda old: replace(old.choice, metric=named)))
+            return panels.repaint_plan(choose(context.visitor(request), lambda old: replace(old.choice, metric=named)))
 
         return quick(panels, act)
 
     def on_normalisation(normalisation, request: gr.Request):
         def act() -> dict:
             scale = one_of("scale", normalisation, figures.NORMALISATIONS)
-            session = desk.sessions.update(
-                desk.visitor(request), lambda old: replace(old, view=replace(old.view, normalisation=scale))
+            session = context.sessions.update(
+                context.visitor(request), lambda old: replace(old, view=replace(old.view, normalisation=scale))
             )
             return maps.paint_maps(panels.maps, session)
 
         return quick(panels, act)
 
     def on_sliders(attention, mlp, request: gr.Request):
-        owner = desk.visitor(request)
-        session = desk.sessions.get(owner)
+        owner = context.visitor(request)
+        session = context.sessions.get(owner)
         choice = session.choice
         if session.spec is None or (attention, mlp) == (choice.attention, choice.mlp):
             return {panels.maps.note: maps.note_line(session)}
@@ -73,10 +73,10 @@ def connect(desk: Desk, panels: Panels) -> None:
         return {**updates, panels.maps.attention: legal_attention, **say(panels, snapped)}
 
     def on_kind(kind, request: gr.Request):
-        owner = desk.visitor(request)
+        owner = context.visitor(request)
 
         def act() -> dict:
-            session = desk.sessions.get(owner)
+            session = context.sessions.get(owner)
             if session.spec is None or kind == maps.SLIDERS:
                 return controls(choose(owner, lambda old: replace(old.choice, budget=None)))
             limit = one_of("limit", kind, budgets.BUDGETS)
@@ -86,8 +86,8 @@ def connect(desk: Desk, panels: Panels) -> None:
         return settled(owner, act)
 
     def on_share(kind, share, request: gr.Request):
-        owner = desk.visitor(request)
-        session = desk.sessions.get(owner)
+        owner = context.visitor(request)
+        session = context.sessions.get(owner)
         if session.spec is None or kind == maps.SLIDERS or Budget(kind, share) == session.choice.budget:
             return {panels.maps.note: maps.note_line(session)}
         try:
@@ -107,10 +107,10 @@ def connect(desk: Desk, panels: Panels) -> None:
         try:
             return {**say(panels, ""), **act()}
         except Exception as error:
-            return {**quick(panels, lambda: controls(desk.sessions.get(owner))), **explained(panels, error)}
+            return {**quick(panels, lambda: controls(context.sessions.get(owner))), **explained(panels, error)}
 
     def on_allocation(allocation, request: gr.Request):
-        owner = desk.visitor(request)
+        owner = context.visitor(request)
 
         def act() -> dict:
             def change(session: Session) -> Choice:
@@ -125,7 +125,7 @@ def connect(desk: Desk, panels: Panels) -> None:
         return settled(owner, act)
 
     def on_granularity(granularity, request: gr.Request):
-        owner = desk.visitor(request)
+        owner = context.visitor(request)
 
         def act() -> dict:
             def change(session: Session) -> Choice:
@@ -138,7 +138,7 @@ def connect(desk: Desk, panels: Panels) -> None:
         return settled(owner, act)
 
     def on_moved(request: gr.Request):
-        return panels.repaint_followers(desk.sessions.get(desk.visitor(request)))
+        return panels.repaint_followers(context.sessions.get(context.visitor(request)))
 
     def by_hand(owner: str, groups: tuple[int, ...], channels: tuple[int, ...], control: str = "") -> Session:
         return choose(
@@ -148,18 +148,18 @@ def connect(desk: Desk, panels: Panels) -> None:
         )
 
     def on_table(table, request: gr.Request):
-        owner = desk.visitor(request)
+        owner = context.visitor(request)
         try:
             session = by_hand(owner, *counts(layer.typed_rows(table)))
         except Exception as error:
-            last_good = layer.paint_choice(panels.layer, desk.sessions.get(owner))
+            last_good = layer.paint_choice(panels.layer, context.sessions.get(owner))
             return {**explained(panels, error), panels.layer.table: last_good[panels.layer.table]}
         followers = {**panels.repaint_followers(session), panels.layer.table: gr.skip()}
         return {**panels.repaint_marks(session), **followers, panels.status.message: ""}
 
     def on_layer_counts(groups, channels, request: gr.Request):
-        owner = desk.visitor(request)
-        session = desk.sessions.get(owner)
+        owner = context.visitor(request)
+        session = context.sessions.get(owner)
         if session.plan is None:
             return {panels.status.message: ""}
         shapes, index = session.plan.spec.layers, session.view.selection.layer
@@ -176,7 +176,7 @@ def connect(desk: Desk, panels: Panels) -> None:
         return {**panels.repaint_marks(changed), **panels.repaint_followers(changed), **typed, **say(panels, "")}
 
     def show(owner: str, point: Callable[[Session], Selection]) -> dict:
-        session = desk.sessions.update(owner, lambda old: replace(old, view=replace(old.view, selection=point(old))))
+        session = context.sessions.update(owner, lambda old: replace(old, view=replace(old.view, selection=point(old))))
         return {**panels.repaint_selection(session), panels.layer.select: session.view.selection.layer}
 
     def on_layer(index, request: gr.Request):
@@ -185,10 +185,10 @@ def connect(desk: Desk, panels: Panels) -> None:
             now, chosen = session.view.selection, whole("The layer in view", index or 0, 0, layers - 1)
             return now if now.layer == chosen else Selection(chosen)
 
-        return quick(panels, lambda: show(desk.visitor(request), point))
+        return quick(panels, lambda: show(context.visitor(request), point))
 
     def on_pointed(event: gr.EventData, request: gr.Request):
-        owner = desk.visitor(request)
+        owner = context.visitor(request)
         plot, key = (str(told(event, name) or "") for name in ("plot", "key"))
         if key in _PLAN_KEYS:
             return travelled(owner, _PLAN_KEYS[key])
@@ -235,30 +235,30 @@ def connect(desk: Desk, panels: Panels) -> None:
 
     def on_lock(how: str):
         def act(request: gr.Request):
-            return locked(desk.visitor(request), how)
+            return locked(context.visitor(request), how)
 
         return act
 
     def on_unlock_all(request: gr.Request):
         def act() -> dict:
-            return replanned(choose(desk.visitor(request), lambda old: replace(old.choice, locks=Choice().locks)))
+            return replanned(choose(context.visitor(request), lambda old: replace(old.choice, locks=Choice().locks)))
 
         return quick(panels, act)
 
     def travelled(owner: str, step: Callable[[Session], Session]) -> dict:
-        return quick(panels, lambda: panels.repaint_plan(desk.sessions.update(owner, step)))
+        return quick(panels, lambda: panels.repaint_plan(context.sessions.update(owner, step)))
 
     def on_undo(request: gr.Request):
-        return travelled(desk.visitor(request), plan_of_choice.undone)
+        return travelled(context.visitor(request), plan_of_choice.undone)
 
     def on_redo(request: gr.Request):
-        return travelled(desk.visitor(request), plan_of_choice.redone)
+        return travelled(context.visitor(request), plan_of_choice.redone)
 
     def on_reset(request: gr.Request):
         def fresh(session: Session) -> Session:
             return plan_of_choice.chosen(session, slider_steps.start(session.spec)) if session.spec else session
 
-        return travelled(desk.visitor(request), fresh)
+        return travelled(context.visitor(request), fresh)
 
     sliders = [panels.maps.attention, panels.maps.mlp]
     limits = [panels.maps.kind, panels.maps.share]

@@ -6,7 +6,7 @@ from dataclasses import replace
 import gradio as gr
 
 import transact as ta
-from ui.context import Desk
+from ui.context import AppContext
 from ui.events.measure import plan_and_text, prompt_text
 from ui.events.panels import Panels
 from ui.events.runner import explained, long_step, say, watched
@@ -16,25 +16,25 @@ from ui.work import recovery
 from ui.work.recovery import Form
 
 
-def connect(desk: Desk, panels: Panels, arrived: gr.events.Dependency) -> None:
+def connect(context: AppContext, panels: Panels, arrived: gr.events.Dependency) -> None:
     """Wire the form's estimate, which also follows the plan, and the training."""
 
     def on_form(shots, between, after, rate, loss, own, repair, search, request: gr.Request):
         try:
-            session = desk.sessions.get(desk.visitor(request))
+            session = context.sessions.get(context.visitor(request))
             if session.plan is None:
                 return {panels.recover.estimate: ""}
             chosen = recovery.training(session, Form(shots, between, after, rate, loss, own, repair, search))
-            found = recovery.estimate(desk.registry, session, chosen)
+            found = recovery.estimate(context.registry, session, chosen)
         except ta.TransactError as error:
             return {panels.recover.estimate: recover.refusal(str(error))}
         return {panels.recover.estimate: recover.estimate_line(found)}
 
     def on_start(measure_on, pasted, prompt, shots, between, after, rate, loss, own, repair, search,
                  request: gr.Request):  # fmt: skip
-        owner = desk.visitor(request)
+        owner = context.visitor(request)
         try:
-            session, text = plan_and_text(desk, owner, measure_on, pasted)
+            session, text = plan_and_text(context, owner, measure_on, pasted)
             prompt = prompt_text(prompt)
             chosen = recovery.training(session, Form(shots, between, after, rate, loss, own, repair, search))
         except Exception as error:
@@ -44,7 +44,7 @@ def connect(desk: Desk, panels: Panels, arrived: gr.events.Dependency) -> None:
 
         def work(watch) -> Result:
             return recovery.recover_and_measure(
-                desk.registry, session, chosen, text, watch,
+                context.registry, session, chosen, text, watch,
                 prompt=prompt if prompt.strip() else None, with_probes=session.key == BUNDLED,
             )  # fmt: skip
 
@@ -52,18 +52,18 @@ def connect(desk: Desk, panels: Panels, arrived: gr.events.Dependency) -> None:
             def change(old: Session) -> Session:
                 return replace(old, recovery=found) if old.key == found.scored.key else old
 
-            return recover.paint(panels.recover, desk.sessions.update(owner, change))
+            return recover.paint(panels.recover, context.sessions.update(owner, change))
 
         def finish(result: Result) -> dict:
             show(result.recovery)
-            after = desk.sessions.update(owner, lambda old: old.with_result(result))
+            after = context.sessions.update(owner, lambda old: old.with_result(result))
             how = "cut, trained and measured"
             if result.report is None:
                 how = "stopped, with the best so far, not measured"
             note = f"Result {result.number} is ready: {how}, in {time.monotonic() - began:.0f} s."
             return {**panels.repaint_results(after), **panels.repaint_marks(after), **say(panels, note, "good")}
 
-        yield from watched(desk, panels, owner, "Recovery", work, finish, partly=show, kind="recover")
+        yield from watched(context, panels, owner, "Recovery", work, finish, partly=show, kind="recover")
 
     form = [*panels.recover.inputs, panels.measure.repair, panels.measure.search]
     newest = {"trigger_mode": "always_last", "preprocess": False, **panels.light}
@@ -72,6 +72,6 @@ def connect(desk: Desk, panels: Panels, arrived: gr.events.Dependency) -> None:
         control.change(on_form, form, panels.recover.estimate, **newest)
     given = [panels.measure.measure_on, panels.measure.pasted, panels.measure.prompt, *form]
     long_step(
-        desk, panels, panels.recover.start.click, on_start, given,
+        context, panels, panels.recover.start.click, on_start, given,
         meanwhile=[panels.recover.note, panels.recover.plot], at_the_end=panels.all, preprocess=False,
     )  # fmt: skip

@@ -9,7 +9,7 @@ import gradio as gr
 from gradio.components import Component
 
 import transact as ta
-from ui.context import Desk
+from ui.context import AppContext
 from ui.events.panels import Panels
 from ui.server import error_messages
 from ui.views import progress_line
@@ -37,7 +37,7 @@ def quick(panels: Panels, act: Callable[[], dict]) -> dict:
 
 
 def long_step(
-    desk: Desk,
+    context: AppContext,
     panels: Panels,
     listener: Callable[..., gr.events.Dependency],
     handler: Callable[..., Iterator[dict]],
@@ -62,12 +62,12 @@ def long_step(
     def on_the_way(*given):
         for update in handler(*given):
             if at_the_end and not update.keys() <= set(shown):
-                desk.unpainted.setdefault(desk.visitor(given[request]), {}).update(update)
+                context.unpainted.setdefault(context.visitor(given[request]), {}).update(update)
             else:
                 yield update
 
     def paint(request: gr.Request):
-        return desk.unpainted.pop(desk.visitor(request), {panels.status.message: gr.skip()})
+        return context.unpainted.pop(context.visitor(request), {panels.status.message: gr.skip()})
 
     begun = listener(on_the_way, inputs, shown, **wiring)
     painted = list(dict.fromkeys([*shown, *at_the_end]))
@@ -75,7 +75,7 @@ def long_step(
 
 
 def watched(
-    desk: Desk,
+    context: AppContext,
     panels: Panels,
     owner: str,
     title: str,
@@ -94,27 +94,27 @@ def watched(
     work has found so far; `stopped` says what a stop leaves behind; `kind` names the work in logs and counters.
     """
     try:
-        for event in desk.jobs.run(owner, title, work, kind=kind, model=model):
+        for event in context.jobs.run(owner, title, work, kind=kind, model=model):
             if isinstance(event, Finished):
-                yield {**_over(desk, panels, owner), **say(panels, ""), **finish(event.value)}
+                yield {**_over(context, panels, owner), **say(panels, ""), **finish(event.value)}
             elif isinstance(event, Partial):
                 yield partly(event.value)
             else:
                 yield _running(panels, event)
     except ta.Cancelled:
-        yield {**_over(desk, panels, owner), **say(panels, stopped)}
+        yield {**_over(context, panels, owner), **say(panels, stopped)}
     except Exception as error:
-        yield {**_over(desk, panels, owner), **(failed(error) if failed else explained(panels, error))}
+        yield {**_over(context, panels, owner), **(failed(error) if failed else explained(panels, error))}
 
 
-def under_way(desk: Desk, panels: Panels, owner: str) -> Iterator[dict]:
+def under_way(context: AppContext, panels: Panels, owner: str) -> Iterator[dict]:
     """The owner's job that another page load began, as far as it is, and at its end what it left."""
     ticked = False
-    for tick in desk.jobs.under_way(owner):
+    for tick in context.jobs.under_way(owner):
         ticked = True
         yield _running(panels, tick)
     if ticked:
-        yield {**_over(desk, panels, owner), **panels.repaint(desk.sessions.get(owner))}
+        yield {**_over(context, panels, owner), **panels.repaint(context.sessions.get(owner))}
 
 
 def _running(panels: Panels, tick: Tick) -> dict:
@@ -126,8 +126,8 @@ def _running(panels: Panels, tick: Tick) -> dict:
     }
 
 
-def _over(desk: Desk, panels: Panels, owner: str) -> dict:
+def _over(context: AppContext, panels: Panels, owner: str) -> dict:
     """The line of progress after a job, unless it is another one's by now."""
-    if desk.jobs.busy(owner):
+    if context.jobs.busy(owner):
         return {}
     return {panels.status.progress: progress_line.idle(), panels.status.stop: gr.update(interactive=False)}

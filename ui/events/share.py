@@ -7,7 +7,7 @@ from pathlib import Path
 import gradio as gr
 
 import transact as ta
-from ui.context import Desk
+from ui.context import AppContext
 from ui.errors import WrongInput
 from ui.events.panels import Panels
 from ui.events.runner import explained, long_step, say, watched
@@ -18,14 +18,14 @@ from ui.work import pruning
 _STOPPED = "Stopped. Nothing was pushed; a new repository may be there, still empty."
 
 
-def connect(desk: Desk, panels: Panels) -> None:
+def connect(context: AppContext, panels: Panels) -> None:
     """Wire the push button: ask the hub, write and prove, then send, each of which can be stopped."""
 
     # gradio fills in `signed_in` by its type, with None where nobody has signed in or no sign-in is configured
     def on_push(repository: str, private: bool, replace: bool, request: gr.Request, signed_in: gr.OAuthToken | None):
-        owner = desk.visitor(request)
+        owner = context.visitor(request)
         try:
-            result = desk.sessions.get(owner).need_result()
+            result = context.sessions.get(owner).need_result()
             repository = limits.name("“Repository”", repository or "")
             if not repository:
                 raise WrongInput("No repository was named. Give a name such as small-model, then push.")
@@ -42,12 +42,12 @@ def connect(desk: Desk, panels: Panels) -> None:
                 done[name] = value
                 return {}
 
-            return watched(desk, panels, owner, title, work, keep, stopped=_STOPPED, kind="push", model=model)
+            return watched(context, panels, owner, title, work, keep, stopped=_STOPPED, kind="push", model=model)
 
         def write(watch) -> tuple[tempfile.TemporaryDirectory, Path, str]:
             place = tempfile.TemporaryDirectory(prefix="transact-push-")  # goes when nobody holds it any more
             folder = Path(place.name) / file_stem(result.scored.key, result.number)
-            return place, folder, pruning.write_checkpoint(desk.registry, owner, result, folder, watch)
+            return place, folder, pruning.write_checkpoint(context.registry, owner, result, folder, watch)
 
         yield from stage("name", "Asking the hub", lambda watch: ta.check_push(repository, progress=watch, **terms))
         if "name" in done:
@@ -64,4 +64,4 @@ def connect(desk: Desk, panels: Panels) -> None:
             yield say(panels, f"The model is at {pushed.url} ({seen}), in one commit. {said}", "good")
 
     panel = panels.share
-    long_step(desk, panels, panel.push.click, on_push, panel.inputs)
+    long_step(context, panels, panel.push.click, on_push, panel.inputs)

@@ -300,7 +300,7 @@ def _granularity(session: Session) -> dict:
     """What the model allows: several heads to a group, and a family whose heads can be narrower."""
     spec = session.spec
     grouped = spec is not None and spec.group_size > 1
-    whole = None if spec is None else spec.layout.whole_heads
+    whole = None if spec is None else spec.layout.no_head_dim_pruning_reason
     narrower = spec is not None and whole is None and not session.streamed
     possible = {"head_groups": True, "heads": grouped, "head_dims": narrower}
     possible[session.choice.granularity] = True  # a link can ask for anything; the plan says what is wrong with it

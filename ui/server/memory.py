@@ -49,7 +49,7 @@ def nbytes(value) -> int:
     return sum(map(nbytes, value)) if isinstance(value, list | tuple) else 0
 
 
-class Shelf:
+class LruCache:
     """Values by key, least recently used first."""
 
     def __init__(

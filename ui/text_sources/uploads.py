@@ -13,14 +13,14 @@ from transact.text.text_files import KINDS, read_prose, read_table
 from transact.text.text_tables import Table
 from ui.errors import WrongInput
 from ui.server import limits
-from ui.server.memory import Shelf
+from ui.server.memory import LruCache
 from ui.text_sources.text_source import TextSource, from_prose
 
 _MAX_JSON_CHARACTERS = 4_000_000
 """Of one JSON value; as objects of Python it can take thirty times as much."""
 _KEPT_BYTES, _KEPT_SECONDS = 60_000_000, 600.0
 
-_kept = Shelf(max_items=8, max_bytes=_KEPT_BYTES, idle_seconds=_KEPT_SECONDS)
+_kept = LruCache(max_items=8, max_bytes=_KEPT_BYTES, idle_seconds=_KEPT_SECONDS)
 """Files that were read, or the sentences that refuse them."""
 _one_at_a_time = threading.Lock()
 

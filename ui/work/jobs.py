@@ -80,7 +80,7 @@ class Watch:
         self._began = time.monotonic()
         self._latest = Tick(title)
 
-    def heed(self, done: int = 0, total: int = 0, unit: str = "") -> None:
+    def raise_if_cancelled(self, done: int = 0, total: int = 0, unit: str = "") -> None:
         """A `Progress` that shows nothing, but stops the work when told to."""
         if self.stop.is_set():
             raise ta.Cancelled
@@ -97,13 +97,13 @@ class Watch:
         self._latest = Tick(self.title, done, total, unit, left)
 
     def __call__(self, done: int, total: int, unit: str) -> None:
-        self.heed()
+        self.raise_if_cancelled()
         self.note(done, total, unit)
 
     def says(self, title: str) -> None:
         """Begin the next stage of the same job, unless it is to stop."""
         self.shows(title)
-        self.heed()
+        self.raise_if_cancelled()
 
     def shows(self, title: str) -> None:
         """As `says`, for work that looks at `stop` by itself."""
@@ -119,7 +119,7 @@ class Watch:
         return self._latest
 
 
-class Line:
+class JobQueue:
     """Those who want the model: the first has it, the others get it in the order in which they came."""
 
     def __init__(self):
@@ -189,7 +189,7 @@ class Jobs:
 
     def __init__(self, telemetry: Telemetry | None = None):
         self._telemetry = telemetry or Telemetry()
-        self._line = Line()
+        self._line = JobQueue()
         self._latest: dict[str, Watch] = {}
         self._at_work: set[Watch] = set()
         self._places: OrderedDict[str, str | None] = OrderedDict()
@@ -323,8 +323,8 @@ class Jobs:
         self._telemetry.event("job started", kind=kind, waited_seconds=began - asked)
         outcome, why = "cancelled", {}
         try:
-            watch.heed()
-            with heeding(watch.heed):
+            watch.raise_if_cancelled()
+            with heeding(watch.raise_if_cancelled):
                 value = work(watch)
             outcome = "finished"
             return value

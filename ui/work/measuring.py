@@ -178,7 +178,8 @@ def redundancy(registry: Registry, session: Session, text: TextSource, watch: Wa
     for start in range(0, len(grid), at_once):
         points = zerogpu.forward(
             _swept, loaded, scored.scores[metric], grid[start : start + at_once], evaluation,
-            tokens=at_once * evaluation.num_tokens, steps=at_once * evaluation.num_samples, progress=watch.heed,
+            tokens=at_once * evaluation.num_tokens, steps=at_once * evaluation.num_samples,
+            progress=watch.raise_if_cancelled,
         )  # fmt: skip
         found = replace(found, points=(*found.points, *points))
         watch.finds(found)

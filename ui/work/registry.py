@@ -18,7 +18,7 @@ from ui.format import numbers
 from ui.server import environment, zerogpu
 from ui.server.disk import Disk
 from ui.server.folders import folder_name
-from ui.server.memory import BUDGET_VARIABLE, Shelf, memory_budget
+from ui.server.memory import BUDGET_VARIABLE, LruCache, memory_budget
 from ui.server.telemetry import Telemetry
 from ui.state.session import BUNDLED, ModelKey, Sampling, Scored
 from ui.text_sources.text_source import TextSource
@@ -46,7 +46,7 @@ class Registry:
         self._pruned = self._shelf("pruned", max_items=_MAX_PRUNED, idle_seconds=_PRUNED_SECONDS)
         self._scored = self._shelf("scores", max_items=_MAX_SCORED)
         self._probed = self._shelf("probes", max_items=_MAX_PROBED)
-        self._extents = Shelf(max_items=_MAX_EXTENTS)
+        self._extents = LruCache(max_items=_MAX_EXTENTS)
         self._gram = self._shelf("gram", max_items=_MAX_GRAM, max_bytes=_GRAM_SHARE * self.budget_bytes)
         self._folders = tempfile.TemporaryDirectory(prefix="transact-results-")
         self.disk = Disk(disk_bytes, Path(self._folders.name))
@@ -216,10 +216,10 @@ class Registry:
         shutil.rmtree(self._folder(owner), ignore_errors=True)
 
     @property
-    def _shelves(self) -> tuple[Shelf, ...]:
+    def _shelves(self) -> tuple[LruCache, ...]:
         return self._dense, self._pruned, self._scored, self._gram
 
-    def _shelf(self, what: str, **bounds) -> Shelf:
+    def _shelf(self, what: str, **bounds) -> LruCache:
         """A shelf whose evictions are counted and logged as those of `what`."""
 
         def dropped(size: int, why: str) -> None:
@@ -227,9 +227,9 @@ class Registry:
             self._telemetry.add("transact_evicted_bytes_total", size, what=what, why=why)
             self._telemetry.event("evicted", what=what, why=why, bytes=size)
 
-        return Shelf(dropped=dropped, **bounds)
+        return LruCache(dropped=dropped, **bounds)
 
-    def _keep(self, shelf: Shelf, key: Hashable, value, size: int) -> None:
+    def _keep(self, shelf: LruCache, key: Hashable, value, size: int) -> None:
         """Put a value on its shelf, once there is room for it."""
         shelf.drop(lambda held: held == key)
         self._make_room(size)

@@ -92,13 +92,13 @@ def score(registry: Registry, key: ModelKey, text: TextSource, sampling: Samplin
         statistics = zerogpu.forward(
             ta.observe, loaded, calibration, tokens=scoring_passes(sampling) * calibration.num_tokens,
             steps=calibration.num_samples, progress=watch, taylor=sampling.taylor,
-            queries=loaded.layout.whole_heads is None, **kept,
+            queries=loaded.layout.no_head_dim_pruning_reason is None, **kept,
         )  # fmt: skip
     seconds = time.monotonic() - began
     flops = scoring_flops(loaded.spec, calibration.num_tokens, calibration.input_ids.shape[1], sampling)
     registry.note_speed(flops, seconds)
     scores = {
-        metric: ta.score(loaded, statistics, metric=metric, seed=sampling.seed, progress=watch.heed)
+        metric: ta.score(loaded, statistics, metric=metric, seed=sampling.seed, progress=watch.raise_if_cancelled)
         for metric in ta.available_metrics(statistics)
     }
     scored = Scored(

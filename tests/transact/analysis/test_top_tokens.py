@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerFast
 
 import transact as ta
 from tests.tiny_models import build, token_ids
-from transact.observing.accumulators import RealTokens, RunningPeaks, channels, head_norms
+from transact.observing.accumulators import PeakAccumulator, RealTokens, channels, head_norms
 from transact.observing.statistics import CalibrationRecord
 from transact.text.calibration import CalibrationSet
 
@@ -54,7 +54,7 @@ def _tokens(*lengths: int, samples: tuple[int, ...]) -> RealTokens:
 
 
 def test_channel_peaks_by_hand():
-    running = RunningPeaks(2, 2, channels, torch.device("cpu"))
+    running = PeakAccumulator(2, 2, channels, torch.device("cpu"))
     # [sample, seq, channel]; sample 7 ends after one token, so that 99 is padding
     running.add(
         torch.tensor([[[1.0, -5.0], [-3.0, 5.0], [3.0, 0.0]], [[2.0, 0.5], [99.0, 99.0], [99.0, 99.0]]]),
@@ -72,7 +72,7 @@ def test_what_differs_by_rounding_alone_is_a_tie():
     """The earlier position and the earlier sample win, though another order of summation made the later ones larger."""
     more, much_more = 1 + 2.0**-20, 1 + 2.0**-9
     for order in ((3, 0, 6), (0, 3, 6), (6, 3, 0)):
-        running = RunningPeaks(2, 2, channels, torch.device("cpu"))
+        running = PeakAccumulator(2, 2, channels, torch.device("cpu"))
         for sample in order:
             rows = torch.tensor([[[0.5, -1.0], [1.0, -more], [more, -much_more]]]) * (more if sample else 1)
             running.add(rows, _tokens(3, samples=(sample,)))
@@ -103,7 +103,7 @@ def test_peaks_do_not_hang_on_batches_or_threads(name):
 
 
 def test_head_peaks_are_norms_by_hand():
-    running = RunningPeaks(2, 1, head_norms(2), torch.device("cpu"))
+    running = PeakAccumulator(2, 1, head_norms(2), torch.device("cpu"))
     running.add(torch.tensor([[[3.0, 4.0, 0.0, 1.0], [0.0, 4.9, -2.0, 0.0]]]), _tokens(2, samples=(0,)))
     peaks = running.result()
     assert peaks.activations.tolist() == [[5.0], [2.0]]

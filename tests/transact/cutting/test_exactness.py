@@ -10,7 +10,7 @@ import torch
 import transact as ta
 from tests.tiny_models import TINY, build, token_ids
 from transact.evaluation.speed import cache_of
-from transact.spec.plan import composed
+from transact.spec.plan import compose_cuts
 
 TARGETS = {
     # 3 of 4 groups: 6 heads, which do not divide a hidden size of 32
@@ -185,7 +185,7 @@ def test_pruning_twice_equals_pruning_once():
     with torch.no_grad():
         assert (second.model(ids).logits - expected).abs().max() < TOLERANCE
     assert len(second.cuts) == 2
-    whole = ta.prune(dense, composed(second.cuts))
+    whole = ta.prune(dense, compose_cuts(second.cuts))
     with torch.no_grad():
         assert (whole.model(ids).logits - expected).abs().max() < TOLERANCE
     assert second.spec.num_parameters == second.model.num_parameters()

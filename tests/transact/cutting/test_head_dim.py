@@ -16,7 +16,7 @@ from tests.transact.cutting.test_exactness import IN_FLOAT64, STOCK_SCRIPT, TOLE
 from transact.evaluation.speed import cache_of
 from transact.layers.narrow_attention import NarrowAttention
 from transact.scoring.scores import pair_scores
-from transact.spec.plan import composed
+from transact.spec.plan import compose_cuts
 
 NARROWED = (
     "llama",
@@ -215,7 +215,7 @@ def test_two_cuts_are_one():
     first = ta.prune(dense, _plan(dense, TARGETS["values"]))
     second = ta.prune(first, _plan(first, ta.PruningTarget(3, 9, keep_query_key_dim=2, keep_value_dim=2)))
     third = ta.prune(second, _plan(second, ta.PruningTarget(2, 9)))
-    whole = ta.prune(dense, composed(third.cuts))
+    whole = ta.prune(dense, compose_cuts(third.cuts))
     assert whole.spec == third.spec
     with torch.no_grad():
         ids = token_ids(dense)
@@ -274,7 +274,7 @@ def test_recovery_trains_through_shots():
     assert last.target == target
     recovered = ta.recover(dense, tokens, target, settings=settings).pruned
     assert recovered.spec == target.spec(dense.spec)
-    fresh = ta.prune(dense, composed(recovered.cuts))
+    fresh = ta.prune(dense, compose_cuts(recovered.cuts))
     weights = [each.decoder_layers[0].self_attn.q_proj.weight for each in (recovered, fresh)]
     assert not torch.equal(*weights)
     pairs = [each.decoder_layers[0].self_attn.pairs for each in (recovered, fresh)]
@@ -294,7 +294,7 @@ def test_stock_transformers_alone_says_that_it_does_not_know_the_type(tmp_path):
 @pytest.mark.parametrize("name", ["qwen3", "gemma2", "gemma3", "olmo2", "phi3", "stablelm", "gpt-neox", "gpt2", "opt"])
 def test_other_families_keep_their_heads_whole_and_say_why(name):
     dense = build(name)
-    reason = dense.layout.whole_heads
+    reason = dense.layout.no_head_dim_pruning_reason
     target = ta.PruningTarget(2, 17, keep_value_dim=2)
     with pytest.raises(ta.InvalidTarget, match=reason):
         ta.make_plan(ta.ImportanceScores.random(dense.spec), dense.spec, target)
@@ -308,7 +308,7 @@ def test_other_families_keep_their_heads_whole_and_say_why(name):
 def test_every_family_is_narrowed_or_says_why_not():
     narrowed = {build(name).spec.family for name in NARROWED}
     for family in {build(name).layout for name in TINY}:
-        assert (family.whole_heads is None) == (family.model_type in narrowed)
+        assert (family.no_head_dim_pruning_reason is None) == (family.model_type in narrowed)
 
 
 @pytest.mark.parametrize(

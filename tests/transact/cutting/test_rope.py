@@ -105,7 +105,9 @@ def test_cut_written_and_read(name, kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", TYPES)
-@pytest.mark.parametrize("name", [name for name in FAMILIES if SHAPES[TINY[name][0]].whole_heads is None])
+@pytest.mark.parametrize(
+    "name", [name for name in FAMILIES if SHAPES[TINY[name][0]].no_head_dim_pruning_reason is None]
+)
 def test_narrower_heads_cut_written_and_read(name, kind, tmp_path):
     dense = model(name, kind)
     calibration = ta.CalibrationSet.from_token_ids(token_ids(dense))

@@ -201,7 +201,7 @@ def test_the_fresh_process_cannot_reach_this_package(tmp_path, monkeypatch):
 )
 def test_a_process_without_an_answer(tmp_path, lines, said):
     (tmp_path / "script.py").write_text(lines)
-    with pytest.raises(isolated_process.AloneFailed, match=said):
+    with pytest.raises(isolated_process.IsolatedProcessFailed, match=said):
         isolated_process.run_alone(tmp_path / "script.py", {}, ta.NO_PROGRESS, seconds=60)
     until = time.monotonic() + 60
     while any(thread.name == "alone" for thread in threading.enumerate()):

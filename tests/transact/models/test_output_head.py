@@ -12,7 +12,7 @@ from tests.transact.cutting.test_exactness import stay_in_float64
 from transact.models import output_head
 from transact.models.loaded_model import LoadedModel
 from transact.observing.gradients import drawn_losses, output_gradients
-from transact.planning.search import unit_losses
+from transact.planning.search import fisher_losses
 from transact.recovery.trainer import _Student
 from transact.recovery.training_text import collate
 from transact.runtime.random_numbers import random_numbers
@@ -130,7 +130,7 @@ def _searched_and_repaired(dense: LoadedModel, tokens: ta.CalibrationSet):
     statistics = ta.observe(dense, tokens, gram="attention", taylor=True)
     plan = ta.search_plan(dense, statistics, ta.PruningTarget(2, 20))
     taylor = [layer.taylor for layer in statistics.attention]
-    losses = unit_losses(dense, statistics, tokens, 1)
+    losses = fisher_losses(dense, statistics, tokens, 1)
     return plan, taylor, losses, ta.prune(dense, plan, compensation="best", statistics=statistics).model.state_dict()
 
 

@@ -16,7 +16,7 @@ from tests.tiny_models import build, token_ids
 from transact.layers import masks
 from transact.models import loading
 from transact.models.loaded_model import LoadedModel
-from transact.observing.layer_recorder import Wanted
+from transact.observing.layer_recorder import RecordOptions
 from transact.observing.observe import _Pass
 
 PLAN = ta.PruningTarget(keep_head_groups=(1, 3, 2), keep_channels=(40, 5, 13))
@@ -91,7 +91,7 @@ def test_sums_are_where_their_layer_is_and_masks_go_where_they_are_needed(name):
     with _spread(name) as loaded:
         devices = [torch.device("cuda:0")] * 2 + [torch.device("cuda:1")]
         assert loaded.is_spread and [loaded.device_of_layer(index) for index in range(3)] == devices
-        recorders = _Pass(loaded, 10, ta.NO_PROGRESS, Wanted(("mlp",))).recorders
+        recorders = _Pass(loaded, 10, ta.NO_PROGRESS, RecordOptions(("mlp",))).recorders
         for recorder, device in zip(recorders, devices, strict=True):
             assert recorder.totals().device == recorder.moments["mlp"].gram.device == device
         removed = masks._removed((0, 2), 4)

@@ -7,7 +7,7 @@ import torch
 
 import transact as ta
 from tests.tiny_models import build, token_ids
-from transact.observing.accumulators import RealTokens, RunningMoments
+from transact.observing.accumulators import MomentAccumulator, RealTokens
 from transact.observing.statistics import CalibrationRecord
 from transact.text.calibration import CalibrationSet
 
@@ -23,7 +23,7 @@ def test_sample_sums_by_hand():
     # two samples of two channels: the second one has a single real token, and 99 is padding
     activations = torch.tensor([[[1.0, -2.0], [3.0, 0.5]], [[4.0, 0.0], [99.0, 99.0]]])
     tokens = RealTokens(torch.tensor([[True, True], [True, False]]), lengths=(2, 1), samples=(2, 0))
-    running = RunningMoments(2, torch.device("cpu"), num_samples=3)
+    running = MomentAccumulator(2, torch.device("cpu"), num_samples=3)
     running.add(activations, tokens)
     moments = running.result()
     assert moments.sums.tolist() == [8.0, -1.5]

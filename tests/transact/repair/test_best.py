@@ -13,7 +13,7 @@ import transact as ta
 from tests.tiny_models import TINY, build, token_ids
 from tests.transact.cutting.test_leaves_nothing_behind import _hooks
 from transact.observing.layer_stream import streams
-from transact.planning.search import unit_losses
+from transact.planning.search import fisher_losses
 from transact.repair.gauss_newton import _vertex
 from transact.repair.ridge import least_squares
 
@@ -112,7 +112,7 @@ def test_heads_inside_their_groups_are_searched_too():
     """As many heads of each group, those that are dearer to lose; with groups removed as well, of the kept ones."""
     dense = build("llama")
     statistics = _observed(dense, gram=True)
-    losses = unit_losses(dense, statistics, statistics.tokens, 1)
+    losses = fisher_losses(dense, statistics, statistics.tokens, 1)
     for target in (ta.PruningTarget(4, 40, keep_heads_per_group=1), ta.PruningTarget(3, 20, keep_heads_per_group=1)):
         plan = ta.search_plan(dense, statistics, target)
         for layer, loss in zip(plan.layers, losses, strict=True):
@@ -133,7 +133,7 @@ def test_unit_losses_against_removing_and_measuring(heads, cases):
     # token ids that the model itself would draw are none of these, so the expected loss is that of its own draws
     tokens = ta.CalibrationSet.from_token_ids(token_ids(dense, samples=400))
     statistics = ta.observe(dense, tokens, gram=True)
-    estimated = unit_losses(dense, statistics, tokens, heads)
+    estimated = fisher_losses(dense, statistics, tokens, heads)
     for layer, unit in cases:
         gone = range(unit * heads, (unit + 1) * heads)
         pruned = _repaired_without(dense, statistics, layer, gone)

@@ -6,16 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import transact as ta
-from transact.repair.ridge import RIDGE, Normal, least_squares
+from transact.repair.ridge import RIDGE, NormalEquations, least_squares
 
 
-def _normal(activations: torch.Tensor, weight: torch.Tensor) -> Normal | None:
+def _normal(activations: torch.Tensor, weight: torch.Tensor) -> NormalEquations | None:
     """Outputs that the weight itself gives."""
     gram = activations.T @ activations
-    return Normal.of(gram.clone(), weight @ gram, weight)
+    return NormalEquations.of(gram.clone(), weight @ gram, weight)
 
 
-def _error(normal: Normal, kept: torch.Tensor) -> float:
+def _error(normal: NormalEquations, kept: torch.Tensor) -> float:
     """The minimum of the ridge objective up to a constant: −tr(outer_S inner_S^-1 outer_S^T)."""
     return -float((normal.solved(kept) * normal.outer[:, kept]).sum())
 
@@ -24,15 +24,15 @@ def test_removal_by_hand():
     """Channels 1 and 2 are the same, so one of them is missed least although 0 is the smallest of all."""
     activations = torch.tensor([[0.5, 2.0, 2.0, 0.0], [0.5, -2.0, -2.0, 0.0], [0.0, 0.0, 0.0, 3.0]]).double()
     normal = _normal(activations, torch.ones(1, 4).double())
-    assert normal.least_missed(3) == (0, 2, 3)
-    assert normal.least_missed(2) == (2, 3)
+    assert normal.obs_select(3) == (0, 2, 3)
+    assert normal.obs_select(2) == (2, 3)
     # λ = 1e-3 · mean of the diagonal (0.5, 8, 8, 9), and the twin takes over: (16 + λ) / (8 + λ), not quite 2
     ridge = 1e-3 * 25.5 / 4
     expected = torch.tensor([[(16 + ridge) / (8 + ridge), 1.0]]).double()
     torch.testing.assert_close(normal.solved(torch.tensor([2, 3])), expected)
 
 
-def _mixed() -> Normal:
+def _mixed() -> NormalEquations:
     generator = torch.Generator().manual_seed(1)
     mixing = torch.randn(8, 8, generator=generator, dtype=torch.float64)
     activations = torch.randn(50, 8, generator=generator, dtype=torch.float64) @ mixing
@@ -47,32 +47,32 @@ def test_each_removal_is_the_one_that_brute_force_finds():
     normal, left = _mixed(), list(range(8))
     for keep in range(7, 0, -1):
         left.remove(min(left, key=lambda unit: _error(normal, _without(left, unit))))
-        assert normal.least_missed(keep) == tuple(left)
+        assert normal.obs_select(keep) == tuple(left)
 
 
 def test_locked_channels_go_first_or_never():
     normal = _mixed()
-    first, second = sorted(set(range(8)) - set(normal.least_missed(6)))
-    dearest = next(iter(set(normal.least_missed(1))))
+    first, second = sorted(set(range(8)) - set(normal.obs_select(6)))
+    dearest = next(iter(set(normal.obs_select(1))))
     left = [channel for channel in range(8) if channel != dearest]
     candidates = [channel for channel in left if channel not in (first, second)]
     left.remove(min(candidates, key=lambda unit: _error(normal, _without(left, unit))))
-    assert normal.least_missed(6, staying=(first, second), going=(dearest,)) == tuple(left)
+    assert normal.obs_select(6, staying=(first, second), going=(dearest,)) == tuple(left)
 
 
 def test_keeping_everything_solves_for_the_weights_themselves():
     generator = torch.Generator().manual_seed(2)
     weight = torch.randn(3, 6, generator=generator, dtype=torch.float64)
     normal = _normal(torch.randn(40, 6, generator=generator, dtype=torch.float64), weight)
-    assert normal.least_missed(6) == tuple(range(6))
+    assert normal.obs_select(6) == tuple(range(6))
     torch.testing.assert_close(normal.solved(torch.arange(6)), weight)
 
 
 def test_sums_that_are_not_finite_are_refused_and_none_teach_nothing():
     weight = torch.ones(2, 3).double()
-    assert Normal.of(torch.zeros(3, 3).double(), torch.zeros(2, 3).double(), weight) is None
+    assert NormalEquations.of(torch.zeros(3, 3).double(), torch.zeros(2, 3).double(), weight) is None
     with pytest.raises(ta.NonFiniteActivations, match="NaN or infinite"):
-        Normal.of(torch.full((3, 3), torch.nan).double(), torch.zeros(2, 3).double(), weight)
+        NormalEquations.of(torch.full((3, 3), torch.nan).double(), torch.zeros(2, 3).double(), weight)
 
 
 @st.composite
@@ -102,7 +102,7 @@ def test_degenerate_sums_give_finite_weights_and_the_asked_for_number(case):
     if normal is None:
         assert not activations.square().sum()
         return
-    kept = normal.least_missed(keep)
+    kept = normal.obs_select(keep)
     assert len(kept) == keep
     assert list(kept) == sorted(set(kept))
     solved = normal.solved(torch.tensor(kept))

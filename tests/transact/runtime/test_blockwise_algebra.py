@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import transact as ta
-from transact.repair.ridge import Normal
+from transact.repair.ridge import NormalEquations
 from transact.runtime import blockwise_algebra
 
 SIZE, COLUMNS = 37, 23
@@ -80,24 +80,24 @@ def test_a_matrix_that_is_not_positive_is_refused_either_way(checks, check):
 
 
 def test_the_same_channels_are_missed_least_in_blocks(monkeypatch):
-    normal = Normal(_positive(SIZE), _random(COLUMNS, SIZE, seed=1))
-    whole = normal.least_missed(12, staying=[3], going=[0, 36])
+    normal = NormalEquations(_positive(SIZE), _random(COLUMNS, SIZE, seed=1))
+    whole = normal.obs_select(12, staying=[3], going=[0, 36])
     monkeypatch.setattr(blockwise_algebra, "_STEP", 2_000.0)
     monkeypatch.setattr(blockwise_algebra, "_BLOCK", 8)
-    assert normal.least_missed(12, staying=[3], going=[0, 36]) == whole
+    assert normal.obs_select(12, staying=[3], going=[0, 36]) == whole
     assert 3 in whole and not {0, 36} & set(whole)
 
 
 def test_a_search_is_stopped_in_any_of_its_steps(monkeypatch):
     monkeypatch.setattr(blockwise_algebra, "_STEP", 2_000.0)
     monkeypatch.setattr(blockwise_algebra, "_BLOCK", 8)
-    normal = Normal(_positive(SIZE), _random(COLUMNS, SIZE, seed=1))
+    normal = NormalEquations(_positive(SIZE), _random(COLUMNS, SIZE, seed=1))
     before = normal.inner.clone(), normal.outer.clone()
     calls = []
-    normal.least_missed(12, check=lambda: calls.append(None))
+    normal.obs_select(12, check=lambda: calls.append(None))
     for place in range(0, len(calls), max(1, len(calls) // 25)):
         with pytest.raises(ta.Cancelled):
-            normal.least_missed(12, check=stopping_after(place))
+            normal.obs_select(12, check=stopping_after(place))
     assert torch.equal(normal.inner, before[0]) and torch.equal(normal.outer, before[1])
 
 

@@ -8,7 +8,7 @@ import pytest
 import transact as ta
 from tests.conftest import processes_alone
 from tests.peaks import growth
-from transact.runtime.isolated_process import AloneFailed, Limits, run_alone
+from transact.runtime.isolated_process import IsolatedProcessFailed, Limits, run_alone
 
 LIMITS = Limits(memory_bytes=200_000_000, output_characters=1_000_000)
 
@@ -32,14 +32,14 @@ def ran(tmp_path, lines: str, *, seconds: float = 60, **settings) -> dict:
     ],
 )
 def test_what_is_too_much_ends_the_process(tmp_path, lines, said):
-    with growth() as grown, pytest.raises(AloneFailed, match=said):
+    with growth() as grown, pytest.raises(IsolatedProcessFailed, match=said):
         ran(tmp_path, lines)
     assert grown() < 50_000_000
     assert not processes_alone()
 
 
 def test_time_of_the_processor_counts_as_well(tmp_path):
-    with pytest.raises(AloneFailed, match="no answer within 1 seconds"):
+    with pytest.raises(IsolatedProcessFailed, match="no answer within 1 seconds"):
         ran(tmp_path, "while True: pass", seconds=1)
 
 

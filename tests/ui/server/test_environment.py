@@ -117,15 +117,15 @@ def test_tokens_to_train_on_are_a_number(monkeypatch, said):
     assert environment.max_trained_tokens() == 0
     monkeypatch.setenv(environment.TRAINED_TOKENS, said)
     with pytest.raises(ValueError, match=f"{environment.TRAINED_TOKENS} is .*; give a number of tokens, at least 0"):
-        application.open_desk()
+        application.open_context()
 
 
 def test_the_page_keeps_as_many_visitors_as_the_host_says(monkeypatch):
     monkeypatch.setenv(environment.SESSIONS, " 2 ")
-    desk = application.open_desk()
-    assert application.launch_options(desk)["state_session_capacity"] == 2
+    context = application.open_context()
+    assert application.launch_options(context)["state_session_capacity"] == 2
     for visitor in "abc":
-        desk.sessions.get(visitor)
-    assert len(desk.sessions) == 2
+        context.sessions.get(visitor)
+    assert len(context.sessions) == 2
     with pytest.raises(NotYet, match="cleared away"):
-        desk.sessions.get("a")
+        context.sessions.get("a")

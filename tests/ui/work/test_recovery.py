@@ -12,7 +12,7 @@ import torch
 
 import transact as ta
 from tests.ui.views.test_python_code import ROOT, planned, run
-from transact.spec.plan import composed
+from transact.spec.plan import compose_cuts
 from ui.errors import WrongInput
 from ui.state.session import BUNDLED, Choice, Session
 from ui.text_sources import text_source
@@ -68,7 +68,7 @@ def test_the_emitted_lines_come_to_the_same_weights(registry, measured_on, tmp_p
     theirs = names["pruned"].model.state_dict()
     assert all((theirs[name] - value).abs().max() < 1e-5 for name, value in mine.items())
     assert names["report"].perplexity == pytest.approx(result.report.perplexity, rel=1e-5)
-    assert composed(names["pruned"].cuts).layers == result.plan.layers
+    assert compose_cuts(names["pruned"].cuts).layers == result.plan.layers
     if "locks" in choice:
         assert 2 in result.plan.layers[1].kept_channels
 
@@ -138,7 +138,7 @@ def test_a_stop_before_anything_is_cut_keeps_nothing(registry, measured_on):
     session = replace(session_of(registry), id="stopped early")
     watch = Watch("test")
     watch.stop.set()
-    watch.says, watch.heed = watch.shows, lambda *figures: None  # up to the library nothing is asked
+    watch.says, watch.raise_if_cancelled = watch.shows, lambda *figures: None  # up to the library nothing is asked
     with pytest.raises(ta.Cancelled):
         recovered(registry, session, replace(FORM, own_text=False), measured_on, watch)
     assert not list(registry._folder(session.id).iterdir())

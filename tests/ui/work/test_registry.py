@@ -8,7 +8,7 @@ import pytest
 import transact as ta
 from transact.runtime import memory as machine
 from ui.server import memory
-from ui.server.memory import BUDGET_VARIABLE, Shelf, memory_budget, nbytes
+from ui.server.memory import BUDGET_VARIABLE, LruCache, memory_budget, nbytes
 from ui.server.telemetry import Telemetry
 from ui.state import plan_of_choice
 from ui.state.session import BUNDLED, Choice, ModelKey, Sampling, Session
@@ -162,7 +162,7 @@ class TestShelf:
     def test_says_what_went_and_why(self, monkeypatch):
         now, gone = [0.0], []
         monkeypatch.setattr(memory.time, "monotonic", lambda: now[0])
-        shelf = Shelf(max_items=2, max_bytes=100, idle_seconds=60, dropped=lambda *what: gone.append(what))
+        shelf = LruCache(max_items=2, max_bytes=100, idle_seconds=60, dropped=lambda *what: gone.append(what))
         for number, size in enumerate((10, 20, 30, 90)):
             now[0] = float(number)
             shelf.put(number, "value", size)

@@ -10,7 +10,7 @@ import torch
 import transact as ta
 from ui.errors import Busy, NotYet
 from ui.server import memory
-from ui.server.memory import Shelf
+from ui.server.memory import LruCache
 from ui.state import session as sessions_module
 from ui.state import session_store
 from ui.state.session import BUNDLED, Moment, Result, Sampling, Scored, Session, Timeline
@@ -261,7 +261,7 @@ class TestJobs:
 
         def work(watch: Watch) -> None:
             watch.stop.wait(10)
-            watch.heed()
+            watch.raise_if_cancelled()
 
         runs = [jobs.run(owner, "Working", work, model=False) for owner in ("a", "a/card", "ab")]
         for run in runs:
@@ -375,7 +375,7 @@ class TestJobs:
 
 class TestShelf:
     def test_drops_the_least_recently_used(self):
-        shelf = Shelf(max_items=2)
+        shelf = LruCache(max_items=2)
         shelf.put("a", 1)
         shelf.put("b", 2)
         assert shelf.get("a") == 1
@@ -383,7 +383,7 @@ class TestShelf:
         assert (shelf.get("a"), shelf.get("b"), shelf.get("c")) == (1, None, 3)
 
     def test_is_bounded_in_bytes_but_takes_a_large_one_alone(self):
-        shelf = Shelf(max_items=9, max_bytes=10)
+        shelf = LruCache(max_items=9, max_bytes=10)
         shelf.put("a", 1, size=6)
         shelf.put("b", 2, size=5)
         assert (shelf.get("a"), shelf.get("b")) == (None, 2)
@@ -393,7 +393,7 @@ class TestShelf:
     def test_idle_values_expire(self, monkeypatch):
         now = [0.0]
         monkeypatch.setattr(memory.time, "monotonic", lambda: now[0])
-        shelf = Shelf(max_items=9, idle_seconds=60)
+        shelf = LruCache(max_items=9, idle_seconds=60)
         shelf.put("a", 1)
         now[0] = 59
         assert shelf.get("a") == 1

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 import transact as ta
 from tests.slow_models import slowed
-from ui.context import Desk
+from ui.context import AppContext
 from ui.events import downloads
 from ui.server.telemetry import Telemetry
 from ui.state import plan_of_choice, slider_steps
@@ -40,7 +40,7 @@ FORM = Form(
 class Place:
     """A visitor who has scored and cut with a model of twelve layers."""
 
-    desk: Desk
+    context: AppContext
     session: Session
     result: Result
     loaded: ta.LoadedModel
@@ -61,40 +61,40 @@ def place() -> Place:
     session = plan_of_choice.planned(Session(OWNER, BUNDLED, loaded.spec, scored, slider_steps.start(loaded.spec)))
     result = pruning.cut(registry, session, "none", Watch("Cutting"))
     session = replace(session, counted=1, results=(result,))
-    return Place(Desk(registry, None, Jobs(), Exports(), Telemetry(), scored), session, result, loaded)
+    return Place(AppContext(registry, None, Jobs(), Exports(), Telemetry(), scored), session, result, loaded)
 
 
 def _score(place: Place, watch: Watch, number: int):
     sampling = Sampling(num_samples=4, seq_len=32, seed=number)  # what was scored so before would be there at once
-    return scoring.score(place.desk.registry, BUNDLED, TEXT, sampling, watch)
+    return scoring.score(place.context.registry, BUNDLED, TEXT, sampling, watch)
 
 
 def _prune(place: Place, watch: Watch, number: int):
     session = replace(place.session, counted=number)
-    result = pruning.cut(place.desk.registry, session, "best", watch, search=True)
-    return measuring.measure(place.desk.registry, OWNER, result, TEXT, watch)
+    result = pruning.cut(place.context.registry, session, "best", watch, search=True)
+    return measuring.measure(place.context.registry, OWNER, result, TEXT, watch)
 
 
 def _recover(place: Place, watch: Watch, number: int):
     session = replace(place.session, counted=number)
-    return recovery.recover_and_measure(place.desk.registry, session, recovery.training(session, FORM), TEXT, watch)
+    return recovery.recover_and_measure(place.context.registry, session, recovery.training(session, FORM), TEXT, watch)
 
 
 KINDS: dict[str, Callable[[Place, Watch, int], object]] = {
     "score": _score,
     "what-if": lambda place, watch, number: measuring.what_if(
-        place.desk.registry, place.session, TEXT, watch, prompt="Once upon a time", with_probes=True
+        place.context.registry, place.session, TEXT, watch, prompt="Once upon a time", with_probes=True
     ),
     "search and best": _prune,
     "measure": lambda place, watch, number: measuring.measure(
-        place.desk.registry, OWNER, place.result, TEXT, watch, prompt="Once upon a time", with_probes=True
+        place.context.registry, OWNER, place.result, TEXT, watch, prompt="Once upon a time", with_probes=True
     ),
-    "map": lambda place, watch, number: measuring.redundancy(place.desk.registry, place.session, TEXT, watch),
-    "stability": lambda place, watch, number: measuring.steadiness(place.desk.registry, place.session, watch),
+    "map": lambda place, watch, number: measuring.redundancy(place.context.registry, place.session, TEXT, watch),
+    "stability": lambda place, watch, number: measuring.steadiness(place.context.registry, place.session, watch),
     "recover": _recover,
-    "export": lambda place, watch, number: downloads.checkpoint(place.desk, OWNER, place.result, watch),
+    "export": lambda place, watch, number: downloads.checkpoint(place.context, OWNER, place.result, watch),
     "generate": lambda place, watch, number: measuring.generate(
-        place.desk.registry, place.session, "Once upon a time", watch
+        place.context.registry, place.session, "Once upon a time", watch
     ),
 }
 AT_ONCE = {"stability": 0.02}
@@ -108,7 +108,7 @@ MOMENTS = [
 
 @pytest.mark.parametrize(("number", "kind", "after"), MOMENTS)
 def test_a_job_that_is_stopped_ends_and_the_next_one_begins(place, number, kind, after):
-    jobs, stopped, begun = place.desk.jobs, [], threading.Event()
+    jobs, stopped, begun = place.context.jobs, [], threading.Event()
     hooks = [(len(each._forward_pre_hooks), len(each._forward_hooks)) for each in place.loaded.model.modules()]
     weights = {name: tensor.clone() for name, tensor in place.loaded.model.state_dict().items()}
 

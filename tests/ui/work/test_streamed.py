@@ -163,7 +163,7 @@ def test_what_was_stopped_goes_on_at_its_layer(registry, session, watch, monkeyp
     with pytest.raises(ta.Cancelled):
         scoring.score(registry, KEY, TEXT, sampling, _Stops("Scoring", 3 + 1))
     again = Watch("test")
-    monkeypatch.setattr(again, "heed", lambda *seen: told.append(again.latest))
+    monkeypatch.setattr(again, "raise_if_cancelled", lambda *seen: told.append(again.latest))
     scored = scoring.score(registry, KEY, TEXT, sampling, again)
     first = next(tick.done for tick in told if tick.total == scored.num_tokens and tick.done)
     assert first > scored.num_tokens // LAYERS, "what was done before is not done again"

@@ -15,7 +15,7 @@ from transact.export.gguf.vocabulary import Vocabulary, vocabulary_of
 from transact.export.model_card import has_foreign_template, model_name, per_layer
 from transact.models.loaded_model import LoadedModel
 from transact.progress import Progress
-from transact.spec.plan import composed
+from transact.spec.plan import compose_cuts
 
 _FILE_TYPES = {
     "f32": gguf.LlamaFileType.ALL_F32,
@@ -96,7 +96,7 @@ class GgufFile:
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
         if not cuts:
             return
-        plan = composed(cuts)
+        plan = compose_cuts(cuts)
         before, after = plan.dense_spec, self.loaded.spec
         kept = "; ".join(
             f"{label} per layer: {per_layer(after, size)} of {per_layer(before, size)}"
