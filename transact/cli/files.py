@@ -78,7 +78,7 @@ def read_text(path: Path, column: str | None = None, *, chat: bool = False) -> T
         table = read_table(path, str(path), wanted=wanted)
     found = table.wanted_column()
     problem = table.problem() if found is None else found.problem
-    if problem:
+    if found is None or problem:
         raise InvalidText(f"{problem}. Name the field with --column{'' if chat else ', or read chats with --chat'}.")
     if found.is_chat and not chat:
         raise InvalidText(f"{path} holds conversations. Read them with --chat, which takes the model's chat template.")

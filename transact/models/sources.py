@@ -53,6 +53,12 @@ class Source:
     directory: Path | None
     config: dict
 
+    @property
+    def folder(self) -> Path:
+        """The directory, of a source whose files are on this disk: after `download` all are."""
+        assert self.directory is not None, f"{self.name} is not downloaded"
+        return self.directory
+
 
 def resolve(name: str, revision: str | None = None, progress: Progress = NO_PROGRESS) -> Source:
     """Find a model and read its raw configuration; no weight is touched.
@@ -120,6 +126,7 @@ def download(source: Source, parameters: int, progress: Progress = NO_PROGRESS) 
     """
     if source.directory is not None:
         return source
+    assert source.revision is not None, "one of the hub has its commit"
     at_most = parameters * _WIDEST_ELEMENT + _BESIDE_WEIGHTS_BYTES
     return replace(source, directory=hub.fetch(source.name, source.revision, at_most=at_most, progress=progress))
 
