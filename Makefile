@@ -3,7 +3,9 @@
 # make test-long runs the tests marked `long`, which take minutes or install other versions
 # make bench prints the benchmarks' tables
 # make soak  lets visitors come to a server of its own for half an hour
-# make docs  writes the API reference to build/docs
+# make docs  draws docs/architecture.md anew and writes the API reference to build/docs
+# make wheel builds the package into build/wheel, installs it into an environment of its own and tries it
+# make types holds the library against its type annotations (mypy)
 # make space puts together what a Hugging Face Space needs, in build/space, and tries it in a clean environment
 # make screenshots takes the README's pictures anew
 #
@@ -17,7 +19,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-long lint bench soak docs space screenshots clean
+.PHONY: run test test-long lint types bench soak docs wheel space screenshots clean
 
 run: $(VENV)/.installed
 	$(BIN)/python app.py
@@ -32,6 +34,9 @@ test-long: $(VENV)/.installed-dev
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 
+types: $(VENV)/.installed-dev
+	$(BIN)/mypy
+
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.speed
 	$(BIN)/python -m benchmarks.interface
@@ -43,7 +48,11 @@ soak: $(VENV)/.installed-dev
 	$(BIN)/python -m benchmarks.load --soak 30
 
 docs: $(VENV)/.installed-dev
+	$(BIN)/python -m docs.architecture
 	$(BIN)/python -m docs.build build/docs
+
+wheel: $(VENV)/.installed-dev
+	$(BIN)/python -m tests.wheel
 
 space: $(VENV)/.installed-dev
 	$(BIN)/python -m tests.space --torch "$(TORCH)" --torch-index "$(TORCH_INDEX)"
@@ -56,11 +65,11 @@ clean:
 
 $(VENV)/.installed: requirements.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --requirement requirements.txt
-	touch $@
+	@$(BIN)/python .ci/install.py $(if $(TORCH_INDEX),--index-url=$(TORCH_INDEX)) "$(TORCH)"
+	@$(BIN)/python .ci/install.py --requirement=requirements.txt
+	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
+	@$(BIN)/python .ci/install.py --requirement=requirements-dev.txt
 	if command -v npm >/dev/null; then npm install --silent --no-fund --no-audit --prefix $(VENV) axe-core@4; fi
 	touch $@

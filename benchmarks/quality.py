@@ -1,6 +1,6 @@
 """How much is lost without training: every peer's score and repair beside ours, at equal kept parameters.
 
-    python -m benchmarks.quality [--rows 0,4] [--models stories260K] [--quick] [--readme]
+    python -m benchmarks.quality [--rows 0,4] [--models stories260K] [--quick] [--docs]
 
 - Models: stories260K (development data, left out where it is absent) and the bundled model, at the five sizes of
   the development data's table and at the same fractions of the bundled model.
@@ -10,8 +10,8 @@
   given those that the size of the column comes to.
 - Time: from finished statistics to the pruned model.
 
-A whole run writes results/quality.json and the picture of the README, assets/quality.svg, and with --readme the tables
-between the README's lines <!-- quality --> and <!-- /quality -->; part of one only prints.
+A whole run writes results/quality.json and the picture assets/quality.svg, and with --docs the tables between the lines
+<!-- quality --> and <!-- /quality --> of docs/benchmarks.md; part of one only prints.
 """
 
 import argparse
@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data"
 SAMPLES = ROOT / "assets" / "samples"
 PICTURE = ROOT / "assets" / "quality.svg"
-README = ROOT / "README.md"
+DOCUMENT = ROOT / "docs" / "benchmarks.md"
 STORIES, BUNDLED = "stories260K", "bundled"
 GROUPS, CHANNELS = 4, 172
 SIZES = ((4, 137), (4, 86), (3, 172), (3, 137), (2, 86))
@@ -259,14 +259,14 @@ def panel(subject: Subject, results: list[Result]) -> Panel:
     return Panel(subject.name, tuple(sorted(lines, key=lambda line: line.kind != "peer")))
 
 
-def write_into_readme(text: str) -> None:
-    """Replace what stands between the two marks; refuses a README without them."""
+def write_into_document(text: str) -> None:
+    """Replace what stands between the two marks; refuses a document without them."""
     begin, end = "<!-- quality -->", "<!-- /quality -->"
-    before, found, rest = README.read_text(encoding="utf-8").partition(begin)
+    before, found, rest = DOCUMENT.read_text(encoding="utf-8").partition(begin)
     _, closed, after = rest.partition(end)
     if not (found and closed):
-        raise SystemExit(f"The README has no lines {begin} and {end} for the tables to stand between.")
-    README.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
+        raise SystemExit(f"{DOCUMENT.name} has no lines {begin} and {end} for the tables to stand between.")
+    DOCUMENT.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
 def main() -> None:
@@ -274,7 +274,9 @@ def main() -> None:
     parser.add_argument("--rows", default="", help="which of the five sizes, as 0,4 (default: all)")
     parser.add_argument("--models", default=f"{STORIES},{BUNDLED}", help="which models (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="the first texts and probe items alone: to see it work")
-    parser.add_argument("--readme", action="store_true", help="also put the tables of a whole run into the README")
+    parser.add_argument(
+        "--docs", action="store_true", help="also put the tables of a whole run into docs/benchmarks.md"
+    )
     given = parser.parse_args()
     rows = [int(row) for row in given.rows.split(",")] if given.rows else list(range(len(SIZES)))
     names = given.models.split(",")
@@ -298,8 +300,8 @@ def main() -> None:
         return
     publish("quality", "Quality without training", text, {"results": figures, "note": NOTE})
     PICTURE.write_text(picture(panels), encoding="utf-8")
-    if given.readme:
-        write_into_readme(text)
+    if given.docs:
+        write_into_document(text)
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def started(python: Path, space: Path, home: Path) -> Iterator[tuple[str, psutil
             [str(python), header(space)["app_file"]], cwd=space, env=settings, stdout=output, stderr=subprocess.STDOUT
         )
         try:
-            _wait_for_maps(url, app, log)
+            wait_for_maps(url, app, log)
             yield url, app, time.monotonic() - began
         finally:
             children = app.children(recursive=True) if app.poll() is None else []
@@ -146,7 +146,7 @@ def started(python: Path, space: Path, home: Path) -> Iterator[tuple[str, psutil
                 raise RuntimeError(f"the app left {left} behind")
 
 
-def _wait_for_maps(url: str, app: psutil.Popen, log: Path) -> None:
+def wait_for_maps(url: str, app: psutil.Popen, log: Path) -> None:
     """Until the page holds the bundled model's stored scores."""
     until = time.monotonic() + _START_SECONDS
     while time.monotonic() < until:

@@ -10,13 +10,13 @@ LIBRARY = sorted((ROOT / "transact").rglob("*.py"))
 PAGES = sorted((ROOT / "ui" / "pages").glob("*.py"))
 LAYERS = {
     "transact": (
-        "redaction", "errors", "progress", "wording", "runtime", "spec", "layers", "models", "text", "observing",
-        "scoring", "repair", "planning", "cutting", "evaluation", "analysis", "recovery", "export", "streaming",
-        "__init__", "cli", "__main__",
+        "assets", "redaction", "errors", "progress", "wording", "runtime", "spec", "layers", "models", "text",
+        "observing", "scoring", "repair", "planning", "cutting", "evaluation", "analysis", "recovery", "export",
+        "streaming", "__init__", "cli", "__main__",
     ),
     "ui": (
         "__init__", "errors", "format", "server", "text_sources", "state", "work", "figures", "views", "context",
-        "pages", "events", "health", "endpoints", "application",
+        "pages", "events", "health", "endpoints", "application", "__main__",
     ),
 }  # fmt: skip
 """Files and folders of both packages in the order in which they may import each other, lowest first."""

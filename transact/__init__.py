@@ -17,6 +17,7 @@ from transact.analysis.agreement import (
 from transact.analysis.stability import Spread, Stability, stability
 from transact.analysis.sweep import SweepPoint, search_split, sparsity_grid, sweep
 from transact.analysis.top_tokens import Reading, reads
+from transact.assets import SAMPLES
 from transact.cutting.masking import masked
 from transact.cutting.prune import best_bytes, prune
 from transact.errors import (
@@ -85,6 +86,7 @@ __all__ = [
     "METRICS",
     "MULTIPLES",
     "NO_PROGRESS",
+    "SAMPLES",
     "ActivationStatistics",
     "CalibrationComparison",
     "CalibrationSet",

@@ -1,4 +1,4 @@
-"""`python -m transact`: the library from the command line."""
+"""`python -m transact`, and the program `transact` of an installed package: the library from the command line."""
 
 import signal
 import sys
@@ -11,8 +11,13 @@ def _leave(number: int, frame) -> None:
     raise SystemExit(128 + number)
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Run the command line of this process and leave with its exit code."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # one that is ignored, as under nohup, stays so
             signal.signal(number, _leave)
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

@@ -120,6 +120,6 @@ def seed_number(value: int) -> int:
 
 def shown(value: object) -> str:
     """A wrong value, short enough for a sentence."""
-    if isinstance(value, Integral) and abs(value) > 10**40:
+    if isinstance(value, Integral) and abs(int(value)) > 10**40:
         return "a number of many digits"
     return repr(value)[:80]

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
@@ -67,7 +68,8 @@ def launch(server_name: str, server_port: int) -> None:
     context = open_context()
     page = page_of(context)
     page.launch(
-        server_name=server_name, server_port=server_port, prevent_thread_lock=True, **launch_options(context, page)
+        server_name=server_name, server_port=server_port, prevent_thread_lock=True, quiet=True,
+        **launch_options(context, page),
     )  # fmt: skip
     log_to_stderr()  # again, as the server has set up its own
     gc.collect()
@@ -76,6 +78,8 @@ def launch(server_name: str, server_port: int) -> None:
         "started", version=ta.__version__, seconds=context.telemetry.uptime_seconds, budget_bytes=memory_budget(),
         ready=context.first_scored is not None, resident_bytes=resident_bytes(),
     )  # fmt: skip
+    sys.stdout.write(f"{TITLE} listens on {page.local_url}\n")
+    sys.stdout.flush()
     page.block_thread()
 
 

@@ -139,7 +139,8 @@ def _rescored(
         scores = METRICS[metric].channel_scores(site, generator)
         return scores.expand(len(times), -1)  # metrics that read no text have one row: [channel] -> [draw, channel]
 
-    attention, mlp = [], []
+    attention: list[torch.Tensor] = []
+    mlp: list[torch.Tensor] = []
     watch = Repeating(progress, len(times), "resamples")
     for index, (read, down) in enumerate(zip(statistics.attention, statistics.mlp, strict=True)):
         with loaded.layer(index, watch.check) as layer:

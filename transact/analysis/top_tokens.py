@@ -121,7 +121,7 @@ def _common(first: str, second: str) -> int:
     return next((index for index, (one, other) in together if one != other), min(len(first), len(second)))
 
 
-def _index(what: str, value: int, available: int) -> int:
-    if not is_whole_number(value) or not 0 <= value < available:
+def _index(what: str, value: int | None, available: int) -> int:
+    if value is None or not is_whole_number(value) or not 0 <= value < available:
         raise InvalidOption(f"There is no {what} {value!r}; the {what}s run from 0 to {available - 1}.")
     return value

@@ -6,6 +6,7 @@
     steps        from options to the library's values
     commands     the library at work
     summaries    results as a person reads them
+    app          the program that shows the page
 
 Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 refused with one
 sentence (a `TransactError`), 2 wrong usage, 130 stopped with Ctrl-C.
@@ -18,7 +19,7 @@ import sys
 from collections.abc import Sequence
 
 from transact.cli.bars import progress_bars
-from transact.cli.catalogue import COMMANDS, Command
+from transact.cli.catalogue import APP, COMMANDS, Command
 from transact.errors import TransactError
 from transact.runtime.distributed import is_main
 
@@ -28,20 +29,21 @@ Look into a language model's redundancy and cut it away.
 
 plan decides what goes, prune cuts and measures it, recover cuts in shots and trains in between, evaluate
 measures any model, tasks runs standard benchmarks on it, score shows what a plan is made from, export writes a
-planned model for other software, push puts it on the Hugging Face hub. Each --help shows an example."""
+planned model for other software, push puts it on the Hugging Face hub, app starts the page. Each --help shows
+an example."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; argparse itself leaves by `SystemExit` (2, or 0 for help)."""
     parser, parsers = _parsers()
     given = parser.parse_args(argv)
-    command = next(command for command in COMMANDS if command.name == given.command)
+    command = next(command for command in (*COMMANDS, APP) if command.name == given.command)
     problem = command.problem(given)
     if problem is not None:
         parsers[command.name].error(problem)
     try:
         # of several processes the first one speaks
-        with progress_bars(quiet=given.quiet or os.environ.get("RANK", "0") != "0") as meter:
+        with progress_bars(quiet=vars(given).get("quiet", True) or os.environ.get("RANK", "0") != "0") as meter:
             answer = command.run(given, meter)
     except TransactError as error:
         sys.stderr.write(f"{error}\n")
@@ -59,7 +61,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     shape = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(_PROGRAM, description=_DESCRIPTION, formatter_class=shape, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
-    return parser, {command.name: _parser(commands, command) for command in COMMANDS}
+    return parser, {command.name: _parser(commands, command) for command in (*COMMANDS, APP)}
 
 
 def _parser(commands, command: Command) -> argparse.ArgumentParser:

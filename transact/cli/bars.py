@@ -50,11 +50,12 @@ class _Bars:
 
     def labelled(self, label: str) -> Progress:
         def show(done: int, total: int, unit: str) -> None:
-            if self._counted != (label, total, unit):
+            bar = self._bar
+            if bar is None or self._counted != (label, total, unit):
                 self.close()
-                self._bar = tqdm(desc=label, total=total, unit=f" {unit}", unit_scale=True, leave=False)
+                bar = self._bar = tqdm(desc=label, total=total, unit=f" {unit}", unit_scale=True, leave=False)
                 self._counted = (label, total, unit)
-            self._bar.update(done - self._bar.n)
+            bar.update(done - bar.n)
 
         return show
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from transact.cli import commands, options, recovery_options
+from transact.cli import app, commands, options, recovery_options
 from transact.cli.bars import Meter
 from transact.cli.commands import Answer
 from transact.cli.options import Group, Option
@@ -192,3 +192,15 @@ COMMANDS = (
         commands.push,
     ),
 )
+
+APP = Command(
+    "app",
+    "start the app and print its address",
+    "Start the app, in place of this process, and print its address. Needs pip install 'transact-explorer[app]'.\n"
+    "What else can be set by the environment stands in docs/hosting.md.",
+    """\
+  python -m transact app --port 7861""",
+    (Group("server", None, app.OPTIONS),),
+    app.start,
+)
+"""Apart from `COMMANDS`, as it answers nothing: the app takes the place of the process."""

@@ -36,6 +36,7 @@ def score(given: Namespace, meter: Meter) -> Answer:
         check_free(given.output)
     steps.join_processes(given.device)
     loaded = steps.load_or_stream(given, meter, given.model, given.revision)
+    assert sources.calibration is not None, "the command asks for it"
     calibration = steps.calibration_set(given, loaded, sources.calibration)
     scores = steps.score(given, loaded, steps.observe(given, loaded, calibration, meter, metric=steps.metric(given)))
     values = {"model": _model(loaded), **scores.to_dict(), "calibration": _record(calibration)}
@@ -130,6 +131,7 @@ def recover(given: Namespace, meter: Meter) -> Answer:
     steps.join_processes(given.device)
     loaded = steps.load(given, meter, given.model, given.revision)
     evaluation = None if sources.evaluation is None else steps.evaluation_set(given, loaded, sources.evaluation)
+    assert sources.calibration is not None, "the command asks for it"
     calibration = steps.calibration_set(given, loaded, sources.calibration)
     training = steps.training_text(given, loaded, sources.training, meter)
     recovered = ta.recover(
@@ -160,6 +162,7 @@ def recover(given: Namespace, meter: Meter) -> Answer:
 def evaluate(given: Namespace, meter: Meter) -> Answer:
     """What a model does on a text, and how it differs from a reference."""
     sources = steps.read_sources(given)
+    assert sources.evaluation is not None, "the command asks for it"
     loaded = steps.load_or_stream(given, meter, given.model, given.revision)
     evaluation = steps.evaluation_set(given, loaded, sources.evaluation)
     reference = None
@@ -241,12 +244,10 @@ def _cut(given: Namespace, loaded: ta.LoadedModel, chosen: Chosen, meter: Meter)
         return pruned, Answer(values, parts)
     if vars(given).get("kind") == "gguf":
         file_type = given.file_type or options.GGUF_TYPE
-        saved = ta.save_gguf(pruned, given.output, file_type=file_type, progress=meter("Writing"))
-        told = summaries.saved_gguf(saved)
-    else:
-        saved = steps.save(given, pruned, meter)
-        told = summaries.saved(saved)
-    return pruned, Answer({**values, "saved": asdict(saved)}, (*parts, told))
+        written = ta.save_gguf(pruned, given.output, file_type=file_type, progress=meter("Writing"))
+        return pruned, Answer({**values, "saved": asdict(written)}, (*parts, summaries.saved_gguf(written)))
+    saved = steps.save(given, pruned, meter)
+    return pruned, Answer({**values, "saved": asdict(saved)}, (*parts, summaries.saved(saved)))
 
 
 def _planned(loaded: ta.LoadedModel, chosen: Chosen) -> dict:

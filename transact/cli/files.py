@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from transact.assets import SAMPLES
 from transact.errors import InvalidPlan, InvalidTarget, InvalidText, SaveRefused, TransactError
 from transact.models.loaded_model import LoadedModel
 from transact.spec.locks import Locks
@@ -22,6 +23,8 @@ from transact.text.tokens import EvaluationSet
 
 _MAX_PLAN_BYTES, _MAX_SCORES_BYTES = 200_000_000, 2_000_000_000
 """Of plans and locks, and of scores: some ten times those of a model of 400 billion parameters."""
+_SAMPLES = Path("assets/samples")
+"""How the help, the README and the page name the folder of bundled samples."""
 _Tokens = TypeVar("_Tokens", CalibrationSet, EvaluationSet)
 
 
@@ -60,19 +63,22 @@ def read_text(path: Path, column: str | None = None, *, chat: bool = False) -> T
     `column`: the field that holds the text, "text" by default; with `chat` it may hold conversations, and "messages"
     comes before "text". Rows where it is null or empty are left out, which the result's `notes` say.
 
+    `assets/samples/NAME.jsonl` is a bundled sample, in whatever folder this runs, unless there is a file of that path.
+
     Raises `InvalidText` for a file that is missing, of another kind, not UTF-8, or empty, and for a row without the
     column.
     """
     if path.suffix.lower() not in KINDS:
         raise InvalidText(f"{path} is not a kind of text that is read here. Give one of {', '.join(KINDS)}.")
     with _reading(path, InvalidText):
+        path = _or_bundled(path)
         if path.suffix.lower() == ".txt":
             return Text(path.stem, (read_prose(path, str(path)),), is_document=True)
         wanted = (column,) if column else (MESSAGES, TEXT) if chat else (TEXT,)
         table = read_table(path, str(path), wanted=wanted)
     found = table.wanted_column()
     problem = table.problem() if found is None else found.problem
-    if problem:
+    if found is None or problem:
         raise InvalidText(f"{problem}. Name the field with --column{'' if chat else ', or read chats with --chat'}.")
     if found.is_chat and not chat:
         raise InvalidText(f"{path} holds conversations. Read them with --chat, which takes the model's chat template.")
@@ -124,6 +130,14 @@ def write_new(path: Path, content: str) -> None:
             file.write(content)
     except OSError as error:
         raise SaveRefused(f"{path} could not be written ({error}). Choose another place.") from None
+
+
+def _or_bundled(path: Path) -> Path:
+    """The bundled sample that a path names, where there is no such file below the current folder."""
+    if path.parent != _SAMPLES or path.exists():
+        return path
+    bundled = SAMPLES / path.name
+    return bundled if bundled.is_file() else path
 
 
 def _content(path: Path, refusal: type[TransactError], most: int) -> str:

@@ -56,10 +56,8 @@ def _setting(name: str) -> Option:
     field = next(field for field in fields(RecoverySettings) if field.name == name)
     default = None if field.default is MISSING else field.default
     told = "" if default is None else f" (default: {default})"
-    if name in _NAMED:
-        settings = {"choices": _NAMED[name]}
-    else:
-        settings = {"type": _number(float if isinstance(default, float) else int), "metavar": "N"}
+    number = {"type": _number(float if isinstance(default, float) else int), "metavar": "N"}
+    settings = {"choices": _NAMED[name]} if name in _NAMED else number
     return Option(f"--{name.replace('_', '-')}", _HELP[name] + told, settings)
 
 

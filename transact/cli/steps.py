@@ -150,9 +150,12 @@ def choose(
     if sources.plan is not None:
         sources.plan.check_fits(loaded.fingerprint)
         check_writable(loaded, sources.plan.spec)
-        repaired = compensation != "none"
-        statistics = observe(given, loaded, calibration, meter, gram=_grams(compensation, loaded)) if repaired else None
+        statistics = None
+        if compensation != "none":
+            assert calibration is not None, "the options ask for it"
+            statistics = observe(given, loaded, calibration, meter, gram=_grams(compensation, loaded))
         return Chosen(sources.plan, calibration, statistics)
+    assert calibration is not None, "the options ask for it where no plan is given"
     searched = given.metric == options.SEARCH
     if searched and isinstance(loaded, ta.StreamedModel):
         raise ta.InvalidOption(
@@ -176,6 +179,7 @@ def choose(
 
 def chosen_by_scores(given: Namespace, loaded: ta.LoadedModel, sources: Sources) -> Chosen:
     """The plan that scores of a file give; raises `InvalidPlan` where they are another model's."""
+    assert sources.scores is not None, "called only where a file of scores is given"
     scores = ta.ImportanceScores.from_dict(sources.scores, loaded.spec)
     if scores.fingerprint not in (loaded.fingerprint, loaded.spec.fingerprint):
         raise ta.InvalidPlan(

@@ -101,7 +101,8 @@ def tasks(results: TaskResults) -> tuple[str, str]:
             for name, value in zip(results.models, values, strict=True)
         ]
         if len(values) == 2:
-            row.append("" if None in values else f"{values[1] - values[0]:+.4f}")
+            before, after = values
+            row.append("" if before is None or after is None else f"{after - before:+.4f}")
         rows.append(row)
     return f"{results.harness}{first}", _table(rows)
 
@@ -122,7 +123,7 @@ def _report_table(report: EvalReport) -> str:
     """What was measured, beside the reference where there is one."""
     error, change = report.perplexity_standard_error, report.perplexity_difference
     perplexity = ["perplexity", _with_error(report.perplexity, error)]
-    if change is None:
+    if change is None or report.reference_perplexity is None:
         rows = [["", "model"], perplexity]
         rows += [[f"{kind}, tokens per second", _speed(report, kind)] for kind in _timed(report)]
         rows += [[label, f"{getattr(report, name):,.0f}"] for label, name in _COSTS]
@@ -134,8 +135,8 @@ def _report_table(report: EvalReport) -> str:
     rows.append(["KL divergence, nats", "", f"{report.kl_divergence:.4f}", ""])
     for kind in _timed(report):
         before, after = (getattr(report, f"{of}{kind}_tokens_per_second") for of in ("reference_", ""))
-        change = f"{after / before - 1:+.1%}" if getattr(report, f"{kind}_differs") else _NOISE
-        rows.append([f"{kind}, tokens per second", *(_speed(report, kind, of) for of in ("reference_", "")), change])
+        faster = f"{after / before - 1:+.1%}" if getattr(report, f"{kind}_differs") else _NOISE
+        rows.append([f"{kind}, tokens per second", *(_speed(report, kind, of) for of in ("reference_", "")), faster])
     rows += [_cost(label, getattr(report, f"reference_{name}"), getattr(report, name)) for label, name in _COSTS]
     return _table(rows)
 

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -115,21 +116,21 @@ def evaluate(
     if prompt is not None:
         for model in models:
             encode_prompt(model, prompt)  # refused now rather than after all the measuring
-    agreement = None
-    if reference is None:
-        losses = _measure_losses(loaded, evaluation, progress)
-    else:
-        agreement = _compare(loaded, reference, evaluation, progress)
-        losses = agreement.losses
-    speeds = measure_speed(models, progress=progress) if speed else (None,) * len(models)
+    agreement = None if reference is None else _compare(loaded, reference, evaluation, progress)
+    losses = _measure_losses(loaded, evaluation, progress) if agreement is None else agreement.losses
+    timed = measure_speed(models, progress=progress) if speed else ()
+    speeds = timed or (None,) * len(models)
     texts = [None if prompt is None else generate(model, prompt, progress=progress) for model in models]
+    compared: dict[str, Any] = {}
+    if agreement is not None and reference is not None:
+        compared = _reference_fields(agreement, reference, speeds[1], texts[1])
+        compared |= _differences((loaded, reference), timed) if timed else {}
     return EvalReport(
         perplexity=losses.perplexity,
         perplexity_standard_error=losses.standard_error,
         num_predictions=evaluation.num_predictions,
         **_costs(loaded, speeds[0], texts[0], prefix=""),
-        **({} if agreement is None else _reference_fields(agreement, reference, speeds[1], texts[1])),
-        **({} if agreement is None or not speed else _differences(models, speeds)),
+        **compared,
         protocol=_protocol(loaded, evaluation, prompt, speed),
     )
 
@@ -339,7 +340,7 @@ def _reference_fields(agreement: _Agreement, reference: LoadedModel, speed: Spee
     }
 
 
-def _differences(models: tuple[LoadedModel, LoadedModel], speeds: tuple[Speed, Speed]) -> dict[str, bool]:
+def _differences(models: tuple[LoadedModel, LoadedModel], speeds: tuple[Speed, ...]) -> dict[str, bool]:
     """Whether the speeds of the two differ by more than noise; what does the same work does it as fast."""
     (one, other), (first, second) = models, speeds
     same = (one.spec, one.dtype, one.device) == (other.spec, other.dtype, other.device)

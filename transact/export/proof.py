@@ -176,7 +176,10 @@ def _compared(
     proof = _with_differences(proof, differences)
     if proof.reason is not None:
         return proof
-    text = None if question.text is None else loaded.tokenizer.decode(here["written"])
+    text = None
+    if question.text is not None:
+        assert loaded.tokenizer is not None, "a question without a tokenizer has no text"
+        text = loaded.tokenizer.decode(here["written"])
     return _with_text(proof, here, there, same_reading=found["text"] == text)
 
 
@@ -240,6 +243,7 @@ def _with_text(
         return replace(proof, passed=same_reading, same_text=same_reading, reason=reason)
     # tokens that are rated the same may change places; from there on the texts have nothing to do with each other
     first, choices = differing[0], here["choices"][differing[0]]
+    assert proof.tolerance is not None, "the logits were compared before"
     if float(choices[ours[first]] - choices[theirs[first]]) <= 2 * proof.tolerance:
         compared = proof.tokens_compared - len(ours) + first
         return replace(proof, passed=True, same_text=True, tokens_compared=compared)

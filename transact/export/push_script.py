@@ -106,7 +106,7 @@ def main() -> None:
     try:
         get_session().timeout = request["first_answer_seconds"]
         name, found = look(api, request)
-        answer = {"repo_id": name}
+        answer: dict = {"repo_id": name}
         if request["folder"] is not None:
             get_session().timeout = request["answer_seconds"]
             answer = send(api, name, found, request, tell)

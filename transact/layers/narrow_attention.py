@@ -34,7 +34,8 @@ class NarrowAttention(torch.nn.Module):
     @staticmethod
     def of(stock: torch.nn.Module, pairs: torch.Tensor) -> "NarrowAttention":
         """What takes the place of `stock`, a stock module or one of these."""
-        kind = type(stock) if isinstance(stock, NarrowAttention) else _kind(type(stock))
+        stock_class: type = type(stock)
+        kind = stock_class if isinstance(stock, NarrowAttention) else _kind(stock_class)
         return kind(stock, pairs)
 
     def __init__(self, stock: torch.nn.Module, pairs: torch.Tensor):
@@ -75,6 +76,7 @@ class NarrowAttention(torch.nn.Module):
         query, key = self.q_proj(hidden_states).view(by_group), self.k_proj(hidden_states).view(by_group)
         value = self.v_proj(hidden_states).view(*shape, len(self.pairs), -1).transpose(1, 2)
         if self.use_rope:
+            assert position_embeddings is not None, "the decoder gives them to every layer"
             columns = torch.cat((self.pairs, self.pairs + self.head_dim // 2), dim=1)
             # [sample, seq, head_dim] -> [sample, seq, group, 1, query_key_dim]
             cos, sin = (angles[..., columns].unsqueeze(-2) for angles in position_embeddings)
@@ -101,12 +103,12 @@ class NarrowAttention(torch.nn.Module):
 
 
 @cache
-def _kind(stock: type[torch.nn.Module]) -> type[NarrowAttention]:
+def _kind(stock: type) -> type[NarrowAttention]:
     """`NarrowAttention` that is an instance of that stock class too."""
     return type(f"Narrow{stock.__name__}", (NarrowAttention, stock), {"__module__": __name__})
 
 
-def _blank(stock: type[torch.nn.Module]) -> NarrowAttention:
+def _blank(stock: type) -> NarrowAttention:
     """What a copy or a file of one is filled into; its class, being made here, has no name to import it by."""
     kind = _kind(stock)
     return kind.__new__(kind)

@@ -13,6 +13,7 @@ loads what `ta.save(…, layers="compact")` wrote; without the first line `trans
 """
 
 from functools import cache
+from typing import Any
 
 from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
@@ -30,7 +31,7 @@ def narrow_config(stock: PreTrainedConfig, spec: ModelSpec) -> PreTrainedConfig:
 
 
 @cache
-def _model_class(config_class: type[PreTrainedConfig]) -> type:
+def _model_class(config_class: type) -> type[Any]:
     """The stock class with narrower heads; made when it is asked for, as it imports the stock one."""
     stock = MODEL_FOR_CAUSAL_LM_MAPPING[config_class.__base__]
 
@@ -49,7 +50,7 @@ def _model_class(config_class: type[PreTrainedConfig]) -> type:
 class _Dispatcher:
     """What the auto classes are given in place of a model class that is not made yet."""
 
-    config_class: type[PreTrainedConfig]
+    config_class: type
 
     @classmethod
     def from_pretrained(cls, *given, **named):
@@ -67,7 +68,7 @@ def _register() -> None:
             members = {"model_type": OWN_PREFIX + family.model_type, "__module__": __name__}
             config_class = type(f"Transact{stock.__name__}", (stock,), members)
             name = config_class.__name__.replace("Config", "ForCausalLM")
-            AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
+            AutoConfig.register(members["model_type"], config_class, exist_ok=True)
             AutoModelForCausalLM.register(
                 config_class, type(name, (_Dispatcher,), {"config_class": config_class}), exist_ok=True
             )

@@ -119,7 +119,8 @@ def shrink(layer: torch.nn.Module, large: LayerShape, small: LayerShape, before:
 
 
 def _stacked(roles: list[tuple[str | None, str, int]]) -> list[Rows]:
-    found, used = [], {}
+    found = []
+    used: dict[str, int] = {}
     for module, role, size in roles:
         if module is not None:
             start = used.get(module, 0)

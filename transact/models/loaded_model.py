@@ -1,7 +1,7 @@
 """A model in memory with what is known of it, and a batch of token ids as it takes them."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -157,7 +157,7 @@ class LoadedModel:
 
     def final_hidden(
         self, batches: Sequence["Batch"], progress: Progress = NO_PROGRESS, check: Check = NO_CHECK
-    ) -> Iterator[torch.Tensor]:
+    ) -> Generator[torch.Tensor]:
         """What the output head reads of each batch in turn: [sample, seq, hidden].
 
         `transact.models.output_head` makes predictions of it, while the iteration has not gone on. `progress` is told

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -118,20 +119,20 @@ def load(
         raise InvalidOption(f"The compact layers of {found.name} are not spread over GPUs. Choose one of them.")
     _check_fits(card)
     found = sources.download(found, card.spec.num_parameters, progress)
-    files = sources.weight_files(found.directory)
+    files = sources.weight_files(found.folder)
     stored_dtype = sources.check_weights(files, card.spec)
     config, whole = stock(found)
     whole, spec = stored_weights.decided_by_files(config, files, whole, card.spec)
     card = with_files(card, spec, dtype, stored_dtype, device_of(device))
     _check_fits(card)
-    tokenizer = read_tokenizer(found.directory, config, untrusted=untrusted, progress=progress)
+    tokenizer = read_tokenizer(found.folder, config, untrusted=untrusted, progress=progress)
     watch = Repeating(progress, card.weights_bytes, "bytes")
     try:
         if found.config.get(per_layer_config.KEY):
             model = narrowed_model.read(config, whole, spec, files, DTYPES[card.dtype], watch.check)
             model = model.to(target).eval()
         else:
-            model = _read_weights(found.directory, config, DTYPES[card.dtype], target, watch.check)
+            model = _read_weights(found.folder, config, DTYPES[card.dtype], target, watch.check)
     except Exception as error:  # whichever library asked for the memory words it in its own way
         if not ran_out_of_memory(error):
             raise
@@ -149,7 +150,7 @@ def load(
         revision=found.revision or sources.content_digest(files, watch.check),
         stored_dtype=stored_dtype,
         stored_exceptions=stored_weights.exceptions(files, model, spec.layout, stored_dtype),
-        tokenizer_class=tokenizer_class(found.directory, config),
+        tokenizer_class=tokenizer_class(found.folder, config),
     )
 
 
@@ -193,7 +194,7 @@ def with_files(card: Preflight, spec: ModelSpec, dtype: str, stored_dtype: str, 
     return replace(card, spec=spec, dtype=dtype, **_needs(spec, dtype))
 
 
-def _needs(spec: ModelSpec, dtype: str) -> dict[str, int]:
+def _needs(spec: ModelSpec, dtype: str) -> dict[str, Any]:
     weights = spec.num_parameters * DTYPES[dtype].itemsize
     return {"weights_bytes": weights, "required_bytes": required_bytes(spec, DTYPES[dtype])}
 

@@ -16,6 +16,7 @@ from typing import BinaryIO
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from transact.assets import ASSETS
 from transact.errors import CheckpointBroken, ModelNotFound
 from transact.models import hub
 from transact.models.stored_weights import TORCH_DTYPES, check_shape, headers
@@ -24,7 +25,7 @@ from transact.spec.model_spec import ModelSpec
 
 BUNDLED = "bundled"
 """The source that `load` takes for the model in `assets/model`."""
-BUNDLED_DIRECTORY = Path(__file__).resolve().parents[2] / "assets" / "model"
+BUNDLED_DIRECTORY = ASSETS / "model"
 
 _MAX_CONFIG_BYTES = 2_000_000
 """Real ones have kilobytes; a larger one would fill memory before anything is known of the model."""
@@ -51,6 +52,12 @@ class Source:
     revision: str | None
     directory: Path | None
     config: dict
+
+    @property
+    def folder(self) -> Path:
+        """The directory, of a source whose files are on this disk: after `download` all are."""
+        assert self.directory is not None, f"{self.name} is not downloaded"
+        return self.directory
 
 
 def resolve(name: str, revision: str | None = None, progress: Progress = NO_PROGRESS) -> Source:
@@ -119,6 +126,7 @@ def download(source: Source, parameters: int, progress: Progress = NO_PROGRESS) 
     """
     if source.directory is not None:
         return source
+    assert source.revision is not None, "one of the hub has its commit"
     at_most = parameters * _WIDEST_ELEMENT + _BESIDE_WEIGHTS_BYTES
     return replace(source, directory=hub.fetch(source.name, source.revision, at_most=at_most, progress=progress))
 

@@ -23,7 +23,7 @@ class Refused(Exception):
 
 def check(request: dict) -> dict:
     """Load the tokenizer of a folder and encode short texts with it."""
-    sys.modules["torch"] = None  # seconds to import, and nothing here computes with tensors
+    sys.modules["torch"] = None  # type: ignore[assignment]  # seconds to import, and nothing here computes with tensors
     from transformers import AutoConfig, AutoTokenizer
 
     config = AutoConfig.for_model(request["model_type"])
@@ -87,7 +87,7 @@ def encode(request: dict) -> dict:
 
 def write(request: dict) -> dict:
     """Conversations as the template writes them; or the number of the first that it cannot, and why."""
-    sys.modules["torch"] = None
+    sys.modules["torch"] = None  # type: ignore[assignment]
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 

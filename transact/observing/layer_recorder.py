@@ -72,7 +72,10 @@ class LayerRecorder:
         """What to call on the inputs of the layer's two projections; `tokens` tells whose they are."""
 
         def recorder(site: str) -> Callable[[torch.Tensor], None]:
-            running = [self.moments[site], *([self.peaks[site]] if self.peaks else [])]
+            running: list[MomentAccumulator | PeakAccumulator] = [
+                self.moments[site],
+                *([self.peaks[site]] if self.peaks else []),
+            ]
 
             def record(activations: torch.Tensor) -> None:
                 real = tokens()
@@ -115,10 +118,13 @@ class LayerRecorder:
 
     def combine(self) -> None:
         """The sums of all processes, where there are several."""
-        for running in (*self.moments.values(), *self.peaks.values(), *self.turned.values()):
-            running.combine()
+        for moments in (*self.moments.values(), *self.turned.values()):
+            moments.combine()
+        for peaks in self.peaks.values():
+            peaks.combine()
 
     def result(self) -> LayerRecord:
-        moments = [self.moments[site].result() for site in SITES]
-        peaks = (self.peaks[site].result() if self.peaks else None for site in SITES)
-        return LayerRecord(*moments, *peaks, **{name: sums.result() for name, sums in self.turned.items()})
+        attention, mlp = (self.moments[site].result() for site in SITES)
+        head_peaks, channel_peaks = (self.peaks[site].result() if self.peaks else None for site in SITES)
+        queries, keys = (self.turned[name].result() if self.turned else None for name in ("queries", "keys"))
+        return LayerRecord(attention, mlp, head_peaks, channel_peaks, queries, keys)

@@ -123,7 +123,6 @@ def gathered_statistics(
     loaded: LoadedModel, calibration: CalibrationSet, records: Sequence[LayerRecord], *, gram: bool | str, samples: bool
 ) -> ActivationStatistics:
     """The layers' records as one value."""
-    peaks = [record for record in records if record.head_peaks is not None]
     return ActivationStatistics(
         attention=tuple(record.attention for record in records),
         mlp=tuple(record.mlp for record in records),
@@ -133,8 +132,8 @@ def gathered_statistics(
         dtype=str(loaded.dtype).removeprefix("torch."),
         sample_tokens=calibration.lengths if samples else (),
         tokens=calibration,
-        head_peaks=tuple(record.head_peaks for record in peaks),
-        channel_peaks=tuple(record.channel_peaks for record in peaks),
+        head_peaks=tuple(record.head_peaks for record in records if record.head_peaks is not None),
+        channel_peaks=tuple(record.channel_peaks for record in records if record.channel_peaks is not None),
         queries=tuple(record.queries for record in records if record.queries is not None),
         keys=tuple(record.keys for record in records if record.keys is not None),
         gram_by_layer=gram == BY_LAYER,

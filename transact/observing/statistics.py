@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 from transact.errors import CheckpointBroken, InvalidOption, SaveRefused, is_whole_number
 from transact.spec.model_spec import digest
 from transact.text.calibration import CalibrationSet
+from transact.text.tokens import TokenSet
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,17 +54,22 @@ class Moments:
 
         `times` float64 [sample] gives sums [channel]; [set, sample] gives those of several sets, [set, channel].
         """
-        return Moments(times @ self.sample_sums.double(), times @ self.sample_square_sums.double())
+        sums, square_sums = self._of_each_sample()
+        return Moments(times @ sums.double(), times @ square_sums.double())
 
     def of_samples(self, indices: list[int]) -> "Moments":
         """The moments of these samples alone, a repeated one counting as often as it stands there."""
-        kept, kept_squares = self.sample_sums[indices], self.sample_square_sums[indices]
+        kept, kept_squares = (sums[indices] for sums in self._of_each_sample())
         return Moments(
             sums=kept.sum(dim=0, dtype=torch.float64),
             square_sums=kept_squares.sum(dim=0, dtype=torch.float64),
             sample_sums=kept,
             sample_square_sums=kept_squares,
         )
+
+    def _of_each_sample(self) -> tuple[torch.Tensor, torch.Tensor]:
+        assert self.sample_sums is not None and self.sample_square_sums is not None, "observed without samples=True"
+        return self.sample_sums, self.sample_square_sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +102,7 @@ class CalibrationRecord:
     requested_samples: int | None = None
 
     @classmethod
-    def of(cls, calibration: CalibrationSet) -> "CalibrationRecord":
+    def of(cls, calibration: TokenSet) -> "CalibrationRecord":
         return cls(
             name=calibration.name,
             fingerprint=calibration.fingerprint,
@@ -229,7 +236,7 @@ class ActivationStatistics:
         try:
             with safe_open(path, framework="pt") as file:
                 values = json.loads((file.metadata() or {})["transact"])
-                sites = {site: _read(file, site, values["num_layers"]) for site in _SITES}
+                sites: dict[str, Any] = {site: _read(file, site, values["num_layers"]) for site in _SITES}
             return cls(
                 **sites,
                 num_tokens=values["num_tokens"],

@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -107,7 +107,7 @@ def keep_above_threshold(groups: Units, channels: Units) -> tuple[Kept, Kept]:
             f"the last of a layer) and no more than {available:,} are not locked to go. Change the number or free some "
             "locks."
         )
-    count = _num_above(groups, channels, *scores, budget)
+    count = _num_above(groups, channels, scores[0], scores[1], budget)
     missing = math.ceil((budget - count * groups.parameters - most[1] * channels.parameters) / groups.parameters)
     room = (budget - locked[1][0] * channels.parameters) // groups.parameters
     count = min(max(count, count + missing), most[0], room)
@@ -202,7 +202,7 @@ def _each_kind(keep, groups: Units, channels: Units) -> tuple[Kept, Kept]:
     return keep(groups), keep(channels)
 
 
-KEEP_HIGHEST = {
+KEEP_HIGHEST: dict[str, Callable[[Units, Units], tuple[Kept, Kept]]] = {
     "uniform": partial(_each_kind, keep_in_each),
     "global": partial(_each_kind, keep_in_all),
     "flap": keep_above_threshold,

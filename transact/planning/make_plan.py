@@ -118,7 +118,8 @@ def kept_inside_heads(
         )
 
     def of(layer: int, kept: tuple[int, ...]) -> KeptInside:
-        pairs, values = (), ()
+        pairs: tuple[tuple[int, ...], ...] = ()
+        values: tuple[tuple[int, ...], ...] = ()
         if cuts_pairs:
             pairs = highest_in_groups(scores.rotary_pairs[layer].numpy(), kept, widths["query_key_dim"] // 2)
         if cuts_values:

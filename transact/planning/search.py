@@ -197,6 +197,7 @@ def fisher_losses(
     modules, innovations = {}, {}
     for index, (layer, moments) in enumerate(zip(loaded.decoder_layers, statistics.attention, strict=True)):
         modules[index, "attention"] = layer.get_submodule(layout.output)
+        assert moments.gram is not None, "observed above where it was not there"
         gram = moments.gram.to(loaded.device)
         innovations[index, "attention"] = _schur_projection(gram, width, watch.check).to(loaded.dtype)
     sums = [torch.zeros(shape.num_attention_heads // heads, dtype=torch.float64) for shape in spec.layers]

@@ -247,11 +247,11 @@ class _Work:
         from transact.recovery.trainer import Watchers, train  # the Trainer takes a second to import
 
         phase, steps = self.phases[index], self.steps[index]
-        before, total = sum(self.steps[:index]), sum(self.steps)
+        before, steps_in_all = sum(self.steps[:index]), sum(self.steps)
 
-        def progress(done: int, of: int, unit: str) -> None:
+        def watch(done: int, total: int, unit: str) -> None:
             self.steps_done = before + done
-            self.progress(before + done, total, "steps")
+            self.progress(before + done, steps_in_all, "steps")
 
         measure = None if self.evaluation is None else lambda: self._perplexity(now)
         with shared_generators_restored():  # the Trainer seeds them
@@ -266,7 +266,7 @@ class _Work:
                 resumable=self.saved is not None,
                 keep_best=phase.target is None,
                 start=RecoveryPoint(phase.name, 0, 0, now.spec.num_parameters),
-                watchers=Watchers(progress, self._add, measure, self.stop),
+                watchers=Watchers(watch, self._add, measure, self.stop),
             )
         if not done:
             return now, True
@@ -279,6 +279,7 @@ class _Work:
         return replace(now, cuts=(*now.cuts[:-1], trained)), done < steps
 
     def _perplexity(self, now: LoadedModel) -> float:
+        assert self.evaluation is not None, "called only where there is a text to measure on"
         return perplexity(now, self.evaluation, progress=self._watch)
 
     def _measured(self, phase: str, now: LoadedModel) -> None:

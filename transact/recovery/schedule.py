@@ -6,6 +6,7 @@ The defaults are those of the authors' code (XiaoMi/transact-pruning, `run_train
 
 import math
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from transact.errors import InvalidOption, choice, is_finite, seed_number, shown, whole_number
 from transact.observing.gradients import backward_bytes
@@ -156,11 +157,8 @@ def phases(
             [(now - (now - end) // left, end) for now, end in counts] for counts in (groups, channels, inside)
         )
         now_inside = zip(INSIDE_HEADS, (inside[0][0], 2 * inside[1][0], inside[2][0]), strict=True)
-        kept = PruningTarget(
-            _counts(groups),
-            _counts(channels),
-            **{name: count for name, count in now_inside if getattr(target, name) is not None},
-        )
+        named: dict[str, Any] = {name: count for name, count in now_inside if getattr(target, name) is not None}
+        kept = PruningTarget(_counts(groups), _counts(channels), **named)
         rate = settings.learning_rate * settings.shot_rate_rise * shot / settings.shots
         found.append(Phase(f"shot {shot} of {settings.shots}", kept, shot_tokens(shot, settings), rate))
     return (*found, Phase("recovery", None, settings.recovery_tokens, settings.learning_rate))
@@ -226,6 +224,7 @@ def recovery_cost(
         now = now if phase.target is None else phase.target.spec(spec)
         flops += phase.tokens * (3 * now.flops_per_token(context=seq_len) + teacher)
         tokens += phase.tokens
+    assert schedule[0].target is not None, "a shot comes first"
     first = schedule[0].target.spec(spec)
     trained = _STATE_BYTES * first.num_parameters if tokens else 4 * first.num_parameters
     micro = settings.micro_batch_size or settings.batch_size

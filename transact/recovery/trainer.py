@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
@@ -312,6 +313,7 @@ class _Watch(TrainerCallback):
                 f"{logs['learning_rate']:g}. Lower the learning rate; if the loss was NaN from the first step, the "
                 "weights or the text may be damaged."
             )
+        assert self.began is not None, "a step begins before it logs"
         began, first = self.began
         step = state.global_step
         self._report(
@@ -321,7 +323,7 @@ class _Watch(TrainerCallback):
             tokens_per_second=self.tokens(step - first) / max(time.perf_counter() - began, 1e-9),
         )
 
-    def _report(self, step: int, **figures: float) -> None:
+    def _report(self, step: int, **figures: Any) -> None:
         self.watchers.report(replace(self.start, step=step, tokens=self.tokens(step), **figures))
 
     def gather(self) -> None:
@@ -333,6 +335,7 @@ class _Watch(TrainerCallback):
     def _measure(self, step: int) -> None:
         self.gather()
         self.student.eval()
+        assert self.watchers.measure is not None, "called only where there is a text to measure on"
         perplexity = self.last_perplexity = self.watchers.measure()
         self._report(step, perplexity=perplexity)
         if self.best is not None:

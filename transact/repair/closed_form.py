@@ -46,8 +46,9 @@ class Refit(Protocol):
 
 def walks(compensation: str, statistics: ActivationStatistics | None) -> bool:
     """Whether the repair gathers its Gram matrices itself, a layer at a time."""
-    by_layer = statistics is not None and statistics.gram_by_layer and statistics.tokens is not None
-    return compensation == "least_squares" and by_layer and statistics.mlp[0].gram is None
+    if compensation != "least_squares" or statistics is None:
+        return False
+    return statistics.gram_by_layer and statistics.tokens is not None and statistics.mlp[0].gram is None
 
 
 def plain_refit(site: Site, layer: int, old: torch.nn.Linear, kept: torch.Tensor) -> NewProjection:
@@ -84,6 +85,7 @@ def refit_for(
     check_repair(compensation, loaded, statistics)
     if compensation == "none":
         return plain_refit
+    assert statistics is not None, "refused by check_repair"
     # the base's files may hold fewer bits than memory does; rounding now lets the result be saved as
     # small as its base, with exactly the weights that were measured
     rounding = DTYPES[loaded.stored_dtype]
@@ -92,7 +94,7 @@ def refit_for(
         return getattr(statistics, site)[layer].gram.to(loaded.device_of_layer(layer))
 
     gram_of = recorded
-    if walks(compensation, statistics):
+    if walks(compensation, statistics) and statistics.tokens is not None:
         gram_of = (walk or GramWalk(loaded, statistics.tokens, progress)).gram
 
     def least_squares_refit(site: Site, layer: int, old: torch.nn.Linear, kept: torch.Tensor) -> NewProjection:

@@ -110,7 +110,9 @@ def refit(
             f"{needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free. Give fewer or shorter samples, or use "
             'compensation="least_squares".'
         )
-    layers, projections, grams = [], {}, {}
+    layers: list[LayerPlan] = []
+    projections: dict[int, torch.nn.Module] = {}
+    grams: dict[tuple[int, str], torch.Tensor] = {}
     count = loaded.spec.num_hidden_layers
     watch = Repeating(progress, count, "layers")
     with torch.no_grad(), checking(loaded.decoder_layers, watch.check):

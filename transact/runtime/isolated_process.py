@@ -116,6 +116,7 @@ def run_alone(
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, cwd=place,
             env={**told, **(environment or {})}, text=True, encoding="utf-8",
         )  # fmt: skip
+        assert child.stdin is not None and child.stdout is not None, "both are pipes"
         try:
             lines, reader = _lines(child.stdout, None if limits is None else limits.output_characters)
             try:
@@ -190,6 +191,7 @@ def _answer(lines: queue.Queue, progress: Progress, seconds: float, take: Callab
         if "answer" in told:
             return told["answer"]
         if "part" in told:
+            assert take is not None, "a script tells parts only to those who take them"
             take(told["part"])
         else:
             latest = tuple(told["progress"])

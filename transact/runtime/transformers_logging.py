@@ -42,7 +42,7 @@ def no_progress_bars(told: Told | None = None) -> Iterator[None]:
 @cache
 def _listen() -> None:
     """Have every bar from now on made by `_bar`, once for all threads."""
-    before = logging.set_tqdm_hook(lambda *bar: _bar(before, *bar))
+    before: Callable = logging.set_tqdm_hook(lambda *bar: _bar(before, *bar))
 
 
 def _bar(before: Callable | None, factory: Callable, arguments: tuple, named: dict[str, Any]) -> Any:

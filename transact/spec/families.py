@@ -8,7 +8,7 @@ Sources: the modeling and configuration files of `transformers` 5.23 for each mo
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from transact.errors import ModelUnsupported
 
@@ -149,12 +149,16 @@ class Family:
         return tuple(dict.fromkeys(role for role in roles if role is not None))
 
 
-_ATTENTION_BIAS = {"qkv_bias": "attention_bias", "output_bias": "attention_bias"}
+_ATTENTION_BIAS: dict[str, Any] = {"qkv_bias": "attention_bias", "output_bias": "attention_bias"}
 _NORMED = "it norms its queries and keys, which would be other norms over fewer dimensions"
-_HEAD_NORMS = {"query_norm": "self_attn.q_norm", "key_norm": "self_attn.k_norm", "no_head_dim_pruning_reason": _NORMED}
+_HEAD_NORMS: dict[str, Any] = {
+    "query_norm": "self_attn.q_norm",
+    "key_norm": "self_attn.k_norm",
+    "no_head_dim_pruning_reason": _NORMED,
+}
 _NO_ROPE = "it learns its positions and has no RoPE pairs"
-_NARROW = {"no_head_dim_pruning_reason": None}
-_POST_NORMS = {"post_attention": "post_attention_layernorm", "post_mlp": "post_feedforward_layernorm"}
+_NARROW: dict[str, Any] = {"no_head_dim_pruning_reason": None}
+_POST_NORMS: dict[str, Any] = {"post_attention": "post_attention_layernorm", "post_mlp": "post_feedforward_layernorm"}
 
 FAMILIES: dict[str, Family] = {
     family.model_type: family

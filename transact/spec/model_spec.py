@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 from transact.errors import ModelUnsupported
 from transact.spec.attention_windows import Windows, attended, attended_in_all, windows_from, windows_of
@@ -76,7 +77,7 @@ class ModelSpec:
         hidden, heads = config.hidden_size, config.num_attention_heads
         groups = getattr(config, "num_key_value_heads", None) if family.grouped_queries else heads
         groups = heads if groups is None else groups
-        head_dim = getattr(config, "head_dim", None)
+        head_dim: Any = getattr(config, "head_dim", None)
         head_dim = hidden // heads if head_dim is None and heads else head_dim
         channels = getattr(config, family.channels)
         channels = 4 * hidden if channels is None else channels
@@ -248,7 +249,8 @@ class ModelSpec:
     def with_heads(self, *, query_key_dim: int | None = None, value_dim: int | None = None) -> "ModelSpec":
         """The same model with heads of these widths, as wide as they are where none is given."""
         widths = zip(HEAD_WIDTHS, (query_key_dim, value_dim), strict=True)
-        return replace(self, **{name: width for name, width in widths if width is not None})
+        given: dict[str, Any] = {name: width for name, width in widths if width is not None}
+        return replace(self, **given)
 
     def configured_as(self, model: "ModelSpec") -> "ModelSpec":
         """These shapes with what the configuration of `model` says beside them, which plans of 1.0 do not know."""
@@ -322,6 +324,7 @@ class ModelSpec:
         if not self.own_head_norms:
             return ()
         layout = self.layout
+        assert layout.query_norm is not None and layout.key_norm is not None, "such families name both"
         return ((layout.query_norm, layer.num_attention_heads), (layout.key_norm, layer.num_key_value_heads))
 
     def projection_sizes(self, layer: LayerShape) -> Iterator[tuple[str, int, int, bool]]:
@@ -345,7 +348,7 @@ class ModelSpec:
 
     def to_dict(self) -> dict:
         """JSON-able; `from_dict` reads it back. Heads as wide as `head_dim`, and no windows, go without saying."""
-        silent = dict.fromkeys(HEAD_WIDTHS, self.head_dim)
+        silent: dict[str, Any] = dict.fromkeys(HEAD_WIDTHS, self.head_dim)
         silent |= {"head_counts": self.layout.head_counts, "windows": (None,) * self.num_hidden_layers}
         return {name: value for name, value in asdict(self).items() if name not in silent or value != silent[name]}
 
@@ -366,13 +369,14 @@ class ModelSpec:
         if len({layer.group_size for layer in layers}) != 1:
             raise ValueError("layers must share one number of heads per key/value head")
         head_dim = values["head_dim"]
-        widths = {name: checked_size(name, values.get(name, head_dim)) for name in HEAD_WIDTHS}
+        widths: dict[str, Any] = {name: checked_size(name, values.get(name, head_dim)) for name in HEAD_WIDTHS}
+        checked: dict[str, Any] = {name: checked_size(name, values[name]) for name in sizes}
         problem = width_problem(FAMILIES[values["family"]], head_dim, **widths)
         if problem is not None:
             raise ValueError(problem)
         spec = cls(
             family=values["family"],
-            **{name: checked_size(name, values[name]) for name in sizes},
+            **checked,
             **widths,
             **{name: bool(values[name]) for name in flags},
             other_parameters=from_one_to(MAX_PARAMETERS, values["other_parameters"]),

@@ -119,12 +119,12 @@ class PruningTarget:
         channels then fill what is left. Both are multiples as in `from_sparsity`. Raises `InvalidTarget` below what
         one group and one channel a layer need, or the multiples of them.
         """
-        parameters, multiples = _positive("parameters", parameters), Multiples.of(multiple_of, groups_multiple_of)
+        most, multiples = _positive("parameters", parameters), Multiples.of(multiple_of, groups_multiple_of)
         costs = _parameter_costs(spec)
-        counts = largest_within(spec, parameters, costs, multiples)
+        counts = largest_within(spec, most, costs, multiples)
         if counts is None:
-            raise _unreachable(spec, parameters, multiples)
-        return cls(*counts, (("parameters", parameters), *multiples.requested))
+            raise _unreachable(spec, most, multiples)
+        return cls(*counts, (("parameters", most), *multiples.requested))
 
     @classmethod
     def splits(cls, spec: ModelSpec, parameters: int) -> tuple["PruningTarget", ...]:
@@ -134,16 +134,16 @@ class PruningTarget:
         there are, from the fewest groups on; the channels fill what is left, so the targets differ by less than one
         channel a layer. Raises `InvalidTarget` as `from_parameters` does, and for a number that none of them fills.
         """
-        parameters = _positive("parameters", parameters)
+        most = _positive("parameters", parameters)
         costs = _parameter_costs(spec)
         spare = spec.num_hidden_layers * costs.channel
         filling = [
-            cls(collapse(groups), collapse(channels), (("parameters", parameters),))
-            for total, groups, channels in all_within(spec, parameters, costs, Multiples())
-            if total > parameters - spare
+            cls(collapse(groups), collapse(channels), (("parameters", most),))
+            for total, groups, channels in all_within(spec, most, costs, Multiples())
+            if total > most - spare
         ]
         if not filling:
-            raise _unreachable(spec, parameters, Multiples())
+            raise _unreachable(spec, most, Multiples())
         return tuple(filling)
 
     @classmethod
@@ -186,8 +186,8 @@ class PruningTarget:
                 f"cache of {int(tokens):,} tokens and what pruning leaves alone take {least:,} at "
                 f"{width:g} bytes an element. Ask for more, a shorter context or fewer bytes an element."
             )
-        requested = (("memory_bytes", memory_bytes), ("context", tokens), ("bytes_per_element", width))
-        requested += multiples.requested
+        asked = (("memory_bytes", memory_bytes), ("context", tokens), ("bytes_per_element", width))
+        requested = (*asked, *multiples.requested)
         return cls(*counts, requested)
 
     @classmethod

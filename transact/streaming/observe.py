@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import closing, suppress
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -159,7 +160,7 @@ def _write(record: LayerRecord, file: Path) -> None:
 def _read(file: Path) -> LayerRecord:
     with safe_open(file, framework="pt") as tensors:
         held = {name: tensors.get_tensor(name).clone() for name in tensors.keys()}  # noqa: SIM118
-    values = {}
+    values: dict[str, Any] = {}
     for name, kind in _VALUES.items():
         found = {field.name: held.get(f"{name}.{field.name}") for field in fields(kind)}
         values[name] = kind(**found) if any(tensor is not None for tensor in found.values()) else None

@@ -154,7 +154,7 @@ class _Job:
         files, layout = self.loaded.files, self.loaded.layout
         refitted = {"none": (), "bias": ("bias",), "least_squares": ("weight",)}[self.compensation]
         refitted = tuple(f".{path}.{each}" for path in (layout.output, layout.down) for each in refitted)
-        odd = {}
+        odd: dict[str, torch.dtype] = {}
         for name, _ in self.loaded.model.named_parameters():
             kept = files.dtype(name)
             if kept != DTYPES[self.loaded.stored_dtype] and keeps_dtype(kept, self.target, self.loaded.stored_dtype):
@@ -182,6 +182,7 @@ class _Job:
             watch.check()
 
         if walks(self.compensation, self.statistics):
+            assert self.statistics is not None and self.statistics.tokens is not None, "as `walks` says"
             walk = GramWalk(self.loaded, self.statistics.tokens, heed)
             if start:
                 walk.resume(start, [log.tensors[str(number)] for number in range(len(log.tensors))])

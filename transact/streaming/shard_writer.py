@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
+from typing import BinaryIO
 
 import torch
 
@@ -50,7 +51,7 @@ class ShardWriter:
         self._shards = [self._shard(file, names, shapes) for file, names in zip(files, groups, strict=True)]
         self._folder = folder
         self._next = 0
-        self._stream = None
+        self._stream: BinaryIO | None = None
 
     @property
     def total_bytes(self) -> int:
@@ -77,9 +78,9 @@ class ShardWriter:
         for shard in self._shards[current + len(begun) :]:
             shard.file.unlink(missing_ok=True)
         for file, size in begun:
-            self._stream = file.open("r+b")
-            self._stream.truncate(size)
-            self._stream.seek(size)
+            stream = self._stream = file.open("r+b")
+            stream.truncate(size)
+            stream.seek(size)
         self._next = count
         return True
 
@@ -95,6 +96,7 @@ class ShardWriter:
             self.close()
             self._stream = shard.file.open("wb")
             self._stream.write(shard.header)
+        assert self._stream is not None, "the shard's first tensor opens it"
         for piece in pieces:
             write_elements(self._stream, narrowed(name, piece, self._dtypes[name]), check)
         self._next += 1

@@ -1,7 +1,7 @@
 """A model whose weights stay in their files: stock modules without memory, filled for as long as they are used."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
 import torch
@@ -57,8 +57,10 @@ class StreamedModel(LoadedModel):
         """The same as a model in memory that has shapes and nothing in them (torch's meta device)."""
         return LoadedModel(**{field.name: getattr(self, field.name) for field in fields(LoadedModel)})
 
-    def layer(self, index: int, check: Check = NO_CHECK) -> AbstractContextManager[torch.nn.Module]:
-        return self.layer_as(index, self.dtype, check)
+    @contextmanager
+    def layer(self, index: int, check: Check = NO_CHECK) -> Iterator[torch.nn.Module]:
+        with self.layer_as(index, self.dtype, check) as layer:
+            yield layer
 
     @contextmanager
     def layer_as(self, index: int, dtype: torch.dtype, check: Check = NO_CHECK) -> Iterator[torch.nn.Module]:
@@ -94,7 +96,7 @@ class StreamedModel(LoadedModel):
 
     def final_hidden(
         self, batches: Sequence[Batch], progress: Progress = NO_PROGRESS, check: Check = NO_CHECK
-    ) -> Iterator[torch.Tensor]:
+    ) -> Generator[torch.Tensor]:
         """As for a model in memory, after all batches have passed one layer after the other; each is read once.
 
         Progress is in layers, and `check` is called while weights are read. Raises `NotEnoughMemory` where the hidden
@@ -184,14 +186,14 @@ def load_streamed(
         )
     return_large_blocks()
     found = sources.download(found, card.spec.num_parameters, progress)
-    files = sources.weight_files(found.directory)
+    files = sources.weight_files(found.folder)
     watch = Repeating(progress, sum(file.stat().st_size for file in files), "bytes")
     stored_dtype = sources.check_weights(files, card.spec)
     config, whole = stock(found)
     whole, spec = decided_by_files(config, files, whole, card.spec)
     card = with_files(card, spec, dtype, stored_dtype, target)
-    tokenizer = read_tokenizer(found.directory, config, untrusted=untrusted, progress=progress)
-    model = narrowed_model.empty_model(config, whole, spec, DTYPES[card.dtype], found.directory).eval()
+    tokenizer = read_tokenizer(found.folder, config, untrusted=untrusted, progress=progress)
+    model = narrowed_model.empty_model(config, whole, spec, DTYPES[card.dtype], found.folder).eval()
     model.tie_weights()
     model.requires_grad_(False)
     tensors = TensorFiles(files, spec.layout)
@@ -205,7 +207,7 @@ def load_streamed(
         source=found.name,
         revision=found.revision or sources.content_digest(files, watch.check),
         stored_dtype=stored_dtype,
-        tokenizer_class=tokenizer_class(found.directory, config),
+        tokenizer_class=tokenizer_class(found.folder, config),
         files=tensors,
         computes_on=target,
     )

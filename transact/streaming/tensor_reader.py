@@ -65,7 +65,7 @@ class TensorFiles:
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Of a tensor that is there."""
-        return self._entries[self.find(name)].shape
+        return self._entries[self.find(name) or name].shape
 
     def dtype(self, name: str) -> torch.dtype:
         """That in which the files hold it; raises `CheckpointBroken` where it is not read here."""
@@ -116,7 +116,7 @@ class TensorFiles:
         return tensor
 
     def _entry(self, name: str) -> Entry:
-        entry = self._entries[self.find(name)]
+        entry = self._entries[self.find(name) or name]
         if entry.dtype not in TORCH_DTYPES:
             raise CheckpointBroken(
                 f"{name} is stored as {entry.dtype}, which is not read here; {', '.join(TORCH_DTYPES)} are. Convert "

@@ -110,7 +110,8 @@ def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, special: b
 
 def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
     """The texts, as many at a time as are read at once; one at least."""
-    part, characters = [], 0
+    part: list[str] = []
+    characters = 0
     for text in texts:
         if part and characters + len(text) > _CHARACTERS_AT_ONCE:
             yield part
@@ -160,7 +161,7 @@ class Cutting:
         """The fewest tokens of a row."""
         return max(self.min_tokens, 1)
 
-    def _sampled(self, rows: list[array]) -> list[array]:
+    def _sampled(self, rows: list[Sequence[int]]) -> list[Sequence[int]]:
         if self.num_samples is None or len(rows) <= self.num_samples:
             return rows
         return [rows[index] for index in sorted(random.Random(self.seed).sample(range(len(rows)), self.num_samples))]
@@ -216,7 +217,7 @@ class CutTexts:
         return f"{long} {self.cutting.seq_len}, under {self.cutting.least} tokens dropped"
 
 
-def _windows(ids: array, size: int) -> list[array]:
+def _windows(ids: Sequence[int], size: int) -> list[Sequence[int]]:
     """Contiguous windows; an incomplete last one is dropped unless it is the only one."""
     return [ids[start : start + size] for start in range(0, max(len(ids) - size + 1, 1), size)]
 

@@ -58,6 +58,7 @@ def generate(
     with checking(loaded.stages, watch.check):
         output = _continued(_with_plain_decoding(loaded, new_tokens), ids, choose, told)
     # decoded together and cut, as some tokenizers drop the space in front of a text's first word
+    assert loaded.tokenizer is not None, "it encoded the prompt"
     given = loaded.tokenizer.decode(prompt_ids, skip_special_tokens=True)
     return loaded.tokenizer.decode(output[0], skip_special_tokens=True).removeprefix(given)
 
@@ -184,8 +185,8 @@ class _Chooser(LogitsProcessor):
     def __init__(self, temperature: float, seed: int, device: torch.device):
         if isinstance(temperature, bool) or not isinstance(temperature, Real) or not 0 <= temperature < float("inf"):
             raise InvalidOption(f"temperature is {temperature!r}; give a number from 0, which is greedy.")
-        self.temperature = temperature
-        self.generator = torch.Generator(device).manual_seed(seed_number(seed))
+        self.temperature: float = temperature
+        self.generator: torch.Generator = torch.Generator(device).manual_seed(seed_number(seed))
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         largest = scores.amax(dim=-1, keepdim=True)

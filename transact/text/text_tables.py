@@ -45,7 +45,7 @@ class _Cells:
             return False
         if self.is_chat in (None, is_chat):
             self.is_chat = is_chat
-            self.kept.append(json.dumps(cell, ensure_ascii=False) if is_chat else cell)
+            self.kept.append(json.dumps(cell, ensure_ascii=False) if is_chat else str(cell))
             return True
         self.refuse(f"{place} has {'a conversation' if is_chat else 'a text'}, unlike the rows before it")
         return False
@@ -116,7 +116,7 @@ class Table:
 
     def wanted_column(self) -> Column | None:
         """The first of the wanted columns that holds anything; None where none of them does."""
-        return next((self.column(name) for name in self._wanted if name in self._found), None)
+        return next((self.column(name) for name in self._wanted or () if name in self._found), None)
 
     @property
     def held_bytes(self) -> int:
@@ -125,9 +125,10 @@ class Table:
 
     def problem(self) -> str:
         """Why none of the wanted columns holds anything."""
-        told = (self._columns[name].problem for name in reversed(self._wanted) if name in self._columns)
+        wanted = self._wanted or ()
+        told = (self._columns[name].problem for name in reversed(wanted) if name in self._columns)
         columns = ", ".join(self._columns)[:500] or "none"
-        return next(filter(None, told), f"{self.name} has no text under {self._wanted[-1]!r} (its columns: {columns})")
+        return next(filter(None, told), f"{self.name} has no text under {wanted[-1]!r} (its columns: {columns})")
 
     def _cells(self, name: str) -> _Cells:
         if name not in self._columns and len(self._columns) >= self._most_columns:

@@ -1,10 +1,9 @@
 """Colours and fonts: one accent, system fonts only, so that no request leaves the machine."""
 
-from pathlib import Path
-
 import gradio as gr
 
-ASSETS = Path(__file__).resolve().parents[2] / "assets"
+from transact.assets import ASSETS
+
 STYLE_SHEET = ASSETS / "style.css"
 
 _SANS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "Helvetica Neue", "sans-serif")

@@ -1,6 +1,6 @@
 """What a host sets: who can reach this page, its owner alone or others, what these may name, how many are remembered.
 
-Imports nothing, so that `app.py` can ask before anything else is loaded.
+Imports nothing, so that `ui/__main__.py` can ask before anything else is loaded.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The Python lines that do what the page shows; they run as they stand in the project's folder."""
+"""The Python lines that do what the page shows; they run as they stand, in any folder that has the visitor's files."""
 
 from dataclasses import dataclass
 
@@ -126,12 +126,12 @@ def is_own(source: TextSource) -> bool:
 
 def _imports(recipe: Recipe) -> list[str]:
     sources = [source for source in (recipe.text, recipe.measured_on) if source is not None]
-    reads_file = any(source.dataset is None and not _is_literal(source) for source in sources)
+    files = [source for source in sources if source.dataset is None and not _is_literal(source)]
     streams = any(source.dataset is not None for source in sources)
     standard = [
-        *(["import json"] if reads_file else []),
+        *(["import json"] if files else []),
         *(["from itertools import islice"] if streams else []),
-        *(["from pathlib import Path"] if reads_file else []),
+        *(["from pathlib import Path"] if any(map(is_own, files)) else []),
     ]
     return [*standard, *([""] if standard else []), *(["import datasets"] if streams else [])]
 
@@ -157,12 +157,12 @@ def _tokens(source: TextSource, variable: str, kind: str, filename: str, setting
         texts = f"{variable}_texts = {source.values!r}"
     else:
         bundled = {"sample": "", "evaluation": "evaluation_"}
-        path = (
-            filename if source.origin not in bundled else f"assets/samples/{bundled[source.origin]}{source.name}.jsonl"
+        file = (
+            f'Path("{filename}")' if is_own(source) else f'(ta.SAMPLES / "{bundled[source.origin]}{source.name}.jsonl")'
         )
         texts = (
             f'{variable}_texts = [\n    json.loads(line)["{field_of(source)}"]\n'
-            f'    for line in Path("{path}").read_text(encoding="utf-8").split("\\n")\n    if line\n]'
+            f'    for line in {file}.read_text(encoding="utf-8").split("\\n")\n    if line\n]'
         )
     if source.is_document:
         how, given = "from_document", f"{variable}_texts[0]"

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Any
 
 from gguf import GGUFWriter, TokenType
 from transformers import PreTrainedTokenizerBase
@@ -142,7 +143,9 @@ def _byte_level(parts: dict, rows: int) -> Vocabulary:
 
 def _expressions(pre_tokenizer: dict | None) -> list[str]:
     """The regular expressions that cut text, one after another, before bytes become characters."""
-    steps = pre_tokenizer["pretokenizers"] if pre_tokenizer and pre_tokenizer["type"] == "Sequence" else [pre_tokenizer]
+    steps: list[Any] = [pre_tokenizer]
+    if pre_tokenizer and pre_tokenizer["type"] == "Sequence":
+        steps = pre_tokenizer["pretokenizers"]
     found = []
     for step in steps:
         kind = step["type"] if step else None
