@@ -5,11 +5,14 @@ import shutil
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_example_runs(tmp_path):
     (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     for name in ("assets", "transact"):
