@@ -1,6 +1,7 @@
 # make run   sets up .venv and starts the app on 127.0.0.1:7860
-# make test  sets up .venv and runs the tests (browser tests skip where there is no chromium)
-# make test-long runs the tests marked `long`, which take minutes or install other versions
+# make check sets up .venv, looks at the code's form and runs the fast tests: three minutes on two cores
+# make test  sets up .venv and runs the tests (browser tests skip where there is no chromium): twelve minutes
+# make test-all runs every case, ten times as many hostile inputs, older readers, a soak and a Space: for a release
 # make bench prints the benchmarks' tables
 # make soak  lets visitors come to a server of its own for half an hour
 # make docs  draws docs/architecture.md anew and writes the API reference to build/docs
@@ -19,20 +20,38 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test test-long lint types bench soak docs wheel space screenshots clean
+# The three tiers of tests: the marks that each leaves out (pyproject.toml says what they mean), and the Hypothesis
+# profile (tests/conftest.py), which says how many hostile inputs are tried. `test-all` leaves out nothing; what must
+# have the machine to itself, or sets up another environment, runs after the rest.
+TIER_CHECK := -m "not slow and not exhaustive and not long and not alone" --hypothesis-profile check
+TIER_TEST := -m "not exhaustive and not long and not alone" --hypothesis-profile test
+TIER_ALL := -m "not long and not alone" --hypothesis-profile test-all
+
+# two processes of one thread each; the files in the order of their names, as that begins with the longest
+PYTEST_BY_TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: run check test test-all lint types bench soak docs wheel space screenshots clean
 
 run: $(VENV)/.installed
 	$(BIN)/python app.py
 
-test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not alone and not long"
-	$(BIN)/python -m pytest -m "alone and not long"
+check: lint types
+	$(PYTEST_BY_TWO) $(TIER_CHECK)
 
-test-long: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m long
+test: $(VENV)/.installed-dev
+	$(PYTEST_BY_TWO) $(TIER_TEST)
+
+test-all: lint
+	$(PYTEST_BY_TWO) $(TIER_ALL)
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -m rounding --hypothesis-profile test-all
+	$(BIN)/python -m pytest -m "long or alone"
+	$(MAKE) wheel
+	$(MAKE) space
+	$(MAKE) soak
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy

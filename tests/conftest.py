@@ -6,6 +6,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -17,6 +18,13 @@ MAY_SKIP = ("needs to mount a small file system", "the stock class ", "the files
 """How reasons to skip begin where all that tests need is there: a right that not every user has, and combinations of a
 table that do not exist in stock `transformers`."""
 DATA = ROOT.parent / "shared" / "data"
+INPUTS_PER_THOUSAND = {"check": 20, "test": 100, "test-all": 1000}
+"""Of a thousand inputs that a fuzzing test is written for, how many are tried by `make check`, `make test` and
+`make test-all`, which name the Hypothesis profile; where none is named, it is that of `make test`."""
+
+for _profile, _inputs in INPUTS_PER_THOUSAND.items():
+    settings.register_profile(_profile, max_examples=_inputs)
+settings.load_profile("test")
 
 
 @pytest.fixture(scope="session")

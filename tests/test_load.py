@@ -8,6 +8,14 @@ from benchmarks.load import GROWTH, all_at_once, crowd, remembering, soak
 from tests.e2e.server import running_app
 
 
+@pytest.mark.slow
+def test_three_visitors_at_once(tmp_path):
+    visitors = crowd(3)
+    with running_app(tmp_path / "app.log", remembering(visitors)) as url:
+        times = all_at_once(url, visitors, moves=5)  # raises at the first number that is not the visitor's own
+    assert len(times.seconds["/plan"]) == 3 * 5
+
+
 @pytest.mark.alone
 def test_twenty_visitors_at_once_then_a_soak(tmp_path):
     """The longest test by far: the soak alone takes two minutes, since a shorter one would see no slow growth.

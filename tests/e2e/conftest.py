@@ -38,3 +38,8 @@ def explorer(browser, app_url):
     assert not opened.errors
     assert not opened.foreign_requests
     opened.close()
+
+
+def pytest_itemcollected(item):
+    """Every test that opens a browser is slow."""
+    item.add_marker(pytest.mark.slow)

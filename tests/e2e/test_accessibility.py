@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.explorer import SLOW, Explorer
+from tests.tiers import cases
 
 AXE = Path(sys.prefix) / "node_modules" / "axe-core" / "axe.min.js"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
@@ -31,7 +32,9 @@ def barriers(explorer: Explorer, axe: str) -> list[str]:
     return [f"{rule['id']}: {[node['html'][:160] for node in rule['nodes']][:4]}" for rule in found]
 
 
-@pytest.mark.parametrize(("theme", "width"), [("light", 1280), ("dark", 1280), ("light", 390)])
+@pytest.mark.parametrize(
+    ("theme", "width"), cases([("light", 1280), ("dark", 1280), ("light", 390)], test=[("dark", 1280)])
+)
 def test_no_barriers(browser, app_url, axe, theme, width):
     explorer = Explorer(browser, app_url, theme=theme, width=width)
     explorer.prune(1)

@@ -4,9 +4,12 @@ import csv
 import json
 import re
 
+import pytest
+
 from tests.e2e.explorer import SLOW, Explorer
 
 
+@pytest.mark.exhaustive
 def test_try_shows_perplexity_text_and_tasks_behind_masks(explorer):
     page = explorer.page
     page.click("#try-button")
@@ -106,6 +109,7 @@ def test_a_damaged_link_is_told(browser, app_url):
     opened.close()
 
 
+@pytest.mark.exhaustive
 def test_the_plan_of_the_page_is_the_plan_in_the_file(explorer):
     explorer.after_change("savings", lambda: explorer.type_number("attention-sparsity", 0.5))
     with explorer.page.expect_download(timeout=SLOW) as download:

@@ -1,5 +1,7 @@
 """The tour: ten steps, each moving the page to what it speaks of, from the keyboard as well."""
 
+import pytest
+
 from tests.e2e.explorer import SLOW
 from ui.views.guide_steps import STEPS
 
@@ -28,6 +30,7 @@ def test_the_tour_moves_the_page_step_by_step(explorer):
     assert page.evaluate("document.querySelectorAll('.guided').length") == 0
 
 
+@pytest.mark.exhaustive
 def test_one_can_work_while_the_tour_is_open(explorer):
     explorer.page.click("#guide-open")
     explorer.after_change("savings", lambda: explorer.type_number("attention-sparsity", 0.5))

@@ -8,6 +8,7 @@ import zipfile
 import pytest
 
 from tests.e2e.explorer import SLOW, Explorer
+from tests.tiers import cases
 
 # a process without this project: what stock transformers makes of the downloaded folder, computing as the app does
 STOCK = """
@@ -98,6 +99,7 @@ def test_the_main_job(browser, app_url, tmp_path, capsys):
     explorer.close()
 
 
+@pytest.mark.exhaustive
 def test_score_other_text_switch_metric_and_look_closer(explorer):
     page = explorer.page
     explorer.choose("calibration-source", "Children's stories")
@@ -122,6 +124,7 @@ def test_score_other_text_switch_metric_and_look_closer(explorer):
     assert not explorer.errors
 
 
+@pytest.mark.exhaustive
 def test_stop_leaves_the_last_good_state(explorer):
     page = explorer.page
     code = explorer.text("code-view")
@@ -141,6 +144,7 @@ def test_stop_leaves_the_last_good_state(explorer):
         assert page.is_disabled("#stop-button")
 
 
+@pytest.mark.exhaustive
 def test_slider_from_the_keyboard_and_snapping(explorer):
     page = explorer.page
     page.locator("#mlp-sparsity input[type=range]").focus()
@@ -179,7 +183,9 @@ def test_wrong_input_gets_one_sentence_and_loses_nothing(explorer, tmp_path):
     page.wait_for_selector("#result-table table", timeout=SLOW)
 
 
-@pytest.mark.parametrize(("width", "theme"), [(390, "light"), (390, "dark"), (1280, "dark")])
+@pytest.mark.parametrize(
+    ("width", "theme"), cases([(390, "light"), (390, "dark"), (1280, "dark")], test=[(390, "dark")])
+)
 def test_usable_when_narrow_and_dark(browser, app_url, width, theme):
     explorer = Explorer(browser, app_url, width=width, theme=theme)
     page = explorer.page

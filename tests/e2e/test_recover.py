@@ -1,5 +1,7 @@
 """Training back what a cut lost: live curves, a row of the history, a stop that keeps the best, wrong numbers."""
 
+import pytest
+
 from tests.e2e.explorer import SLOW
 
 
@@ -39,6 +41,7 @@ def test_training_is_drawn_as_it_goes_and_becomes_a_result(explorer):
     assert download.value.path().stat().st_size > 1_000_000
 
 
+@pytest.mark.exhaustive
 def test_a_stop_keeps_what_was_best_until_then(explorer):
     page = explorer.page
     explorer.choose("repair-select", "None")
@@ -52,6 +55,7 @@ def test_a_stop_keeps_what_was_best_until_then(explorer):
     assert len(explorer.rows("history-table", 13)) == 1
 
 
+@pytest.mark.exhaustive
 def test_wrong_numbers_are_said_beside_the_form_and_when_pressed(explorer):
     page = explorer.page
     for values, said in (
@@ -70,6 +74,7 @@ def test_wrong_numbers_are_said_beside_the_form_and_when_pressed(explorer):
     explorer.says("Choose another repair")
 
 
+@pytest.mark.exhaustive
 def test_a_reload_keeps_the_curves(explorer):
     page = explorer.page
     explorer.choose("repair-select", "None")

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from tests.e2e.explorer import SLOW, Explorer
+from tests.tiers import cases
 
 LONG = "\n\n".join(["A fox and a crow met by the river and told each other stories. " * 20] * 400)
 
@@ -50,13 +51,16 @@ def prepared_text(explorer) -> None:
 
 @pytest.mark.parametrize(
     ("prepare", "button", "running"),
-    [
-        (prepared_text, "score-button", "Scoring"),
-        (None, "try-button", "Perplexity"),
-        (None, "prune-button", "Searching"),
-        (None, "prune-button", "Measuring"),
-        (None, "map-button", "Mapping"),
-    ],
+    cases(
+        [
+            (prepared_text, "score-button", "Scoring"),
+            (None, "try-button", "Perplexity"),
+            (None, "prune-button", "Searching"),
+            (None, "prune-button", "Measuring"),
+            (None, "map-button", "Mapping"),
+        ],
+        test=[(None, "prune-button", "Searching")],
+    ),
 )
 def test_every_long_job_can_be_stopped(explorer, prepare, button, running):
     page = explorer.page

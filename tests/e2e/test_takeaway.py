@@ -4,6 +4,7 @@ import json
 import zipfile
 
 import gguf
+import pytest
 
 from tests.e2e.explorer import SLOW
 
@@ -24,6 +25,7 @@ def test_a_gguf_file_of_the_chosen_type(explorer, tmp_path):
     assert types == {"F32", "F16", "Q8_0"}
 
 
+@pytest.mark.exhaustive
 def test_layers_of_different_sizes_are_written_as_they_are_if_wanted(explorer, tmp_path):
     page = explorer.page
     assert not page.locator("#export-layers").is_visible()

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from tests.e2e.explorer import SLOW, Explorer
+from tests.tiers import cases
 
 DATASET = "A Hugging Face dataset"
 
@@ -74,6 +75,7 @@ def test_a_dataset_is_read_and_scored(explorer, folder):
     assert page.is_visible("#calibration-text")
 
 
+@pytest.mark.exhaustive
 def test_a_wrong_dataset_gets_one_sentence_and_loses_nothing(explorer, folder):
     page, before = explorer.page, explorer.text("estimate")
     explorer.choose("calibration-source", DATASET)
@@ -95,7 +97,7 @@ def test_a_wrong_dataset_gets_one_sentence_and_loses_nothing(explorer, folder):
     explorer.says("Scored")
 
 
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
+@pytest.mark.parametrize("kind", cases(["csv", "parquet"], test=["parquet"]))
 def test_the_column_of_an_upload_is_chosen(explorer, tmp_path, kind):
     page = explorer.page
     file = tmp_path / f"tales.{kind}"
@@ -118,6 +120,7 @@ def test_the_column_of_an_upload_is_chosen(explorer, tmp_path, kind):
     assert "['A fox ran.', 'A crow flew.']" in explorer.text("code-view")
 
 
+@pytest.mark.exhaustive
 def test_files_of_one_column_need_no_choice(explorer, tmp_path):
     page = explorer.page
     for name, content, count in (
@@ -135,6 +138,7 @@ def test_files_of_one_column_need_no_choice(explorer, tmp_path):
     explorer.says("No file has been uploaded yet")
 
 
+@pytest.mark.exhaustive
 def test_a_long_line_is_cut_into_windows_and_what_is_missing_is_told(explorer, tmp_path):
     file = tmp_path / "long.jsonl"
     file.write_text(json.dumps({"text": "One day a fox met a crow. " * 400}) + '\n{"text": null}\n')
@@ -148,6 +152,7 @@ def test_a_long_line_is_cut_into_windows_and_what_is_missing_is_told(explorer, t
     assert 'windows="auto"' in explorer.text("code-view")
 
 
+@pytest.mark.exhaustive
 def test_conversations_need_a_model_with_a_chat_template(explorer, tmp_path):
     file = tmp_path / "chats.jsonl"
     file.write_text(json.dumps({"messages": [{"role": "user", "content": "A fox?"}]}) + "\n")

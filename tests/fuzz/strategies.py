@@ -9,18 +9,20 @@ import json
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from tests.tiers import inputs
+
 INPUTS = {
     "plans": 2500, "links": 1500, "savepoints": 150,
     "configurations": 700, "weights": 1200, "indices": 300, "tokenizers": 350,
     "uploads": 2400, "endpoints": 1300, "http": 60,
 }  # fmt: skip
-"""How many inputs each surface gets; 10,000 in all at least."""
+"""How many inputs each surface gets in `make test-all`; 10,000 in all at least."""
 
 
 def fuzzing(surface: str, share: float = 1.0):
-    """Settings for a test that takes `share` of a surface's inputs."""
+    """Settings for a test that takes `share` of a surface's inputs, or of the tier's part of them."""
     return settings(
-        max_examples=round(INPUTS[surface] * share),
+        max_examples=inputs(INPUTS[surface] * share),
         derandomize=True, database=None, deadline=None, print_blob=False,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip

@@ -1,5 +1,7 @@
 """The app in this process, for the endpoint tests; one page for all of them."""
 
+from functools import partial
+
 import pytest
 from gradio_client import Client
 
@@ -20,6 +22,14 @@ def app_url(page):
     )
     yield url
     page.close()
+
+
+@pytest.fixture
+def untimed(monkeypatch):
+    """Nothing is timed where results are measured: that takes seconds and gives no number that is compared."""
+    import transact as ta
+
+    monkeypatch.setattr(ta, "evaluate", partial(ta.evaluate, speed=False))
 
 
 @pytest.fixture

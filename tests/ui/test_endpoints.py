@@ -17,6 +17,8 @@ import transact as ta
 from transact.export import checkpoint
 from ui.text_sources import text_source
 
+pytestmark = pytest.mark.slow
+
 ELEM_IDS = {
     "model-select", "model-card", "load-button", "calibration-source", "calibration-text", "score-button",
     "stop-button", "metric-select", "heads-plot", "channels-plot", "layer-detail", "attention-sparsity",
@@ -121,6 +123,7 @@ def test_the_whole_way_on_stories260k(client, data, tmp_path):
     assert file.suffix == ".gguf" and file.read_bytes() == (tmp_path / "own.gguf").read_bytes()
 
 
+@pytest.mark.exhaustive
 def test_the_bundled_model_is_there_without_loading(client):
     summary = client.predict(attention_sparsity=0.5, mlp_sparsity=0.5, allocation="uniform", api_name="/plan")
     assert summary["after"]["parameters"] < summary["before"]["parameters"]

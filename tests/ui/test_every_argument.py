@@ -6,6 +6,7 @@ meant, and no memory to speak of. What would compute for long is told at once to
 
 import copy
 import inspect
+import itertools
 import json
 import logging
 import math
@@ -22,9 +23,12 @@ from pydantic import ValidationError
 import transact as ta
 from tests import own_loop, peaks
 from tests.fuzz.strategies import one_sentence
+from tests.tiers import cases
 from transact.models import hub
 from ui.server import error_messages
 from ui.state import session_store
+
+pytestmark = pytest.mark.slow
 
 WRONG = [
     1e12, -1, 2.5, math.nan, math.inf, "1e12", "9" * 6000, [], [1], {},
@@ -105,9 +109,16 @@ def sound(event) -> list:
     return [component.value for component in event.inputs]
 
 
-async def walk(page, unexpected: Unexpected) -> tuple[int, list[str]]:
-    """The number of calls, and the faults found."""
+async def walk(page, unexpected: Unexpected, every: int) -> tuple[int, list[str]]:
+    """The number of calls, and the faults found.
+
+    Each place gets one in `every` of the wrong values, and the next place others.
+    """
     calls, faults, state = 0, [], SessionState(page)
+    first = itertools.cycle(range(every))
+
+    def some() -> list:
+        return WRONG[next(first) :: every]
 
     async def tried(name: str, event, values: list, data=None) -> None:
         nonlocal calls
@@ -129,31 +140,32 @@ async def walk(page, unexpected: Unexpected) -> tuple[int, list[str]]:
     for name, event in events(page).items():
         VISITOR.session_hash, good = name, sound(event)
         for place in range(len(good)):
-            for wrong in WRONG:
+            for wrong in some():
                 values = [*good[:place], wrong, *good[place + 1 :]]
                 await tried(f"{name}, argument {place} is {wrong!r:.40}", event, values)
         if name.endswith("on_table"):
             for row, column in ((0, 1), (2, 3)):
-                for wrong in WRONG:
+                for wrong in some():
                     table = copy.deepcopy(good[0])
                     table["data"][row][column] = wrong
                     await tried(f"a cell that is {wrong!r:.40}", event, [table])
         if name.endswith("on_pointed"):
             for plot in PLOTS:
                 for part in ("row", "x", "text", "key"):
-                    for wrong in WRONG:
+                    for wrong in some():
                         clicked = {"plot": plot, "row": 0, "column": 0, "x": 0, part: wrong}
                         await tried(f"click on {plot}, {part} is {wrong!r:.40}", event, [], clicked)
-            for wrong in WRONG:
+            for wrong in some():
                 await tried(f"a click that is {wrong!r:.40}", event, [], wrong)
     return calls, faults
 
 
-def test_every_argument_of_every_event(page, unexpected):
+@pytest.mark.parametrize("every", cases([4, 1], test=[4]))
+def test_every_argument_of_every_event(page, unexpected, every):
     with peaks.growth() as grown:
-        calls, faults = own_loop.run(walk(page, unexpected))
+        calls, faults = own_loop.run(walk(page, unexpected, every))
         assert not faults, f"{len(faults)} of {calls}:\n" + "\n".join(faults[:60])
-        assert calls > 1000
+        assert calls > 1000 / every
         assert grown() < MOST_BYTES
     # what was good before is good after
     page_of_others = {event.api_name: event for event in page.fns.values() if event.api_visibility == "public"}

@@ -15,6 +15,8 @@ import transact as ta
 from tests.fuzz.strategies import JUNK, ODD_TEXTS, fuzzing, one_sentence
 from ui.work import measuring, pruning
 
+pytestmark = pytest.mark.slow
+
 SHORT = st.sampled_from(["mixed up", "A fox.\n\nA crow.", "1 + 1 = 2", "one", " "])
 FEW = st.sampled_from([1, 2, 3, 2.0])
 ARGUMENTS = {

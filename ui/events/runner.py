@@ -52,7 +52,8 @@ def long_step(
     Gradio makes each output of an event anew whenever something is yielded, also those that stay as they are: 70 ms
     where all parts of the page are outputs, several times a second, in which the work would stand still (one process,
     one interpreter lock). So outputs on the way are the line of progress and `meanwhile` alone; an update of any other
-    part is kept until the step is over, and then painted on `at_the_end`.
+    part is kept until the step is over, and then painted on `at_the_end`. A step that yields nothing has to be told to
+    leave its outputs as they are: gradio would send each of them a None, which empties the message line.
     """
     shown = [*panels.progress, *meanwhile]
     wiring = {**panels.heavy, **wiring}
@@ -60,11 +61,15 @@ def long_step(
 
     @functools.wraps(handler)
     def on_the_way(*given):
+        silent = True
         for update in handler(*given):
             if at_the_end and not update.keys() <= set(shown):
                 context.unpainted.setdefault(context.visitor(given[request]), {}).update(update)
             else:
+                silent = False
                 yield update
+        if silent:
+            yield {panels.status.message: gr.skip()}
 
     def paint(request: gr.Request):
         return context.unpainted.pop(context.visitor(request), {panels.status.message: gr.skip()})

@@ -9,6 +9,8 @@ from tests.tiny_models import build, token_ids
 from transact.analysis.stability import _draws
 from transact.scoring import metrics
 
+pytestmark = pytest.mark.rounding
+
 
 @pytest.fixture(scope="module")
 def loaded():

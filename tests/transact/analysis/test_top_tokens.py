@@ -11,6 +11,8 @@ from transact.observing.accumulators import PeakAccumulator, RealTokens, channel
 from transact.observing.statistics import CalibrationRecord
 from transact.text.calibration import CalibrationSet
 
+pytestmark = pytest.mark.rounding
+
 
 @pytest.fixture(scope="module")
 def byte_tokenizer():

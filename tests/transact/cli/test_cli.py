@@ -131,6 +131,7 @@ def test_plans_are_those_of_the_library(run, calibrated, loaded, statistics, tmp
     assert values["plan"]["digest"] == expected.digest
 
 
+@pytest.mark.slow
 def test_gradients_are_taken_where_the_metric_needs_them(run, calibrated, loaded, folder, tmp_path):
     texts = read_texts(folder / "calibration.jsonl")
     calibration = ta.CalibrationSet.from_texts(
@@ -168,6 +169,7 @@ def test_a_document_is_cut_into_windows(run, loaded, folder, tmp_path):
     assert (tmp_path / "plan.json").read_text() == expected.to_json()
 
 
+@pytest.mark.slow
 def test_one_line_reproduces_a_row(run, calibrated, measured, row, tmp_path):
     plan, pruned, report = row
     values = run(
@@ -186,6 +188,7 @@ def test_one_line_reproduces_a_row(run, calibrated, measured, row, tmp_path):
     assert proof["passed"] and proof["same_text"] and proof["largest_difference"] <= proof["tolerance"]
 
 
+@pytest.mark.slow
 def test_our_best_choice_and_repair_in_one_line(run, calibrated, measured, loaded, statistics, evaluation, tmp_path):
     values = run(
         "prune", *calibrated, *SHARES, "--metric", "search", "--compensation", "best", *measured,
@@ -200,6 +203,7 @@ def test_our_best_choice_and_repair_in_one_line(run, calibrated, measured, loade
     assert values["compensation"] == "best" and values["plan"]["metric"] == "search"
 
 
+@pytest.mark.slow
 def test_the_search_goes_with_every_repair(run, calibrated, measured, loaded, statistics, evaluation):
     values = run("prune", *calibrated, *SHARES, "--metric", "search", "--compensation", "least_squares", *measured)
     plan = ta.search_plan(loaded, statistics, ta.PruningTarget.from_sparsity(loaded.spec, attention=0.25, mlp=0.5))
@@ -216,6 +220,7 @@ def test_a_saved_row_is_measured_again(capsys, measured, row, tmp_path):
         assert again[name] == getattr(report, name)
 
 
+@pytest.mark.slow
 def test_two_steps_come_to_what_one_does(run, calibrated, measured, row, tmp_path):
     _, _, report = row
     run("plan", *calibrated, *SHARES, "--metric", "wanda")
@@ -272,6 +277,7 @@ def test_push_says_where_the_model_is(capsys, monkeypatch):
     assert asked == [("out", "small", True, False), ("out", "small", False, True)]
 
 
+@pytest.mark.slow
 def test_text_that_scored_is_told_where_it_measures(capsys, calibrated, folder):
     line = ["prune", "--model", "bundled", *calibrated, *SHARES, "--no-speed"]
     # four of the eight texts scored, each cut off at 48 tokens; all eight measure, each in two windows
@@ -516,6 +522,7 @@ def test_ctrl_c(capsys, calibrated, monkeypatch):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_what_a_person_reads(capsys, calibrated, folder, loaded, row, tmp_path):
     line = ["prune", "--model", "bundled", *calibrated, *SHARES, "--evaluation", str(folder / "evaluation.jsonl")]
     assert main([*line, "--output", str(tmp_path / "pruned")]) == 0
@@ -531,6 +538,7 @@ def test_what_a_person_reads(capsys, calibrated, folder, loaded, row, tmp_path):
     assert f"The checkpoint is in {tmp_path / 'pruned'} (LlamaForCausalLM). Proved: a fresh process" in captured.out
 
 
+@pytest.mark.slow
 def test_as_a_program(folder, tmp_path):
     line = ["-m", "transact", "evaluate", "--model", tmp_path / "nowhere", "--evaluation", folder / "evaluation.jsonl"]
     refused = subprocess.run([sys.executable, *map(str, line)], cwd=ROOT, capture_output=True, text=True)

@@ -32,6 +32,7 @@ def enough(*arguments, **named):
     raise ta.InvalidText("This is read, and enough.")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOUND)
 def test_every_number(name, tmp_path, monkeypatch, capsys):
     for work in ("observe", "recover", "evaluate", "prune"):

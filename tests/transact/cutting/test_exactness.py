@@ -8,9 +8,12 @@ import pytest
 import torch
 
 import transact as ta
+from tests.tiers import PLAIN, VARIANTS, cases
 from tests.tiny_models import TINY, build, token_ids
 from transact.evaluation.speed import cache_of
 from transact.spec.plan import compose_cuts
+
+pytestmark = pytest.mark.rounding
 
 TARGETS = {
     # 3 of 4 groups: 6 heads, which do not divide a hidden size of 32
@@ -23,6 +26,14 @@ TARGETS = {
     "nothing-removed-from-mlp": ta.PruningTarget(keep_head_groups=1, keep_channels=40),
 }
 CASES = [(name, target) for name in TINY for target in TARGETS]
+
+
+def in_turn(name: str, target: str) -> bool:
+    """Whether the case is one of those in which each family meets every target once, its variants taking turns."""
+    family, names = next((at, names) for at, names in enumerate(VARIANTS.values()) if name in names)
+    return (family + names.index(name) + list(TARGETS).index(target)) % len(names) == 0
+
+
 TOLERANCE = 1e-9
 
 # Stock norms, and softmax where a family's attention is not torch's own (Gemma 2), compute in float32 even in a float64
@@ -76,17 +87,20 @@ def all_in_float64(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def reloaded(tmp_path_factory):
-    """Every case saved in float64 and read back by one stock process: {case: (pruned, saved, result)}."""
+def reloaded(request, tmp_path_factory):
+    """Every case that this run tests, saved in float64 and read back by one stock process: {case: (pruned, saved,
+    result)}."""
     root = tmp_path_factory.mktemp("stock")
-    requests, cases = {}, {}
-    for name, target in CASES:
+    here = [item for item in request.session.items if item.path == request.path]
+    tested = [item.callspec.params for item in here if "reloaded" in item.fixturenames]
+    requests, made = {}, {}
+    for name, target in dict.fromkeys((each["name"], each["target"]) for each in tested):
         dense = build(name)
         pruned = ta.prune(dense, _plan(dense, TARGETS[target]))
         folder = root / f"{name}--{target}"
         report = ta.save(pruned, folder)
         requests[str(folder)] = token_ids(dense).tolist()
-        cases[name, target] = (pruned, report, str(folder))
+        made[name, target] = (pruned, report, str(folder))
     (root / "requests.json").write_text(json.dumps(requests))
     subprocess.run(
         [sys.executable, "-c", IN_FLOAT64 + STOCK_SCRIPT, str(root / "requests.json"), str(root / "results.pt")],
@@ -94,10 +108,10 @@ def reloaded(tmp_path_factory):
         cwd=root,
     )
     results = torch.load(root / "results.pt")
-    return {case: (pruned, report, results[folder]) for case, (pruned, report, folder) in cases.items()}
+    return {case: (pruned, report, results[folder]) for case, (pruned, report, folder) in made.items()}
 
 
-@pytest.mark.parametrize(("name", "target"), CASES)
+@pytest.mark.parametrize(("name", "target"), cases(CASES, test=in_turn))
 def test_masked_pruned_and_reloaded_agree(name, target, reloaded):
     dense = build(name)
     ids = token_ids(dense)
@@ -114,7 +128,7 @@ def test_masked_pruned_and_reloaded_agree(name, target, reloaded):
     assert stock["class"] == report.model_class
 
 
-@pytest.mark.parametrize(("name", "target"), CASES)
+@pytest.mark.parametrize(("name", "target"), cases(CASES, test=in_turn))
 def test_spec_counts_what_is_there(name, target, reloaded):
     pruned, report, _ = reloaded[name, target]
     assert pruned.spec.num_parameters == pruned.model.num_parameters()
@@ -128,7 +142,7 @@ def test_spec_counts_what_is_there(name, target, reloaded):
         assert report.padded == target.endswith("per-layer")
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", cases(TINY, test=TINY, check=PLAIN))
 def test_prune_leaves_its_input_bit_identical(name):
     dense = build(name)
     before = {key: value.clone() for key, value in dense.model.state_dict().items()}
@@ -160,7 +174,7 @@ def test_saved_class(name, target, expected, reloaded):
     assert reloaded[name, target][1].model_class == expected
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", cases(TINY, test=TINY, check=PLAIN))
 def test_pruned_model_generates_with_its_cache(name):
     dense = build(name)
     pruned = ta.prune(dense, _plan(dense, TARGETS["per-layer"]))

@@ -11,12 +11,15 @@ import pytest
 import torch
 
 import transact as ta
+from tests.tiers import cases
 from tests.tiny_models import TINY, build, token_ids
 from tests.transact.cutting.test_exactness import IN_FLOAT64, STOCK_SCRIPT, TOLERANCE, stay_in_float64
 from transact.evaluation.speed import cache_of
 from transact.layers.narrow_attention import NarrowAttention
 from transact.scoring.scores import pair_scores
 from transact.spec.plan import compose_cuts
+
+pytestmark = pytest.mark.rounding
 
 NARROWED = (
     "llama",
@@ -41,6 +44,13 @@ CASES = [
     for name in NARROWED
     for target in (TARGETS if name in ("llama", "mistral") else ("both-and-units", "queries-and-keys"))
 ]
+
+
+def in_turn(name: str, target: str) -> bool:
+    """Whether the case is one of those in which each model has one target, and two models of Llama's all."""
+    return name == "llama" or list(TARGETS).index(target) in (NARROWED.index(name) % 2 * 2, 3)
+
+
 ROOT = Path(__file__).resolve().parents[3]
 REFUSED_SCRIPT = """
 import sys
@@ -72,16 +82,18 @@ def _pruned(name: str, target: str) -> ta.LoadedModel:
 
 
 @pytest.fixture(scope="module")
-def read_back(tmp_path_factory):
-    """Every case saved padded and compact, read by a stock process and by one that imports transact."""
+def read_back(request, tmp_path_factory):
+    """Every case that this run tests, padded and compact, read by a stock process and by one that imports transact."""
     root = tmp_path_factory.mktemp("narrow")
-    requests, cases = {"padded": {}, "compact": {}}, {}
-    for name, target in CASES:
+    here = [item for item in request.session.items if item.path == request.path]
+    tested = [item.callspec.params for item in here if "read_back" in item.fixturenames]
+    requests, made = {"padded": {}, "compact": {}}, {}
+    for name, target in dict.fromkeys((each["name"], each["target"]) for each in tested):
         pruned = _pruned(name, target)
         for layers in ("padded", "compact"):
             if layers == "padded" or pruned.spec.is_uniform:
                 folder = root / f"{name}--{target}--{layers}"
-                cases[name, target, layers] = (pruned, ta.save(pruned, folder, layers=layers), str(folder))
+                made[name, target, layers] = (pruned, ta.save(pruned, folder, layers=layers), str(folder))
                 requests[layers][str(folder)] = token_ids(pruned).tolist()
     results = {}
     for layers, script in (
@@ -93,10 +105,10 @@ def read_back(tmp_path_factory):
         where = root if layers == "padded" else ROOT
         subprocess.run([sys.executable, "-c", IN_FLOAT64 + script, *map(str, files)], check=True, cwd=where)
         results |= torch.load(files[1])
-    return {case: (pruned, report, results[folder]) for case, (pruned, report, folder) in cases.items()}
+    return {case: (pruned, report, results[folder]) for case, (pruned, report, folder) in made.items()}
 
 
-@pytest.mark.parametrize(("name", "target"), CASES)
+@pytest.mark.parametrize(("name", "target"), cases(CASES, test=in_turn))
 def test_masked_pruned_and_read_back_agree(name, target, read_back):
     dense = build(name)
     ids = token_ids(dense)
@@ -117,7 +129,7 @@ def test_masked_pruned_and_read_back_agree(name, target, read_back):
             assert report.model_class.startswith("Transact") == (layers == "compact")
 
 
-@pytest.mark.parametrize(("name", "target"), CASES)
+@pytest.mark.parametrize(("name", "target"), cases(CASES, test=in_turn))
 def test_spec_counts_what_is_there(name, target, read_back):
     pruned, padded, _ = read_back[name, target, "padded"]
     spec = pruned.spec
@@ -264,6 +276,7 @@ def test_search_and_best_repair_follow_the_queries_that_are_left():
     assert found[1].kl_divergence < found[0].kl_divergence
 
 
+@pytest.mark.slow
 def test_recovery_trains_through_shots():
     dense = build("llama", torch.float32)
     tokens = ta.CalibrationSet.from_token_ids(token_ids(dense, samples=4))
@@ -281,6 +294,7 @@ def test_recovery_trains_through_shots():
     assert torch.equal(*pairs)
 
 
+@pytest.mark.slow
 def test_stock_transformers_alone_says_that_it_does_not_know_the_type(tmp_path):
     ta.save(_pruned("qwen2", "values"), tmp_path / "out", layers="compact")
     run = subprocess.run(
@@ -305,6 +319,7 @@ def test_other_families_keep_their_heads_whole_and_say_why(name):
         ta.ModelSpec.from_dict(values)
 
 
+@pytest.mark.slow
 def test_every_family_is_narrowed_or_says_why_not():
     narrowed = {build(name).spec.family for name in NARROWED}
     for family in {build(name).layout for name in TINY}:
@@ -411,7 +426,7 @@ def test_the_stock_model_is_left_alone():
 
 
 @pytest.mark.parametrize("asked_before", [False, True])
-@pytest.mark.parametrize("name", NARROWED)
+@pytest.mark.parametrize("name", cases(NARROWED, test=["llama", "qwen2", "starcoder2"]))
 def test_narrower_heads_return_attentions_as_stock_ones_do(name, asked_before, tmp_path):
     """In memory, copied and loaded again; whether or not the dense model was asked before it was cut."""
     dense = build(name)

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import transact as ta
+from tests.tiers import FEW, PLAIN, cases
 from tests.tiny_models import TINY, build, token_ids
 
 SCALED = {"rope_type": "linear", "rope_theta": 5000.0, "factor": 2.0}
@@ -22,7 +23,7 @@ def change_config(folder: Path, **values) -> None:
     (folder / "config.json").write_text(json.dumps(config_of(folder) | values))
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", cases(TINY, test=PLAIN, check=FEW))
 def test_both_spellings_are_one_configuration_to_transformers_5(name, tmp_path):
     loaded = build(name, torch.float32)
     ta.save(loaded, tmp_path / "out")

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import transact as ta
+from tests.tiers import FEW, PLAIN, cases
 from tests.tiny_models import TINY, build, token_ids
 
 EVEN = ta.PruningTarget(keep_head_groups=2, keep_channels=24)
@@ -40,7 +41,7 @@ def assert_same(found: Path, expected: Path) -> None:
 
 
 @pytest.mark.parametrize("in_memory", ["bfloat16", "float32"])
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", cases(TINY, test=PLAIN, check=FEW))
 def test_saved_and_streamed_are_the_same_bytes(name, in_memory, tmp_path):
     source = mixed(name, tmp_path / "base")
     loaded = ta.load(source, dtype=in_memory)

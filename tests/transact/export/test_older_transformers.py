@@ -12,6 +12,7 @@ import torch
 
 import transact as ta
 from tests.conftest import ROOT
+from tests.tiers import cases
 from tests.tiny_models import TINY, build
 
 pytestmark = pytest.mark.long
@@ -88,7 +89,7 @@ def assert_proved(pruned: ta.LoadedModel, folder: Path, older: Path) -> ta.Proof
     return proof
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", cases(CASES, test=["llama", "gemma2", "phi3-long"]))
 def test_every_family_computes_the_same(name, older, tmp_path, monkeypatch):
     monkeypatch.setitem(TINY, name, CASES[name])
     pruned = cut(build(name, torch.float32), EVEN)
@@ -96,7 +97,9 @@ def test_every_family_computes_the_same(name, older, tmp_path, monkeypatch):
     assert_proved(pruned, tmp_path / "out", older)
 
 
-@pytest.mark.parametrize("name", ["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3"])
+@pytest.mark.parametrize(
+    "name", cases(["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3"], test=["mistral"])
+)
 def test_padded_and_streamed_ones_too(name, older, tmp_path):
     ta.save(build(name, torch.float32), tmp_path / "base")
     loaded = ta.load(str(tmp_path / "base"))
@@ -106,7 +109,11 @@ def test_padded_and_streamed_ones_too(name, older, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "home"), [("llama-scaled-rope", "MistralForCausalLM"), ("llama-biased", "GraniteForCausalLM")]
+    ("name", "home"),
+    cases(
+        [("llama-scaled-rope", "MistralForCausalLM"), ("llama-biased", "GraniteForCausalLM")],
+        test=[("llama-biased", "GraniteForCausalLM")],
+    ),
 )
 def test_a_llama_written_as_another_family(name, home, older, tmp_path):
     pruned = cut(build(name, torch.float32), ta.PruningTarget(keep_head_groups=3, keep_channels=24))
@@ -134,6 +141,7 @@ def test_a_tokenizer_with_chat_template_and_further_special_tokens(older, tmp_pa
     assert done.stdout.splitlines() == ["a b", "['Once']", str(loaded.model.generation_config.eos_token_id)]
 
 
+@pytest.mark.exhaustive
 def test_a_real_model(older, tmp_path):
     if not FETCH.exists():
         pytest.skip("needs the development data (../shared), which is not part of the project")

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import transact as ta
+from tests.tiers import FEW, PLAIN, cases
 from tests.tiny_models import TINY, build, token_ids
 from transact.layers.hooks import copy_without_hooks, hooks_suspended, on_calls, on_inputs
 
@@ -64,7 +65,7 @@ MASKS = {
 
 
 @pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", cases(TINY, test=PLAIN, check=FEW))
 def test_a_cut_is_the_same_under_every_mask(name, mask):
     dense = build(name)
     plan, other = plan_of(dense, TARGET), plan_of(dense, OTHER, seed=1)
@@ -79,7 +80,9 @@ def test_a_cut_is_the_same_under_every_mask(name, mask):
 
 @pytest.mark.parametrize("mask", ["another", "of another thread"])
 @pytest.mark.parametrize("repair", ["bias", "least_squares", "least_squares by layer", "best"])
-@pytest.mark.parametrize("name", ["llama", "olmo2", "qwen3", "stablelm-parallel", "gpt2"])
+@pytest.mark.parametrize(
+    "name", cases(["llama", "olmo2", "qwen3", "stablelm-parallel", "gpt2"], test=["llama", "olmo2", "gpt2"])
+)
 def test_a_repair_is_the_same_under_every_mask(name, repair, mask):
     dense = build(name)
     if repair == "bias" and not dense.layout.output_bias:
@@ -100,6 +103,7 @@ def test_a_repair_is_the_same_under_every_mask(name, repair, mask):
     assert searched == ta.search_plan(dense, statistics, TARGET)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_recovery_is_the_same_under_a_mask(dtype):
     dense = build("olmo2", dtype)
@@ -117,6 +121,7 @@ def test_recovery_is_the_same_under_a_mask(dtype):
     assert hooks_on(pruned) == hooks_on(dense) == 0
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_written_and_proved_under_a_mask(tmp_path):
     dense = build("olmo2", torch.float32)
     plan = plan_of(dense, TARGET)
@@ -138,6 +143,7 @@ def test_a_sweep_is_the_same_under_a_mask():
     assert point.perplexity == expected.perplexity
 
 
+@pytest.mark.slow
 def test_cuts_while_hooks_of_other_threads_come_and_go():
     """No dictionary of hooks changes while a copy reads it, and nothing of it is copied."""
     dense = build("olmo2")

@@ -118,6 +118,7 @@ def test_a_model_in_memory_whose_head_was_tied(tmp_path):
     assert torch.equal(logits(reread, loaded), logits(model, loaded))
 
 
+@pytest.mark.slow
 def test_recovery_keeps_that_head(tmp_path):
     """Also from its savepoints, and with the weights of the best step read back."""
     loaded = ta.load(str(own_head("llama-tied", tmp_path / "base")))

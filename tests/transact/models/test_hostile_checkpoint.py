@@ -127,6 +127,7 @@ def test_an_address_is_no_model(name):
         ta.preflight(name)
 
 
+@pytest.mark.slow
 def test_a_repository_larger_than_its_configuration_allows_is_not_fetched(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "_BESIDE_WEIGHTS_BYTES", 1_000)
     found = sources.Source("team/model", served.COMMIT, None, {})

@@ -18,6 +18,8 @@ from transact.models import isolated_tokenizer
 from transact.runtime.isolated_process import heeding
 from transact.text.encoding import Beginning, encode
 
+pytestmark = pytest.mark.slow
+
 GROWTH = 200_000_000
 """What a process may grow by that asks another one; each of the tokenizers here would fill gigabytes."""
 WORDS = {letter: index for index, letter in enumerate(["<unk>", "a", "b", "c", "é"])}

@@ -245,6 +245,7 @@ def _ask_hub(address: str, home: Path, *requests: tuple[str, str | None], offlin
     return json.loads(run.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_the_hub_and_all_the_ways_it_says_no(folder, tmp_path):
     (folder / "model.py").write_text("raise SystemExit")
     pickled = tmp_path / "pickled"
@@ -291,6 +292,7 @@ def test_the_hub_and_all_the_ways_it_says_no(folder, tmp_path):
     assert "offline mode is on" in answers["team/other@None"]
 
 
+@pytest.mark.exhaustive
 def test_a_model_that_was_only_looked_at_is_not_called_broken(folder, tmp_path):
     """With config.json alone in the cache and the hub gone, it is the hub that is missing."""
     with hub.serve({"team/tiny": folder}) as address:
@@ -301,6 +303,7 @@ def test_a_model_that_was_only_looked_at_is_not_called_broken(folder, tmp_path):
     assert answers["team/tiny@None"].startswith("ModelNotFound: The hub could not be reached")
 
 
+@pytest.mark.exhaustive
 def test_a_proxy_that_answers_in_the_hubs_place(tmp_path):
     with hub.serve_nonsense() as address:
         answers = _ask_hub(address, tmp_path / "home", ("team/tiny", None))

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import transact as ta
+from tests.tiers import PLAIN, cases
 from tests.tiny_models import TINY, build, token_ids
 from tests.transact.cutting.test_exactness import stay_in_float64
 from transact.models import output_head
@@ -33,7 +34,7 @@ def _texts(kind: type = ta.CalibrationSet, samples: int = 5):
     return kind.from_sequences(rows, name="ids")
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", cases(TINY, test=TINY, check=PLAIN))
 @torch.no_grad()
 def test_every_familys_head_is_that_of_its_stock_class(name, rows_at_once):
     loaded = build(name)

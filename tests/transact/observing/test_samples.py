@@ -11,6 +11,8 @@ from transact.observing.accumulators import MomentAccumulator, RealTokens
 from transact.observing.statistics import CalibrationRecord
 from transact.text.calibration import CalibrationSet
 
+pytestmark = pytest.mark.rounding
+
 
 def _padded(loaded, samples: int = 5) -> CalibrationSet:
     """Samples of different lengths, in no order of length."""

@@ -7,7 +7,10 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 import transact as ta
+from tests.tiers import FEW, PLAIN, cases
 from tests.tiny_models import TINY, build, token_ids
+
+pytestmark = pytest.mark.rounding
 
 
 def _observed(loaded, calibration, **options) -> ta.ActivationStatistics:
@@ -60,7 +63,7 @@ def _attention_roles(products, layout, spec) -> tuple[torch.Tensor, torch.Tensor
     return packed.split([count * spec.head_dim for count in heads])
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", cases(TINY, test=PLAIN, check=FEW))
 def test_scores_equal_those_from_autograd(name):
     """Two batches, each with its own absolute value; k and v rows count once in a group."""
     loaded = build(name)

@@ -12,6 +12,7 @@ import torch
 
 import transact as ta
 from tests.conftest import ROOT
+from tests.tiers import cases
 from tests.tiny_models import build, token_ids
 from transact.recovery.training_text import IGNORED, collate
 
@@ -245,18 +246,27 @@ def _process(folder: Path, *, limit: int = 0, kill_at: int = 0) -> subprocess.Co
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
 
 
-def test_killed_at_any_moment_it_goes_on_and_loses_nothing(tmp_path):
-    whole = _process(tmp_path / "whole")
-    assert whole.returncode == 0, whole.stderr
-    for kill_at in (1, 9, 19):  # before the first checkpoint, between two, and near the end
-        name = tmp_path / f"killed at {kill_at}"
-        assert _process(name, kill_at=kill_at).returncode == -signal.SIGKILL
-        again = _process(name)
-        assert again.returncode == 0, again.stderr
-        assert again.stdout == whole.stdout  # as many figures
-        expected, found = (torch.load(f"{folder}.pt") for folder in (tmp_path / "whole", name))
-        for key, value in expected.items():
-            torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-5)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> tuple[Path, str]:
+    """Where a process that nothing ended left its work, and what it printed."""
+    folder = tmp_path_factory.mktemp("recovery") / "whole"
+    done = _process(folder)
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+# before the first checkpoint, between two, and near the end
+@pytest.mark.parametrize("kill_at", cases([1, 9, 19], test=[9]))
+def test_killed_at_any_moment_it_goes_on_and_loses_nothing(whole, tmp_path, kill_at):
+    folder, printed = whole
+    name = tmp_path / "killed"
+    assert _process(name, kill_at=kill_at).returncode == -signal.SIGKILL
+    again = _process(name)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == printed  # as many figures
+    expected, found = (torch.load(f"{place}.pt") for place in (folder, name))
+    for key, value in expected.items():
+        torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-5)
 
 
 def test_the_best_so_far_outlives_an_interruption(tmp_path, monkeypatch):
@@ -287,6 +297,7 @@ def test_the_best_so_far_outlives_an_interruption(tmp_path, monkeypatch):
         torch.testing.assert_close(mine, best, rtol=0, atol=0)
 
 
+@pytest.mark.exhaustive
 def test_a_full_disk_is_told_and_what_was_there_is_good(tmp_path):
     """The system refuses files beyond a size, as a full disk does; with room again the same call goes on."""
     folder = tmp_path / "work"
@@ -335,6 +346,7 @@ def _launched(count: int, *script_and_arguments: Path | int, **more: str) -> sub
     )  # fmt: skip
 
 
+@pytest.mark.exhaustive
 def test_two_processes_do_what_one_does(tmp_path):
     script = tmp_path / "together.py"
     script.write_text(TOGETHER)
@@ -383,6 +395,7 @@ except ta.TransactError as error:
 """
 
 
+@pytest.mark.exhaustive
 def test_a_lost_process_is_told_with_the_last_good_checkpoint(tmp_path):
     script = tmp_path / "lost.py"
     script.write_text(LOST)

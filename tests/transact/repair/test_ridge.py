@@ -6,7 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import transact as ta
+from tests.tiers import inputs
 from transact.repair.ridge import RIDGE, NormalEquations, least_squares
+
+pytestmark = pytest.mark.rounding
 
 
 def _normal(activations: torch.Tensor, weight: torch.Tensor) -> NormalEquations | None:
@@ -92,7 +95,7 @@ def degenerate(draw):
     return activations * torch.tensor(scales, dtype=torch.float64), weight, draw(st.integers(1, channels))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=inputs(300), deadline=None)
 @given(degenerate())
 def test_degenerate_sums_give_finite_weights_and_the_asked_for_number(case):
     activations, weight, keep = case

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from benchmarks.memory import WORKS, in_its_own_process
+from tests.tiers import cases
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
 
@@ -14,7 +15,7 @@ HELD = {"recover": 5}
 """Times the weights: the dense model, the pruned one, its gradient and two moments; once where nothing is said."""
 
 
-@pytest.mark.parametrize("work", WORKS)
+@pytest.mark.parametrize("work", cases(WORKS, test=["perplexity"]))
 def test_a_large_vocabulary_takes_little_beside_the_weights(work):
     found = in_its_own_process(work)
     assert found["weights_bytes"] > 262_144 * 64 * 4

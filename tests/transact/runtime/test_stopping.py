@@ -16,6 +16,7 @@ import torch
 import transact as ta
 from tests import tiny_models
 from tests.slow_models import slowed
+from tests.tiers import cases
 
 LAYERS = 12
 LAYER_SECONDS = 0.25
@@ -120,6 +121,8 @@ CALLS: dict[str, Callable[[Case, ta.Progress], object]] = {
 }  # fmt: skip
 AT_ONCE = {"score", "stability", "prune, least_squares", "save_gguf", "load", "load_streamed"}
 """They run no layer, so that a tiny model keeps them for an instant; what is large in them has tests of its own."""
+PROVED = ("prove", "save")
+"""They start a process for each of the eight moments; tests/transact/export/test_proof.py stops one."""
 ELSEWHERE = {
     "preflight": "reads one small file, or waits for a process that it kills (tests/faults/test_hub.py)",
     "push": "waits for a process that it kills (test_hub_push.py)",
@@ -198,7 +201,7 @@ def quick(tmp_path) -> Case:
     return _case(2, tmp_path)
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("name", cases(CALLS, test=lambda name: name not in PROVED, check=["observe", "score"]))
 def test_a_stop_at_any_figure_leaves_nothing_behind(quick, name):
     told: list[tuple] = []
     with untouched(quick):
@@ -221,7 +224,7 @@ def test_a_stop_at_any_figure_leaves_nothing_behind(quick, name):
             except ta.Cancelled:
                 raised = True
         # how often a waiting process is looked after is the machine's affair
-        assert raised or name in ("prove", "save")
+        assert raised or name in PROVED
         if not raised:
             continue
         if "recover" not in name and "stream" not in name:  # these keep what they can go on from
@@ -233,7 +236,9 @@ def _empty(folder: Path) -> None:
         shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
 
-@pytest.mark.parametrize("name", [name for name in CALLS if name not in AT_ONCE])
+@pytest.mark.parametrize(
+    "name", cases([name for name in CALLS if name not in AT_ONCE], test=["observe", "prune, best", "stream_prune"])
+)
 def test_a_stop_within_a_batch_is_heard(tmp_path, name):
     case = _case(LAYERS, tmp_path)
     after = random.Random(name).uniform(0.1, 4.0)

@@ -12,6 +12,8 @@ from transact.observing.statistics import Moments
 from transact.scoring.metrics import METRICS, Site
 from transact.scoring.scores import ImportanceScores
 
+pytestmark = pytest.mark.rounding
+
 
 def test_channel_scores_by_hand():
     # two tokens: x_0 = 3, 4 and x_1 = 1, 1; W has columns (1, -2) and (0, 2)

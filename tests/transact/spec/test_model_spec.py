@@ -6,6 +6,7 @@ import pytest
 from transformers import AutoConfig
 
 import transact as ta
+from tests.tiers import PLAIN, cases
 from tests.tiny_models import TINY, build
 from transact.spec.families import FAMILIES
 
@@ -33,7 +34,7 @@ def test_llama2_7b_and_its_transact_forms(llama2_7b, groups, channels, billions,
     assert spec.kv_bytes_per_token() == kibibytes * 1024
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", cases(TINY, test=TINY, check=PLAIN))
 def test_parameters_are_those_of_the_real_model(name):
     loaded = build(name)
     assert loaded.spec.num_parameters == loaded.model.num_parameters()

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import transact as ta
 from tests.conftest import ROOT
+from tests.tiers import FEW, PLAIN, cases
 from tests.tiny_models import TINY, build, token_ids
 from transact.models import loading
 from transact.observing.statistics import Moments
@@ -71,7 +72,7 @@ def _assert_same_checkpoint(found: Path, expected: Path) -> None:
         _assert_close(mine[name], weight, name)
 
 
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", cases(TINY, test=PLAIN, check=FEW))
 def test_every_family_comes_to_what_it_does_in_memory(name, tmp_path):
     source = _saved(name, tmp_path / "base")
     loaded, streamed = ta.load(source), ta.load_streamed(source)
@@ -358,6 +359,7 @@ ta.stream_prune(streamed, plan, folder + "/out", compensation="least_squares", s
 """
 
 
+@pytest.mark.slow
 def test_killed_it_goes_on_at_the_layer_and_comes_to_the_same_bits(tmp_path):
     source = _saved("smollm3", tmp_path / "base")
     total = _text(ta.load_streamed(source)).num_tokens
@@ -401,6 +403,7 @@ print(peak() - before)
 """
 
 
+@pytest.mark.slow
 def test_memory_follows_the_layer_and_not_the_model(tmp_path):
     config = LlamaConfig(
         hidden_size=512, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=8, num_key_value_heads=8,
@@ -433,6 +436,7 @@ with pytest.raises(ta.InvalidOption, match="one process"):
 """
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_samples(tmp_path):
     source = _saved("mistral", tmp_path / "base")
     script = tmp_path / "together.py"

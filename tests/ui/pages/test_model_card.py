@@ -6,6 +6,8 @@ import re
 import shlex
 from dataclasses import replace
 
+import pytest
+
 import transact as ta
 from tests.conftest import ROOT, read_texts
 from transact.cli import main
@@ -24,6 +26,7 @@ def test_one_that_does_not_fit_even_layer_by_layer():
     assert "choose a smaller one" in shown and "stream" not in shown
 
 
+@pytest.mark.slow
 def test_the_streamed_way_runs_as_it_stands(tmp_path, monkeypatch, capsys):
     shown = preflight_card(replace(CARD, available_bytes=CARD.required_bytes - 1))
     assert "it can be cut layer by layer from its files" in shown

@@ -54,6 +54,7 @@ def test_the_refusal_does_not_tell_what_is_there(place, settings):
     assert len(said) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", PUBLIC)
 def test_hub_ids_and_the_bundled_model_may_still_be_named(place, settings):
     place(settings)
@@ -120,6 +121,7 @@ def test_tokens_to_train_on_are_a_number(monkeypatch, said):
         application.open_context()
 
 
+@pytest.mark.slow
 def test_the_page_keeps_as_many_visitors_as_the_host_says(monkeypatch):
     monkeypatch.setenv(environment.SESSIONS, " 2 ")
     context = application.open_context()

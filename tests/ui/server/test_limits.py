@@ -148,6 +148,7 @@ def test_a_cell_may_hold_line_ends_of_every_kind(tmp_path):
     assert uploads.uploaded(file, "text", 64).texts == ("one\u2028still one\x85", "two\r\nlines")
 
 
+@pytest.mark.slow
 def test_a_parquet_that_declares_gigabytes_is_not_unpacked(tmp_path, monkeypatch):
     import pyarrow
     from pyarrow import parquet

@@ -15,6 +15,8 @@ from ui.server import limits, request_guard
 from ui.server.folders import folder_name
 from ui.server.request_guard import Pace
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 SVG = b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
 

@@ -14,6 +14,8 @@ from gradio_client import Client
 from tests.e2e.server import app_process
 from ui.server import temporary_folder
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[3]
 HOLDS = """
 import os, signal, sys, tempfile, threading
@@ -42,6 +44,7 @@ def files(folder: Path) -> set[Path]:
     return {path for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.exhaustive
 def test_an_app_leaves_nothing_behind_and_clears_up_after_those_that_were_killed(tmp_path):
     folder = tmp_path / "temporary"
     folder.mkdir()

@@ -19,6 +19,8 @@ from tests.e2e.server import running_app
 from ui.server.telemetry import JsonLines, Telemetry
 from ui.work.jobs import Jobs
 
+pytestmark = pytest.mark.slow
+
 FOLDER = str(Path(ta.__file__).resolve().parents[1] / "assets" / "model")
 SECRET = "zanzibar"
 """A word that no visitor would want to find in a log."""
@@ -95,6 +97,7 @@ def test_work_is_logged_and_counted_without_the_visitors_words(served, tmp_path)
     assert counted["transact_held_bytes"] <= counted["transact_budget_bytes"] == 32 * 10**6  # four fifths
 
 
+@pytest.mark.exhaustive
 def test_health_answers_at_once_while_visitors_wait_for_each_other(served):
     url, _ = served
     clients = [Client(url, verbose=False) for _ in range(3)]

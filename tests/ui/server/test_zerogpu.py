@@ -11,6 +11,8 @@ import transact as ta
 from tests.conftest import ROOT
 from ui.server import zerogpu
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import json, os
 from dataclasses import replace

@@ -141,6 +141,7 @@ def test_a_file_over_the_limit(tmp_path, monkeypatch):
         uploads.uploaded(file, None, 64)
 
 
+@pytest.mark.slow
 def test_a_small_parquet_that_unpacks_to_gigabytes(tmp_path, monkeypatch):
     """One value, stored once and repeated by its number: 2 GB of text in a file of kilobytes."""
     file = tmp_path / "a.parquet"
@@ -152,6 +153,7 @@ def test_a_small_parquet_that_unpacks_to_gigabytes(tmp_path, monkeypatch):
         uploads.uploaded(file, None, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 3])
 def test_a_small_parquet_with_a_cell_as_long_as_a_library(tmp_path, rows):
     """What unpacks it is native code, which has the whole cell before anybody can ask for its length."""

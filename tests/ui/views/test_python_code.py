@@ -12,6 +12,8 @@ import pytest
 import torch
 
 import transact as ta
+from tests import shell
+from tests.tiers import cases
 from ui.state import plan_of_choice
 from ui.state.session import BUNDLED, Budget, Choice, ModelKey, Sampling, Session
 from ui.text_sources import text_source
@@ -21,6 +23,8 @@ from ui.views.shell_commands import commands
 from ui.work import measuring, pruning, scoring
 from ui.work.jobs import Watch
 from ui.work.registry import Registry
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[3]
 SAMPLING = Sampling(num_samples=8, seq_len=48, seed=3)
@@ -121,41 +125,33 @@ def test_every_metric_is_named_as_the_library_names_it(registry):
         assert f'metric="{metric}"' in code(Recipe.of_plan(session.scored, choice, session.plan))
 
 
+CHOICES = {
+    "search": (Choice(), "best"),
+    "search with a lock": (Choice(locks=ta.Locks(keep_channels=frozenset({(1, 2)}))), "best"),
+    "global": (Choice(metric="wanda", allocation="global"), "least_squares"),
+    "flap": (Choice(metric="flap", allocation="flap"), "bias"),
+    "global and search": (Choice(allocation="global"), "best"),
+    "flap and search": (Choice(allocation="flap"), "best"),
+    "gradients": (Choice(metric="taylor"), "bias"),
+    "heads": (Choice(attention=0.5, granularity="heads"), "best"),
+    "dimensions": (Choice(attention=0.5, granularity="head_dims"), "best"),
+}
+
+
 @pytest.mark.parametrize(
-    ("choice", "repair"),
-    [
-        (Choice(), "best"),
-        (Choice(locks=ta.Locks(keep_channels=frozenset({(1, 2)}))), "best"),
-        (Choice(metric="wanda", allocation="global"), "least_squares"),
-        (Choice(metric="flap", allocation="flap"), "bias"),
-        (Choice(allocation="global"), "best"),
-        (Choice(allocation="flap"), "best"),
-        (Choice(metric="taylor"), "bias"),
-        (Choice(attention=0.5, granularity="heads"), "best"),
-        (Choice(attention=0.5, granularity="head_dims"), "best"),
-    ],
-    ids=[
-        "search",
-        "search with a lock",
-        "global",
-        "flap",
-        "global and search",
-        "flap and search",
-        "gradients",
-        "heads",
-        "dimensions",
-    ],
+    "name", cases(CHOICES, test=["search with a lock", "global and search", "flap", "gradients", "dimensions"])
 )
-def test_every_choice_and_repair_is_reproduced(registry, tmp_path, monkeypatch, request, choice, repair):
+def test_every_choice_and_repair_is_reproduced(registry, tmp_path, monkeypatch, name):
+    choice, repair = CHOICES[name]
     taken = replace(SAMPLING, taylor=choice.metric == "taylor")
     session = planned(registry, BUNDLED, text_source.sample("stories"), choice, taken)
     watch = Watch("test")
-    result = pruning.cut(registry, replace(session, id=request.node.name), repair, watch, search=True)
+    result = pruning.cut(registry, replace(session, id=name), repair, watch, search=True)
     assert (result.metric == "search") == (repair == "best")
     lines = code(Recipe.of_result(result))
     names = run(lines, tmp_path, monkeypatch)
     assert names["plan"].layers == result.plan.layers
-    pruned = pruning.pruned_model(registry, request.node.name, result, watch)
+    pruned = pruning.pruned_model(registry, name, result, watch)
     mine, theirs = pruned.model.state_dict(), names["pruned"].model.state_dict()
     assert all(torch.equal(theirs[name], value) for name, value in mine.items())
     if choice.allocation != "uniform":
@@ -172,51 +168,54 @@ def test_a_limit_and_locks_are_reproduced(registry, tmp_path, monkeypatch, kind)
     assert 5 in names["plan"].layers[0].kept_channels and 1 not in names["plan"].layers[2].kept_head_groups
 
 
-@pytest.mark.parametrize(
-    "choice",
-    [
-        Choice(metric="wanda", attention=0.25, mlp=0.5, locks=ta.Locks(keep_channels=frozenset({(1, 2)}))),
-        Choice(budget=Budget("memory", 0.7)),
-        Choice(metric="fluctuation", allocation="global"),
-        Choice(metric="flap", allocation="flap"),
-        Choice(budget=Budget("parameters", 0.7), allocation="flap"),
-        Choice(keep_head_groups=(4, 3, 2, 1, 4, 4), keep_channels=(512, 100, 64, 1, 90, 300)),
-        Choice(attention=0.5, granularity="heads"),
-        Choice(attention=0.5, granularity="heads", keep_head_groups=(4, 3, 2, 1, 4, 4), keep_channels=(90,) * 6),
-        Choice(attention=0.5, granularity="head_dims"),
-        Choice(attention=0.5, granularity="head_dims", keep_head_groups=(4, 3, 2, 1, 4, 4), keep_channels=(90,) * 6),
-    ],
-    ids=[
-        "sliders and a lock",
-        "memory",
-        "global",
-        "flap",
-        "flap within a limit",
-        "by hand",
-        "heads",
-        "heads and by hand",
-        "dimensions",
-        "dimensions and by hand",
-    ],
-)
-def test_the_shell_lines_come_to_the_same_numbers(registry, tmp_path, request, choice):
-    session = planned(registry, BUNDLED, text_source.sample("stories"), choice)
+SHELL_CHOICES = {
+    "sliders and a lock": Choice(
+        metric="wanda", attention=0.25, mlp=0.5, locks=ta.Locks(keep_channels=frozenset({(1, 2)}))
+    ),
+    "memory": Choice(budget=Budget("memory", 0.7)),
+    "global": Choice(metric="fluctuation", allocation="global"),
+    "flap": Choice(metric="flap", allocation="flap"),
+    "flap within a limit": Choice(budget=Budget("parameters", 0.7), allocation="flap"),
+    "by hand": Choice(keep_head_groups=(4, 3, 2, 1, 4, 4), keep_channels=(512, 100, 64, 1, 90, 300)),
+    "heads": Choice(attention=0.5, granularity="heads"),
+    "heads and by hand": Choice(
+        attention=0.5, granularity="heads", keep_head_groups=(4, 3, 2, 1, 4, 4), keep_channels=(90,) * 6
+    ),
+    "dimensions": Choice(attention=0.5, granularity="head_dims"),
+    "dimensions and by hand": Choice(
+        attention=0.5, granularity="head_dims", keep_head_groups=(4, 3, 2, 1, 4, 4), keep_channels=(90,) * 6
+    ),
+}
+AS_A_PROGRAM = "sliders and a lock"
+"""The choice whose lines start Python, and prove what they write, as a user's do."""
+
+
+@pytest.mark.parametrize("name", cases(SHELL_CHOICES, test=SHELL_CHOICES))
+def test_the_shell_lines_come_to_the_same_numbers(registry, untimed, tmp_path, monkeypatch, capsys, name):
+    session = planned(registry, BUNDLED, text_source.sample("stories"), SHELL_CHOICES[name])
     watch = Watch("test")
-    result = pruning.cut(registry, replace(session, id=request.node.name), "none", watch)
+    result = pruning.cut(registry, replace(session, id=name), "none", watch)
     measured_on = text_source.TextSource("pasted text", text_source.evaluation_sample("stories").texts[:3], "pasted")
-    result = measuring.measure(registry, request.node.name, result, measured_on, watch)
+    result = measuring.measure(registry, name, result, measured_on, watch)
     (tmp_path / "assets").symlink_to(ROOT / "assets")
     (tmp_path / python_code.EVALUATION_FILE).write_text(text_source.as_jsonl(measured_on), encoding="utf-8")
-    lines = commands(Recipe.of_result(result)).replace("python -m", f"{sys.executable} -m").rstrip() + " --json"
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    answer = subprocess.run(
-        ["bash", "-c", lines], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
-    printed = json.loads(answer.stdout)
+    lines = commands(Recipe.of_result(result)).rstrip() + " --json"
+    if name == AS_A_PROGRAM:
+        printed = json.loads(as_a_program(lines, tmp_path))
+    else:
+        printed = json.loads(shell.run(f"{lines} --no-proof --no-speed", tmp_path, monkeypatch, capsys))
     assert printed["report"]["perplexity"] == result.report.perplexity
     assert printed["report"]["kl_divergence"] == result.report.kl_divergence
     written = ta.PruningPlan.from_json((tmp_path / python_code.OUTPUT_FOLDER / "plan.json").read_text())
     assert written.layers == result.plan.layers
+
+
+def as_a_program(lines: str, folder: Path) -> str:
+    """What the lines print in a shell that knows this project."""
+    return subprocess.run(
+        ["bash", "-c", lines.replace("python -m", f"{sys.executable} -m")],
+        cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +232,7 @@ def chatty(tmp_path_factory) -> ModelKey:
 
 
 @pytest.mark.parametrize("kind", ["a long text among short ones", "chats"])
-def test_python_and_shell_read_the_text_as_the_page_does(registry, chatty, tmp_path, monkeypatch, kind):
+def test_python_and_shell_read_the_text_as_the_page_does(registry, chatty, tmp_path, monkeypatch, capsys, kind):
     if kind == "chats":
         said = [[{"role": "user", "content": text}] for text in text_source.sample("stories").texts[:30]]
         text = text_source.TextSource("calibration", tuple(map(json.dumps, said)), "file", is_chat=True)
@@ -250,7 +249,8 @@ def test_python_and_shell_read_the_text_as_the_page_does(registry, chatty, tmp_p
     names = run(code(recipe), tmp_path, monkeypatch)
     assert names["calibration"].fingerprint == calibration.fingerprint
     assert names["plan"] == session.plan
-    lines = commands(recipe).replace("python -m", f"{sys.executable} -m").replace("prune", "plan", 1)
-    lines = lines.replace(f"--output {python_code.OUTPUT_FOLDER}", "--output plan.json")
-    subprocess.run(["bash", "-c", lines], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
+    lines = commands(recipe).replace("prune", "plan", 1)
+    shell.run(
+        lines.replace(f"--output {python_code.OUTPUT_FOLDER}", "--output plan.json"), tmp_path, monkeypatch, capsys
+    )
     assert ta.PruningPlan.from_json((tmp_path / "plan.json").read_text()).layers == session.plan.layers

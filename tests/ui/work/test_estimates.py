@@ -59,6 +59,7 @@ def big_upload(place, rows: int = 265_000) -> str:
     return str(file)
 
 
+@pytest.mark.slow
 def test_a_large_upload_is_estimated_from_its_beginning_and_once(tmp_path, registry, session, read):
     file = big_upload(tmp_path)
     with growth() as grown:
@@ -86,6 +87,7 @@ def test_a_file_is_parsed_once(tmp_path, monkeypatch):
         uploads.text_columns(file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "sampling"),
     [
@@ -143,6 +145,7 @@ def test_a_file_of_too_many_texts(tmp_path, monkeypatch):
         uploads.uploaded(file, None, 64)
 
 
+@pytest.mark.exhaustive
 def test_another_visitors_slider_meanwhile(page, tmp_path):
     """Eight visitors change their forms at once, over a file as large as any: it took 47 s and 6.7 GB."""
     (form,) = (index for index, block in page.fns.items() if is_estimate(block))

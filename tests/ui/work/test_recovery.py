@@ -1,9 +1,6 @@
 """Recovery as the app runs it: reproduced by the emitted lines, kept when memory runs short, stopped with the best."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +8,7 @@ import pytest
 import torch
 
 import transact as ta
+from tests import shell
 from tests.ui.views.test_python_code import ROOT, planned, run
 from transact.spec.plan import compose_cuts
 from ui.errors import WrongInput
@@ -22,6 +20,8 @@ from ui.work import measuring, pruning, recovery
 from ui.work.jobs import Watch
 from ui.work.recovery import Form
 from ui.work.registry import Registry
+
+pytestmark = pytest.mark.slow
 
 FORM = Form(
     shots=2, shot_tokens=1200, recovery_tokens=2000, learning_rate=1e-3, loss="distillation", own_text=True,
@@ -53,13 +53,23 @@ def session_of(registry: Registry, **choice) -> Session:
     ("choice", "form"),
     [
         ({"locks": ta.Locks(keep_channels=frozenset({(1, 2)}))}, FORM),
-        ({"metric": "wanda", "allocation": "global"}, replace(FORM, own_text=False, loss="language_model")),
-        ({"metric": "flap", "allocation": "flap"}, replace(FORM, own_text=False, loss="language_model")),
-        ({}, replace(FORM, shots=1, repair="best")),
+        pytest.param(
+            {"metric": "wanda", "allocation": "global"},
+            replace(FORM, own_text=False, loss="language_model"),
+            marks=pytest.mark.exhaustive,
+        ),
+        pytest.param(
+            {"metric": "flap", "allocation": "flap"},
+            replace(FORM, own_text=False, loss="language_model"),
+            marks=pytest.mark.exhaustive,
+        ),
+        pytest.param({}, replace(FORM, shots=1, repair="best"), marks=pytest.mark.exhaustive),
     ],
     ids=["locks and own text", "global", "flap", "search and best"],
 )
-def test_the_emitted_lines_come_to_the_same_weights(registry, measured_on, tmp_path, monkeypatch, choice, form):
+def test_the_emitted_lines_come_to_the_same_weights(
+    registry, untimed, measured_on, tmp_path, monkeypatch, choice, form
+):
     session = session_of(registry, **choice)
     result = recovered(registry, session, form, measured_on)
     result = measuring.measure(registry, session.id, result, measured_on, Watch("test"))
@@ -73,18 +83,13 @@ def test_the_emitted_lines_come_to_the_same_weights(registry, measured_on, tmp_p
         assert 2 in result.plan.layers[1].kept_channels
 
 
-def test_the_shell_line_comes_to_the_same_perplexity(registry, tmp_path):
+def test_the_shell_line_comes_to_the_same_perplexity(registry, tmp_path, monkeypatch, capsys):
     session = session_of(registry)
     text = text_source.evaluation_sample("stories")
     result = recovered(registry, session, FORM, text)
-    line = commands(Recipe.of_result(result)).replace("python -m", f"{sys.executable} -m").rstrip() + " --json --quiet"
+    lines = commands(Recipe.of_result(result)).rstrip() + " --json --quiet --no-proof"
     (tmp_path / "assets").symlink_to(ROOT / "assets")
-    done = subprocess.run(
-        ["bash", "-c", line],
-        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    points = json.loads(done.stdout)["points"]
+    points = json.loads(shell.run(lines, tmp_path, monkeypatch, capsys))["points"]
     expected = [point.perplexity for point in result.recovery.points if point.perplexity is not None]
     found = [point["perplexity"] for point in points if point["perplexity"] is not None]
     assert found == pytest.approx(expected, rel=1e-5)

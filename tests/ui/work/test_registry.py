@@ -116,7 +116,8 @@ class TestRegistry:
             registry.dense(DOUBLE)
         assert registry.in_memory(SINGLE) is kept
 
-    def test_all_visitors_share_the_weights_and_nobodys_work_changes_them(self):
+    @pytest.mark.slow
+    def test_all_visitors_share_the_weights_and_nobodys_work_changes_them(self, untimed):
         registry, watch = Registry(), Watch("test")
         loaded = registry.dense(BUNDLED)
         before = weights(loaded)

@@ -25,6 +25,8 @@ from ui.work import measuring, pruning, recovery, scoring, streamed
 from ui.work.jobs import Watch
 from ui.work.registry import Registry, is_streamed
 
+pytestmark = pytest.mark.slow
+
 KEY = ModelKey(str(BUNDLED_DIRECTORY))  # by its folder, as the bundled one stays in memory whatever the budget
 SAMPLING = Sampling(num_samples=6, seq_len=48)
 TEXT = text_source.sample("stories")

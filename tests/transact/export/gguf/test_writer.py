@@ -7,6 +7,7 @@ as near as their type allows is a test of its own. llama.cpp's key/value cache i
 file's format shows.
 """
 
+import itertools
 import resource
 import signal
 import subprocess
@@ -19,11 +20,19 @@ import torch
 
 import transact as ta
 from tests.conftest import ROOT, read_texts
+from tests.tiers import cases
 from tests.tiny_models import TINY, build
 from transact.export.gguf.architectures import ARCHITECTURES_OF
 
 TOLERANCES = {"f32": 5e-6, "f16": 3.5e-3, "bf16": 2.5e-2, "q8_0": 7.5e-2}
+WRITTEN = [name for name, (family, _) in TINY.items() if family in ARCHITECTURES_OF]
+KINDS = ("dense", "uniform", "per_layer")
 PROMPTS = ("Once upon a time", "The little dog", "One day, a girl named")
+
+
+def in_turn(name: str, kind: str) -> bool:
+    """Whether the case is one of those in which each model has one kind of cut."""
+    return WRITTEN.index(name) % len(KINDS) == KINDS.index(kind)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +71,7 @@ def assert_same_logits(model, loaded: ta.LoadedModel, file_type: str = "f32", to
     assert difference <= TOLERANCES[file_type] * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("kind", ["dense", "uniform", "per_layer"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("file_type", ta.GGUF_TYPES)
 def test_logits_of_every_format(real, kind, file_type, llama, tmp_path):
     loaded = cut(real, kind)
@@ -72,7 +81,7 @@ def test_logits_of_every_format(real, kind, file_type, llama, tmp_path):
     assert_same_logits(llama(report.path), loaded, file_type)
 
 
-@pytest.mark.parametrize("kind", ["dense", "uniform", "per_layer"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_same_greedy_text(real, kind, llama, tmp_path):
     loaded = cut(real, kind)
     model = llama(ta.save_gguf(loaded, tmp_path / "model.gguf", file_type="f32").path)
@@ -81,8 +90,7 @@ def test_the_same_greedy_text(real, kind, llama, tmp_path):
         assert written and written == ta.generate(loaded, prompt, max_new_tokens=24)
 
 
-@pytest.mark.parametrize("kind", ["dense", "uniform", "per_layer"])
-@pytest.mark.parametrize("name", [name for name, (family, _) in TINY.items() if family in ARCHITECTURES_OF])
+@pytest.mark.parametrize(("name", "kind"), cases(itertools.product(WRITTEN, KINDS), test=in_turn))
 def test_logits_of_every_family(name, kind, llama, tmp_path):
     loaded = cut(build(name, torch.float32), kind)
     if loaded.spec.family == "granite" and kind == "per_layer":
@@ -252,6 +260,7 @@ def test_without_the_package(tmp_path, monkeypatch):
         ta.save_gguf(build("llama"), tmp_path / "model.gguf")
 
 
+@pytest.mark.slow
 def test_the_library_and_its_command_line_do_without_the_package():
     code = "import sys; sys.modules['gguf'] = None; import transact.cli"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
