@@ -21,7 +21,7 @@ MAX_WAITING = 400
 """Events of all visitors that wait for a thread."""
 MAX_WAITING_EACH = 100
 """Of those and the ones at work, from one address of the internet."""
-MAX_UNHEARD = 32
+MAX_UNHEARD = 12
 """Of all these, those that nobody listens to, as it is between a question and the request for its answer."""
 MAX_WAITING_BYTES = 6 * limits.MAX_CALL_BYTES
 """Of the requests of all these."""

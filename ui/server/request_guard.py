@@ -28,6 +28,8 @@ _HEARTBEAT = "/heartbeat/"
 HEARTBEATS_A_SECOND, HEARTBEATS_AT_ONCE = 10.0, 100
 """New ones that are let through, one a page that opens. A browser that is refused asks again by itself after seconds;
 gradio takes 3 ms of the event loop for each that comes and goes."""
+UPLOADS_A_SECOND, UPLOADS_AT_ONCE = 2.0, 40
+"""New ones that are let through: a class may begin together. To take a file out of its request holds up others."""
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -72,6 +74,7 @@ class Guard:
         self._audience = audience or Audience()
         self._upload_refused = upload_refused
         self._heartbeats = Pace(HEARTBEATS_A_SECOND, HEARTBEATS_AT_ONCE)
+        self._uploads = Pace(UPLOADS_A_SECOND, UPLOADS_AT_ONCE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -93,6 +96,11 @@ class Guard:
         size = int(announced) if "content-length" in Headers(scope=scope) else most
         if _is_upload(scope) and (why := self._upload_refused(scope, size)):
             await PlainTextResponse(why, 413)(scope, receive, send)
+            return
+        if _is_upload(scope) and not self._uploads.lets_through():
+            await PlainTextResponse("So many files are uploaded at once. Try again in some seconds.", 503)(
+                scope, receive, send
+            )
             return
         answer = _Answer(send)
         try:

@@ -28,7 +28,8 @@ MAX_JOBS = 48
 MAX_JOBS_EACH = MAX_JOBS // 2
 """Of those from one address of the internet, behind which a whole class may sit, or one who has many names."""
 _MAX_PLACES = 2_000
-POLL_SECONDS = 0.15
+POLL_SECONDS, _WAITING_POLL_SECONDS = 0.15, 0.5
+"""How often is looked how far a job is: one at work, and one in line, of which there are many."""
 MODEL, FILES = "model", "files"
 """The lines: for work on a model, and for work that fetches and tries its files."""
 _SECONDS_AT_FIRST, _LATEST_WEIGHS = 10.0, 0.3
@@ -424,7 +425,7 @@ class Jobs:
             if (tick := self._tick(watch)) != shown:
                 shown = tick
                 yield tick
-            ended.wait(POLL_SECONDS)
+            ended.wait(_WAITING_POLL_SECONDS if tick.waiting else POLL_SECONDS)
 
     def _tick(self, watch: Watch) -> Tick:
         """How a job stands now."""
