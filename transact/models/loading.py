@@ -84,7 +84,7 @@ def fetch(
     found = sources.resolve(source, revision, progress)
     found = sources.download(found, spec_of(found).num_parameters, progress)
     if untrusted:
-        check_tokenizer(found.directory, stock(found)[0], progress)
+        check_tokenizer(found.folder, stock(found)[0], progress)
     return found.revision
 
 
