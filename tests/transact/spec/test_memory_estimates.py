@@ -54,18 +54,20 @@ def test_what_does_not_fit_is_refused_before_the_work(dense, statistics, monkeyp
     evaluation = ta.EvaluationSet.from_token_ids(token_ids(dense))
     told = []
     work = {
-        "search": lambda: ta.search_plan(dense, statistics, TARGET, progress=lambda *figures: told.append(figures)),
-        "surgery": lambda: ta.prune(
+        "planning.search": lambda: ta.search_plan(
+            dense, statistics, TARGET, progress=lambda *figures: told.append(figures)
+        ),
+        "cutting.prune": lambda: ta.prune(
             dense, plan, compensation="best", statistics=statistics, progress=lambda *figures: told.append(figures)
         ),
-        "evaluation": lambda: ta.perplexity(dense, evaluation, progress=lambda *figures: told.append(figures)),
+        "evaluation.evaluate": lambda: ta.perplexity(dense, evaluation, progress=lambda *figures: told.append(figures)),
     }
-    words = {"search": "The search with 96 tokens", "surgery": "The best repair", "evaluation": "Measuring on"}
-    for module, call in work.items():
+    words = ("The search with 96 tokens", "The best repair", "Measuring on")
+    for (module, call), begins in zip(work.items(), words, strict=True):
         with monkeypatch.context() as patched:
             # by its full name, as attributes of the package are functions
             patched.setattr(importlib.import_module(f"transact.{module}"), "free_bytes", lambda device: 100)
-            with pytest.raises(ta.NotEnoughMemory, match=f"{words[module]}.* are free"):
+            with pytest.raises(ta.NotEnoughMemory, match=f"{begins}.* are free"):
                 call()
     assert told == []
     for call in work.values():
