@@ -11,6 +11,8 @@ import transact as ta
 from docs.build import build
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 
 class _Page(HTMLParser):
     """The anchors of a page, the links on it, and what a browser fetches to show it."""

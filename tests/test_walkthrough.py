@@ -8,8 +8,6 @@ from nbclient import NotebookClient
 
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.slow
-
 NOTEBOOK = ROOT / "docs" / "walkthrough.ipynb"
 RESULTS = """
 print(json.dumps({
@@ -42,12 +40,14 @@ def test_it_is_kept_without_outputs():
     assert cells and not any(cell.outputs or cell.execution_count or cell.metadata for cell in cells)
 
 
+@pytest.mark.exhaustive
 def test_tables_and_figures_are_shown(executed):
     shown = [set(output.get("data", ())) for cell in executed.cells for output in cell.get("outputs", ())]
     assert sum("text/html" in kinds for kinds in shown) >= 6
     assert sum("application/vnd.plotly.v1+json" in kinds for kinds in shown) == 2
 
 
+@pytest.mark.exhaustive
 def test_the_pruned_model_is_smaller_and_repair_pays(results):
     table = results["table"]
     dense, cut, best = table["dense"], table["by score"], table["search and best"]
@@ -56,10 +56,12 @@ def test_the_pruned_model_is_smaller_and_repair_pays(results):
     assert table["by score, least squares"]["perplexity"] < cut["perplexity"] < results["chance"]
 
 
+@pytest.mark.exhaustive
 def test_the_mask_told_what_the_cut_gives(results):
     assert results["masked"] == pytest.approx(results["table"]["by score"]["perplexity"], rel=1e-5)
 
 
+@pytest.mark.exhaustive
 def test_the_report_is_of_the_same_models(results):
     report, table = results["report"], results["table"]
     assert report["perplexity"] == pytest.approx(table["search and best"]["perplexity"], rel=1e-6)
@@ -68,5 +70,6 @@ def test_the_report_is_of_the_same_models(results):
     assert sum(results["solved"]["pruned"].values()) < sum(results["solved"]["dense"].values())
 
 
+@pytest.mark.exhaustive
 def test_stock_transformers_computes_the_same(results):
     assert results["difference"] == 0

@@ -150,6 +150,7 @@ def test_phi_3_with_longrope_is_padded_to_its_heads_and_the_plan_says_so(name, t
     assert dense.spec.fingerprint == model(name, "default").spec.fingerprint
 
 
+@pytest.mark.slow
 def test_the_command_line_cuts_phi_3_with_longrope(tmp_path, capsys):
     dense = model("phi3", "longrope")
     dense.model.save_pretrained(tmp_path / "phi3")

@@ -15,6 +15,8 @@ from transact.cli import main
 from transact.evaluation import lm_eval_tasks
 from transact.evaluation.probes import MinimalPair
 
+pytestmark = pytest.mark.slow
+
 COUNT = 12
 
 

@@ -69,6 +69,7 @@ def evaluated(model, reference) -> ta.EvalReport:
     return ta.evaluate(model, evaluation, reference=reference)
 
 
+@pytest.mark.slow
 def test_a_report_tells_noise_from_a_difference(clock):
     dense = build("llama", torch.float32)
     smaller = pruned(dense)
@@ -86,6 +87,7 @@ def test_a_report_tells_noise_from_a_difference(clock):
     assert writing.endswith("none within the noise")
 
 
+@pytest.mark.slow
 def test_equal_shapes_never_differ(clock):
     dense = build("llama", torch.float32)
     clock(*[((1, 1), (5, 5))[of] for turn in range(6) for of in (0, 1)])

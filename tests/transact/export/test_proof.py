@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import transact as ta
 from tests.conftest import ROOT, processes_alone
+from tests.tiers import cases
 from tests.tiny_models import build
 from transact.export import checkpoint, proof
 from transact.runtime import isolated_process
@@ -39,6 +40,7 @@ def cut(loaded: ta.LoadedModel, target: ta.PruningTarget) -> ta.LoadedModel:
     return ta.prune(loaded, ta.make_plan(ta.ImportanceScores.random(loaded.spec), loaded.spec, target))
 
 
+@pytest.mark.slow
 def test_the_proof_stands_in_report_and_card(kept, bundled):
     _, folder, report = kept
     made = report.proof
@@ -55,6 +57,7 @@ def test_the_proof_stands_in_report_and_card(kept, bundled):
     assert [path.name for path in folder.parent.iterdir()] == ["out"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "dtype", "model_class", "most"),
     [("llama-tied", torch.float64, "MistralForCausalLM", 1e-12),
@@ -68,6 +71,7 @@ def test_other_homes_and_no_tokenizer(name, dtype, model_class, most, tmp_path):
     assert "a text of" not in made.protocol
 
 
+@pytest.mark.slow
 def test_a_model_of_other_weights_is_found_out(kept, bundled):
     other = cut(bundled, ta.PruningTarget((4, 3, 2, 1, 4, 4), (512, 100, 64, 1, 90, 300)))
     with torch.no_grad():
@@ -110,9 +114,12 @@ def truncated(folder):
 
 @pytest.mark.parametrize(
     ("spoil", "reason"),
-    [(coarse, "the logits differ"), (another_rope, "the logits differ"),
-     (another_tokenizer, "cuts a text into other tokens"), (no_class, "the fresh process did not come to an end: "),
-     (truncated, "model.safetensors cannot be read")],
+    cases(
+        [(coarse, "the logits differ"), (another_rope, "the logits differ"),
+         (another_tokenizer, "cuts a text into other tokens"), (no_class, "the fresh process did not come to an end: "),
+         (truncated, "model.safetensors cannot be read")],
+        test=lambda spoil, reason: spoil in (coarse, another_tokenizer),
+    ),
 )  # fmt: skip
 def test_a_failed_proof_blocks_the_save_with_its_reason(bundled, tmp_path, monkeypatch, spoil, reason):
     write = checkpoint.write_companions
@@ -153,6 +160,7 @@ def test_the_largest_difference_of_all_rows_counts():
     assert "differ by up to 0.003" in proof._with_differences(given, [*rows, (3e-3, 1.0)]).reason
 
 
+@pytest.mark.slow
 def test_stopping_kills_the_process_and_leaves_nothing(bundled, tmp_path):
     children = []
 
@@ -167,18 +175,21 @@ def test_stopping_kills_the_process_and_leaves_nothing(bundled, tmp_path):
     assert children and not any(child.is_running() for child in children)
 
 
+@pytest.mark.slow
 def test_a_proof_that_takes_too_long_has_failed(kept):
     made = ta.prove(kept[0], kept[1], seconds=0.3)
     assert not made.passed and "gave no answer within 0 seconds" in made.reason
     assert not processes_alone()
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_fit_once_more(kept, monkeypatch):
     monkeypatch.setattr(proof, "free_bytes", lambda device: 10)
     with pytest.raises(ta.NotEnoughMemory, match="--no-proof"):
         ta.prove(kept[0], kept[1])
 
 
+@pytest.mark.slow
 def test_the_fresh_process_cannot_reach_this_package(tmp_path, monkeypatch):
     script = tmp_path / "script.py"
     script.write_text(
@@ -195,6 +206,7 @@ def test_the_fresh_process_cannot_reach_this_package(tmp_path, monkeypatch):
     assert answer["ours"] is False and answer["given"] == {"a": "ü"} and answer["cwd"] != os.getcwd()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lines", "said"),
     [("raise ValueError('no such thing')", "ValueError: no such thing"), ("pass", "it ended without a word")],

@@ -41,6 +41,7 @@ def test_what_is_saved_compact_is_read_back_as_it_was(name, tmp_path):
     assert torch.equal(*written)
 
 
+@pytest.mark.slow
 def test_what_was_read_back_can_be_pruned_measured_and_padded(tmp_path):
     ta.save(_pruned("llama"), tmp_path / "compact", layers="compact")
     again = ta.load(str(tmp_path / "compact"), dtype="float64")

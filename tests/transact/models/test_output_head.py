@@ -135,6 +135,7 @@ def _searched_and_repaired(dense: LoadedModel, tokens: ta.CalibrationSet):
     return plan, taylor, losses, ta.prune(dense, plan, compensation="best", statistics=statistics).model.state_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2"])
 def test_scores_plans_and_repairs_do_not_depend_on_the_blocks(name, monkeypatch):
     dense, tokens = build(name), _texts(samples=9)

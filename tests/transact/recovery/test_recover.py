@@ -49,6 +49,7 @@ def test_one_shot_without_tokens_is_plain_pruning():
     assert recovered.points[0].perplexity == pytest.approx(ta.perplexity(dense, evaluation(dense)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llama", "qwen2-multi-head-tied"])
 def test_shots_with_training_in_between(name):
     dense = build(name, torch.float32)
@@ -72,6 +73,7 @@ def test_shots_with_training_in_between(name):
     assert not recovered.stopped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ["linear", "cosine", "constant_with_warmup"])
 def test_a_phase_of_one_step_trains(scheduler):
     dense = build("llama", torch.float32)
@@ -107,6 +109,7 @@ def test_text_too_short_for_a_step_is_told_and_not_recorded():
         ta.recover(loaded, calibration, ta.PruningTarget(3, 400), settings, training=short)
 
 
+@pytest.mark.slow
 def test_scores_are_taken_on_the_smaller_model():
     """What the second shot removes is chosen on what the first one and its training left."""
     dense = build("llama", torch.float32)
@@ -116,6 +119,7 @@ def test_scores_are_taken_on_the_smaller_model():
     assert first.plan.spec.layers[0].intermediate_size == 30
 
 
+@pytest.mark.slow
 def test_locks_hold_through_all_shots():
     dense = build("llama", torch.float32)
     scores = ta.score(dense, ta.observe(dense, text(dense)))
@@ -189,6 +193,7 @@ def test_a_stop_keeps_the_best_so_far(tmp_path):
     assert ta.perplexity(recovered.pruned, evaluation(dense)) == pytest.approx(min(measured), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_folder_is_gone_on_from_only_with_the_same_arguments(tmp_path):
     dense = build("llama", torch.float32)
     settings = ta.RecoverySettings(shots=2, shot_tokens=48 * 8, recovery_tokens=48 * 8, **QUICK)
@@ -269,6 +274,7 @@ def test_killed_at_any_moment_it_goes_on_and_loses_nothing(whole, tmp_path, kill
         torch.testing.assert_close(found[key], value, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_best_so_far_outlives_an_interruption(tmp_path, monkeypatch):
     """Best at step 2, interrupted in step 3, worse ever after: the result has the weights of step 2."""
     dense = build("llama", torch.float32)
@@ -405,6 +411,7 @@ def test_a_lost_process_is_told_with_the_last_good_checkpoint(tmp_path):
     assert "checkpoint-8; the same call goes on from there" in done.stderr
 
 
+@pytest.mark.slow
 def test_adapters_alone_are_trained_and_merged():
     pytest.importorskip("peft", reason="LoRA needs peft")
     dense = build("llama", torch.float32)
@@ -418,6 +425,7 @@ def test_adapters_alone_are_trained_and_merged():
     assert perplexities[-1] < perplexities[1]
 
 
+@pytest.mark.slow
 def test_half_precision_weights_are_trained_in_full(tmp_path):
     dense = build("llama", torch.bfloat16)
     settings = ta.RecoverySettings(shots=1, shot_tokens=0, recovery_tokens=48 * 20, **(QUICK | {"learning_rate": 1e-4}))
@@ -429,6 +437,7 @@ def test_half_precision_weights_are_trained_in_full(tmp_path):
     assert "Trained after the cuts" in (tmp_path / "out" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_models_own_text_is_drawn_again_the_same():
     loaded = ta.load("bundled")
     told = []
@@ -447,6 +456,7 @@ def test_the_models_own_text_is_drawn_again_the_same():
         ta.CalibrationSet.from_model(loaded, temperature=0.0)
 
 
+@pytest.mark.slow
 def test_streamed_text_comes_in_windows_and_can_be_trained_on():
     loaded = ta.load("bundled")
     texts = ["One day a fox met a cat.", "", "The cat said hello to the fox. " * 4]

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import transact as ta
+from tests.tiers import cases
 from tests.tiny_models import build
 from transact.errors import NonFiniteActivations
 from transact.runtime.random_numbers import draw, shared_generators_restored
@@ -113,7 +114,7 @@ def values(result) -> list:
     return [result] if isinstance(result, str) else list(result.rows())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", cases(NAMES, test=["recover"], check=lambda name: name != "recover"))
 def test_the_seed_alone_decides_and_the_process_keeps_its_generators(name, calls):
     random.seed(1), np.random.seed(2), torch.manual_seed(3)
     before = state()
@@ -138,6 +139,7 @@ def test_everything_that_takes_a_seed_is_in_the_table():
     assert found - {"CalibrationSet.from_sequences", "EvaluationSet.from_sequences"} == set(NAMES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["generate", "CalibrationSet.from_model", "recover"])
 def test_the_same_beside_a_thread_that_draws(name, calls):
     alone = values(calls[name](seed=5))
@@ -148,6 +150,7 @@ def test_the_same_beside_a_thread_that_draws(name, calls):
             assert times[0] > before
 
 
+@pytest.mark.slow
 def test_adapters_begin_the_same_beside_a_thread_that_draws():
     pytest.importorskip("peft", reason="LoRA needs peft")
     dense()

@@ -102,6 +102,7 @@ def test_every_family_comes_to_what_it_does_in_memory(name, tmp_path):
         _assert_same_checkpoint(folders[0], folders[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["bundled", "stories260K"])
 def test_trained_models(source, tmp_path, request):
     source = source if source == "bundled" else str(request.getfixturevalue("data") / source)
