@@ -86,7 +86,7 @@ def test_one_limit_sets_both_sliders(explorer):
         page.get_by_role("radio", name=label).check()
         page.wait_for_selector("#target-share input[type=number]", timeout=SLOW)
         explorer.reads("choice-note", "the most that fits the limit")
-        explorer.after_change("savings", lambda: explorer.type_number("target-share", most))
+        explorer.after_change("savings", lambda most=most: explorer.type_number("target-share", most))
         note = explorer.text("choice-note")
         share = float(note.split("(")[1].split("%")[0])
         assert share <= 100 * most, label
