@@ -18,10 +18,12 @@ class Audience:
 
     def __init__(self):
         self._listening: Counter[str] = Counter()
+        self._is_told = False
 
     @contextmanager
     def listening(self, scope: Scope) -> Iterator[None]:
         """Count the request as a listener, where it is one, for as long as it is answered."""
+        self._is_told = True
         name = _listened_to(scope)
         if name is None:
             yield
@@ -41,11 +43,12 @@ class Audience:
     def hears_this(self) -> bool:
         """Whether anybody listens for the event of gradio's that is handled in this context; may be asked anywhere.
 
-        Outside of one, and for one that was asked for around the queue, somebody does: who called.
+        Outside of one, and for one that was asked for around the queue, somebody does: who called. So it is where the
+        page is served by another server than ours, which tells of no listeners.
         """
         event, request = LocalContext.event_id.get(None), LocalContext.request.get(None)
         session = getattr(request, "session_hash", None)
-        return event is None or self.hears(event) or (session is not None and self.hears(session))
+        return not self._is_told or event is None or self.hears(event) or (session is not None and self.hears(session))
 
 
 def _listened_to(scope: Scope) -> str | None:
