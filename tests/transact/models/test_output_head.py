@@ -11,7 +11,7 @@ from tests.tiers import PLAIN, cases
 from tests.tiny_models import TINY, build, token_ids
 from tests.transact.cutting.test_exactness import stay_in_float64
 from transact.models import output_head
-from transact.models.loaded_model import LoadedModel
+from transact.models.loaded_model import Batch, LoadedModel
 from transact.observing.gradients import drawn_losses, output_gradients
 from transact.planning.search import fisher_losses
 from transact.recovery.trainer import _Student
@@ -40,7 +40,7 @@ def test_every_familys_head_is_that_of_its_stock_class(name, rows_at_once):
     loaded = build(name)
     ids = token_ids(loaded)
     expected = loaded.model(input_ids=ids, use_cache=False).logits.flatten(0, 1)
-    (hidden,) = loaded.final_hidden([ta.calibration.Batch(ids, torch.ones_like(ids, dtype=torch.bool), (0, 1))])
+    (hidden,) = loaded.final_hidden([Batch(ids, torch.ones_like(ids, dtype=torch.bool), (0, 1))])
     rows, head = hidden.flatten(0, 1), output_head.output_head(loaded)
     blocks = list(output_head.row_blocks(len(rows), loaded.spec.vocab_size, torch.float64))
     assert [block.stop - block.start for block in blocks] == [rows_at_once] * (24 // rows_at_once)

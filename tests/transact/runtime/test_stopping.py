@@ -124,6 +124,7 @@ AT_ONCE = {"score", "stability", "prune, least_squares", "save_gguf", "load", "l
 PROVED = ("prove", "save")
 """They start a process for each of the eight moments; tests/transact/export/test_proof.py stops one."""
 ELSEWHERE = {
+    "fetch": "waits for processes that it kills (tests/faults/test_hub.py, test_isolated_tokenizer.py)",
     "preflight": "reads one small file, or waits for a process that it kills (tests/faults/test_hub.py)",
     "push": "waits for a process that it kills (test_hub_push.py)",
     "check_push": "waits for a process that it kills (test_hub_push.py)",

@@ -54,9 +54,9 @@ def counters(url: str) -> dict[str, float]:
 
 
 def events(log: Path) -> list[dict]:
-    """The log's lines but gradio's greeting, which goes to stdout."""
+    """The log's lines but the greetings, which go to stdout."""
     lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return [json.loads(line) for line in lines if not line.startswith("* ")]
+    return [json.loads(line) for line in lines if not line.startswith(("* ", "TransAct Explorer listens"))]
 
 
 def test_work_is_logged_and_counted_without_the_visitors_words(served, tmp_path):
@@ -135,7 +135,7 @@ class TestLog:
         stream = io.StringIO()
         handler = logging.StreamHandler(stream)
         handler.setFormatter(JsonLines())
-        loggers = [logging.getLogger(name) for name in ("ui.telemetry", "somebody.else")]
+        loggers = [logging.getLogger(name) for name in ("ui.server.telemetry", "somebody.else")]
         for logger in loggers:
             logger.addHandler(handler)
             logger.setLevel(logging.INFO)
