@@ -82,7 +82,7 @@ def test_undo_redo_and_reset_over_everything_that_changes_the_plan(explorer):
 
 def test_one_limit_sets_both_sliders(explorer):
     page = explorer.page
-    for label, most in (("Parameters", 0.5), ("Memory", 0.4), ("KV cache", 0.25)):  # each another one than there is
+    for label, most in (("KV cache", 0.5), ("Parameters", 0.5), ("Memory", 0.4)):  # each changes what is there
         page.get_by_role("radio", name=label).check()
         page.wait_for_selector("#target-share input[type=number]", timeout=SLOW)
         explorer.reads("choice-note", "the most that fits the limit")
