@@ -383,6 +383,5 @@ def test_lines_of_two_kinds_of_text_import_what_each_needs(wiki):
         Recipe.of_plan(scored, session.choice, session.plan), measured_on=text_source.evaluation_sample("stories")
     )
     assert code(recipe).startswith(
-        "import json\nfrom itertools import islice\n\n"
-        "import datasets\nimport transact as ta\n\nloaded = "
+        "import json\nfrom itertools import islice\n\nimport datasets\nimport transact as ta\n\nloaded = "
     )
