@@ -229,9 +229,9 @@ def summary(subject: Subject, results: list[Result]) -> str:
     for name in dict.fromkeys(result.method for result in results):
         of_method = [result for result in results if result.method == name]
         ratios = [result.ratio for result in of_method if result.ratio is not None] or [math.nan]
-        cells = [name, *(f"{result.perplexity:#.4g}" for result in of_method)]
+        cells = [name, *(_rounded(result.perplexity, 4) for result in of_method)]
         cells.append(f"{mathematics.fmean(result.gap for result in of_method):.3f}")
-        cells += [f"{mathematics.fmean(ratios):#.3g}", f"{max(ratios):#.3g}"]
+        cells += [_rounded(mathematics.fmean(ratios), 3), _rounded(max(ratios), 3)]
         if subject.dense_probes:
             cells.append(f"{mathematics.fmean(mathematics.fmean(result.probes.values()) for result in of_method):.0%}")
         rows.append([*cells, f"{mathematics.fmean(result.seconds for result in of_method):.1f}"])
@@ -244,6 +244,11 @@ def summary(subject: Subject, results: list[Result]) -> str:
         f"{layer.num_key_value_heads} / channels of {layer.intermediate_size} kept in each layer (parameters kept).\n\n"
         + table(header, rows)
     )
+
+
+def _rounded(value: float, digits: int) -> str:
+    """To so many significant digits, all of them shown."""
+    return f"{value:#.{digits}g}".removesuffix(".")
 
 
 def panel(subject: Subject, results: list[Result]) -> Panel:
