@@ -2,7 +2,7 @@
 
 import time
 
-from playwright.sync_api import Browser, Page, Request, TimeoutError
+from playwright.sync_api import Browser, JSHandle, Page, Request, TimeoutError
 
 SLOW = 180_000
 """Milliseconds; far above what a step takes, so that a busy machine fails no test."""
@@ -43,17 +43,24 @@ class Explorer:
     def says(self, words: str) -> str:
         """Wait until the message line holds `words`; the whole sentence."""
         try:
-            said = self.page.wait_for_function(
+            said = self.wait_until(
                 "words => (note => note?.innerText.includes(words) && note.innerText)"
                 "(document.querySelector('#message .note'))",
                 arg=words,
-                timeout=SLOW,
             )
         except TimeoutError:
             raise AssertionError(
                 f"waited for {words!r}; the page says {self.text('message')!r}, progress {self.text('progress')!r}"
             ) from None
         return said.json_value()
+
+    def wait_until(self, expression: str, arg=None) -> JSHandle:
+        """Wait until JavaScript is true, with its value.
+
+        It is asked for at intervals: a page that has nothing to draw runs no animation frames, at which Playwright
+        would look otherwise.
+        """
+        return self.page.wait_for_function(expression, arg=arg, polling=100, timeout=SLOW)
 
     def type_number(self, elem_id: str, value: float) -> None:
         """Type into a slider's number box, as a visitor does, at one go."""
@@ -71,7 +78,7 @@ class Explorer:
     def paste_own_text(self, text: str) -> None:
         """Choose to paste, wait until the sample has left the box, and put `text` there."""
         self.choose("calibration-source", "Paste your own")
-        self.page.wait_for_function("document.querySelector('#calibration-text textarea').value === ''", timeout=SLOW)
+        self.wait_until("document.querySelector('#calibration-text textarea').value === ''")
         self.page.locator("#calibration-text textarea").fill(text)
 
     def name_model(self, source: str) -> None:
@@ -126,10 +133,9 @@ class Explorer:
     def reads(self, elem_id: str, words: str) -> str:
         """Wait until an element's text holds `words`; the whole text."""
         try:
-            said = self.page.wait_for_function(
+            said = self.wait_until(
                 "([id, words]) => (text => text.includes(words) && text)(document.getElementById(id).innerText)",
                 arg=[elem_id, words],
-                timeout=SLOW,
             )
         except TimeoutError:
             shown = self.text(elem_id)
@@ -143,10 +149,9 @@ class Explorer:
 
     def drawn(self, plot_id: str, expression: str):
         """Wait until a JavaScript expression of `plot`, a drawn figure, is true; its value."""
-        return self.page.wait_for_function(
+        return self.wait_until(
             f"(plot => plot && plot._fullData?.length && ({expression}))"
-            f"(document.querySelector('#{plot_id} .js-plotly-plot'))",
-            timeout=SLOW,
+            f"(document.querySelector('#{plot_id} .js-plotly-plot'))"
         ).json_value()
 
     def rows(self, table_id: str, columns: int) -> list[list[str]]:

@@ -64,8 +64,8 @@ def test_the_redundancy_map_fills_stops_and_sets_the_sliders(explorer):
     first = explorer.drawn(
         "redundancy-plot", "plot._fullData[0].z.flatMap(row => [...row]).filter(Number.isFinite).length"
     )
-    page.wait_for_function(
-        "first => parseInt(document.querySelector('#redundancy-note').innerText) > first + 2", arg=first, timeout=SLOW
+    explorer.wait_until(
+        "first => parseInt(document.querySelector('#redundancy-note').innerText) > first + 2", arg=first
     )
     page.click("#stop-button")
     explorer.says("stay in the map")

@@ -13,11 +13,10 @@ def test_the_tour_moves_the_page_step_by_step(explorer):
     for number, step in enumerate(STEPS, start=1):
         page.wait_for_selector(f"#guide article:visible :text('{step.title}')", timeout=SLOW)
         page.wait_for_selector(".guided", timeout=SLOW)
-        page.wait_for_function(  # the page glides
+        explorer.wait_until(  # the page glides
             "id => { const box = document.getElementById(id).getBoundingClientRect();"
             " return box.bottom > 0 && box.top < innerHeight; }",
             arg=step.target,
-            timeout=SLOW,
         )
         assert page.evaluate("document.querySelectorAll('.guided').length") == 1
         if number < len(STEPS):

@@ -2,8 +2,6 @@
 
 import re
 
-from tests.e2e.explorer import SLOW
-
 
 def test_a_click_in_any_view_selects_everywhere(explorer):
     explorer.click_at("heads-plot", 0.44, 0.42)  # head 3 of 8 in layer 2 of 6
@@ -38,7 +36,7 @@ def test_what_does_this_unit_read(explorer):
     assert [abs(value) for value in strengths] == sorted(map(abs, strengths), reverse=True)
     first = explorer.text("reads")
     explorer.click_at("heads-plot", 0.06, 0.42)
-    explorer.page.wait_for_function("before => document.querySelector('#reads').innerText !== before", arg=first)
+    explorer.wait_until("before => document.querySelector('#reads').innerText !== before", arg=first)
     explorer.reads("reads", "head 0 is most active")
 
 
@@ -77,6 +75,4 @@ def test_metrics_agree_or_not_and_the_choice_is_stable_or_not(explorer):
     assert shares[0] < shares[-1] <= 1
     explorer.choose("metric-select", "Random")
     # what was found for one metric says nothing of another
-    explorer.page.wait_for_function(
-        "!document.querySelector('#stability-summary').innerText.includes('stay the same')", timeout=SLOW
-    )
+    explorer.wait_until("!document.querySelector('#stability-summary').innerText.includes('stay the same')")

@@ -39,9 +39,7 @@ def test_the_main_job(browser, app_url, tmp_path, capsys):
     first_marks = explorer.marks("heads-plot"), explorer.marks("channels-plot")
     explorer.after_change("savings", lambda: explorer.type_number("attention-sparsity", 0.5))
     explorer.after_change("savings", lambda: explorer.type_number("mlp-sparsity", 0.25))
-    page.wait_for_function(
-        "document.querySelector('#channels-plot .js-plotly-plot')._fullData[1].x.includes(75)", timeout=SLOW
-    )
+    explorer.wait_until("document.querySelector('#channels-plot .js-plotly-plot')._fullData[1].x.includes(75)")
     assert (explorer.marks("heads-plot"), explorer.marks("channels-plot")) != first_marks
     assert "2 of 4 head groups" in explorer.text("choice-note")
 
@@ -103,7 +101,7 @@ def test_the_main_job(browser, app_url, tmp_path, capsys):
 def test_score_other_text_switch_metric_and_look_closer(explorer):
     page = explorer.page
     explorer.choose("calibration-source", "Children's stories")
-    page.wait_for_function("document.querySelector('#estimate').innerText.includes('A run reads')", timeout=SLOW)
+    explorer.wait_until("document.querySelector('#estimate').innerText.includes('A run reads')")
     page.click("#score-button")
     explorer.says("Scored")
     assert "stories" in explorer.text("estimate")
@@ -111,11 +109,11 @@ def test_score_other_text_switch_metric_and_look_closer(explorer):
     z = "document.querySelector('#heads-plot .js-plotly-plot')._fullData[0].z"
     before = page.evaluate(f"JSON.stringify({z}.map(row => [...row]))")
     explorer.choose("metric-select", "Fluctuation")
-    page.wait_for_function(f"before => JSON.stringify({z}.map(row => [...row])) !== before", arg=before, timeout=SLOW)
+    explorer.wait_until(f"before => JSON.stringify({z}.map(row => [...row])) !== before", arg=before)
     assert 'metric="fluctuation"' in explorer.text("code-view")
 
     explorer.click_row("channels-plot", 0.7)
-    page.wait_for_function("!document.querySelector('#layer-select input').value.startsWith('Layer 0')", timeout=SLOW)
+    explorer.wait_until("!document.querySelector('#layer-select input').value.startsWith('Layer 0')")
 
     page.click("#try-button")
     page.wait_for_selector("#tried .headline", timeout=SLOW)
@@ -134,9 +132,7 @@ def test_stop_leaves_the_last_good_state(explorer):
     page.get_by_label("Sequences").fill("4096")
     for button, running in (("score-button", "Scoring"), ("prune-button", "Measuring")):
         page.click(f"#{button}")
-        page.wait_for_function(
-            "words => document.querySelector('#progress').innerText.includes(words)", arg=running, timeout=SLOW
-        )
+        explorer.wait_until("words => document.querySelector('#progress').innerText.includes(words)", arg=running)
         page.click("#stop-button")
         assert "as it was" in explorer.says("Stopped")
         assert "Nothing has been cut" in explorer.text("result-table")
@@ -171,7 +167,7 @@ def test_wrong_input_gets_one_sentence_and_loses_nothing(explorer, tmp_path):
     wrong = tmp_path / "latin.txt"
     wrong.write_bytes("café au lait".encode("latin-1"))
     page.set_input_files("#calibration-file input[type=file]", wrong)
-    page.wait_for_function("document.querySelector('#calibration-file').innerText.includes('latin')", timeout=SLOW)
+    explorer.wait_until("document.querySelector('#calibration-file').innerText.includes('latin')")
     assert "UTF-8" in explorer.says("not UTF-8")
 
     page.click("#export-button")

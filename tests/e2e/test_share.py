@@ -81,10 +81,9 @@ def test_from_a_machine_of_ones_own(opened, hub):
 
     hub.fails["commit"] = None
     push(explorer, "other")
-    page.wait_for_function(
+    explorer.wait_until(
         "document.querySelector('#progress').innerText.includes('bytes') && "
-        "document.querySelector('#progress progress').value === 1",
-        timeout=SLOW,
+        "document.querySelector('#progress progress').value === 1"
     )
     page.click("#stop-button")
     explorer.says("Nothing was pushed")

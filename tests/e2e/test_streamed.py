@@ -33,9 +33,7 @@ def test_the_whole_way(explorer, tmp_path):
     box.click()
     box.fill(MODEL)
     box.press("Enter")
-    page.wait_for_function(
-        "document.querySelector('#model-card').innerText.includes('passes layer by layer')", timeout=SLOW
-    )
+    explorer.wait_until("document.querySelector('#model-card').innerText.includes('passes layer by layer')")
     page.click("#load-button")
     explorer.says("passes layer by layer from its files. Now choose a calibration text")
     assert "one at a time" in explorer.text("model-card")

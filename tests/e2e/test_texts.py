@@ -42,9 +42,7 @@ def upload(explorer: Explorer, file) -> None:
 
 
 def estimate_says(explorer: Explorer, words: str) -> None:
-    explorer.page.wait_for_function(
-        "words => document.querySelector('#estimate').innerText.includes(words)", arg=words, timeout=SLOW
-    )
+    explorer.wait_until("words => document.querySelector('#estimate').innerText.includes(words)", arg=words)
 
 
 def test_a_dataset_is_read_and_scored(explorer, folder):
