@@ -106,7 +106,7 @@ def crowd(count: int) -> list[Visitor]:
         calibration = text_source.calibration_set(
             text_source.pasted(text, _SEQ_LEN), loaded, num_samples=16, seq_len=_SEQ_LEN, seed=0
         )
-        observed = ta.observe(loaded, calibration, gram=repair == "least_squares")
+        observed = ta.observe(loaded, calibration, gram=ta.REPAIRS[repair].needs_grams)
         scores = ta.score(loaded, observed)
         target = ta.PruningTarget.from_sparsity(loaded.spec, attention=attention, mlp=mlp)
         plan = ta.make_plan(scores, loaded.spec, target)

@@ -19,7 +19,7 @@ from transact.analysis.sweep import SweepPoint, search_split, sparsity_grid, swe
 from transact.analysis.top_tokens import Reading, reads
 from transact.assets import SAMPLES
 from transact.cutting.masking import masked
-from transact.cutting.prune import best_bytes, prune
+from transact.cutting.prune import prune
 from transact.errors import (
     CheckpointBroken,
     InvalidOption,
@@ -49,7 +49,8 @@ from transact.export.proof import Proof, prove
 from transact.export.report import SaveReport
 from transact.models.hub_cache import trim_hub_cache
 from transact.models.loaded_model import LoadedModel
-from transact.models.loading import Preflight, fetch, load, preflight
+from transact.models.loading import fetch, load
+from transact.models.preflight import Preflight, preflight
 from transact.models.sources import BUNDLED
 from transact.observing.observe import grams_for_repair, observe, sample_bytes
 from transact.observing.statistics import ActivationStatistics, Moments, Peaks
@@ -61,7 +62,8 @@ from transact.recovery.recover import Recovered, recover
 from transact.recovery.savepoints import RecoveryPoint, Savepoints
 from transact.recovery.schedule import Phase, RecoveryCost, RecoverySettings, phases, recovery_cost
 from transact.recovery.training_text import StreamedText
-from transact.repair.closed_form import COMPENSATIONS
+from transact.repair.best import best_bytes
+from transact.repair.repairs import COMPENSATIONS, REPAIRS, Repair
 from transact.runtime.memory import ran_out_of_memory
 from transact.scoring.metrics import METRICS, Metric
 from transact.scoring.scores import ImportanceScores, available_metrics, score
@@ -84,6 +86,7 @@ __all__ = [
     "GRANULARITIES",
     "INSIDE_HEADS",
     "METRICS",
+    "REPAIRS",
     "MULTIPLES",
     "NO_PROGRESS",
     "SAMPLES",
@@ -131,6 +134,7 @@ __all__ = [
     "RecoveryPoint",
     "RecoveryCost",
     "RecoverySettings",
+    "Repair",
     "SaveRefused",
     "SaveReport",
     "Savepoints",

@@ -13,7 +13,7 @@ from transact.observing.statistics import ActivationStatistics
 from transact.planning.allocation import ALLOCATIONS
 from transact.planning.make_plan import make_plan
 from transact.progress import NO_PROGRESS, Progress, Repeating, part
-from transact.repair.closed_form import COMPENSATIONS
+from transact.repair.repairs import COMPENSATIONS, REPAIRS
 from transact.scoring.scores import ImportanceScores
 from transact.spec.locks import Locks
 from transact.spec.model_spec import ModelSpec
@@ -69,7 +69,7 @@ def sweep(
         target.per_layer(loaded.spec)
 
     def measure(plan: PruningPlan, watch: Progress) -> float:
-        if compensation == "none":
+        if not REPAIRS[compensation].changes:
             with hooks_suspended(), masked(loaded, plan):
                 return perplexity(loaded, evaluation, progress=watch)
         before = Repeating(watch, evaluation.num_tokens, "tokens")

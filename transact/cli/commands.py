@@ -229,8 +229,9 @@ def _plan_written(given: Namespace, loaded: ta.LoadedModel, chosen: Chosen) -> A
 def _cut(given: Namespace, loaded: ta.LoadedModel, chosen: Chosen, meter: Meter) -> tuple[ta.LoadedModel, Answer]:
     """The pruned model, saved where an output was named."""
     title = "Cutting"
-    if given.compensation == "best" and chosen.calibration is not None:
-        title = with_memory(title, ta.best_bytes(chosen.plan, chosen.calibration, loaded.dtype.itemsize))
+    peak_bytes = ta.REPAIRS[given.compensation].peak_bytes
+    if peak_bytes is not None and chosen.calibration is not None:
+        title = with_memory(title, peak_bytes(chosen.plan, chosen.calibration, loaded.dtype.itemsize))
     pruned = ta.prune(
         loaded,
         chosen.plan,

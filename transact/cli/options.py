@@ -11,7 +11,7 @@ from transact.export.checkpoint import LAYERS as LAYERS_OF_A_CHECKPOINT
 from transact.models.loaded_model import DTYPES
 from transact.planning.allocation import ALLOCATIONS
 from transact.planning.search import METRIC as SEARCH
-from transact.repair.closed_form import COMPENSATIONS
+from transact.repair.repairs import COMPENSATIONS
 from transact.scoring.metrics import METRICS
 from transact.spec.target import GRANULARITIES
 

@@ -240,7 +240,7 @@ def _savepoint(output: Path | None) -> Path | None:
 
 
 def _grams(compensation: str, loaded: ta.LoadedModel) -> bool | str:
-    return ta.grams_for_repair(loaded.spec) if compensation == "least_squares" else False
+    return ta.REPAIRS[compensation].gram_option(loaded.spec)
 
 
 def metric(given: Namespace) -> str:

@@ -4,31 +4,36 @@ The result is a stock `transformers` model with narrower projections, and where 
 our own (`transact.layers.narrow_attention`).
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 
-from transact.errors import NotEnoughMemory, choice
+from transact.errors import choice
 from transact.layers.config_sizes import update_config
 from transact.layers.hooks import copy_without_hooks, hooks_suspended
 from transact.layers.narrow_attention import narrow_attention
-from transact.layers.slicing import kept_input_indices, reading_projection, reading_role, writing_projections
+from transact.layers.slicing import (
+    NewProjection,
+    kept_input_indices,
+    reading_projection,
+    reading_role,
+    writing_projections,
+)
 from transact.layers.weights import origin, with_tensors
 from transact.models.loaded_model import LoadedModel
 from transact.models.stock_config import check_writable
 from transact.observing.statistics import ActivationStatistics
-from transact.progress import NO_PROGRESS, Check, Progress, part
-from transact.repair.closed_form import COMPENSATIONS, Refit, calibration_tokens, needs_bias, plain_refit, refit_for
-from transact.repair.gauss_newton import gauss_newton_bytes, gauss_newton_steps
-from transact.repair.ridge import NormalEquations
-from transact.repair.sequential import refit, sequential_bytes
-from transact.runtime.devices import free_bytes
+from transact.progress import NO_PROGRESS, Progress
+from transact.repair.bias import needs_bias
+from transact.repair.refit import plain_refit
+from transact.repair.repairs import COMPENSATIONS, REPAIRS, Repair
 from transact.spec.layer_plan import LayerPlan
 from transact.spec.model_spec import SITES, ModelSpec
 from transact.spec.plan import Cut, PruningPlan
-from transact.text.tokens import TokenSet
 
-_BATCH = 8
+RefitFunction = Callable[[str, int, torch.nn.Linear, torch.Tensor], NewProjection]
+"""As `transact.repair.refit.Refit` is called."""
 
 
 @hooks_suspended()
@@ -46,7 +51,7 @@ def prune(
     the output projection, removing a head those of the query and output projections; removing a channel removes its
     rows of gate and up and its column of down; removing dimensions inside heads removes pairs of rows of query and key,
     and rows of value with their columns of the output projection. `compensation` makes up for it, without training (see
-    `transact.repair.closed_form`):
+    `transact.repair`):
 
     - `"bias"`: from `statistics`; where the stock class has an output bias or, as Llama, can be told to.
     - `"least_squares"`: from `statistics` observed with `gram=True`, or `gram="by_layer"` where the Gram matrices of
@@ -65,30 +70,35 @@ def prune(
     choice(compensation, COMPENSATIONS, "compensation")
     plan.check_fits(loaded.fingerprint)
     check_writable(loaded, plan.spec)
-    if compensation == "best":
-        loaded.check_together("the best repair")
-        return _best(loaded, plan, statistics, progress)
-    return cut(loaded, plan, compensation, refit_for(compensation, loaded, statistics, progress))
+    repair = REPAIRS[compensation]
+    repair.check(loaded, statistics)
+    if repair.refit is not None:
+        return cut(loaded, plan, repair, repair.refit(loaded, statistics, progress))
+    assert repair.whole_model is not None, "one of the two"
+    made = repair.whole_model(loaded, plan, statistics, progress)
+    pruned = _assembled(loaded, made.projections, plan.spec, Cut(plan, compensation))
+    made.finish(pruned)
+    return pruned
 
 
-def cut(loaded: LoadedModel, plan: PruningPlan, compensation: str, refit_one: Refit) -> LoadedModel:
-    """The plan cut into a copy of the model, with what reads the activations refitted; all but "best".
+def cut(loaded: LoadedModel, plan: PruningPlan, repair: Repair, refit_one: RefitFunction) -> LoadedModel:
+    """The plan cut into a copy of the model, with what reads the activations refitted by `refit_one`.
 
-    Raises `InvalidOption` where the model cannot hold the compensation.
+    Raises `InvalidOption` where the model cannot hold the repair.
     """
     spec = plan.spec
-    if compensation == "bias":
+    if repair.adds_bias:
         attention, mlp = needs_bias(plan, loaded.layout)
         spec = _with_biases(spec, attention, mlp)
     new: dict[int, torch.nn.Module] = {}
     for index, layer in enumerate(loaded.decoder_layers):
         new |= cut_projections(loaded.spec, layer, index, plan.layers[index], refit_one)
-    return _assembled(loaded, new, spec, Cut(plan, compensation))
+    return _assembled(loaded, new, spec, Cut(plan, repair.name))
 
 
 @torch.no_grad()
 def cut_projections(
-    spec: ModelSpec, layer: torch.nn.Module, index: int, kept: LayerPlan, refit_one: Refit
+    spec: ModelSpec, layer: torch.nn.Module, index: int, kept: LayerPlan, refit_one: RefitFunction
 ) -> dict[int, torch.nn.Module]:
     """The smaller projections of one layer of a model of `spec`, under the identity of those that they replace."""
     new: dict[int, torch.nn.Module] = {}
@@ -102,59 +112,12 @@ def cut_projections(
 
 @torch.no_grad()
 def cut_layer(
-    spec: ModelSpec, layer: torch.nn.Module, index: int, kept: LayerPlan, refit_one: Refit, after: ModelSpec
+    spec: ModelSpec, layer: torch.nn.Module, index: int, kept: LayerPlan, refit_one: RefitFunction, after: ModelSpec
 ) -> torch.nn.Module:
     """One layer as `cut` would leave it in a model of the shape `after`."""
     smaller = copy_without_hooks(layer, dict(cut_projections(spec, layer, index, kept, refit_one)))
     _add_biases_to(smaller, after)
     return smaller
-
-
-def _best(
-    loaded: LoadedModel, plan: PruningPlan, statistics: ActivationStatistics | None, progress: Progress
-) -> LoadedModel:
-    tokens = calibration_tokens(loaded, statistics)
-    _check_fits(loaded, plan, tokens)
-    refitted = refit(
-        loaded, tokens, _Planned(plan), grams_of=plan.spec, batch_size=_BATCH, progress=part(progress, 0, 2)
-    )
-    pruned = _assembled(loaded, refitted.projections, plan.spec, Cut(plan, "best"))
-    gauss_newton_steps(loaded, pruned, tokens, refitted.grams, part(progress, 1, 2))
-    return pruned
-
-
-def best_bytes(plan: PruningPlan, calibration: TokenSet, bytes_per_element: int = 4) -> int:
-    """About what `prune(compensation="best")` takes at its peak beside the model, the result included.
-
-    `bytes_per_element`: of the dtype in memory.
-    """
-    dense, spec = plan.dense_spec, plan.spec
-    walked = sequential_bytes(dense, calibration.input_ids.numel(), grams_of=spec, bytes_per_element=bytes_per_element)
-    corrected = gauss_newton_bytes(spec, calibration, bytes_per_element) if calibration.num_predictions else 0
-    return spec.num_parameters * bytes_per_element + max(walked, corrected)
-
-
-def _check_fits(loaded: LoadedModel, plan: PruningPlan, tokens: TokenSet) -> None:
-    needed, free = best_bytes(plan, tokens, loaded.dtype.itemsize), free_bytes(loaded.device)
-    if needed > free:
-        raise NotEnoughMemory(
-            f"The best repair of this plan with {tokens.num_tokens:,} tokens needs about {needed / 1e9:.1f} GB beside "
-            f"the model and {free / 1e9:.1f} GB are free. Give fewer or shorter samples, or use "
-            'compensation="least_squares".'
-        )
-
-
-class _Planned:
-    """The `Choice` that a plan made before."""
-
-    def __init__(self, plan: PruningPlan):
-        self.plan = plan
-
-    def attention(self, layer: int) -> LayerPlan:
-        return self.plan.layers[layer]
-
-    def channels(self, layer: int, normal: NormalEquations | None, check: Check) -> tuple[int, ...]:
-        return self.plan.layers[layer].kept_channels
 
 
 def _assembled(loaded: LoadedModel, new: dict[int, torch.nn.Module], spec: ModelSpec, cut: Cut) -> LoadedModel:

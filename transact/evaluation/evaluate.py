@@ -9,8 +9,9 @@ from typing import Any
 
 import torch
 
-from transact.errors import InvalidOption, InvalidText, NonFiniteActivations, NotEnoughMemory
+from transact.errors import InvalidText, NonFiniteActivations, NotEnoughMemory
 from transact.evaluation.speed import DECODE_TOKENS, PREFILL_TOKENS, REPEATS, Speed, Spread, differ, measure_speed
+from transact.models.capabilities import TIMING, WRITING
 from transact.models.loaded_model import DTYPES, Batch, LoadedModel
 from transact.models.output_head import Head, log_probabilities, output_head, row_blocks, summed_divergence
 from transact.progress import NO_PROGRESS, Progress, Repeating, part
@@ -107,14 +108,10 @@ def evaluate(
     another vocabulary, and `InvalidOption` for a prompt where a model is streamed.
     """
     models = (loaded,) if reference is None else (loaded, reference)
-    if any(model.is_streamed for model in models):
-        speed = False
-        if prompt is not None:
-            raise InvalidOption(
-                "A streamed model cannot write: every token would take a pass over all its files. Leave the prompt out."
-            )
+    speed = speed and all(model.can(TIMING) for model in models)
     if prompt is not None:
         for model in models:
+            model.check_can(WRITING)
             encode_prompt(model, prompt)  # refused now rather than after all the measuring
     agreement = None if reference is None else _compare(loaded, reference, evaluation, progress)
     losses = _measure_losses(loaded, evaluation, progress) if agreement is None else agreement.losses

@@ -12,10 +12,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transact.errors import InvalidOption
 from transact.layers.hooks import checking
 from transact.models import stored_weights
+from transact.models.capabilities import SPREAD, STREAMED, TOGETHER, Task, refusal
 from transact.progress import NO_CHECK, NO_PROGRESS, Check, Progress
 from transact.runtime.devices import device_of
+from transact.spec.digest import digest
 from transact.spec.families import Family
-from transact.spec.model_spec import ModelSpec, digest
+from transact.spec.model_spec import ModelSpec
 
 if TYPE_CHECKING:
     from transact.spec.plan import Cut
@@ -128,13 +130,20 @@ class LoadedModel:
         """Whether its layers are on several devices, see `load`."""
         return len({parameter.device for parameter in self.model.parameters()}) > 1
 
-    def check_together(self, what: str) -> None:
-        """Raise `InvalidOption` where the model is spread, for work that needs all of it on one device."""
-        if self.is_spread:
-            raise InvalidOption(
-                f"{self.source} is spread over several GPUs, and {what} needs it on one. Load it with another device, "
-                "or choose what a spread model can do: scoring, masks, measuring, and cutting with another repair."
-            )
+    @property
+    def placement(self) -> str:
+        """Where its weights are, as `transact.models.capabilities` has it."""
+        return STREAMED if self.is_streamed else SPREAD if self.is_spread else TOGETHER
+
+    def can(self, task: Task) -> bool:
+        """Whether a model with its weights there can do that."""
+        return refusal(self.placement, task, self.source) is None
+
+    def check_can(self, task: Task) -> None:
+        """Raise `InvalidOption`, with the reason and what to do, where it cannot."""
+        reason = refusal(self.placement, task, self.source)
+        if reason is not None:
+            raise InvalidOption(reason)
 
     @property
     def context_length(self) -> int:

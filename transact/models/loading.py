@@ -1,6 +1,7 @@
-"""From a name to a model in memory: pre-flight from the configuration alone, then the weights."""
+"""From a name to a model in memory: what can be refused is refused before a weight is read."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from transformers import (
     AutoModelForCausalLM,
     PreTrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 
 from transact.errors import CheckpointBroken, InvalidOption, NotEnoughMemory, choice
@@ -16,61 +18,76 @@ from transact.layers import per_layer_config
 from transact.layers.narrow_attention import check_pairs
 from transact.models import narrowed_model, sources, stored_weights
 from transact.models.loaded_model import DTYPES, LoadedModel
+from transact.models.preflight import Preflight, preflight_on, with_files
 from transact.models.source_config import spec_of, stock
 from transact.models.tokenizer_files import check_tokenizer, read_tokenizer, tokenizer_class
 from transact.progress import NO_PROGRESS, Cancelled, Check, Progress, Repeating
-from transact.runtime.devices import BALANCED, device_of, free_bytes, gpus, spreads
+from transact.runtime.devices import BALANCED, device_of, spreads
 from transact.runtime.memory import ran_out_of_memory
 from transact.runtime.transformers_logging import no_progress_bars
-from transact.spec.memory_estimates import required_bytes, streamed_bytes
 from transact.spec.model_spec import ModelSpec
-
-_HALF = ("bfloat16", "float16")
-_SMALL_MODEL_PARAMETERS = 50_000_000
-"""Below this a forward pass on a CPU is bound by overhead, so half precision would only cost accuracy."""
 
 
 @dataclass(frozen=True)
-class Preflight:
-    """What loading would need, known from the configuration alone.
+class OpenedSource:
+    """A model's files, here and checked, with what is made of them before a weight is read.
 
-    `dtype`: what `dtype="auto"` resolves to here; `weights_bytes`, `required_bytes` (weights and working
-    memory) and `available_bytes` in bytes.
+    `whole`: the spec of the stock class that is built; `spec`: what is left of it, where layers were narrowed.
+    `card`: as `preflight`, of what the files hold.
     """
 
-    source: str
-    revision: str | None
+    found: sources.Source
+    card: Preflight
+    files: tuple[Path, ...]
+    config: PreTrainedConfig
+    whole: ModelSpec
     spec: ModelSpec
+    stored_dtype: str
+    tokenizer: PreTrainedTokenizerBase | None
+
+    def fields(self, check: Check) -> dict[str, Any]:
+        """Of the `LoadedModel` that comes of it, what does not depend on where its weights are."""
+        return {
+            "tokenizer": self.tokenizer,
+            "spec": self.spec,
+            "source": self.found.name,
+            "revision": self.found.revision or sources.content_digest(self.files, check),
+            "stored_dtype": self.stored_dtype,
+            "tokenizer_class": tokenizer_class(self.found.folder, self.config),
+        }
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """As `load` takes them."""
+
     dtype: str
-    weights_bytes: int
-    required_bytes: int
-    available_bytes: int
-
-    @property
-    def fits(self) -> bool:
-        return self.required_bytes <= self.available_bytes
-
-    @property
-    def streamed_bytes(self) -> int:
-        """About what going through its files layer by layer takes."""
-        return streamed_bytes(self.spec, DTYPES[self.dtype])
+    device: str
+    revision: str | None
+    untrusted: bool
 
 
-def preflight(
-    source: str,
-    *,
-    dtype: str = "auto",
-    device: str = "auto",
-    revision: str | None = None,
-    progress: Progress = NO_PROGRESS,
-) -> Preflight:
-    """What `load` would need, from config.json alone (a few kilobytes are fetched from the hub at most).
+def opened(
+    source: str, options: LoadOptions, refuse: Callable[[sources.Source, Preflight], None], progress: Progress
+) -> OpenedSource:
+    """Bring a model's files here and check them.
 
-    Raises `ModelNotFound`, `ModelUnsupported`, `CheckpointBroken` or `InvalidOption`, each with its reason, and what
-    `progress` raises while the hub is waited for.
+    `refuse` raises for a model that cannot be taken in: once when config.json is known, and again when the files have
+    said what they really hold.
     """
-    choice(dtype, ("auto", *DTYPES), "dtype")
-    return _preflight_on(device, sources.resolve(source, revision, progress), dtype)
+    choice(options.dtype, ("auto", *DTYPES), "dtype")
+    found = sources.resolve(source, options.revision, progress)
+    card = preflight_on(options.device, found, options.dtype)
+    refuse(found, card)
+    found = sources.download(found, card.spec.num_parameters, progress)
+    files = sources.weight_files(found.folder)
+    stored_dtype = sources.check_weights(files, card.spec)
+    config, whole = stock(found)
+    whole, spec = stored_weights.decided_by_files(config, files, whole, card.spec)
+    card = with_files(card, spec, options.dtype, stored_dtype, device_of(options.device))
+    refuse(found, card)
+    tokenizer = read_tokenizer(found.folder, config, untrusted=options.untrusted, progress=progress)
+    return OpenedSource(found, card, files, config, whole, spec, stored_dtype, tokenizer)
 
 
 def fetch(
@@ -111,47 +128,38 @@ def load(
     Everything that can be refused is refused before a weight is read: `ModelNotFound`, `ModelUnsupported`,
     `CheckpointBroken`, `NotEnoughMemory`, `InvalidOption`.
     """
-    choice(dtype, ("auto", *DTYPES), "dtype")
     target: torch.device | str = BALANCED if spreads(device) else device_of(device)
-    found = sources.resolve(source, revision, progress)
-    card = _preflight_on(device, found, dtype)
-    if target == BALANCED and found.config.get(per_layer_config.KEY):
-        raise InvalidOption(f"The compact layers of {found.name} are not spread over GPUs. Choose one of them.")
-    _check_fits(card)
-    found = sources.download(found, card.spec.num_parameters, progress)
-    files = sources.weight_files(found.folder)
-    stored_dtype = sources.check_weights(files, card.spec)
-    config, whole = stock(found)
-    whole, spec = stored_weights.decided_by_files(config, files, whole, card.spec)
-    card = with_files(card, spec, dtype, stored_dtype, device_of(device))
-    _check_fits(card)
-    tokenizer = read_tokenizer(found.folder, config, untrusted=untrusted, progress=progress)
+
+    def refuse(found: sources.Source, card: Preflight) -> None:
+        if target == BALANCED and found.config.get(per_layer_config.KEY):
+            raise InvalidOption(f"The compact layers of {found.name} are not spread over GPUs. Choose one of them.")
+        _check_fits(card)
+
+    source_files = opened(source, LoadOptions(dtype, device, revision, untrusted), refuse, progress)
+    card, files = source_files.card, source_files.files
     watch = Repeating(progress, card.weights_bytes, "bytes")
     try:
-        if found.config.get(per_layer_config.KEY):
-            model = narrowed_model.read(config, whole, spec, files, DTYPES[card.dtype], watch.check)
-            model = model.to(target).eval()
-        else:
-            model = _read_weights(found.folder, config, DTYPES[card.dtype], target, watch.check)
+        model = _model_of(source_files, target, watch.check)
     except Exception as error:  # whichever library asked for the memory words it in its own way
         if not ran_out_of_memory(error):
             raise
         raise NotEnoughMemory(
-            f"Memory ran out while {found.name} was read, though {card.available_bytes / 1e9:.1f} GB seemed to be "
+            f"Memory ran out while {card.source} was read, though {card.available_bytes / 1e9:.1f} GB seemed to be "
             "free. Choose a smaller model or a half-precision dtype."
         ) from error
     check_pairs(model)
     watch(card.weights_bytes, card.weights_bytes, "bytes")
-    return LoadedModel(
-        model=model,
-        tokenizer=tokenizer,
-        spec=spec,
-        source=found.name,
-        revision=found.revision or sources.content_digest(files, watch.check),
-        stored_dtype=stored_dtype,
-        stored_exceptions=stored_weights.exceptions(files, model, spec.layout, stored_dtype),
-        tokenizer_class=tokenizer_class(found.folder, config),
-    )
+    exceptions = stored_weights.exceptions(files, model, source_files.spec.layout, source_files.stored_dtype)
+    return LoadedModel(model=model, stored_exceptions=exceptions, **source_files.fields(watch.check))
+
+
+def _model_of(opened: OpenedSource, target: torch.device | str, check: Check) -> PreTrainedModel:
+    """The stock class with its weights on the target, in evaluation mode."""
+    found, dtype = opened.found, DTYPES[opened.card.dtype]
+    if not found.config.get(per_layer_config.KEY):
+        return _read_weights(found.folder, opened.config, dtype, target, check)
+    model = narrowed_model.read(opened.config, opened.whole, opened.spec, opened.files, dtype, check)
+    return model.to(target).eval()
 
 
 def _check_fits(card: Preflight) -> None:
@@ -161,57 +169,6 @@ def _check_fits(card: Preflight) -> None:
             f"{card.available_bytes / 1e9:.1f} GB are free. Choose a smaller model or a half-precision dtype, "
             "or go through its files layer by layer: ta.stream_observe and ta.stream_prune, --stream in the shell."
         )
-
-
-def _preflight_on(device: str, found: sources.Source, dtype: str) -> Preflight:
-    """As `preflight_of`; what is spread has the memory of all GPUs."""
-    card = preflight_of(found, dtype, device_of(device))
-    if not spreads(device):
-        return card
-    return replace(card, available_bytes=sum(free_bytes(torch.device(gpu)) for gpu in gpus()))
-
-
-def preflight_of(found: sources.Source, dtype: str, device: torch.device) -> Preflight:
-    """As `preflight`, for a source that was found."""
-    spec = spec_of(found)
-    stored = str(found.config.get("dtype") or found.config.get("torch_dtype") or "float32")
-    if dtype == "auto":
-        dtype = _fast_dtype(stored, spec, device)
-    return Preflight(
-        source=found.name,
-        revision=found.revision,
-        spec=spec,
-        dtype=dtype,
-        available_bytes=free_bytes(device),
-        **_needs(spec, dtype),
-    )
-
-
-def with_files(card: Preflight, spec: ModelSpec, dtype: str, stored_dtype: str, device: torch.device) -> Preflight:
-    """As the files have it, whatever config.json says."""
-    if dtype == "auto":
-        dtype = _fast_dtype(stored_dtype, spec, device)
-    return replace(card, spec=spec, dtype=dtype, **_needs(spec, dtype))
-
-
-def _needs(spec: ModelSpec, dtype: str) -> dict[str, Any]:
-    weights = spec.num_parameters * DTYPES[dtype].itemsize
-    return {"weights_bytes": weights, "required_bytes": required_bytes(spec, DTYPES[dtype])}
-
-
-def _fast_dtype(stored: str, spec: ModelSpec, device: torch.device) -> str:
-    if stored not in _HALF:
-        return "float32"
-    if device.type != "cpu":
-        return stored
-    large = spec.num_parameters >= _SMALL_MODEL_PARAMETERS
-    # float16 files stay exact in float32; bfloat16 would drop three bits of every weight
-    return "bfloat16" if stored == "bfloat16" and large and _cpu_computes_bfloat16() else "float32"
-
-
-def _cpu_computes_bfloat16() -> bool:
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
 
 
 def _read_weights(

@@ -5,7 +5,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transact.errors import CheckpointBroken, ModelUnsupported
 from transact.layers import per_layer_config
 from transact.models.sources import Source
-from transact.spec.families import family_of
+from transact.spec.config_family import family_of
 from transact.spec.model_spec import ModelSpec
 from transact.spec.size_limits import excess
 

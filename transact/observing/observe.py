@@ -95,10 +95,10 @@ def checked(
     calibration: CalibrationSet,
     *,
     gram: bool | str,
-    queries: bool,
     samples: bool,
     top_k: int,
     batch_size: int,
+    queries: bool = False,
 ) -> RecordOptions:
     """The options of `observe` as what a pass keeps; raises as `observe` does before its pass."""
     whole_number(batch_size, "batch_size", least=1)

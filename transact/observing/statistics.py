@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from transact.errors import CheckpointBroken, InvalidOption, SaveRefused, is_whole_number
-from transact.spec.model_spec import digest
+from transact.spec.digest import digest
 from transact.text.calibration import CalibrationSet
 from transact.text.tokens import TokenSet
 

@@ -26,6 +26,7 @@ import torch
 from transact.errors import InvalidOption, InvalidText, NonFiniteActivations, NotEnoughMemory
 from transact.layers.slicing import written_rows
 from transact.layers.weights import matrix
+from transact.models.capabilities import GRADIENTS
 from transact.models.loaded_model import LoadedModel
 from transact.observing.gradients import BlockLosses, Key, output_gradients, pass_bytes
 from transact.progress import Progress
@@ -55,7 +56,7 @@ def gradient_products(
     Raises `InvalidOption` for narrower heads, `InvalidText` where there is nothing to predict, `NotEnoughMemory`
     before the pass, and `NonFiniteActivations`, naming the layer.
     """
-    loaded.check_together("a gradient")
+    loaded.check_can(GRADIENTS)
     if loaded.spec.has_narrow_heads:
         raise InvalidOption(
             "Taylor scores count a row of the query projection with the same row of value, and the heads of this model "

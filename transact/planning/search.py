@@ -24,6 +24,7 @@ import torch
 from transact.errors import NonFiniteActivations, NotEnoughMemory
 from transact.layers.hooks import hooks_suspended
 from transact.layers.weights import matrix
+from transact.models import capabilities
 from transact.models.loaded_model import LoadedModel
 from transact.models.stock_config import check_writable
 from transact.observing.gradients import BlockLosses, Key, drawn_losses, output_gradients, pass_bytes
@@ -32,7 +33,7 @@ from transact.observing.statistics import ActivationStatistics
 from transact.planning.allocation import Units, heads_in_groups, keep_in_each
 from transact.planning.make_plan import kept_inside_heads
 from transact.progress import NO_CHECK, NO_PROGRESS, Check, Progress, Repeating, part
-from transact.repair.closed_form import calibration_tokens
+from transact.repair.refit import calibration_tokens
 from transact.repair.ridge import RIDGE, NormalEquations
 from transact.repair.sequential import refit, sequential_bytes
 from transact.runtime.blockwise_algebra import cholesky, inverse, solve
@@ -72,7 +73,7 @@ def search_plan(
     from a file) or, where pairs are to go, observed without `queries=True`, `NotEnoughMemory` before the work and
     `NonFiniteActivations`.
     """
-    loaded.check_together("the search")
+    loaded.check_can(capabilities.SEARCH)
     shapes, locks = target.per_layer(loaded.spec), locks or NO_LOCKS
     check_writable(loaded, target.spec(loaded.spec))
     tokens = calibration_tokens(loaded, statistics)

@@ -17,9 +17,10 @@ from transact.cutting.prune import prune
 from transact.errors import InvalidText, NotEnoughMemory
 from transact.evaluation.evaluate import perplexity
 from transact.layers.hooks import copy_without_hooks, hooks_suspended
+from transact.models.capabilities import TRAINING
 from transact.models.loaded_model import LoadedModel
 from transact.models.stock_config import check_writable
-from transact.observing.observe import grams_for_repair, observe
+from transact.observing.observe import observe
 from transact.planning.make_plan import make_plan
 from transact.planning.search import METRIC as SEARCH
 from transact.planning.search import search_plan
@@ -27,6 +28,7 @@ from transact.progress import NO_PROGRESS, Cancelled, Check, Progress, StoppedEa
 from transact.recovery.savepoints import RecoveryPoint, Savepoints, last_checkpoint
 from transact.recovery.schedule import Phase, RecoverySettings, phases, recovery_cost
 from transact.recovery.training_text import StreamedText, TrainingText, num_steps, step_tokens
+from transact.repair.repairs import REPAIRS
 from transact.runtime.devices import free_bytes
 from transact.runtime.distributed import agreed, rank_and_count
 from transact.runtime.random_numbers import shared_generators_restored
@@ -89,45 +91,30 @@ def recover(
     Raises `InvalidTarget`, `InvalidText`, `InvalidOption`, `NotEnoughMemory`, `TrainingFailed`, `SaveRefused` and
     `CheckpointBroken`, and as `observe`, `search_plan` and `prune` do.
     """
-    loaded.check_together("training")
+    loaded.check_can(TRAINING)
     check_writable(loaded, target.spec(loaded.spec))
-    settings = settings or RecoverySettings()
-    training = calibration if training is None else training
-    if isinstance(training, TokenSet):
-        training.check_fits(loaded)
-        if not training.num_predictions:
-            raise InvalidText("The training text has no two tokens in a row, so there is nothing to predict.")
-    else:
-        check_length(training.seq_len, loaded.spec)
-        if sum(1 for _ in islice(training.windows(), settings.batch_size)) < settings.batch_size:
-            raise InvalidText(
-                f"{training.name} has no {settings.batch_size} sequences of {training.seq_len} tokens, as one step "
-                "takes. Give longer text, shorter sequences or a smaller batch_size."
-            )
-    if evaluation is not None:
-        evaluation.check_fits(loaded)
+    settings, locks = settings or RecoverySettings(), locks or NO_LOCKS
+    texts = _Texts(calibration, calibration if training is None else training, evaluation)
+    texts.check_fit(loaded, settings.batch_size)
 
     def check() -> None:
         progress(0, 1, "steps")
         if directory is None and stop():
             raise Cancelled
 
-    _check_fits(loaded, target, settings, training, check)
-    stages, locks = phases(loaded.spec, target, settings, check=check), locks or NO_LOCKS
-    inside = {name: value for name in INSIDE_HEADS if (value := getattr(target, name)) is not None}
+    _check_fits(loaded, target, settings, texts.training, check)
+    stages = phases(loaded.spec, target, settings, check=check)
     identity = {
         "model": loaded.fingerprint,
-        "calibration": calibration.fingerprint,
-        "training": _identity(training),
-        "evaluation": None if evaluation is None else evaluation.fingerprint,
+        **texts.identity,
         "target": [[shape.num_key_value_heads, shape.intermediate_size] for shape in target.per_layer(loaded.spec)],
-        **inside,
+        **{name: value for name in INSIDE_HEADS if (value := getattr(target, name)) is not None},
         "locks": locks.to_dict(),
         "settings": settings.to_dict(),
     }
     with tempfile.TemporaryDirectory() as nowhere:
         saved = None if directory is None else Savepoints.opened(directory, identity)
-        work = _Work(loaded, calibration, training, evaluation, settings, stages, locks, saved, Path(nowhere))
+        work = _Work(loaded, texts, settings, stages, locks, saved, Path(nowhere))
         return work.run(report, stop, progress)
 
 
@@ -146,37 +133,59 @@ def _check_fits(
         )
 
 
-def _identity(training: TrainingText) -> str:
-    if isinstance(training, StreamedText):
-        return f"{training.name}, {training.protocol}"
-    return training.fingerprint
+@dataclass(frozen=True)
+class _Texts:
+    """What a recovery reads: to score by, to train on, and to measure on."""
+
+    calibration: CalibrationSet
+    training: TrainingText
+    evaluation: TokenSet | None
+
+    def check_fit(self, loaded: LoadedModel, batch_size: int) -> None:
+        """Raise `InvalidText` for a text that the model or a step cannot be given."""
+        training = self.training
+        if isinstance(training, TokenSet):
+            training.check_fits(loaded)
+            if not training.num_predictions:
+                raise InvalidText("The training text has no two tokens in a row, so there is nothing to predict.")
+        else:
+            check_length(training.seq_len, loaded.spec)
+            if sum(1 for _ in islice(training.windows(), batch_size)) < batch_size:
+                raise InvalidText(
+                    f"{training.name} has no {batch_size} sequences of {training.seq_len} tokens, as one step takes. "
+                    "Give longer text, shorter sequences or a smaller batch_size."
+                )
+        if self.evaluation is not None:
+            self.evaluation.check_fits(loaded)
+
+    @property
+    def identity(self) -> dict[str, str | None]:
+        """What tells the same work from another."""
+        text = self.training
+        return {
+            "calibration": self.calibration.fingerprint,
+            "training": text.fingerprint if isinstance(text, TokenSet) else f"{text.name}, {text.protocol}",
+            "evaluation": None if self.evaluation is None else self.evaluation.fingerprint,
+        }
 
 
+@dataclass(eq=False)
 class _Work:
-    """A recovery under way. Stages are numbered from 1: the cut and the training of a phase are one each."""
+    """A recovery under way. Stages are numbered from 1: the cut and the training of a phase are one each.
 
-    def __init__(
-        self,
-        dense: LoadedModel,
-        calibration: CalibrationSet,
-        training: TrainingText,
-        evaluation: TokenSet | None,
-        settings: RecoverySettings,
-        phases: tuple[Phase, ...],
-        locks: Locks,
-        saved: Savepoints | None,
-        nowhere: Path,
-    ):
-        self.dense = dense
-        self.calibration = calibration
-        self.training = training
-        self.evaluation = evaluation
-        self.settings = settings
-        self.phases = phases
-        self.locks = locks
-        self.saved = saved
-        self.nowhere = nowhere
-        self.steps = [num_steps(phase.tokens, training, settings) for phase in phases]
+    `nowhere`: a folder for what is not kept, where nothing is `saved`.
+    """
+
+    dense: LoadedModel
+    texts: _Texts
+    settings: RecoverySettings
+    phases: tuple[Phase, ...]
+    locks: Locks
+    saved: Savepoints | None
+    nowhere: Path
+
+    def __post_init__(self) -> None:
+        self.steps = [num_steps(phase.tokens, self.texts.training, self.settings) for phase in self.phases]
         self.points: list[RecoveryPoint] = []
         self.steps_done = 0
 
@@ -219,11 +228,11 @@ class _Work:
         locks = locks if is_last else locks.only_keeping
         settings, repair = self.settings, self.settings.compensation
         searched = settings.metric == SEARCH
-        gram = grams_for_repair(now.spec) if repair == "least_squares" else "attention" if searched else False
+        gram = REPAIRS[repair].gram_option(now.spec) or ("attention" if searched else False)
         taylor = not searched and METRICS[settings.metric].needs_gradients
         statistics = observe(
             now,
-            self.calibration,
+            self.texts.calibration,
             gram=gram,
             taylor=taylor,
             queries=target.keep_query_key_dim is not None,
@@ -244,34 +253,31 @@ class _Work:
             raise StoppedEarly
 
     def _trained(self, now: LoadedModel, index: int) -> tuple[LoadedModel, bool]:
-        from transact.recovery.trainer import Watchers, train  # the Trainer takes a second to import
+        from transact.recovery.trainer import PhaseRun, Watchers, train  # the Trainer takes a second to import
 
-        phase, steps = self.phases[index], self.steps[index]
+        phase, steps, training = self.phases[index], self.steps[index], self.texts.training
         before, steps_in_all = sum(self.steps[:index]), sum(self.steps)
 
         def watch(done: int, total: int, unit: str) -> None:
             self.steps_done = before + done
             self.progress(before + done, steps_in_all, "steps")
 
-        measure = None if self.evaluation is None else lambda: self._perplexity(now)
+        measure = None if self.texts.evaluation is None else lambda: self._perplexity(now)
+        run = PhaseRun(
+            steps=steps,
+            learning_rate=phase.learning_rate,
+            start=RecoveryPoint(phase.name, 0, 0, now.spec.num_parameters),
+            directory=self.nowhere if self.saved is None else self.saved.training,
+            resumable=self.saved is not None,
+            keep_best=phase.target is None,
+        )
+        watchers = Watchers(watch, self._add, measure, self.stop)
         with shared_generators_restored():  # the Trainer seeds them
-            done = train(
-                now,
-                self.training,
-                self.settings,
-                steps=steps,
-                learning_rate=phase.learning_rate,
-                dense=self.dense,
-                directory=self.nowhere if self.saved is None else self.saved.training,
-                resumable=self.saved is not None,
-                keep_best=phase.target is None,
-                start=RecoveryPoint(phase.name, 0, 0, now.spec.num_parameters),
-                watchers=Watchers(watch, self._add, measure, self.stop),
-            )
+            done = train(now, self.dense, self.texts.training, self.settings, run, watchers)
         if not done:
             return now, True
         words = (
-            f"{phase.name}: {step_tokens(done, self.training, self.settings):,} tokens of {self.training.name}, loss "
+            f"{phase.name}: {step_tokens(done, training, self.settings):,} tokens of {training.name}, loss "
             f"{self.settings.loss}, learning rate {phase.learning_rate:g}, seed {self.settings.seed}"
         )
         last = now.cuts[-1]
@@ -279,11 +285,11 @@ class _Work:
         return replace(now, cuts=(*now.cuts[:-1], trained)), done < steps
 
     def _perplexity(self, now: LoadedModel) -> float:
-        assert self.evaluation is not None, "called only where there is a text to measure on"
-        return perplexity(now, self.evaluation, progress=self._watch)
+        assert self.texts.evaluation is not None, "called only where there is a text to measure on"
+        return perplexity(now, self.texts.evaluation, progress=self._watch)
 
     def _measured(self, phase: str, now: LoadedModel) -> None:
-        measured = None if self.evaluation is None else self._perplexity(now)
+        measured = None if self.texts.evaluation is None else self._perplexity(now)
         self._add(RecoveryPoint(phase, 0, 0, now.spec.num_parameters, perplexity=measured))
 
     def _add(self, point: RecoveryPoint) -> None:

@@ -12,7 +12,7 @@ from transact.errors import InvalidOption, choice, is_finite, seed_number, shown
 from transact.observing.gradients import backward_bytes
 from transact.planning.search import METRIC as SEARCH
 from transact.progress import NO_CHECK, Check
-from transact.repair.closed_form import COMPENSATIONS
+from transact.repair.repairs import REPAIRS
 from transact.scoring.metrics import METRICS
 from transact.spec.model_spec import ModelSpec
 from transact.spec.target import INSIDE_HEADS, PruningTarget
@@ -27,8 +27,8 @@ _LEAST_ABOVE_ZERO = math.ulp(0)
 LOSSES = ("language_model", "distillation")
 PRECISIONS = ("auto", "float32", "bfloat16")
 SCHEDULERS = ("linear", "cosine", "constant_with_warmup")
-COMPENSATIONS_BEFORE_TRAINING = tuple(name for name in COMPENSATIONS if name != "bias")
-"""Bias repair adds tensors, which later shots could not take up again."""
+COMPENSATIONS_BEFORE_TRAINING = tuple(repair.name for repair in REPAIRS.values() if not repair.adds_bias)
+"""A repair that adds biases adds tensors, which later shots could not take up again."""
 
 
 @dataclass(frozen=True)

@@ -47,27 +47,34 @@ class Watchers:
     stop: Callable[[], bool]
 
 
-def train(
-    loaded: LoadedModel,
-    text: TrainingText,
-    settings: RecoverySettings,
-    *,
-    steps: int,
-    learning_rate: float,
-    dense: LoadedModel,
-    directory: Path,
-    resumable: bool,
-    keep_best: bool,
-    start: RecoveryPoint,
-    watchers: Watchers,
-) -> int:
-    """Train `loaded` in place for so many steps, or until `watchers.stop` says so; returns the steps done.
-
-    A stop is heard at every decoder layer, and the step under way is dropped; where training is `resumable` it is heard
-    between steps, so that all of them are in a checkpoint. The progress may raise at every layer either way.
+@dataclass(frozen=True)
+class PhaseRun:
+    """One phase's training: `steps` at the peak rate `learning_rate`, its figures being `start`, filled in.
 
     `directory` takes the Trainer's checkpoints where it is `resumable`, and one found there is gone on from.
-    `keep_best`: the weights of the lowest measured perplexity are those that stay. Figures are `start`, filled in.
+    `keep_best`: the weights of the lowest measured perplexity are those that stay.
+    """
+
+    steps: int
+    learning_rate: float
+    start: RecoveryPoint
+    directory: Path
+    resumable: bool
+    keep_best: bool
+
+
+def train(
+    loaded: LoadedModel,
+    dense: LoadedModel,
+    text: TrainingText,
+    settings: RecoverySettings,
+    run: PhaseRun,
+    watchers: Watchers,
+) -> int:
+    """Train `loaded` in place as `run` says, or until `watchers.stop` says so; returns the steps done.
+
+    Cancellation is checked at every decoder layer, and the step under way is dropped; where training is resumable it is
+    checked between steps, so that all of them are in a checkpoint. The progress may raise at every layer either way.
 
     Raises `TrainingFailed` for a loss that is NaN or infinite and for a lost process, `SaveRefused` for a disk that
     refuses, and whatever the progress raises.
@@ -78,20 +85,20 @@ def train(
     # a module that is sharded stays so, and nothing but training can be done with it: a copy is
     trained = copy_without_hooks(student, {id(student.teacher): student.teacher}) if is_sharded() else student
     tokens = partial(step_tokens, text=text, settings=settings)
-    best = BestWeights(directory / _BEST if resumable else None) if keep_best else None
-    watch = _Watch(student, trained, settings, steps, watchers, best, start, tokens, stops_at_once=not resumable)
+    best = BestWeights(run.directory / _BEST if run.resumable else None) if run.keep_best else None
+    watch = _Watch(student, trained, settings, run, watchers, tokens, best)
     trainer = _Trainer(
-        partial(rate_share, steps=steps, settings=settings),
+        partial(rate_share, steps=run.steps, settings=settings),
         model=trained,
-        args=_arguments(settings, text, steps, learning_rate, directory, resumable, on_cpu=loaded.device.type == "cpu"),
+        args=_arguments(settings, text, run, on_cpu=loaded.device.type == "cpu"),
         train_dataset=dataset_of(text),
         data_collator=collate,
         callbacks=[watch],
     )
     trainer.remove_callback(PrinterCallback)
     try:
-        with told_plainly(directory), checking([*loaded.stages, *dense.stages], watch.check):
-            trainer.train(resume_from_checkpoint=last_checkpoint(directory) if resumable else None)
+        with told_plainly(run.directory), checking([*loaded.stages, *dense.stages], watch.check):
+            trainer.train(resume_from_checkpoint=last_checkpoint(run.directory) if run.resumable else None)
     except StoppedEarly:
         trained.zero_grad()
         watch.last_perplexity = math.inf  # the weights as they are now were not measured
@@ -104,16 +111,7 @@ def train(
     return trainer.state.global_step
 
 
-def _arguments(
-    settings: RecoverySettings,
-    text: TrainingText,
-    steps: int,
-    learning_rate: float,
-    directory: Path,
-    resumable: bool,
-    *,
-    on_cpu: bool,
-) -> TrainingArguments:
+def _arguments(settings: RecoverySettings, text: TrainingText, run: PhaseRun, *, on_cpu: bool) -> TrainingArguments:
     processes = rank_and_count()[1]
     micro = settings.micro_batch_size or max(1, settings.batch_size // processes)
     if settings.batch_size % (micro * processes):
@@ -122,9 +120,9 @@ def _arguments(
             f"{processes} processes. Change batch_size or micro_batch_size."
         )
     return TrainingArguments(
-        output_dir=str(directory),
-        max_steps=steps,
-        learning_rate=learning_rate,
+        output_dir=str(run.directory),
+        max_steps=run.steps,
+        learning_rate=run.learning_rate,
         per_device_train_batch_size=micro,
         gradient_accumulation_steps=settings.batch_size // (micro * processes),
         adam_beta1=settings.adam_beta1,
@@ -135,7 +133,7 @@ def _arguments(
         use_cpu=on_cpu,
         logging_steps=settings.log_every,
         logging_nan_inf_filter=False,
-        save_strategy="steps" if resumable else "no",
+        save_strategy="steps" if run.resumable else "no",
         save_steps=settings.save_every,
         save_total_limit=_KEPT_CHECKPOINTS,
         seed=settings.seed,
@@ -262,22 +260,17 @@ class _Watch(TrainerCallback):
         student: _Student,
         trained: _Student,
         settings: RecoverySettings,
-        steps: int,
+        run: PhaseRun,
         watchers: Watchers,
-        best: BestWeights | None,
-        start: RecoveryPoint,
         tokens: Callable[[int], int],
-        *,
-        stops_at_once: bool,
+        best: BestWeights | None = None,
     ):
         self.student, self.trained = student, trained
         self.settings = settings
-        self.steps = steps
+        self.run = run
         self.watchers = watchers
-        self.best = best
-        self.start = start
         self.tokens = tokens
-        self.stops_at_once = stops_at_once
+        self.best = best
         self.step = 0
         self.stopped = False
         self.last_perplexity: float | None = None
@@ -285,8 +278,8 @@ class _Watch(TrainerCallback):
 
     def check(self) -> None:
         """Within a step, at every decoder layer."""
-        self.watchers.progress(self.step, self.steps, "steps")
-        if self.stops_at_once and self.watchers.stop():
+        self.watchers.progress(self.step, self.run.steps, "steps")
+        if not self.run.resumable and self.watchers.stop():
             raise StoppedEarly
 
     def on_step_begin(self, args, state, control, **others):
@@ -296,11 +289,11 @@ class _Watch(TrainerCallback):
 
     def on_step_end(self, args, state, control, **others):
         step = self.step = state.global_step
-        self.watchers.progress(step, self.steps, "steps")
+        self.watchers.progress(step, self.run.steps, "steps")
         self.stopped = self.stopped or self.watchers.stop()
         control.should_training_stop |= self.stopped
         control.should_save |= self.stopped and args.save_strategy != "no"
-        ends = step == self.steps or self.stopped
+        ends = step == self.run.steps or self.stopped
         if self.watchers.measure is not None and (ends or step % self.settings.evaluate_every == 0):
             self._measure(step)
 
@@ -324,7 +317,7 @@ class _Watch(TrainerCallback):
         )
 
     def _report(self, step: int, **figures: Any) -> None:
-        self.watchers.report(replace(self.start, step=step, tokens=self.tokens(step), **figures))
+        self.watchers.report(replace(self.run.start, step=step, tokens=self.tokens(step), **figures))
 
     def gather(self) -> None:
         """Let the student have the weights that are trained, where a sharded copy of it is."""

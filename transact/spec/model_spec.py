@@ -3,7 +3,6 @@
 A dense model and a pruned one both have a `ModelSpec`, so every saving is the difference of two specs.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -12,7 +11,9 @@ from typing import Any
 
 from transact.errors import ModelUnsupported
 from transact.spec.attention_windows import Windows, attended, attended_in_all, windows_from, windows_of
-from transact.spec.families import FAMILIES, Family, family_of, is_on, width_problem
+from transact.spec.config_family import family_of
+from transact.spec.digest import digest
+from transact.spec.families import FAMILIES, Family, is_on, width_problem
 from transact.spec.head_counts import HEAD_COUNTS, can_name, head_counts_of, next_nameable
 from transact.spec.size_limits import MAX_PARAMETERS, checked_size, excess_in_all, from_one_to
 
@@ -397,8 +398,3 @@ class ModelSpec:
         """A short digest of family and shapes; the dtype plays no part."""
         shapes = {name: value for name, value in self.to_dict().items() if name not in ("head_counts", "windows")}
         return digest(json.dumps(shapes, sort_keys=True))
-
-
-def digest(text: str) -> str:
-    """The first 16 hexadecimal digits of the text's SHA-256."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -7,8 +7,9 @@ from functools import cached_property
 import numpy as np
 
 from transact.errors import InvalidPlan
+from transact.spec.digest import digest
 from transact.spec.layer_plan import LayerPlan
-from transact.spec.model_spec import HEAD_WIDTHS, ModelSpec, digest
+from transact.spec.model_spec import HEAD_WIDTHS, ModelSpec
 
 _FORMAT = "transact-plan"
 _VERSION = 3

@@ -54,7 +54,7 @@ def stream_observe(
     Raises what `observe` and `load_streamed` raise, and `NotEnoughMemory` where the hidden states would not fit.
     """
     loaded = streamed(source, device, revision)
-    wanted = checked(loaded, calibration, gram=gram, queries=False, samples=samples, top_k=top_k, batch_size=batch_size)
+    wanted = checked(loaded, calibration, gram=gram, samples=samples, top_k=top_k, batch_size=batch_size)
     loaded.check_hidden(calibration.input_ids.numel())
     batches = list(share(calibration.batches(batch_size=batch_size, max_tokens=most_tokens(loaded))))
     pass_ = _Pass(loaded, calibration, batches, wanted, progress)

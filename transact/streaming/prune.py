@@ -21,8 +21,8 @@ from transact.layers.weights import origin, with_tensors
 from transact.models.loaded_model import DTYPES, LoadedModel
 from transact.observing.statistics import ActivationStatistics
 from transact.progress import NO_PROGRESS, Check, Progress, Repeating
-from transact.repair.closed_form import COMPENSATIONS, Refit, check_repair, plain_refit, refit_for, walks
-from transact.repair.layer_grams import GramWalk
+from transact.repair.refit import Refit, plain_refit
+from transact.repair.repairs import COMPENSATIONS, REPAIRS, Repair
 from transact.runtime.distributed import rank_and_count
 from transact.spec.plan import PruningPlan
 from transact.streaming.layer_log import LayerLog
@@ -60,45 +60,20 @@ def stream_prune(
 
     Raises what `prune`, `save` and `load_streamed` raise.
     """
-    choice(compensation, COMPENSATIONS, "compensation")
-    if compensation == "best":
-        raise InvalidOption(
-            'compensation="best" takes gradients through the whole model at once, so that it cannot be streamed. '
-            'Choose "none", "bias" or "least_squares", or load the model where it fits into memory.'
-        )
+    repair = _streamed_repair(compensation)
     if rank_and_count()[1] > 1:
         raise InvalidOption("stream_prune writes one checkpoint and is for one process. Call it in one alone.")
     loaded = streamed(source, device, revision)
-    plan.check_fits(loaded.fingerprint)
-    if plan.spec.has_narrow_heads:
-        raise InvalidOption(
-            "This plan takes dimensions out of heads, which is not streamed. Plan whole heads, or load the model where "
-            "it fits into memory."
-        )
+    _check_plan(loaded, plan)
     directory = empty_destination(directory, but=f".{_MARK}.partial")
     target = DTYPES[choice(dtype, DTYPES, "dtype") if dtype else loaded.file_dtype]
-    check_repair(compensation, loaded, statistics)
-    outline = cut(loaded.outline, plan, compensation, plain_refit)
+    repair.check(loaded, statistics)
+    outline = cut(loaded.outline, plan, repair, plain_refit)
     form = form_of(outline, directory, target, layers)
-    job = _Job(loaded, plan, compensation, statistics, outline, form, target)
-    identity = {
-        "work": "prune",
-        "model": loaded.fingerprint,
-        "plan": plan.digest,
-        "compensation": compensation,
-        "statistics": None if statistics is None else statistics.calibration.fingerprint,
-        "by_layer": walks(compensation, statistics),
-        "computed_in": str(loaded.dtype),
-        "dtype": str(target),
-        "layers": layers,
-    }
+    job = _Job(loaded, plan, repair, statistics, outline, form)
     try:
-        with closing(LayerLog(partial_folder(directory, _MARK), identity)) as log:
-            try:
-                job.run(log, progress)
-            except NumberTooLarge:  # the same call would come to the same
-                shutil.rmtree(log.folder)
-                raise
+        with closing(LayerLog(partial_folder(directory, _MARK), {**job.identity, "layers": layers})) as log:
+            job.run(log, progress)
             form.write_config(log.folder)
             write_companions(log.folder, outline)
             write_card(log.folder / "README.md", outline, form.report)
@@ -112,6 +87,26 @@ def stream_prune(
     return form.report
 
 
+def _streamed_repair(compensation: str) -> Repair:
+    repair = REPAIRS[choice(compensation, COMPENSATIONS, "compensation")]
+    if not repair.streams:
+        others = ", ".join(f'"{each.name}"' for each in REPAIRS.values() if each.streams)
+        raise InvalidOption(
+            f'compensation="{compensation}" {repair.not_streamed}, so that it cannot be streamed. Choose one of '
+            f"{others}, or load the model where it fits into memory."
+        )
+    return repair
+
+
+def _check_plan(loaded: StreamedModel, plan: PruningPlan) -> None:
+    plan.check_fits(loaded.fingerprint)
+    if plan.spec.has_narrow_heads:
+        raise InvalidOption(
+            "This plan takes dimensions out of heads, which is not streamed. Plan whole heads, or load the model where "
+            "it fits into memory."
+        )
+
+
 class _Job:
     """What is written, in its order: all that stands outside the layers, then layer by layer."""
 
@@ -119,21 +114,20 @@ class _Job:
         self,
         loaded: StreamedModel,
         plan: PruningPlan,
-        compensation: str,
+        repair: Repair,
         statistics: ActivationStatistics | None,
         outline: LoadedModel,
         form: Form,
-        target: torch.dtype,
     ):
         self.loaded = loaded
         self.plan = plan
-        self.compensation = compensation
+        self.repair = repair
         self.statistics = statistics
         self.after = outline.spec
         self.form = form
-        self.target = target
+        self.target = form.config.dtype
         # nothing needs more than the files hold where nothing is computed
-        self.dtype = DTYPES[loaded.stored_dtype] if compensation == "none" else loaded.dtype
+        self.dtype = loaded.dtype if repair.changes else DTYPES[loaded.stored_dtype]
         shapes = {name: tuple(each.shape) for name, each in outline.model.named_parameters()}
         prefixes = [f"{loaded.layout.layers}.{index}." for index in range(loaded.spec.num_hidden_layers)]
         for index, (prefix, layer) in enumerate(zip(prefixes, outline.decoder_layers, strict=True)):
@@ -149,11 +143,25 @@ class _Job:
         kept = {origin(name, loaded.layout): dtype for name, dtype in self.odd.items()}
         self.dtypes = {self.names[name]: kept[of] for name in self.names if (of := origin(name, loaded.layout)) in kept}
 
+    @property
+    def identity(self) -> dict[str, object]:
+        """What tells the same work from another."""
+        statistics = self.statistics
+        return {
+            "work": "prune",
+            "model": self.loaded.fingerprint,
+            "plan": self.plan.digest,
+            "compensation": self.repair.name,
+            "statistics": None if statistics is None else statistics.calibration.fingerprint,
+            "by_layer": self.repair.needs_grams and statistics is not None and statistics.gram_by_layer,
+            "computed_in": str(self.loaded.dtype),
+            "dtype": str(self.target),
+        }
+
     def _exceptions(self) -> dict[str, torch.dtype]:
         """Tensors that are written in the dtype that the files hold them in, and not in that of the others."""
         files, layout = self.loaded.files, self.loaded.layout
-        refitted = {"none": (), "bias": ("bias",), "least_squares": ("weight",)}[self.compensation]
-        refitted = tuple(f".{path}.{each}" for path in (layout.output, layout.down) for each in refitted)
+        refitted = tuple(f".{path}.{each}" for path in (layout.output, layout.down) for each in self.repair.changes)
         odd: dict[str, torch.dtype] = {}
         for name, _ in self.loaded.model.named_parameters():
             kept = files.dtype(name)
@@ -171,22 +179,27 @@ class _Job:
 
     def run(self, log: LayerLog, progress: Progress) -> None:
         """Write the weights into the log's folder, from the layer on that it stopped at."""
+        try:
+            self._write_weights(log, progress)
+        except NumberTooLarge:  # the same call would come to the same
+            shutil.rmtree(log.folder)
+            raise
+
+    def _write_weights(self, log: LayerLog, progress: Progress) -> None:
         writer = ShardWriter(log.folder, self.shapes, self.target, self.dtypes)
         start = log.layers if writer.begin_after(self._tensors_before(log.layers)) else 0
         self._check_room(log.folder, writer)
-        walk, count = None, len(self.layers)
+        count = len(self.layers)
         watch = Repeating(progress, count, "layers", start)
 
         def heed(done: int, total: int, unit: str) -> None:
             """What is done within a layer has no figures of its own."""
             watch.check()
 
-        if walks(self.compensation, self.statistics):
-            assert self.statistics is not None and self.statistics.tokens is not None, "as `walks` says"
-            walk = GramWalk(self.loaded, self.statistics.tokens, heed)
-            if start:
-                walk.resume(start, [log.tensors[str(number)] for number in range(len(log.tensors))])
-        refit_one = refit_for(self.compensation, self.loaded, self.statistics, heed, walk)
+        assert self.repair.refit is not None, "refused by _streamed_repair"
+        refit_one = self.repair.refit(self.loaded, self.statistics, heed)
+        if start:
+            refit_one.resume(start, [log.tensors[str(number)] for number in range(len(log.tensors))])
         try:
             if not start:
                 writer.begin_after(0)
@@ -199,7 +212,7 @@ class _Job:
                     watch(index, count, "layers")
                     self._write_layer(writer, index, refit_one, watch.check)
                     kept.result()
-                    hidden = {} if walk is None else {str(number): each for number, each in enumerate(walk.hidden)}
+                    hidden = {str(number): each for number, each in enumerate(refit_one.hidden)}
                     kept = disk.submit(_keep, writer.to_disk(), log, index + 1, hidden)
                     if hidden:  # not to be held beside the next layer's
                         kept.result()

@@ -6,12 +6,13 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from transact.errors import InvalidOption, ModelUnsupported, NotEnoughMemory, choice
+from transact.errors import InvalidOption, ModelUnsupported, NotEnoughMemory
 from transact.models import narrowed_model, sources
 from transact.models.loaded_model import DTYPES, Batch, LoadedModel
-from transact.models.loading import preflight_of, stock, with_files
-from transact.models.stored_weights import check_complete, check_shape, decided_by_files
-from transact.models.tokenizer_files import read_tokenizer, tokenizer_class
+from transact.models.loading import LoadOptions, opened
+from transact.models.preflight import Preflight
+from transact.models.sources import Source
+from transact.models.stored_weights import check_complete, check_shape
 from transact.observing.layer_stream import final_hidden, stream
 from transact.progress import NO_CHECK, NO_PROGRESS, Check, Progress, Repeating
 from transact.runtime.devices import device_of, free_bytes
@@ -171,10 +172,24 @@ def load_streamed(
     Takes what `load` takes and refuses what `load` refuses, but `NotEnoughMemory` is raised only where one layer and
     what is computed with it would not fit. `dtype` is what layers are computed in, `untrusted` as for `load`.
     """
-    choice(dtype, ("auto", *DTYPES), "dtype")
     target = device_of(device)
-    found = sources.resolve(source, revision, progress)
-    card = preflight_of(found, dtype, target)
+    return_large_blocks()
+    source_files = opened(source, LoadOptions(dtype, str(target), revision, untrusted), _refuse, progress)
+    found, spec, files = source_files.found, source_files.spec, source_files.files
+    watch = Repeating(progress, sum(file.stat().st_size for file in files), "bytes")
+    computed_in = DTYPES[source_files.card.dtype]
+    model = narrowed_model.empty_model(source_files.config, source_files.whole, spec, computed_in, found.folder).eval()
+    model.tie_weights()
+    model.requires_grad_(False)
+    tensors = TensorFiles(files, spec.layout)
+    _check_complete(model, tensors)
+    _place_buffers(model, target)
+    model.get_submodule(spec.layout.embeddings).register_forward_pre_hook(_refuse_unless_open)
+    return StreamedModel(model=model, files=tensors, computes_on=target, **source_files.fields(watch.check))
+
+
+def _refuse(found: Source, card: Preflight) -> None:
+    """Raise for a model that cannot be gone through layer by layer."""
     if card.spec.has_narrow_heads:
         raise ModelUnsupported(
             f"{found.name} has heads that lost dimensions, which are not streamed. Load it where it fits into memory."
@@ -184,33 +199,6 @@ def load_streamed(
             f"{found.name} needs about {card.streamed_bytes / 1e9:.1f} GB in {card.dtype} even layer by layer and "
             f"{card.available_bytes / 1e9:.1f} GB are free. Choose a smaller model or a half-precision dtype."
         )
-    return_large_blocks()
-    found = sources.download(found, card.spec.num_parameters, progress)
-    files = sources.weight_files(found.folder)
-    watch = Repeating(progress, sum(file.stat().st_size for file in files), "bytes")
-    stored_dtype = sources.check_weights(files, card.spec)
-    config, whole = stock(found)
-    whole, spec = decided_by_files(config, files, whole, card.spec)
-    card = with_files(card, spec, dtype, stored_dtype, target)
-    tokenizer = read_tokenizer(found.folder, config, untrusted=untrusted, progress=progress)
-    model = narrowed_model.empty_model(config, whole, spec, DTYPES[card.dtype], found.folder).eval()
-    model.tie_weights()
-    model.requires_grad_(False)
-    tensors = TensorFiles(files, spec.layout)
-    _check_complete(model, tensors)
-    _place_buffers(model, target)
-    model.get_submodule(spec.layout.embeddings).register_forward_pre_hook(_refuse_unless_open)
-    return StreamedModel(
-        model=model,
-        tokenizer=tokenizer,
-        spec=spec,
-        source=found.name,
-        revision=found.revision or sources.content_digest(files, watch.check),
-        stored_dtype=stored_dtype,
-        tokenizer_class=tokenizer_class(found.folder, config),
-        files=tensors,
-        computes_on=target,
-    )
 
 
 def _check_complete(model: torch.nn.Module, files: TensorFiles) -> None:

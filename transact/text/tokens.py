@@ -14,7 +14,8 @@ from transformers import PreTrainedTokenizerBase
 
 from transact.errors import InvalidText, whole_number
 from transact.models.loaded_model import Batch
-from transact.spec.model_spec import ModelSpec, digest
+from transact.spec.digest import digest
+from transact.spec.model_spec import ModelSpec
 from transact.text.encoding import CutTexts, Cutting, chat_texts
 from transact.wording import counted
 

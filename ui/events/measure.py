@@ -86,7 +86,7 @@ def connect(context: AppContext, panels: Panels) -> None:
         return gr.update(visible=measure_on == measure.PASTE)
 
     def on_repair(repair):
-        return gr.update(visible=repair == "best")
+        return gr.update(visible=ta.REPAIRS[repair].takes_search)
 
     panel = panels.measure
     panel.repair.change(on_repair, panel.repair, panel.search, **panels.light)

@@ -1,17 +1,18 @@
 """Steps 5 and 6: try the plan behind masks, cut, and see what was lost and what was gained."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
 
 import gradio as gr
 
+import transact as ta
 from transact.wording import counted
 from ui import figures
 from ui.format import numbers
 from ui.state.session import Session
 from ui.text_sources import text_source
 from ui.views import tables
-from ui.work import streamed
 from ui.work.measuring import WhatIf
 
 PASTE = "paste"
@@ -20,12 +21,7 @@ _TEXTS = [
     *((f"Held-out: {label.lower()}", name) for name, label in text_source.SAMPLES.items()),
     ("Paste your own", PASTE),
 ]
-_REPAIRS = {
-    "best": "Best: layer by layer, then the whole",
-    "least_squares": "Refit the weights that stay (least squares)",
-    "bias": "Add what is missing on average (bias)",
-    "none": "None, plain cut",
-}
+_REPAIRS = tuple(reversed(ta.REPAIRS.values()))  # the strongest first, and the one that is chosen
 _NOTHING_YET = '<div class="empty">Nothing has been cut yet. Set the sliders above, then press <b>Prune</b>.</div>'
 _UNMEASURED = (
     '<div class="empty">The last result was stopped before it was measured. It can write and be downloaded '
@@ -58,8 +54,8 @@ def build(session: Session) -> MeasurePanel:
     with gr.Row(elem_classes="bottom"):
         measure_on = gr.Dropdown(_TEXTS, value="mixed", label="Measure on (evaluation text)", elem_id="measure-on")
         repair = gr.Dropdown(
-            [(label, name) for name, label in _REPAIRS.items()],
-            value="best",
+            _named(_REPAIRS),
+            value=_REPAIRS[0].name,
             label="Repair after the cut (compensation)",
             elem_id="repair-select",
             filterable=False,
@@ -109,10 +105,15 @@ def paint(panel: MeasurePanel, session: Session) -> dict:
 def _repairs(session: Session) -> dict:
     """All of them, or those for which a streamed model is read once, with the last one chosen."""
     if not session.streamed:
-        return gr.update(choices=[(label, name) for name, label in _REPAIRS.items()])
-    choices = [(label, name) for name, label in _REPAIRS.items() if name in streamed.REPAIRS]
-    last = streamed.DEFAULT_REPAIR if session.latest is None else session.latest.repair
-    return gr.update(choices=choices, value=last if last in streamed.REPAIRS else streamed.DEFAULT_REPAIR)
+        return gr.update(choices=_named(_REPAIRS))
+    possible = [repair for repair in _REPAIRS if repair.streams]
+    last = None if session.latest is None else session.latest.repair
+    is_possible = any(repair.name == last for repair in possible)
+    return gr.update(choices=_named(possible), value=last if is_possible else possible[0].name)
+
+
+def _named(repairs: Iterable[ta.Repair]) -> list[tuple[str, str]]:
+    return [(repair.label, repair.name) for repair in repairs]
 
 
 def paint_tried(panel: MeasurePanel, what_if: WhatIf) -> dict:

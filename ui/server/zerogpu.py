@@ -22,6 +22,7 @@ except ImportError:
 import gradio as gr
 
 import transact as ta
+from transact.models.capabilities import MOVING
 
 LENT = spaces is not None and os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
 """Whether this is such a Space."""
@@ -64,7 +65,7 @@ def forward(
     is reported or stopped until it is done. Raises what `call` raises, and `NoGpu` with the reason.
     """
     models = [value for value in (loaded, *arguments, *named.values()) if isinstance(value, ta.LoadedModel)]
-    if not LENT or any(model.is_streamed for model in models):  # what stays in its files is not moved
+    if not LENT or not all(model.can(MOVING) for model in models):  # what stays in its files is not moved
         return call(loaded, *arguments, progress=progress, **named)
     progress(0, tokens, "tokens")
     task, name = _Task(call, (loaded, *arguments), named), secrets.token_hex(8)

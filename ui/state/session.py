@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 import transact as ta
-from transact.spec.model_spec import digest
+from transact.spec.digest import digest
 from ui.errors import NotYet
 from ui.server.memory import nbytes
 from ui.state.score_bins import Landscape

@@ -226,8 +226,10 @@ def _locks(locks: ta.Locks) -> list[str]:
 def _observed(recipe: Recipe) -> str:
     gradients = not recipe.searched and ta.METRICS[recipe.choice.metric].needs_gradients
     grams = {False: "", True: ", gram=True", "by_layer": ', gram="by_layer"'}
-    by_layer = "by_layer" if recipe.streamed else ta.grams_for_repair(recipe.plan.dense_spec)
-    needed = recipe.repair == "least_squares" and by_layer
+    repair = ta.REPAIRS[recipe.repair]
+    needed = repair.gram_option(recipe.plan.dense_spec)
+    if needed and recipe.streamed:
+        needed = "by_layer"
     queries = "keep_query_key_dim" in recipe.plan.cuts_inside_heads
     return grams[needed] + (", taylor=True" if gradients else "") + (", queries=True" if queries else "")
 

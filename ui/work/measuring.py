@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import transact as ta
+from transact.models.capabilities import WRITING
 from ui.server import limits, zerogpu
 from ui.state import plan_of_choice
 from ui.state.session import ModelKey, Redundancy, Result, Session, Steadiness
@@ -54,7 +55,7 @@ def what_if(
     """
     plan = session.need_plan()
     loaded = registry.dense(session.key, watch)
-    prompt = "" if loaded.is_streamed else prompt
+    prompt = prompt if loaded.can(WRITING) else ""
     evaluation = evaluation_set(text, loaded)
     watch.says("Perplexity of the dense model")
     dense = _perplexity(loaded, evaluation, watch)
@@ -90,7 +91,7 @@ def measure(
     report = zerogpu.forward(
         ta.evaluate, pruned, evaluation,
         tokens=2 * evaluation.num_tokens, steps=SPEED_STEPS + 2 * evaluation.num_samples, progress=watch,
-        reference=loaded, prompt=None if loaded.is_streamed else prompt,
+        reference=loaded, prompt=prompt if loaded.can(WRITING) else None,
     )  # fmt: skip
     floor = None if loaded.is_streamed else report.perplexity
     if floor is not None and result.metric != "random":

@@ -21,9 +21,9 @@ def cut(registry: Registry, session: Session, repair: str, watch: Watch, *, sear
     and locks hold. Another repair takes the plan as it is.
     """
     plan, scored = session.need_plan(), session.need_scored()
-    if search and repair == "best":
+    if search and ta.REPAIRS[repair].takes_search:
         loaded = registry.dense(session.key, watch)
-        streamed.refuse(loaded, streamed.NOT_BEST)
+        streamed.check_repair(loaded, ta.REPAIRS[repair])
         target = plan_of_choice.same_amounts(session)
         needed = ta.search_bytes(loaded.spec, target, scored.calibration, loaded.dtype.itemsize)
         watch.says(with_memory("Searching what can go", needed))
@@ -49,12 +49,12 @@ def pruned_model(registry: Registry, owner: str, result: Result, watch: Watch) -
         _, trained = ta.Savepoints(result.folder).last(loaded)
         registry.keep_pruned(owner, result.identity, trained)
         return trained
-    statistics = result.scored.statistics
-    if result.repair == "least_squares":
+    statistics, repair = result.scored.statistics, ta.REPAIRS[result.repair]
+    if repair.needs_grams:
         statistics = _gram_statistics(registry, result.scored, loaded, watch)
-    title = "Cutting and repairing" if result.repair != "none" else "Cutting"
-    if result.repair == "best":
-        title = with_memory(title, ta.best_bytes(result.plan, result.scored.calibration, loaded.dtype.itemsize))
+    title = "Cutting and repairing" if repair.changes else "Cutting"
+    if repair.peak_bytes is not None:
+        title = with_memory(title, repair.peak_bytes(result.plan, result.scored.calibration, loaded.dtype.itemsize))
     watch.says(title)
     pruned = ta.prune(loaded, result.plan, compensation=result.repair, statistics=statistics, progress=watch)
     registry.keep_pruned(owner, result.identity, pruned)

@@ -48,9 +48,10 @@ def training(session: Session, form: Form) -> Training:
     limits.trained(between + after)
     learning_rate = limits.rate("The learning rate", form.learning_rate)
     limits.one_of("repair", form.repair, ta.COMPENSATIONS)
-    if form.repair == "bias":
+    repair = ta.REPAIRS[form.repair]
+    if repair.adds_bias:
         raise WrongInput("Bias repair cannot be trained on afterwards. Choose another repair after the cut.")
-    searched = form.repair == "best" and form.search
+    searched = repair.takes_search and form.search
     seed = session.need_scored().sampling.seed
     settings = ta.RecoverySettings(
         shots=shots,

@@ -17,9 +17,6 @@ from ui.work.registry import Registry
 
 SEQUENCES = 16
 """Sequences that are measured on: reading them takes about as long as scoring does."""
-REPAIRS = ("least_squares", "bias", "none")
-DEFAULT_REPAIR = "least_squares"
-NOT_BEST = "The best repair needs all of them at once. Choose another; refitting (least squares) comes next."
 
 
 def refuse(loaded: ta.LoadedModel, why: str) -> None:
@@ -29,6 +26,15 @@ def refuse(loaded: ta.LoadedModel, why: str) -> None:
             f"{loaded.source} is larger than the memory here, so its layers are read from its files one after the "
             f"other. {why}"
         )
+
+
+def check_repair(loaded: ta.LoadedModel, repair: ta.Repair) -> None:
+    """Raise `WrongInput` for a repair that needs the whole of a streamed model."""
+    if not repair.streams:
+        refuse(
+            loaded, f"The {repair.name} repair needs all of them at once. Choose another; refitting (least squares) "
+            "comes next.",
+        )  # fmt: skip
 
 
 def observe(
@@ -46,10 +52,10 @@ def checkpoint(registry: Registry, owner: str, result: Result, watch: Watch) -> 
     loaded = registry.dense(result.scored.key, watch)
     if result.recovery is not None:
         refuse(loaded, "What was trained is put together with all of them. Try again once others have made room.")
-    if result.repair not in REPAIRS:
-        refuse(loaded, NOT_BEST)
-    statistics = replace(result.scored.statistics, gram_by_layer=result.repair == "least_squares")
-    watch.says("Cutting layer by layer" if result.repair == "none" else "Cutting and repairing layer by layer")
+    repair = ta.REPAIRS[result.repair]
+    check_repair(loaded, repair)
+    statistics = replace(result.scored.statistics, gram_by_layer=repair.needs_grams)
+    watch.says("Cutting and repairing layer by layer" if repair.changes else "Cutting layer by layer")
     ta.stream_prune(loaded, result.plan, folder, compensation=result.repair, statistics=statistics, progress=watch)
     return folder
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 import transact as ta
 from tests.conftest import ROOT, read_texts
 from transact.cli import main
-from transact.models import loading
+from transact.models import preflight
 
 SAMPLING = ("--num-samples", "4", "--seq-len", "48", "--seed", "3")
 SHARES = ("--attention-sparsity", "0.25", "--mlp-sparsity", "0.5")
@@ -50,7 +50,7 @@ def short_of_memory(monkeypatch):
     """Less than the bundled model needs, and enough for one of its layers."""
     card = ta.preflight("bundled")
     assert card.streamed_bytes < card.required_bytes
-    monkeypatch.setattr(loading, "free_bytes", lambda device: card.required_bytes - 1)
+    monkeypatch.setattr(preflight, "free_bytes", lambda device: card.required_bytes - 1)
 
 
 def test_scores_are_the_same(run):

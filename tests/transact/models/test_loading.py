@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 import transact as ta
 from tests import hub
 from tests.tiny_models import build, token_ids
-from transact.models import loading, sources, tokenizer_files
+from transact.models import loading, preflight, sources, tokenizer_files
 from transact.runtime import devices
 
 
@@ -62,16 +62,16 @@ def test_half_precision_is_kept_only_where_it_pays(monkeypatch):
     big = spec.with_layers((large,) * 3)
     big = type(big)(**{**vars(big), "hidden_size": 4096, "layers": (large,) * 3})
     cpu = torch.device("cpu")
-    monkeypatch.setattr(loading, "_cpu_computes_bfloat16", lambda: True)
-    assert loading._fast_dtype("bfloat16", big, cpu) == "bfloat16"
-    assert loading._fast_dtype("float32", big, cpu) == "float32"
-    assert loading._fast_dtype("bfloat16", spec, cpu) == "float32"
-    monkeypatch.setattr(loading, "_cpu_computes_bfloat16", lambda: False)
-    assert loading._fast_dtype("bfloat16", big, cpu) == "float32"
+    monkeypatch.setattr(preflight, "_cpu_computes_bfloat16", lambda: True)
+    assert preflight._fast_dtype("bfloat16", big, cpu) == "bfloat16"
+    assert preflight._fast_dtype("float32", big, cpu) == "float32"
+    assert preflight._fast_dtype("bfloat16", spec, cpu) == "float32"
+    monkeypatch.setattr(preflight, "_cpu_computes_bfloat16", lambda: False)
+    assert preflight._fast_dtype("bfloat16", big, cpu) == "float32"
 
 
 def test_not_enough_memory_is_said_before_loading(folder, monkeypatch):
-    monkeypatch.setattr(loading, "free_bytes", lambda device: 1000)
+    monkeypatch.setattr(preflight, "free_bytes", lambda device: 1000)
     monkeypatch.setattr(loading, "_read_weights", lambda *args: pytest.fail("weights were read"))
     assert not ta.preflight(str(folder)).fits
     with pytest.raises(ta.NotEnoughMemory, match="GB are free"):

@@ -14,7 +14,7 @@ from torch._subclasses import FakeTensorMode
 import transact as ta
 from tests.tiny_models import build, token_ids
 from transact.layers import masks
-from transact.models import loading
+from transact.models import loading, preflight
 from transact.models.loaded_model import LoadedModel
 from transact.observing.layer_recorder import RecordOptions
 from transact.observing.observe import _Pass
@@ -123,7 +123,7 @@ def test_balanced_counts_the_memory_of_all_gpus_and_asks_accelerate_to_spread(mo
 
     needed = ta.preflight("bundled", device="cpu").required_bytes
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(loading, "free_bytes", lambda device: 0.6 * needed)
+    monkeypatch.setattr(preflight, "free_bytes", lambda device: 0.6 * needed)
     monkeypatch.setattr(loading.AutoModelForCausalLM, "from_pretrained", read)
     with pytest.raises(ta.CheckpointBroken, match="no such GPU"):
         ta.load("bundled", device="balanced")

@@ -9,7 +9,7 @@ import transact as ta
 from tests.tiny_models import build
 from transact.planning.allocation import GLOBAL_FLOOR
 from transact.scoring.scores import ImportanceScores
-from transact.spec.model_spec import digest
+from transact.spec.digest import digest
 
 
 @pytest.fixture(scope="module")

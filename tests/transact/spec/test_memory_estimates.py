@@ -57,7 +57,7 @@ def test_what_does_not_fit_is_refused_before_the_work(dense, statistics, monkeyp
         "planning.search": lambda: ta.search_plan(
             dense, statistics, TARGET, progress=lambda *figures: told.append(figures)
         ),
-        "cutting.prune": lambda: ta.prune(
+        "repair.best": lambda: ta.prune(
             dense, plan, compensation="best", statistics=statistics, progress=lambda *figures: told.append(figures)
         ),
         "evaluation.evaluate": lambda: ta.perplexity(dense, evaluation, progress=lambda *figures: told.append(figures)),

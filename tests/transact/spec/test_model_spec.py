@@ -79,7 +79,7 @@ def test_round_trip_and_fingerprint(llama2_7b):
     ],
 )
 def test_refusals_name_the_reason(config, reason):
-    from transact.spec.families import family_of
+    from transact.spec.config_family import family_of
 
     with pytest.raises(ta.ModelUnsupported) as caught:
         family_of(config)

@@ -18,7 +18,7 @@ import transact as ta
 from tests.conftest import ROOT
 from tests.tiers import FEW, PLAIN, cases
 from tests.tiny_models import TINY, build, token_ids
-from transact.models import loading
+from transact.models import preflight
 from transact.observing.statistics import Moments
 from transact.streaming import layer_log, shard_writer
 from transact.streaming.tensor_reader import TensorFiles
@@ -464,7 +464,7 @@ def test_what_needs_the_whole_model_is_refused(tmp_path):
         lambda: ta.observe(streamed, calibration),
         lambda: streamed.model(calibration.input_ids),
     ):
-        with pytest.raises(ta.InvalidOption, match="This model is streamed"):
+        with pytest.raises(ta.InvalidOption, match="is streamed"):
             run()
     out = tmp_path / "out"
     for refused, words in (
@@ -527,9 +527,9 @@ def test_broken_checkpoints_and_too_little_memory(tmp_path, monkeypatch):
         ta.load_streamed(source)
     file.with_name("pytorch_model.bin").rename(file)
     card = ta.preflight(source)
-    monkeypatch.setattr(loading, "free_bytes", lambda device: card.streamed_bytes)
+    monkeypatch.setattr(preflight, "free_bytes", lambda device: card.streamed_bytes)
     assert card.streamed_bytes < card.required_bytes + 100_000_000 and ta.load_streamed(source).spec == card.spec
-    monkeypatch.setattr(loading, "free_bytes", lambda device: card.streamed_bytes - 1)
+    monkeypatch.setattr(preflight, "free_bytes", lambda device: card.streamed_bytes - 1)
     with pytest.raises(ta.NotEnoughMemory, match="even layer by layer"):
         ta.load_streamed(source)
     monkeypatch.undo()
@@ -541,7 +541,7 @@ def test_broken_checkpoints_and_too_little_memory(tmp_path, monkeypatch):
 
 def test_a_layer_needs_less_than_the_model():
     spec = ta.ModelSpec.from_config(LlamaConfig(hidden_size=4096, intermediate_size=11008, num_hidden_layers=32))
-    card = loading.Preflight("7B", None, spec, "bfloat16", 2 * spec.num_parameters, 0, 0)
+    card = ta.Preflight("7B", None, spec, "bfloat16", 2 * spec.num_parameters, 0, 0)
     # two layers of 202,375,168 and embeddings of 131,072,000 parameters in two bytes, 0.4 GB to work in, and for 512
     # positions their hidden states twice and five blocks of logits of 34 MiB
     measuring = 2 * 512 * 4096 * 2 + 5 * 34 * 2**20

@@ -9,7 +9,7 @@ import transact as ta
 from tests.tiers import FEW, PLAIN, cases
 from tests.tiny_models import TINY, build, token_ids
 from transact.layers.weights import matrix
-from transact.repair.closed_form import least_squares
+from transact.repair.ridge import least_squares
 
 pytestmark = pytest.mark.rounding
 

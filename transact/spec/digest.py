@@ -1,0 +1,8 @@
+"""A short name for what a text says."""
+
+import hashlib
+
+
+def digest(text: str) -> str:
+    """The first 16 hexadecimal digits of the text's SHA-256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
