@@ -74,4 +74,4 @@ def read_texts(path: Path) -> list[str]:
 def processes_alone() -> list[psutil.Process]:
     """Those of `transact.runtime.isolated_process` that still run; a browser's driver may be a child as well."""
     running = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
-    return [child for child in running if any("runpy" in part for part in child.cmdline())]
+    return [child for child in running if any("child_protocol" in part for part in child.cmdline())]

@@ -10,7 +10,7 @@ import pytest
 
 import transact as ta
 from tests.conftest import ROOT
-from transact.runtime.isolated_process import run_alone
+from transact.runtime import isolated_process
 from ui.state import plan_of_choice
 from ui.state.session import BUNDLED, Session
 from ui.state.session_store import Sessions
@@ -59,8 +59,8 @@ def test_time_left_and_patience(jumping, tmp_path):
     left = [tick.seconds_left for tick in ticks if tick.seconds_left is not None]
     assert left and all(0 <= seconds < 60 for seconds in left)
     script = tmp_path / "script.py"
-    script.write_text('import time; time.sleep(1); print(\'{"answer": {"said": 1}}\')')
-    assert run_alone(script, {}, ta.NO_PROGRESS, seconds=30) == {"said": 1}
+    script.write_text('import time\ndef answer(request, tell):\n    time.sleep(1)\n    return {"said": 1}')
+    assert isolated_process.run(script, {}, ta.NO_PROGRESS, seconds=30) == {"said": 1}
 
 
 def test_no_duration_is_read_off_the_time_of_day():

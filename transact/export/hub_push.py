@@ -10,7 +10,8 @@ from huggingface_hub.utils import validate_repo_id
 from transact.errors import PushRefused
 from transact.export import push_script
 from transact.progress import NO_PROGRESS, Progress
-from transact.runtime.isolated_process import IsolatedProcessFailed, run_alone
+from transact.runtime import isolated_process
+from transact.runtime.isolated_process import IsolatedProcessFailed
 
 _FIRST_ANSWER_SECONDS, _ANSWER_SECONDS = 10.0, 120.0
 """How long the hub may keep silent when it is first asked, and while files go there."""
@@ -105,7 +106,9 @@ def _answer(request: dict, progress: Progress) -> dict:
     """The hub's answer; raises `PushRefused` with one sentence for each way it says no."""
     environment = {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     try:
-        answer = run_alone(Path(push_script.__file__), request, progress, seconds=_SECONDS, environment=environment)
+        answer = isolated_process.run(
+            Path(push_script.__file__), request, progress, seconds=_SECONDS, environment=environment
+        )
     except IsolatedProcessFailed as error:
         answer = {"refused": "other", "said": str(error)}
     if "refused" not in answer:

@@ -27,8 +27,9 @@ from transact.layers.hooks import checking, copy_without_hooks, hooks_suspended
 from transact.models import sources
 from transact.models.loaded_model import DTYPES, LoadedModel
 from transact.progress import NO_PROGRESS, Progress, Repeating
+from transact.runtime import isolated_process
 from transact.runtime.devices import free_bytes
-from transact.runtime.isolated_process import IsolatedProcessFailed, run_alone
+from transact.runtime.isolated_process import IsolatedProcessFailed
 from transact.spec.memory_estimates import required_bytes
 from transact.text.encoding import encode
 
@@ -135,7 +136,9 @@ def prove(
     proof = question.proof(loaded.file_dtype)
     try:
         proof = question.proof(sources.check_weights(sources.weight_files(folder), loaded.spec.stored))
-        there = partial(run_alone, Path(proof_script.__file__), progress=progress, seconds=seconds, python=python)
+        there = partial(
+            isolated_process.run, Path(proof_script.__file__), progress=progress, seconds=seconds, python=python
+        )
         proof = _compared(loaded, folder, question, proof, progress, there)
     except (CheckpointBroken, IsolatedProcessFailed) as error:
         proof = replace(proof, reason=str(error).rstrip("."))

@@ -4,10 +4,7 @@ The same function computes both sides of a proof, so that they differ in nothing
 """
 
 import copy
-import json
-import os
 import platform
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -59,16 +56,8 @@ def written_file(values: str | Path) -> Path:
     return Path(values) / "written.safetensors"
 
 
-def main() -> None:
+def answer(request: dict, tell: Callable[[dict], None]) -> dict:
     """Load the folder of the request, compute, and leave the tensors in the folder `values` that it names."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    sys.stdout = sys.stderr  # whatever a library prints is no answer
-
-    def tell(line: dict) -> None:
-        answers.write(json.dumps(line) + "\n")
-        answers.flush()
-
-    request = json.load(sys.stdin)
     folder = request["folder"]
     eager = request["eager_in_4"] and transformers.__version__.startswith("4.")
     model, found = AutoModelForCausalLM.from_pretrained(
@@ -92,7 +81,7 @@ def main() -> None:
 
     values = computed(model.eval(), request["rows"], request["new_tokens"], take, told)
     save_file(values, written_file(request["values"]))
-    answer = {
+    return {
         "model_class": type(model).__name__,
         "missing": sorted(found["missing_keys"]),
         "token_ids": None if tokenizer is None else tokenizer(request["text"])["input_ids"],
@@ -101,8 +90,3 @@ def main() -> None:
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-    tell({"answer": answer})
-
-
-if __name__ == "__main__":
-    main()

@@ -4,9 +4,6 @@ The hub client waits for an answer without an end, and a thread that waits canno
 request and is in no argument, no environment and no answer.
 """
 
-import json
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,30 +89,17 @@ def why(error: BaseException) -> dict:
     return {"refused": "other", "said": said}
 
 
-def main() -> None:
+def answer(request: dict, tell: Callable[[dict], None]) -> dict:
     """Look and, where the request names a folder, send it."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    sys.stdout = sys.stderr
-
-    def tell(line: dict) -> None:
-        answers.write(json.dumps(line) + "\n")
-        answers.flush()
-
-    request = json.load(sys.stdin)
     api, name = HfApi(token=request["token"]), None
     try:
         get_session().timeout = request["first_answer_seconds"]
         name, found = look(api, request)
-        answer: dict = {"repo_id": name}
-        if request["folder"] is not None:
-            get_session().timeout = request["answer_seconds"]
-            answer = send(api, name, found, request, tell)
+        if request["folder"] is None:
+            return {"repo_id": name}
+        get_session().timeout = request["answer_seconds"]
+        return send(api, name, found, request, tell)
     except Refused as refused:
-        answer = refused.answer
+        return refused.answer
     except Exception as error:  # a network fails in as many ways as it has parts
-        answer = {"repo_id": name, **why(error)}
-    tell({"answer": answer})
-
-
-if __name__ == "__main__":
-    main()
+        return {"repo_id": name, **why(error)}

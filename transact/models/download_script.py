@@ -5,10 +5,8 @@ file that it waits for. A process can be killed, and what it held is free again.
 """
 
 import errno
-import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -137,25 +135,12 @@ def why(error: BaseException) -> dict:
     return {"refused": kind, "status": status, "said": str(said)[:200], "offline": constants.HF_HUB_OFFLINE}
 
 
-def main() -> None:
+def answer(request: dict, tell: Callable[[dict], None]) -> dict:
     """Fetch the files that the request names by patterns, or config.json where it names none."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    sys.stdout = sys.stderr
-
-    def tell(line: dict) -> None:
-        answers.write(json.dumps(line) + "\n")
-        answers.flush()
-
-    request = json.load(sys.stdin)
     tell({"progress": [0, 0, "bytes"]})  # from here on it is the hub that is waited for
     try:
-        answer = {"path": files(request, tell) if request["files"] else config(request)}
+        return {"path": files(request, tell) if request["files"] else config(request)}
     except TooLarge as error:
-        answer = {"refused": "size", "size": error.args[0]}
+        return {"refused": "size", "size": error.args[0]}
     except Exception as error:  # a network fails in as many ways as it has parts
-        answer = why(error)
-    tell({"answer": answer})
-
-
-if __name__ == "__main__":
-    main()
+        return why(error)

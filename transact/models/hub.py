@@ -11,7 +11,8 @@ from huggingface_hub import try_to_load_from_cache
 from transact.errors import CheckpointBroken, ModelNotFound
 from transact.models import download_script, hub_cache
 from transact.progress import NO_PROGRESS, Progress
-from transact.runtime.isolated_process import IsolatedProcessFailed, run_alone
+from transact.runtime import isolated_process
+from transact.runtime.isolated_process import IsolatedProcessFailed
 
 # what a stock checkpoint consists of; no pattern reaches into sub-folders or duplicates the weights
 FILES = (
@@ -113,7 +114,7 @@ def _fetched(name: str, revision: str | None, files: tuple[str, ...], progress: 
         "first_answer_seconds": _FIRST_ANSWER_SECONDS,
     }  # fmt: skip
     try:
-        answer = run_alone(Path(download_script.__file__), request, _impatient(progress), seconds=_SECONDS)
+        answer = isolated_process.run(Path(download_script.__file__), request, _impatient(progress), seconds=_SECONDS)
     except _Silent:
         raise ModelNotFound(
             f"The hub has sent nothing of {name} for {_SILENCE_SECONDS:.0f} seconds. Check the connection, then try "

@@ -17,7 +17,8 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from transact.errors import CheckpointBroken, InvalidText
 from transact.models import tokenizer_script
 from transact.progress import Progress
-from transact.runtime.isolated_process import IsolatedProcessFailed, Limits, heeded, run_alone
+from transact.runtime import isolated_process
+from transact.runtime.isolated_process import IsolatedProcessFailed, Limits, heeded
 
 PANIC = "PanicException"
 """What the `tokenizers` library raises where it gives up; it is no `Exception`, and has no name to import."""
@@ -169,10 +170,10 @@ def _answer(
     memory_bytes: int = 0,
 ) -> dict:
     """What the worker says, given so much more than what a tokenizer of that size takes by itself; raises
-    `AloneFailed`."""
+    `IsolatedProcessFailed`."""
     own = min(_MEMORY_BYTES + _PER_FILE_BYTE * file_bytes, _MOST_MEMORY_BYTES)
     at_work = _SECONDS[request["act"]] + seconds
-    return run_alone(
+    return isolated_process.run(
         Path(tokenizer_script.__file__), request, progress, seconds=_WAITING * at_work,
         environment={"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         limits=Limits(own + memory_bytes, output_characters, at_work),

@@ -7,9 +7,9 @@ and `write` renders conversations.
 
 import base64
 import json
-import os
 import sys
 from array import array
+from collections.abc import Callable
 
 _DECODERS, _DECODED_GROWTH, _TOKEN_CHARACTERS = 8, 8, 4096
 """At most: steps of a decoder, characters that it makes of one, and characters of one token. Known tokenizers have up
@@ -106,17 +106,9 @@ def write(request: dict) -> dict:
     return {"texts": texts}
 
 
-def main() -> None:
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    sys.stdout = sys.stderr
-    request = json.load(sys.stdin)
+def answer(request: dict, tell: Callable[[dict], None]) -> dict:
+    """Do what the request names."""
     try:
-        answer = {"check": check, "encode": encode, "write": write}[request["act"]](request)
+        return {"check": check, "encode": encode, "write": write}[request["act"]](request)
     except Refused as error:
-        answer = {"refused": str(error)}
-    answers.write(json.dumps({"answer": answer}) + "\n")
-    answers.flush()
-
-
-if __name__ == "__main__":
-    main()
+        return {"refused": str(error)}

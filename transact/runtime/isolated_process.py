@@ -1,8 +1,8 @@
 """Runs one of our scripts in a fresh process that this package cannot reach, and that can be stopped.
 
 A thread cannot be stopped while it waits for a network or for torch, and it shares everything that this process has
-imported or patched. The script reads a JSON request from standard input and writes JSON lines to standard output:
-`{"progress": [done, total, unit]}` and `{"part": ...}` now and then, at last `{"answer": ...}`.
+imported or patched. The script is a file with a function `answer(request, tell)`; request and answers pass as JSON
+(`transact.runtime.child_protocol`).
 
 What strangers made is read under `Limits`: a native parser that fills memory, loops or aborts takes its own process
 with it and nothing else.
@@ -26,29 +26,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from transact.progress import NO_PROGRESS, Progress
+from transact.runtime import child_protocol
 
 _POLL_SECONDS = 0.1
 _LINES_AHEAD = 16
 """Lines that are read before they are asked for; a process that says more waits."""
 _LEAVING_SECONDS = 5.0
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception): ")
-# -P and an empty working directory keep the caller's folder off the path; None in sys.modules makes importing the
-# package an error even where PYTHONPATH or site-packages lead to it. Limits are set by the process itself: between
-# fork and exec no Python may run in a program with threads.
-_BAR = """
-import runpy, sys
-sys.modules['transact'] = None
-if sys.argv[2:]:
-    import os, resource
-    for name, most in zip(('DATA', 'CPU', 'FSIZE', 'CORE'), map(int, sys.argv[2:])):
-        kind = getattr(resource, 'RLIMIT_' + name)
-        hard = resource.getrlimit(kind)[1]
-        # a second more for the processor: where both ends are one, the system kills without saying what for
-        ends = (most, most + 1 if name == 'CPU' else most)
-        resource.setrlimit(kind, ends if hard == resource.RLIM_INFINITY else tuple(min(end, hard) for end in ends))
-    os.nice(10)
-runpy.run_path(sys.argv[1], run_name='__main__')
-"""
 _FILE_BYTES = 1 << 20
 """Of a file that a limited process writes: there is only what it says on standard error."""
 _SHARED = ("PATH", "HOME", "LANG", "LC_ALL", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR")
@@ -90,7 +74,7 @@ def heeded(done: int, total: int, unit: str) -> None:
     _heeded.get()(done, total, unit)
 
 
-def run_alone(
+def run(
     script: Path,
     request: Mapping,
     progress: Progress,
@@ -108,13 +92,14 @@ def run_alone(
     `progress` and `take` raise.
     """
     at_work = seconds if limits is None or limits.processor_seconds is None else limits.processor_seconds
-    most = () if limits is None else (limits.memory_bytes, max(1, int(at_work)), _FILE_BYTES, 0)
-    told = os.environ if limits is None else {name: os.environ[name] for name in _SHARED if name in os.environ}
+    most = () if limits is None else (limits.memory_bytes, max(1, int(at_work)), _FILE_BYTES)
+    variables = os.environ if limits is None else {name: os.environ[name] for name in _SHARED if name in os.environ}
+    # -P and an empty working directory keep the caller's folder off the path of imports
     with tempfile.TemporaryDirectory(prefix="transact-alone-") as place, tempfile.TemporaryFile() as said:
         child = subprocess.Popen(
-            [python or sys.executable, "-P", "-c", _BAR, str(script), *map(str, most)],
+            [python or sys.executable, "-P", child_protocol.__file__, str(script), *map(str, most)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, cwd=place,
-            env={**told, **(environment or {})}, text=True, encoding="utf-8",
+            env={**variables, **(environment or {})}, text=True, encoding="utf-8",
         )  # fmt: skip
         assert child.stdin is not None and child.stdout is not None, "both are pipes"
         try:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transact.errors import InvalidText
-from transact.runtime.isolated_process import IsolatedProcessFailed, Limits, heeded, run_alone
+from transact.runtime import isolated_process
+from transact.runtime.isolated_process import IsolatedProcessFailed, Limits, heeded
 from transact.text import parquet_script
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def _alone(file: Path, table: "Table", limits: "FileLimits", take: Callable[[lis
     bounds = {"unpacked": limits.unpacked_bytes, "cell": limits.cell_bytes}
     finite = {name: most for name, most in bounds.items() if not math.isinf(most)}
     output = int(_OUTPUT_BESIDE * limits.unpacked_bytes) + 10_000_000
-    return run_alone(
+    return isolated_process.run(
         Path(parquet_script.__file__), {"file": str(file.resolve()), "nested": limits.nested, **finite}, heeded,
         seconds=_SECONDS, take=take, limits=Limits(_MEMORY_BYTES, output),
         environment={"OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"},

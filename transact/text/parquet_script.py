@@ -4,9 +4,6 @@ Run by path, it does so for a stranger's file in a process of its own, and tells
 code, which unpacks a whole cell, or a whole page of cells, before anybody can ask how large it is.
 """
 
-import json
-import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from math import inf
 from pathlib import Path
@@ -110,14 +107,8 @@ def _in_pieces(rows: Sequence[list]) -> Iterator[list]:
     yield piece
 
 
-def main() -> None:
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    sys.stdout = sys.stderr
-    request = json.load(sys.stdin)
-
-    def tell(line: dict) -> None:
-        answers.write(json.dumps(line, ensure_ascii=False) + "\n")
-
+def answer(request: dict, tell: Callable[[dict], None]) -> dict:
+    """Read the file of the request, and tell its rows in pieces."""
     first = True
 
     def take(rows: list) -> None:
@@ -126,10 +117,4 @@ def main() -> None:
             tell({"part": piece})
         first = False
 
-    answer = told(Path(request.pop("file")), take, lambda name: True, **request)
-    tell({"answer": answer})
-    answers.flush()
-
-
-if __name__ == "__main__":
-    main()
+    return told(Path(request.pop("file")), take, lambda name: True, **request)

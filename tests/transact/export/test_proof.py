@@ -193,28 +193,31 @@ def test_a_model_that_does_not_fit_once_more(kept, monkeypatch):
 def test_the_fresh_process_cannot_reach_this_package(tmp_path, monkeypatch):
     script = tmp_path / "script.py"
     script.write_text(
-        "import json, os, sys\n"
+        "import os\n"
         "try:\n    import transact\nexcept ImportError:\n    transact = None\n"
-        "answer = {'ours': transact is not None, 'given': json.load(sys.stdin), 'cwd': os.getcwd()}\n"
-        "print(json.dumps({'answer': answer}))"
+        "def answer(request, tell):\n"
+        "    return {'ours': transact is not None, 'given': request, 'cwd': os.getcwd()}\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.chdir(ROOT)
     outside = subprocess.run([sys.executable, "-c", "import transact"], check=False)
     assert outside.returncode == 0, "without the bar it is found"
-    answer = isolated_process.run_alone(script, {"a": "ü"}, ta.NO_PROGRESS, seconds=60)
+    answer = isolated_process.run(script, {"a": "ü"}, ta.NO_PROGRESS, seconds=60)
     assert answer["ours"] is False and answer["given"] == {"a": "ü"} and answer["cwd"] != os.getcwd()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("lines", "said"),
-    [("raise ValueError('no such thing')", "ValueError: no such thing"), ("pass", "it ended without a word")],
+    [
+        ("raise ValueError('no such thing')", "ValueError: no such thing"),
+        ("import os; os._exit(0)", "it ended without a word"),
+    ],
 )
 def test_a_process_without_an_answer(tmp_path, lines, said):
     (tmp_path / "script.py").write_text(lines)
     with pytest.raises(isolated_process.IsolatedProcessFailed, match=said):
-        isolated_process.run_alone(tmp_path / "script.py", {}, ta.NO_PROGRESS, seconds=60)
+        isolated_process.run(tmp_path / "script.py", {}, ta.NO_PROGRESS, seconds=60)
     until = time.monotonic() + 60
     while any(thread.name == "alone" for thread in threading.enumerate()):
         assert time.monotonic() < until, "the reader ends with the process"

@@ -175,7 +175,9 @@ def test_a_template_that_loops_is_stopped():
 
 def test_a_tokenizer_is_tried_once(tmp_path, monkeypatch):
     first = loaded_with(letters(), tmp_path)
-    monkeypatch.setattr(isolated_tokenizer, "run_alone", lambda *args, **settings: pytest.fail("it was tried again"))
+    monkeypatch.setattr(
+        isolated_tokenizer.isolated_process, "run", lambda *args, **settings: pytest.fail("it was tried again")
+    )
     again = ta.load(str(tmp_path), untrusted=True)
     assert first.tokenizer.get_vocab() == again.tokenizer.get_vocab()
     streamed = ta.load_streamed(str(tmp_path), untrusted=True)
