@@ -33,8 +33,23 @@ def insert(file: Path, before: str, lines: str) -> None:
     file.write_text(text.replace(before, lines + before, 1), encoding="utf-8")
 
 
+HELP = """
+import contextlib, io
+from transact.cli import main
+
+def help_of(command):
+    with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
+        main([command, "--help"])
+    return printed.getvalue()
+"""
+"""What a command's help says, for scripts that `run` runs."""
+
+
 def run(project: Path, script: str) -> str:
-    done = subprocess.run([sys.executable, "-c", script], cwd=project, capture_output=True, text=True, check=False)
+    """What a script prints in that project."""
+    done = subprocess.run(
+        [sys.executable, "-c", HELP + script], cwd=project, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -50,8 +65,7 @@ def test_a_metric(project):
         """
 import torch
 import transact as ta
-from ui.application import build, open_context
-from ui.state import session
+from ui.application import build
 
 loaded = ta.load("bundled")
 text = ta.CalibrationSet.from_sequences([list(range(3, 40)), list(range(5, 25))], name="numbers")
@@ -66,11 +80,10 @@ assert plan.metric == "mean_size"
 page = build()
 menu = next(each for each in page.blocks.values() if getattr(each, "elem_id", "") == "metric-select")
 print([value for label, value in menu.choices if "Root mean square" in label])
+print("mean_size" in help_of("score"))
 """,
     )
-    assert said.strip() == "['mean_size']"
-    help_text = run(project, "from transact.__main__ import main; main(['score', '--help'])")
-    assert "mean_size" in help_text
+    assert said.splitlines() == ["['mean_size']", "True"]
 
 
 @pytest.mark.slow
@@ -104,8 +117,8 @@ for site, role in (("attention", "self_attn.o_proj"), ("mlp", "mlp.down_proj")):
         width = loaded.spec.head_dim
         kept = [head * width + place for head in plan.layers[2].kept_heads for place in range(width)]
     before, after = (weight.square().sum(0) @ part for weight, part in ((dense, sums), (new, sums[list(kept)])))
-    assert torch.allclose(before, after, rtol=1e-6), site
-    assert torch.allclose(new / left, (new / left).mean(), rtol=1e-5), site
+    assert torch.allclose(before, after, rtol=1e-3), site  # files of bfloat16 round
+    assert torch.allclose(new / left, (new / left).mean(), rtol=2**-7), site
 
 ta.save(pruned, "in-memory", prove=False)
 ta.stream_prune("bundled", plan, "streamed", compensation="rescale", statistics=statistics)
@@ -115,8 +128,7 @@ ta.RecoverySettings(compensation="rescale")
 page = build()
 menu = next(each for each in page.blocks.values() if getattr(each, "elem_id", "") == "repair-select")
 print([value for label, value in menu.choices if label == "Scale what is left"])
+print("rescale" in help_of("prune"))
 """,
     )
-    assert said.strip() == "['rescale']"
-    help_text = run(project, "from transact.__main__ import main; main(['prune', '--help'])")
-    assert "rescale" in help_text
+    assert said.splitlines() == ["['rescale']", "True"]
