@@ -1,6 +1,7 @@
 # make run   sets up .venv and starts the app on 127.0.0.1:7860
 # make check sets up .venv, looks at the code's form and runs the fast tests: three minutes on two cores
 # make test  sets up .venv and runs the tests (browser tests skip where there is no chromium): half an hour
+# make test-long runs what takes long: kills in the middle of work, faulty hubs, older readers; a quarter of an hour
 # make test-all runs every case, ten times as many hostile inputs, older readers, a soak and a Space: for a release
 # make bench prints the benchmarks' tables
 # make soak  lets visitors come to a server of its own for half an hour
@@ -25,12 +26,13 @@ BIN := $(VENV)/bin
 # have the machine to itself, or sets up another environment, runs after the rest.
 TIER_CHECK := -m "not slow and not exhaustive and not long and not alone" --hypothesis-profile check
 TIER_TEST := -m "not exhaustive and not long and not alone" --hypothesis-profile test
+TIER_LONG := -m "long and not exhaustive and not alone" --hypothesis-profile test
 TIER_ALL := -m "not long and not alone" --hypothesis-profile test-all
 
 # two processes of one thread each; the files in the order of their names, as that begins with the longest
 PYTEST_BY_TWO := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: run check test test-all lint types bench soak docs wheel space screenshots clean
+.PHONY: run check test test-long test-all lint types bench soak docs wheel space screenshots clean
 
 run: $(VENV)/.installed
 	$(BIN)/python app.py
@@ -40,6 +42,9 @@ check: lint types
 
 test: $(VENV)/.installed-dev
 	$(PYTEST_BY_TWO) $(TIER_TEST)
+
+test-long: $(VENV)/.installed-dev
+	$(PYTEST_BY_TWO) $(TIER_LONG)
 
 test-all: lint
 	$(PYTEST_BY_TWO) $(TIER_ALL)

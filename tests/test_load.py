@@ -8,7 +8,7 @@ from benchmarks.load import GROWTH, all_at_once, crowd, remembering, soak
 from tests.e2e.server import running_app
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_three_visitors_at_once(tmp_path):
     visitors = crowd(3)
     with running_app(tmp_path / "app.log", remembering(visitors)) as url:

@@ -54,7 +54,7 @@ def run(project: Path, script: str) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_metric(project):
     function, entry = recipe("A metric")
     file = project / "transact/scoring/metrics.py"
@@ -86,7 +86,7 @@ print("mean_size" in help_of("score"))
     assert said.splitlines() == ["['mean_size']", "True"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_repair(project):
     file, entry = recipe("A repair")
     (project / "transact/repair/rescale.py").write_text(file, encoding="utf-8")

@@ -92,6 +92,7 @@ def test_the_main_way_from_the_keyboard_alone(explorer):
         keys.press("Enter")
 
 
+@pytest.mark.long
 def test_every_control_has_a_name(explorer):
     unnamed = explorer.page.evaluate(
         """() => [...document.querySelectorAll('button, input:not([type=hidden]), textarea, select, [role=tab]')]

@@ -96,6 +96,7 @@ def test_one_limit_sets_both_sliders(explorer):
         page.wait_for_selector("#target-kind input[value=sliders]:checked", timeout=SLOW)
 
 
+@pytest.mark.long
 def test_a_layer_by_slider_and_by_table(explorer):
     page = explorer.page
     explorer.choose("layer-select", "Layer 3")
@@ -125,6 +126,7 @@ def test_a_wrong_number_gets_one_sentence_and_changes_nothing(explorer):
         assert explorer.text("savings") == savings, field
 
 
+@pytest.mark.long
 def test_a_wrong_setting_of_the_text_is_told(explorer):
     for label, value, sentence, right in (
         ("Sequences", "0", "whole number from 1", "128"),

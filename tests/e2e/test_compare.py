@@ -103,6 +103,7 @@ def test_a_link_restores_model_text_ratios_and_locks(browser, app_url, explorer)
     other.close()
 
 
+@pytest.mark.long
 def test_a_damaged_link_is_told(browser, app_url):
     opened = Explorer(browser, app_url, query="model=bundled&metric=luck")
     assert "metric" in opened.says("copy the link again")

@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 
 def test_a_click_in_any_view_selects_everywhere(explorer):
     explorer.click_at("heads-plot", 0.44, 0.42)  # head 3 of 8 in layer 2 of 6
@@ -40,6 +42,7 @@ def test_what_does_this_unit_read(explorer):
     explorer.reads("reads", "head 0 is most active")
 
 
+@pytest.mark.long
 def test_stories_and_addition_light_up_different_units(explorer):
     page = explorer.page
     explorer.choose("calibration-source", "Children's stories")

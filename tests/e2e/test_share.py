@@ -91,6 +91,7 @@ def test_from_a_machine_of_ones_own(opened, hub):
     assert not explorer.errors and not explorer.foreign_requests
 
 
+@pytest.mark.long
 def test_on_a_space_the_visitor_pushes_and_never_the_host(opened, hub):
     explorer = opened(SPACE)
     page = explorer.page

@@ -28,6 +28,7 @@ def jumping(monkeypatch):
     assert {round((time.time() - true()) / 3600) for _ in HOURS} == set(HOURS)
 
 
+@pytest.mark.long
 def test_the_whole_way_while_the_clock_jumps(jumping, client):
     client.predict(text="A fox met a crow. " * 40, metric="transact", num_samples=4, seq_len=32, api_name="/score")
     summary = client.predict(attention_sparsity=0.5, mlp_sparsity=0.25, allocation="uniform", api_name="/plan")

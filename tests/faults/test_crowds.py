@@ -131,6 +131,7 @@ def test_work_cannot_be_asked_for_around_the_queue(public):
     assert answer.status_code == 404
 
 
+@pytest.mark.long
 def test_uploads_that_are_broken_off_and_without_end_are_bounded(public):
     """They stayed for ever."""
     url, folder, _ = public

@@ -32,6 +32,7 @@ def plan(bundled):
     return ta.make_plan(ta.ImportanceScores.random(bundled.spec), bundled.spec, target)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["checkpoint", "gguf"])
 def test_the_download_is_refused_and_the_next_click_works(client, kind):
     client.predict(repair="none", api_name="/prune")
@@ -89,6 +90,7 @@ def test_the_library_on_a_full_disk(disk, bundled):
         assert not [file for file in disk.rglob("*") if file.is_file()]
 
 
+@pytest.mark.long
 def test_a_model_that_the_disk_has_no_room_for_is_not_fetched(tmp_path, bundled):
     """In a process of its own, as the hub client reads its environment when it is imported."""
     ta.save(bundled, tmp_path / "model", dtype="float32")

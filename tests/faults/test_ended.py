@@ -18,6 +18,7 @@ def default_signals() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_in_the_middle_of_the_proof_leaves_nothing(tmp_path, number):
     temporary, made = tmp_path / "temporary", tmp_path / "made"

@@ -14,6 +14,8 @@ from tests import hub
 from tests.conftest import ROOT
 from tests.tiny_models import build
 
+pytestmark = pytest.mark.long
+
 OVER = threading.Event()
 """Set when the tests are, so that no hanging handler outlives them."""
 HTML = b"<html>Welcome to the hotel</html>"

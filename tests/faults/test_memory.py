@@ -57,6 +57,7 @@ def large(tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 def test_memory_that_runs_out_while_weights_are_read(large):
     run = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(large)], cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"},

@@ -23,6 +23,7 @@ def checkpoint(tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 def test_the_proof_is_killed_and_the_next_click_works(client):
     result = client.predict(repair="none", api_name="/prune")["result"]
     with killing("proof_script.py") as killed, pytest.raises(AppError, match="killed by SIGKILL.*Try again"):

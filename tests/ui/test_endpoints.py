@@ -69,6 +69,7 @@ def test_the_endpoints_and_their_arguments_are_the_published_ones(client):
     )
 
 
+@pytest.mark.long
 def test_the_whole_way_on_stories260k(client, data, tmp_path):
     source = str(data / "stories260K")
     facts = client.predict(source=source, api_name="/load_model")

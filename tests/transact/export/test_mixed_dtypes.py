@@ -116,7 +116,7 @@ def test_a_repair_changes_what_it_refits_and_no_more(tmp_path):
     assert wide == {"input_layernorm", "post_attention_layernorm", "norm"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_proof_compares_with_what_the_files_hold(tmp_path):
     """The norms of memory are rounded, those of the files are not."""
     loaded = ta.load(mixed("llama", tmp_path / "base"), dtype="bfloat16")

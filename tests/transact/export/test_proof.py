@@ -71,7 +71,7 @@ def test_other_homes_and_no_tokenizer(name, dtype, model_class, most, tmp_path):
     assert "a text of" not in made.protocol
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_model_of_other_weights_is_found_out(kept, bundled):
     other = cut(bundled, ta.PruningTarget((4, 3, 2, 1, 4, 4), (512, 100, 64, 1, 90, 300)))
     with torch.no_grad():
@@ -112,6 +112,7 @@ def truncated(folder):
     file.write_bytes(file.read_bytes()[:-1000])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     cases(

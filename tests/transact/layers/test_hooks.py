@@ -121,7 +121,7 @@ def test_recovery_is_the_same_under_a_mask(dtype):
     assert hooks_on(pruned) == hooks_on(dense) == 0
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_checkpoint_is_written_and_proved_under_a_mask(tmp_path):
     dense = build("olmo2", torch.float32)
     plan = plan_of(dense, TARGET)

@@ -62,6 +62,7 @@ def test_one_that_multiplies_a_little(tmp_path):
     assert "it makes 65,536 tokens of 2,048 characters" in refused(once, tmp_path)
 
 
+@pytest.mark.long
 def test_one_that_multiplies_what_it_writes(tmp_path):
     steps = decoders.Sequence([decoders.Replace("a", "a" * 32)] * 5)
     assert "its decoder makes up to 33,554,432 characters of one" in refused(letters(decoder=steps), tmp_path)
@@ -75,6 +76,7 @@ def test_one_with_a_token_as_long_as_a_book(tmp_path):
     assert "one of its tokens has 1,000,000 characters" in refused(tokenizer, tmp_path)
 
 
+@pytest.mark.long
 def test_one_that_waits_for_a_rare_character(tmp_path):
     loaded = loaded_with(letters(normalizer=multiplying("é")), tmp_path)
     assert [row.tolist() for row in encode(["abc"], loaded.tokenizer)] == [[1, 2, 3]]
@@ -193,6 +195,7 @@ def test_files_too_large_for_a_tokenizer_are_not_opened(tmp_path, monkeypatch):
         loaded_with(letters(), tmp_path)
 
 
+@pytest.mark.long
 def test_what_is_cut_is_saved_proved_and_written_with_such_a_tokenizer(tmp_path):
     loaded = loaded_with(words_tokenizer("<s> $A </s>"), tmp_path / "dense")
     target = ta.PruningTarget.from_sparsity(loaded.spec, attention=0.25, mlp=0.5)

@@ -245,7 +245,7 @@ def _ask_hub(address: str, home: Path, *requests: tuple[str, str | None], offlin
     return json.loads(run.stdout.splitlines()[-1])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_hub_and_all_the_ways_it_says_no(folder, tmp_path):
     (folder / "model.py").write_text("raise SystemExit")
     pickled = tmp_path / "pickled"

@@ -261,6 +261,7 @@ def whole(tmp_path_factory) -> tuple[Path, str]:
 
 
 # before the first checkpoint, between two, and near the end
+@pytest.mark.long
 @pytest.mark.parametrize("kill_at", cases([1, 9, 19], test=[9]))
 def test_killed_at_any_moment_it_goes_on_and_loses_nothing(whole, tmp_path, kill_at):
     folder, printed = whole

@@ -15,6 +15,7 @@ HELD = {"recover": 5}
 """Times the weights: the dense model, the pruned one, its gradient and two moments; once where nothing is said."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("work", cases(WORKS, test=["perplexity"]))
 def test_a_large_vocabulary_takes_little_beside_the_weights(work):
     found = in_its_own_process(work)

@@ -139,7 +139,7 @@ def test_everything_that_takes_a_seed_is_in_the_table():
     assert found - {"CalibrationSet.from_sequences", "EvaluationSet.from_sequences"} == set(NAMES)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["generate", "CalibrationSet.from_model", "recover"])
 def test_the_same_beside_a_thread_that_draws(name, calls):
     alone = values(calls[name](seed=5))

@@ -360,7 +360,7 @@ ta.stream_prune(streamed, plan, folder + "/out", compensation="least_squares", s
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_it_goes_on_at_the_layer_and_comes_to_the_same_bits(tmp_path):
     source = _saved("smollm3", tmp_path / "base")
     total = _text(ta.load_streamed(source)).num_tokens
@@ -404,7 +404,7 @@ print(peak() - before)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_memory_follows_the_layer_and_not_the_model(tmp_path):
     config = LlamaConfig(
         hidden_size=512, intermediate_size=2048, num_hidden_layers=12, num_attention_heads=8, num_key_value_heads=8,
@@ -437,7 +437,7 @@ with pytest.raises(ta.InvalidOption, match="one process"):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_share_the_samples(tmp_path):
     source = _saved("mistral", tmp_path / "base")
     script = tmp_path / "together.py"

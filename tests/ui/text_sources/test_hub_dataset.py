@@ -310,7 +310,7 @@ print(json.dumps(answers))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_hub_and_the_ways_it_says_no(wiki, parquet, tmp_path):
     script = tmp_path / "script"
     script.mkdir()

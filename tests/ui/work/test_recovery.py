@@ -49,6 +49,7 @@ def session_of(registry: Registry, **choice) -> Session:
     return planned(registry, BUNDLED, text_source.sample("stories"), Choice(attention=0.25, mlp=0.5, **choice))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("choice", "form"),
     [
@@ -83,6 +84,7 @@ def test_the_emitted_lines_come_to_the_same_weights(
         assert 2 in result.plan.layers[1].kept_channels
 
 
+@pytest.mark.long
 def test_the_shell_line_comes_to_the_same_perplexity(registry, tmp_path, monkeypatch, capsys):
     session = session_of(registry)
     text = text_source.evaluation_sample("stories")
