@@ -210,14 +210,14 @@ class _Student(torch.nn.Module):
         counted = (labels != IGNORED)[:, 1:]
         targets = labels[:, 1:][counted]
         model = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model  # of adapters
-        face, hidden = self._hidden(model, input_ids, counted)
+        head_model, hidden = self._hidden(model, input_ids, counted)
         if self.teacher is None:
             loss = partial(_likelihood_loss, targets)
         else:
             with torch.no_grad():
                 teacher, teacher_hidden = self._hidden(self.teacher.to(input_ids.device), input_ids, counted)
             loss = partial(_distillation_loss, head_of(teacher), teacher_hidden, self.temperature)
-        total = summed_loss(face, hidden, model.config.vocab_size, loss)
+        total = summed_loss(head_model, hidden, model.config.vocab_size, loss)
         return {"loss": total / (counted.sum() if num_items_in_batch is None else num_items_in_batch)}
 
     def _hidden(

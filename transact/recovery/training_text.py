@@ -69,7 +69,7 @@ class StreamedText:
         held: list[int] = []
         for text in self.texts:
             if text.strip():
-                held += beginning.put(encode([text], self.tokenizer)[0])
+                held += beginning.prepended_to(encode([text], self.tokenizer)[0])
             # a window that starts with a text has its beginning already, one that starts within a text has not
             while len(held) >= room + (begun := beginning.shared(held)):
                 yield [*beginning.ids, *held[begun : begun + room]]
@@ -78,7 +78,7 @@ class StreamedText:
     @property
     def protocol(self) -> str:
         """In words, how the texts become sequences."""
-        return f"texts one after another, windows of {self.seq_len} tokens, {self._beginning.told('window')}"
+        return f"texts one after another, windows of {self.seq_len} tokens, {self._beginning.described('window')}"
 
     @property
     def _beginning(self) -> Beginning:

@@ -1,7 +1,7 @@
-"""Linear algebra on matrices so large that it takes minutes, a block at a time, so that it can be stopped in between.
+"""Linear algebra on matrices so large that it takes minutes, a block at a time, with cancellation checked in between.
 
-Between two checks a processor core works for a fraction of a second, or about a second where others have it as well.
-Matrices that torch's own routine is through with in that time are handed to it whole.
+Between two checks a processor core works for a fraction of a second, or about a second where it is shared. Matrices
+that torch's own routine handles in that time are passed to it whole.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def _is_small(size: int) -> bool:
 
 
 def _slices(length: int, operations: float) -> Iterator[slice]:
-    """Of so many rows, as many at a time as make a step where each takes so many operations."""
+    """Slices of `length` rows that make a step each, where a row takes `operations` operations."""
     rows = max(1, int(_STEP // max(operations, 1)))
     return (slice(start, start + rows) for start in range(0, length, rows))
 
@@ -75,7 +75,7 @@ def solve(factor: torch.Tensor, right: torch.Tensor, check: Check = NO_CHECK) ->
 
 
 def inverse(factor: torch.Tensor, check: Check = NO_CHECK) -> torch.Tensor:
-    """(L L^T)^-1, [row, row]; a large `factor` is used up."""
+    """(L L^T)^-1, [row, row]; a large `factor` is overwritten."""
     check()
     size = len(factor)
     if _is_small(size):
