@@ -10,7 +10,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udf
 
 def without_tokens(text: str) -> str:
     """`text` with every access token of the hub replaced by its first letters and "…"."""
-    return _TOKEN.sub(lambda found: f"{found[0].partition('_')[0]}_…", text)
+    return _TOKEN.sub(lambda match: f"{match[0].partition('_')[0]}_…", text)
 
 
 def one_line(text: str) -> str:

@@ -197,7 +197,7 @@ APP = Command(
     "app",
     "start the app and print its address",
     "Start the app, in place of this process, and print its address. Needs pip install 'transact-explorer[app]'.\n"
-    "What else can be set by the environment stands in docs/hosting.md.",
+    "See docs/hosting.md for settings in environment variables.",
     """\
   python -m transact app --port 7861""",
     (Group("server", None, app.OPTIONS),),

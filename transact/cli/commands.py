@@ -162,8 +162,8 @@ def recover(arguments: Namespace, meter: Meter) -> Answer:
         "saved": None if saved is None else asdict(saved),
     }
     parts = (*summaries.plan(loaded.source, recovered.plan), summaries.recovery(recovered.points))
-    told = Answer(values, parts if saved is None else (*parts, summaries.saved(saved)))
-    return told.with_notes(steps.notes(sources, calibration, evaluation))
+    result = Answer(values, parts if saved is None else (*parts, summaries.saved(saved)))
+    return result.with_notes(steps.notes(sources, calibration, evaluation))
 
 
 def evaluate(arguments: Namespace, meter: Meter) -> Answer:

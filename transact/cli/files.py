@@ -74,9 +74,9 @@ def read_text(path: Path, column: str | None = None, *, chat: bool = False) -> T
         path = _or_bundled(path)
         if path.suffix.lower() == ".txt":
             return Text(path.stem, (read_prose(path, str(path)),), is_document=True)
-        wanted = (column,) if column else (MESSAGES, TEXT) if chat else (TEXT,)
-        table = read_table(path, str(path), wanted=wanted)
-    cells = table.wanted_column()
+        columns = (column,) if column else (MESSAGES, TEXT) if chat else (TEXT,)
+        table = read_table(path, str(path), columns=columns)
+    cells = table.requested_column()
     problem = table.problem() if cells is None else cells.problem
     if cells is None or problem:
         raise InvalidText(f"{problem}. Name the field with --column{'' if chat else ', or read chats with --chat'}.")

@@ -71,7 +71,7 @@ def _calibration(*, required: bool) -> Group:
             _option("--calibration", ".jsonl, .json, .csv, .parquet: each row one sequence, long ones cut into windows "
                     "where there are fewer than --num-samples; .txt: one document, cut into windows; UTF-8",
                     type=Path, metavar="FILE", required=required),
-            _option("--num-samples", "most sequences taken; of more, so many are drawn (default: %(default)s)",
+            _option("--num-samples", "most sequences taken; of more, this many are drawn (default: %(default)s)",
                     type=int, default=128, metavar="N"),
             _option("--seq-len", f"most tokens of a sequence (default: {SEQ_LEN}, or the model's context if shorter)",
                     type=int, metavar="TOKENS"),
@@ -139,7 +139,7 @@ EVALUATION = _evaluation(required=True, alone=True)
 EVALUATION_OR_NOT = _evaluation(required=False, alone=False)
 EVALUATION_ON_THE_WAY = Group(
     "evaluation text",
-    "Gives the perplexities on the way, the lowest of which tells which weights are kept.",
+    "Gives the perplexities during training; the weights of the lowest one are kept.",
     (
         *_evaluation_text(required=False),
         _EVALUATION_SAMPLES,
@@ -263,7 +263,7 @@ TASKS = Group(
     (
         _option("--tasks", "tasks, groups or tags, as arc_easy,hellaswag; `lm_eval ls tasks` lists them",
                 type=names, metavar="NAMES", required=True),
-        _option("--limit", "only the first so many documents of each task (default: all)", type=int, metavar="N"),
+        _option("--limit", "only the first N documents of each task (default: all)", type=int, metavar="N"),
         _option("--num-fewshot", "examples in the prompt (default: what each task says)", type=int, metavar="N"),
         _option("--batch-size", "requests of one forward pass (default: %(default)s)",
                 type=int, default=8, metavar="N"),

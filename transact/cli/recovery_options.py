@@ -79,7 +79,7 @@ TEXT = Group(
                {"type": Path, "metavar": "FILE"}),
         Option(
             "--own-text",
-            "train on so many sequences that the model itself writes, beside --training where that is given",
+            "train on this many sequences that the model itself writes, in addition to --training if given",
             {"type": int, "metavar": "N"},
         ),
         Option("--dataset", "stream this Hugging Face dataset instead of a file", {"metavar": "NAME"}),

@@ -101,7 +101,7 @@ def evaluate_tasks(
 ) -> TaskResults:
     """Run the tasks, groups or tags of `lm_eval` that are named on every model; `models` by the name to report.
 
-    - `limit`: only the first so many documents of each task. `num_fewshot`: examples in the prompt instead of the
+    - `limit`: only the first `limit` documents of each task. `num_fewshot`: examples in the prompt instead of the
       task's own number; tasks made for none keep none.
     - `include_path`: a folder with task files (.yaml) of your own beside the standard ones. They may name Python
       functions, which are run.

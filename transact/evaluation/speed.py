@@ -82,7 +82,7 @@ def differ(one: Spread, other: Spread) -> bool:
 
 
 def _speed(spec: ModelSpec, times: list[tuple[float, float]], prefill_tokens: int, decode_tokens: int) -> Speed:
-    """`times` [round]: seconds to read so many tokens, and to write so many."""
+    """`times` [round]: seconds to read `prefill_tokens`, and to write `decode_tokens`."""
     read = sorted(prefill_tokens / seconds for seconds, _ in times)
     written = sorted(decode_tokens / seconds for _, seconds in times)
     contexts = range(prefill_tokens + 1, prefill_tokens + decode_tokens + 1)

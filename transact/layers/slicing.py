@@ -70,10 +70,10 @@ def written_rows(spec: ModelSpec, shape: LayerShape, site: Site) -> list[Rows]:
 
 def kept_rows(spec: ModelSpec, shape: LayerShape, kept: LayerPlan, site: Site) -> dict[str, torch.Tensor]:
     """Per module the rows that stay, sorted: int64 [kept]."""
-    found: dict[str, list[torch.Tensor]] = {}
+    result: dict[str, list[torch.Tensor]] = {}
     for written in written_rows(spec, shape, site):
-        found.setdefault(written.module, []).append(written.rows[_kept_of(written.role, kept, spec)])
-    return {module: torch.cat(rows).sort().values for module, rows in found.items()}
+        result.setdefault(written.module, []).append(written.rows[_kept_of(written.role, kept, spec)])
+    return {module: torch.cat(rows).sort().values for module, rows in result.items()}
 
 
 def writing_projections(
@@ -119,14 +119,14 @@ def shrink(layer: torch.nn.Module, large: LayerShape, small: LayerShape, before:
 
 
 def _stacked(roles: list[tuple[str | None, str, int]]) -> list[Rows]:
-    found = []
+    result = []
     used: dict[str, int] = {}
     for module, role, size in roles:
         if module is not None:
             start = used.get(module, 0)
-            found.append(Rows(module, role, torch.arange(start, start + size)))
+            result.append(Rows(module, role, torch.arange(start, start + size)))
             used[module] = start + size
-    return found
+    return result
 
 
 def _kept_of(role: str, kept: LayerPlan, spec: ModelSpec) -> torch.Tensor:

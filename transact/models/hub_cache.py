@@ -31,7 +31,7 @@ def damaged(place: Path, progress: Progress = NO_PROGRESS) -> list[Path]:
     """
     files = [place] if place.is_file() else sorted(file for file in place.iterdir() if file.is_file())
     unread = [file for file in files if _checksum(file) and _identity(file) not in _whole]
-    total, read, found = sum(file.stat().st_size for file in unread), 0, []
+    total, read, damaged_files = sum(file.stat().st_size for file in unread), 0, []
     for file in unread:
         digest = _hasher(file)
         for block in _blocks(file):
@@ -41,8 +41,8 @@ def damaged(place: Path, progress: Progress = NO_PROGRESS) -> list[Path]:
         if digest.hexdigest() == file.resolve().name:
             _whole.add(_identity(file))
         else:
-            found.append(file)
-    return found
+            damaged_files.append(file)
+    return damaged_files
 
 
 def drop(file: Path) -> None:
@@ -60,8 +60,8 @@ def note_use(place: Path) -> None:
 
 
 def trim_hub_cache(at_most: int, *, keep: Collection[str] = ()) -> int:
-    """Remove whole repositories from the hub client's cache until it has at most so many bytes, and return how many
-    bytes went.
+    """Remove whole repositories from the hub client's cache until it has at most `at_most` bytes; returns how many
+    bytes were removed.
 
     The one that was used longest ago by this library goes first; those whose hub ids are in `keep` stay, even if
     the rest does not suffice.

@@ -122,7 +122,7 @@ def _exists(name: str) -> bool:
 def download(source: Source, parameters: int, progress: Progress = NO_PROGRESS) -> Source:
     """The same source with its files on disk; the bundled model and local folders have theirs already.
 
-    What a model of so many `parameters` cannot need is not fetched: raises `CheckpointBroken`.
+    Raises `CheckpointBroken` for more bytes than a model of `parameters` parameters can need.
     """
     if source.directory is not None:
         return source

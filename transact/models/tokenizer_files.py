@@ -69,8 +69,8 @@ def _check_sentencepiece(directory: Path) -> None:
     with file.open("rb") as stream:
         if stream.read(1) != _MESSAGE_START:
             return
-    found = {"sentencepiece": is_sentencepiece_available(), "protobuf": is_protobuf_available()}
-    lacking = [name for name, there in found.items() if not there]
+    packages = {"sentencepiece": is_sentencepiece_available(), "protobuf": is_protobuf_available()}
+    lacking = [name for name, installed in packages.items() if not installed]
     if lacking:
         raise CheckpointBroken(
             f"The tokenizer in {directory.name} is a SentencePiece file (tokenizer.model) without tokenizer.json, and "

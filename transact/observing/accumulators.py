@@ -11,7 +11,7 @@ from transact.runtime.blockwise_algebra import add_gram
 from transact.runtime.distributed import add_up, gathered
 
 _ROWS = 128
-"""Tokens per step of the sums: so many rows of partial sums stay in the processor's cache (measured)."""
+"""Tokens per step of the sums: this many rows of partial sums stay in the processor's cache (measured)."""
 _ROUNDING = 2.0**13
 """In units of a dtype's precision, how much two sizes may differ and still count as equal: a token that is repeated at
 the start of a text is computed several times, each in the order of summation that processor, batch and threads give. In

@@ -149,7 +149,7 @@ def _batches(spec: ModelSpec, bytes_per_element: int, tokens: TokenSet, batch_si
 
 
 def backward_bytes(spec: ModelSpec, num_positions: int, bytes_per_element: int = 4) -> int:
-    """About what a forward pass over so many positions keeps for its backward pass, with what the loss takes."""
+    """About what a forward pass over `num_positions` positions keeps for its backward pass, including the loss."""
     return num_positions * token_bytes(spec, bytes_per_element) + block_bytes(spec, num_positions, bytes_per_element)
 
 

@@ -31,8 +31,8 @@ def make_plan(
       the standardisations tried (z-scores as FLAP's among them) the share lost least after repair. Every layer
       keeps at least `GLOBAL_FLOOR` of its own count, rounded up.
     - `"flap"`: as many parameters as the target says for all layers together; head groups compete with channels by
-      standardised scores, so that the target's split between attention and MLP plays no part and the KV cache can be
-      another one. FLAP as published is this with the metric "flap" and the repair "bias".
+      standardised scores, so that the target's split between attention and MLP does not matter and the KV cache can
+      differ. FLAP as published is this with the metric "flap" and the repair "bias".
 
     Inside heads, each kept group keeps the pairs and the value channels that are worth most in it.
 

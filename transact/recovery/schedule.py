@@ -27,7 +27,7 @@ LOSSES = ("language_model", "distillation")
 PRECISIONS = ("auto", "float32", "bfloat16")
 SCHEDULERS = ("linear", "cosine", "constant_with_warmup")
 COMPENSATIONS_BEFORE_TRAINING = tuple(repair.name for repair in REPAIRS.values() if not repair.adds_bias)
-"""A repair that adds biases adds tensors, which later shots could not take up again."""
+"""Without those that add biases: later shots could not work with these new tensors."""
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def _unwritten(error: object, directory: Path) -> SaveRefused:
 
 
 def _last_good(directory: Path) -> str:
-    found = last_checkpoint(directory)
-    if found is None:
+    checkpoint = last_checkpoint(directory)
+    if checkpoint is None:
         return "This phase has no checkpoint yet; what was there before it is untouched."
-    return f"The last good checkpoint is {found}; the same call goes on from there."
+    return f"The last good checkpoint is {checkpoint}; the same call goes on from there."

@@ -39,7 +39,7 @@ def layerwise_bytes(spec: ModelSpec, num_positions: int, bytes_per_element: int 
 class GramPass:
     """X^T X of both transitional activations, float64 [channel, channel]; ask for layers in rising order.
 
-    Raises `NotEnoughMemory` at the start, `NonFiniteActivations` on the way. Progress is in layers.
+    Raises `NotEnoughMemory` at the start, `NonFiniteActivations` later. Progress is in layers.
     """
 
     def __init__(self, loaded: LoadedModel, calibration: CalibrationSet, progress: Progress = NO_PROGRESS):

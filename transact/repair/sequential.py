@@ -47,7 +47,7 @@ _FEEDBACK = 0.5
 
 
 class UnitSelector(Protocol):
-    """Decides what a layer keeps: of attention (channels in that plan play no part), and of its channels.
+    """Decides what a layer keeps: of attention (channels in that plan are ignored), and of its channels.
 
     The channels are chosen once the module's sums are known; `check` is called meanwhile.
     """

@@ -198,4 +198,4 @@ def _last_error(errors: IO[bytes]) -> str:
     errors.seek(0)
     lines = errors.read().decode("utf-8", errors="replace").strip().splitlines()
     named = [line for line in lines if _EXCEPTION.match(line)]
-    return (named or lines or ["it ended without a word"])[-1].strip()[:500]
+    return (named or lines or ["it ended without a message"])[-1].strip()[:500]

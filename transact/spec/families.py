@@ -341,14 +341,14 @@ def width_problem(family: Family, head_dim: int, query_key_dim: int, value_dim: 
     """What is wrong with widths of heads, if no cut can give them; else None."""
     if (query_key_dim, value_dim) == (head_dim, head_dim):
         return None
-    given = f"heads of {head_dim} with queries and keys of {query_key_dim!r} and values of {value_dim!r}"
+    widths = f"heads of {head_dim} with queries and keys of {query_key_dim!r} and values of {value_dim!r}"
     if family.no_head_dim_pruning_reason is not None:
-        return f"{given}, but {family.label} keeps its heads whole: {family.no_head_dim_pruning_reason}"
+        return f"{widths}, but {family.label} keeps its heads whole: {family.no_head_dim_pruning_reason}"
     whole = all(isinstance(width, int) and not isinstance(width, bool) for width in (query_key_dim, value_dim))
     possible = whole and 2 <= query_key_dim <= head_dim and query_key_dim % 2 == 0 and 1 <= value_dim <= head_dim
     if possible:
         return None
-    return f"{given}; both are whole numbers, that of queries and keys an even one, and neither is wider than the head"
+    return f"{widths}; both are whole numbers, that of queries and keys an even one, and neither is wider than the head"
 
 
 OWN_PREFIX = "transact_"

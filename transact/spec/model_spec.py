@@ -395,6 +395,6 @@ class ModelSpec:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A short digest of family and shapes; the dtype plays no part."""
+        """A short digest of family and shapes; the dtype is left out."""
         shapes = {name: value for name, value in self.to_dict().items() if name not in ("head_counts", "windows")}
         return digest(json.dumps(shapes, sort_keys=True))

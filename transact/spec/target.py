@@ -186,8 +186,8 @@ class PruningTarget:
                 f"cache of {int(tokens):,} tokens and what pruning leaves alone take {least:,} at "
                 f"{width:g} bytes an element. Ask for more, a shorter context or fewer bytes an element."
             )
-        asked = (("memory_bytes", memory_bytes), ("context", tokens), ("bytes_per_element", width))
-        requested = (*asked, *multiples.requested)
+        limits = (("memory_bytes", memory_bytes), ("context", tokens), ("bytes_per_element", width))
+        requested = (*limits, *multiples.requested)
         return cls(*counts, requested)
 
     @classmethod
@@ -250,14 +250,14 @@ class PruningTarget:
 
         Raises `InvalidTarget` for a width that they do not have, and where the family keeps its heads whole.
         """
-        asked = {"query_key_dim": self.keep_query_key_dim, "value_dim": self.keep_value_dim}
-        if any(width is not None for width in asked.values()) and spec.layout.no_head_dim_pruning_reason is not None:
+        kept = {"query_key_dim": self.keep_query_key_dim, "value_dim": self.keep_value_dim}
+        if any(width is not None for width in kept.values()) and spec.layout.no_head_dim_pruning_reason is not None:
             raise InvalidTarget(
                 f"{spec.layout.label} keeps its heads whole: {spec.layout.no_head_dim_pruning_reason}. Leave out "
                 "keep_query_key_dim and keep_value_dim, and remove head groups, or query heads of each."
             )
         widths = {}
-        for (name, width), least in zip(asked.items(), (2, 1), strict=True):
+        for (name, width), least in zip(kept.items(), (2, 1), strict=True):
             available = getattr(spec, name)
             if width is not None and (not least <= width <= available or width % least):
                 raise InvalidTarget(

@@ -119,7 +119,7 @@ class StreamedModel(LoadedModel):
                 yield final_hidden(self, batch.input_ids.to(self.computes_on), each.hidden)
 
     def check_hidden(self, positions: int) -> None:
-        """Raise `NotEnoughMemory` unless the hidden states of so many positions fit."""
+        """Raise `NotEnoughMemory` unless the hidden states of `positions` positions fit."""
         needed, free = positions * self.spec.hidden_size * self.dtype.itemsize, free_bytes(self.device)
         if needed > free:
             raise NotEnoughMemory(

@@ -70,7 +70,7 @@ class Beginning:
 
 def _put_in_front(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     plain, whole = (_ids(tokenizer, [_PROBE], special=special)[0].tolist() for special in (False, True))
-    if not plain:  # a vocabulary without this letter: only an EOS can be told from what stands in front
+    if not plain:  # a vocabulary without this letter: only an EOS can be distinguished from the tokens in front
         return tuple(whole[:-1] if whole[-1:] == [tokenizer.eos_token_id] else whole)
     starts = range(len(whole) - len(plain) + 1)
     return tuple(whole[: next((start for start in starts if whole[start : start + len(plain)] == plain), 0)])
@@ -97,8 +97,8 @@ def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, special: b
     try:
         return [
             array("i", ids)
-            for some in _parts(texts)
-            for ids in tokenizer(some, add_special_tokens=special, verbose=False)["input_ids"]
+            for part in _parts(texts)
+            for ids in tokenizer(part, add_special_tokens=special, verbose=False)["input_ids"]
         ]
     except BaseException as error:
         if type(error).__name__ != PANIC:
@@ -184,7 +184,7 @@ class Cutting:
             raise InvalidText("A list of texts is expected; for a single text use from_document.")
 
     def _in_windows(self, lengths: list[int]) -> bool:
-        """Whether texts longer than `seq_len`, of so many tokens each, are cut into windows rather than cut off."""
+        """Whether texts longer than `seq_len`, of these `lengths`, are cut into windows rather than cut off."""
         if self.windows != AUTO:
             return bool(self.windows)
         kept = [min(length, self.seq_len) for length in lengths]

@@ -27,15 +27,15 @@ def read_prose(file: Path, name: str) -> str:
     return content
 
 
-def read_table(file: Path, name: str, *, wanted: Iterable[str] | None = None, limits: FileLimits = NO_LIMITS) -> Table:
-    """The columns of a .jsonl, .json, .csv or .parquet file, only those `wanted` where that is given.
+def read_table(file: Path, name: str, *, columns: Iterable[str] | None = None, limits: FileLimits = NO_LIMITS) -> Table:
+    """The columns of a .jsonl, .json, .csv or .parquet file, only those of `columns` where that is given.
 
     `name`: what the file is called in messages. Raises `InvalidText` for a file that is empty, not UTF-8, not what its
     name says, or beyond the limits.
     """
     if file.stat().st_size == 0:
         raise _empty(name)
-    table = Table(name, wanted, limits.columns)
+    table = Table(name, columns, limits.columns)
     {".jsonl": _json_lines, ".json": _json, ".csv": _csv, ".parquet": _parquet}[file.suffix.lower()](
         file, table, limits
     )

@@ -57,9 +57,9 @@ class _Cells:
 class Table:
     """The texts and conversations of a file by column, in the order of the rows."""
 
-    def __init__(self, name: str, wanted: Iterable[str] | None = None, most_columns: float = math.inf):
+    def __init__(self, name: str, columns: Iterable[str] | None = None, most_columns: float = math.inf):
         self.name = name
-        self._wanted = None if wanted is None else tuple(wanted)
+        self._requested = None if columns is None else tuple(columns)
         self._most_columns = most_columns
         self._columns: dict[str, _Cells] = {}
         self._filled: set[str] = set()
@@ -67,7 +67,7 @@ class Table:
 
     def wants(self, name: str) -> bool:
         """Whether the column's cells are kept."""
-        return self._wanted is None or one_line(name) in self._wanted
+        return self._requested is None or one_line(name) in self._requested
 
     def declare(self, names: Iterable[str]) -> None:
         """Add the names of the file's columns, whether or not a cell holds text."""
@@ -87,7 +87,7 @@ class Table:
                     self._filled.add(name)
             elif cell is not None and not isinstance(cell, str):
                 cells.refuse(f"{place} of {self.name} has no text under {name!r} but {type(cell).__name__}")
-        for name in self._wanted or ():
+        for name in self._requested or ():
             if name not in (present := [name for name, _ in pairs]):
                 has = ", ".join(map(repr, present))[:500] or "nothing"
                 self._cells(name).refuse(f"{place} of {self.name} has no text under {name!r} (it has {has})")
@@ -114,9 +114,9 @@ class Table:
         cells = self._columns[name]
         return Column(tuple(cells.kept), bool(cells.is_chat), self._rows - len(cells.kept), cells.problem)
 
-    def wanted_column(self) -> Column | None:
-        """The first of the wanted columns that holds anything; None where none of them does."""
-        return next((self.column(name) for name in self._wanted or () if name in self._filled), None)
+    def requested_column(self) -> Column | None:
+        """The first of the requested columns that holds anything; None where none of them does."""
+        return next((self.column(name) for name in self._requested or () if name in self._filled), None)
 
     @property
     def held_bytes(self) -> int:
@@ -124,11 +124,11 @@ class Table:
         return sum(sys.getsizeof(text) for cells in self._columns.values() for text in cells.kept)
 
     def problem(self) -> str:
-        """Why none of the wanted columns holds anything."""
-        wanted = self._wanted or ()
-        problems = (self._columns[name].problem for name in reversed(wanted) if name in self._columns)
+        """Why none of the requested columns holds anything."""
+        requested = self._requested or ()
+        problems = (self._columns[name].problem for name in reversed(requested) if name in self._columns)
         columns = ", ".join(self._columns)[:500] or "none"
-        return next(filter(None, problems), f"{self.name} has no text under {wanted[-1]!r} (its columns: {columns})")
+        return next(filter(None, problems), f"{self.name} has no text under {requested[-1]!r} (its columns: {columns})")
 
     def _cells(self, name: str) -> _Cells:
         if name not in self._columns and len(self._columns) >= self._most_columns:

@@ -211,7 +211,7 @@ def test_the_fresh_process_cannot_reach_this_package(tmp_path, monkeypatch):
     ("lines", "said"),
     [
         ("raise ValueError('no such thing')", "ValueError: no such thing"),
-        ("import os; os._exit(0)", "it ended without a word"),
+        ("import os; os._exit(0)", "it ended without a message"),
     ],
 )
 def test_a_process_without_an_answer(tmp_path, lines, said):
