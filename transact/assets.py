@@ -1,4 +1,4 @@
-"""Where the files lie that come with the project: the bundled model, sample texts, style sheets and page scripts.
+"""Paths of the files that come with the project: the bundled model, sample texts, style sheets and page scripts.
 
 In a clone they are the folder `assets` beside this package; an installed package holds them inside, as `_assets`.
 """

@@ -1,4 +1,4 @@
-"""What can go wrong for a user, each with a message of its own.
+"""Errors that a user can meet.
 
 Every message says what was given, what is allowed and what to do. Interfaces show it as it is.
 """
@@ -9,14 +9,14 @@ from numbers import Integral, Real
 from transact.redaction import one_line, without_tokens
 
 MAX_SEED = 2**32 - 1
-"""The largest that numpy's generators take; torch's and Python's take more."""
+"""The largest seed of numpy's generators; torch's and Python's accept larger ones."""
 _LARGEST = 2**63 - 1
 
 
 class TransactError(Exception):
-    """Base of all errors that a user can cause or mend; its text is meant to be shown.
+    """Base of all errors that a user can cause or fix; its text is meant to be shown.
 
-    Whatever was put into it, it is one line and holds no access token.
+    The text is always one line without access tokens.
     """
 
     def __init__(self, message: str = ""):
@@ -36,7 +36,7 @@ class CheckpointBroken(TransactError):
 
 
 class NotEnoughMemory(TransactError):
-    """The model would not fit, said before any weight is read; or memory ran out all the same."""
+    """The model would not fit, raised before any weight is read; or memory ran out nevertheless."""
 
 
 class InvalidText(TransactError):
@@ -60,15 +60,15 @@ class InvalidOption(TransactError):
 
 
 class InvalidTask(TransactError):
-    """A standard task that does not exist, whose data cannot be had, or that does not go with a model."""
+    """A standard task that does not exist, whose data cannot be fetched, or that does not suit a model."""
 
 
 class NonFiniteActivations(TransactError):
-    """NaN or infinity met in the forward pass."""
+    """NaN or infinity in a forward or backward pass."""
 
 
 class TrainingFailed(TransactError):
-    """Training cannot go on: a loss that is NaN or infinite, or a process that was lost."""
+    """Training cannot continue: a loss that is NaN or infinite, or a process that was lost."""
 
 
 class SaveRefused(TransactError):
@@ -80,7 +80,7 @@ class NumberTooLarge(SaveRefused):
 
 
 class PushRefused(TransactError):
-    """The hub, or what is there already, cannot take the model."""
+    """The hub refuses the model, or the repository holds other files."""
 
 
 def choice(given: str, allowed, what: str) -> str:
@@ -106,7 +106,7 @@ def is_finite(value: object) -> bool:
 def whole_number(
     value: int, name: str, *, least: int = 0, most: int = _LARGEST, error: type[TransactError] = InvalidOption
 ) -> int:
-    """Return `value` as `int`; raise `error` where it is no whole number, or not from `least` to `most`."""
+    """Return `value` as `int`; raise `error` unless it is a whole number from `least` to `most`."""
     if is_whole_number(value) and least <= value <= most:
         return int(value)
     upper = "" if most == _LARGEST else f" to {most}"

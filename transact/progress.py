@@ -1,34 +1,34 @@
-"""How long work reports its progress and how it is stopped."""
+"""How long work reports its progress and how it is cancelled."""
 
 from collections.abc import Callable
 from typing import Protocol
 
 
 class Cancelled(Exception):
-    """Raised by a `Progress` to stop the work; everything the work had changed is undone on the way out."""
+    """Raised by a `Progress` to stop the work; everything the work had changed is undone."""
 
 
 class StoppedEarly(Cancelled):
-    """Raised inside work that keeps what it has so far when it is told to stop; such work catches it itself."""
+    """Raised inside work that keeps its results so far when it is stopped; such work catches it itself."""
 
 
 class Progress(Protocol):
-    """Told by long work how far it is, in the thread of the work; any function of these arguments will do.
+    """Called by long work with its progress, in the thread of the work; any function of these arguments will do.
 
-    Between two figures the last one is told again and again, so that work can be stopped within a second or two
-    wherever it is: at every decoder layer, forward and backward, and in large solves at every block.
+    Between two figures it is called again with the last one, so that work can be cancelled within a second or two
+    at any point: at every decoder layer, forward and backward, and in large solves at every block.
     """
 
     def __call__(self, done: int, total: int, unit: str) -> None:
-        """Take note that `done` of `total` units are finished; raise `Cancelled` to stop."""
+        """Report that `done` of `total` units are finished; raise `Cancelled` to stop the work."""
 
 
 Check = Callable[[], None]
-"""Called now and then by work that has no figures of its own; raises `Cancelled` to stop it."""
+"""Called regularly by work that has no figures of its own; raises `Cancelled` to stop it."""
 
 
 def NO_PROGRESS(done: int, total: int, unit: str) -> None:
-    """The null object: nobody watches and nobody stops the work."""
+    """The null object of `Progress`: no report, no cancellation."""
 
 
 def NO_CHECK() -> None:
@@ -36,10 +36,10 @@ def NO_CHECK() -> None:
 
 
 class Repeating:
-    """A `Progress` that can be told the same again: `check` asks, between two figures, whether the work is to stop."""
+    """A `Progress` that remembers its last figures: `check` reports them again, which checks for cancellation."""
 
     def __init__(self, progress: Progress, total: int, unit: str, done: int = 0):
-        """Tell at once that so many of `total` are done."""
+        """Report at once that `done` of `total` are finished."""
         self._progress = progress
         self(done, total, unit)
 
@@ -52,7 +52,7 @@ class Repeating:
 
 
 def part(progress: Progress, number: int, count: int) -> Progress:
-    """Progress of one of `count` equal pieces of work, told as progress of the whole."""
+    """Progress of one of `count` equal pieces of work, reported as progress of the whole."""
 
     def watch(done: int, total: int, unit: str) -> None:
         progress(number * total + done, count * total, unit)

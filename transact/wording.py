@@ -1,4 +1,4 @@
-"""How numbers stand in sentences."""
+"""Numbers in sentences."""
 
 
 def counted(number: int, noun: str) -> str:
@@ -7,5 +7,5 @@ def counted(number: int, noun: str) -> str:
 
 
 def with_memory(title: str, needed: int) -> str:
-    """What is being done, and about how many bytes of memory it takes beside the model."""
+    """The title of some work with the memory in bytes that it needs beside the model."""
     return f"{title} (about {needed / 1e9:.1f} GB)"

@@ -1,4 +1,4 @@
-"""How far scores can be trusted: what another text, or another metric, would have said. Values in, values out.
+"""How far scores can be trusted: what another text, or another metric, changes. Values in, values out.
 
 Two rankings are compared by Spearman's coefficient: with r and s the ranks of the units in both, ties sharing
 the mean of their ranks, ρ = Σ (r − r̄)(s − s̄) / sqrt(Σ (r − r̄)² · Σ (s − s̄)²). A layer whose units all score the
@@ -55,10 +55,10 @@ class CalibrationComparison:
 
         Counts are those of `PruningTarget.from_sparsity`. Raises `InvalidTarget` for a sparsity outside [0, 1).
         """
-        given = tuple(checked_sparsity("sparsity", value) for value in sparsities)
-        groups = _shared(self.first.head_groups, self.second.head_groups, given)
-        channels = _shared(self.first.mlp_channels, self.second.mlp_channels, given)
-        return OverlapCurve(given, groups[0], channels[0], groups[1], channels[1])
+        checked = tuple(checked_sparsity("sparsity", value) for value in sparsities)
+        groups = _shared(self.first.head_groups, self.second.head_groups, checked)
+        channels = _shared(self.first.mlp_channels, self.second.mlp_channels, checked)
+        return OverlapCurve(checked, groups[0], channels[0], groups[1], channels[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,9 +175,9 @@ def _shared(
 
 
 def _order(scores: torch.Tensor) -> np.ndarray:
-    """The place of each unit from the highest score, 0, on; of equals the lower index first: int64 [unit].
+    """The rank of each unit from 0, the highest score; of equals the lower index first: int64 [unit].
 
-    A uniform plan that keeps n units keeps the places below n.
+    A uniform plan that keeps n units keeps those of rank below n.
     """
     places = np.empty(len(scores), dtype=np.int64)
     places[np.argsort(-scores.numpy(), kind="stable")] = np.arange(len(scores))

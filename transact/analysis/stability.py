@@ -1,4 +1,4 @@
-"""How far a plan depends on the calibration samples that happened to be drawn: no forward pass, only sums."""
+"""How far a plan depends on which calibration samples were drawn: no forward pass, only sums."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ def stability(
     For each number of samples in `sizes` (by default 1, 2, 4, ... and all), `resamples` subsets are drawn
     without replacement. All samples can be drawn in one way only, so that size is a bootstrap: as many samples,
     drawn with replacement. Plans are made under `allocation`, as `make_plan` does. A size's draws depend on `seed`
-    and on nothing else that is asked for. Progress is in resamples.
+    and on no other argument. Progress is in resamples.
 
     Raises `InvalidOption` for statistics that were not observed with `samples=True`, for an unknown metric, for
     one that needs gradients and for numbers out of range, `InvalidPlan` and `InvalidTarget` as `score` and
@@ -75,15 +75,15 @@ def stability(
     """
     if METRICS[choice(metric, METRICS, "metric")].needs_gradients:
         raise InvalidOption(
-            f"The metric {metric!r} works from gradients of whole batches, not to be drawn sample by sample. Choose "
+            f"The metric {metric!r} works from gradients of whole batches, which cannot be resampled. Choose "
             f"one of {', '.join(name for name, each in METRICS.items() if not each.needs_gradients)}."
         )
     statistics.check_samples()
     available = len(statistics.sample_tokens)
-    asked = _sizes(sizes, available)
+    requested_sizes = _sizes(sizes, available)
     resamples, seed = whole_number(resamples, "resamples", least=1), seed_number(seed)
     plan = make_plan(score(loaded, statistics, metric=metric), loaded.spec, target, allocation=allocation)
-    drawn = sorted({*asked, available})
+    drawn = sorted({*requested_sizes, available})
     times = torch.cat([_draws(size, available, resamples, seed) for size in drawn])  # [draw, sample]
     groups: dict[int, list[list[np.ndarray]]] = {size: [] for size in drawn}
     channels: dict[int, list[list[np.ndarray]]] = {size: [] for size in drawn}
@@ -96,10 +96,10 @@ def stability(
     return Stability(
         metric=metric,
         plan=plan,
-        sizes=asked,
+        sizes=requested_sizes,
         resamples=resamples,
-        head_group_overlaps=tuple(_spread(groups[size], _kept_groups(plan)) for size in asked),
-        channel_overlaps=tuple(_spread(channels[size], _kept_channels(plan)) for size in asked),
+        head_group_overlaps=tuple(_spread(groups[size], _kept_groups(plan)) for size in requested_sizes),
+        channel_overlaps=tuple(_spread(channels[size], _kept_channels(plan)) for size in requested_sizes),
         head_group_chance=float(np.mean([kept.mean() for kept in _kept_groups(plan)])),
         channel_chance=float(np.mean([kept.mean() for kept in _kept_channels(plan)])),
         head_group_frequencies=_frequencies(groups[available]),
@@ -128,7 +128,7 @@ def _rescored(
 ) -> Iterator[ImportanceScores]:
     """The scores of every draw of samples, `times` float64 [draw, sample], in order.
 
-    A site's channel scores are taken for all draws in one go, so that its weights are read but once.
+    A site's channel scores are taken for all draws in one go, so that its weights are read only once.
     """
     num_tokens = (times @ torch.tensor(statistics.sample_tokens, dtype=torch.float64))[:, None]  # [draw, 1]
     generator = torch.Generator().manual_seed(0)
@@ -137,14 +137,14 @@ def _rescored(
     def channel_scores(layer: torch.nn.Module, role: str, moments: Moments) -> torch.Tensor:
         site = Site.of(loaded, layer, role, moments.drawn(times), num_tokens)
         scores = METRICS[metric].channel_scores(site, generator)
-        return scores.expand(len(times), -1)  # metrics that read no text have one row: [channel] -> [draw, channel]
+        return scores.expand(len(times), -1)  # metrics without activations have one row: [channel] -> [draw, channel]
 
     attention: list[torch.Tensor] = []
     mlp: list[torch.Tensor] = []
     watch = Repeating(progress, len(times), "resamples")
-    for index, (read, down) in enumerate(zip(statistics.attention, statistics.mlp, strict=True)):
+    for index, (output, down) in enumerate(zip(statistics.attention, statistics.mlp, strict=True)):
         with loaded.layer(index, watch.check) as layer:
-            for kept, role, moments in ((attention, layout.output, read), (mlp, layout.down, down)):
+            for kept, role, moments in ((attention, layout.output, output), (mlp, layout.down, down)):
                 watch.check()
                 kept.append(channel_scores(layer, role, moments))
     pairs = [
@@ -192,7 +192,7 @@ def _flags(kept: tuple[int, ...], available: int) -> np.ndarray:
 
 def _spread(draws: list[list[np.ndarray]], whole: list[np.ndarray]) -> Spread:
     """Of the units that the whole set keeps, the share that each draw keeps: `draws` [draw][layer][unit]."""
-    shares = [np.mean([kept[wanted].mean() for kept, wanted in zip(draw, whole, strict=True)]) for draw in draws]
+    shares = [np.mean([kept[reference].mean() for kept, reference in zip(draw, whole, strict=True)]) for draw in draws]
     return Spread(float(np.mean(shares)), float(min(shares)), float(max(shares)))
 
 

@@ -49,11 +49,11 @@ def sweep(
     locks: Locks | None = None,
     progress: Progress = NO_PROGRESS,
 ) -> Iterator[SweepPoint]:
-    """Plan, try and measure one target after another, each point given as soon as it is there.
+    """Plan and measure one target after another, yielding each point as it is measured.
 
     Without compensation a plan is measured behind masks and nothing is cut; otherwise `loaded` is pruned with
     `compensation` from `statistics`, as by `prune`. A mask is on only while a point is measured, so `loaded` is
-    as it was between two points, and stays so if no further point is asked for or `progress` raises. Progress
+    unchanged between two points, also if no further point is requested or `progress` raises. Progress
     is in tokens of the whole grid.
 
     Raises at once `InvalidOption` for an unknown allocation or compensation, `InvalidPlan` for the scores of
@@ -97,16 +97,16 @@ def search_split(
     locks: Locks | None = None,
     progress: Progress = NO_PROGRESS,
 ) -> tuple[SweepPoint, ...]:
-    """How best to split a number of parameters between attention and MLP: each way tried behind masks, the best first.
+    """Splits of a number of parameters between attention and MLP, each measured behind masks, the best first.
 
     Tries `PruningTarget.splits`, eight of them at most, evenly spread over the numbers of head groups; the lowest
-    perplexity on `text` is best. That is usually the calibration set or a part of it, as text that measures should
-    choose nothing. Raises as `PruningTarget.splits` and `sweep` do.
+    perplexity on `text` is best. That is usually the calibration set or a part of it, as a test text should not
+    be used for choices. Raises as `PruningTarget.splits` and `sweep` do.
     """
     splits = PruningTarget.splits(loaded.spec, parameters)
     spread = {round(place * (len(splits) - 1) / (_MOST_SPLITS - 1)) for place in range(_MOST_SPLITS)}
-    tried = [splits[index] for index in sorted(spread)]
-    points = sweep(loaded, scores, tried, text, allocation=allocation, locks=locks, progress=progress)
+    candidates = [splits[index] for index in sorted(spread)]
+    points = sweep(loaded, scores, candidates, text, allocation=allocation, locks=locks, progress=progress)
     return tuple(sorted(points, key=lambda point: point.perplexity))
 
 
@@ -118,7 +118,7 @@ def sparsity_grid(
     By default every head-group count of a layer (eight of them at most, evenly spread) with eight MLP
     sparsities. Attention sparsities that leave the same head groups count once and are stated as reached, in
     `requested`. The point of least sparsity comes first, then the other corners, then the points halfway
-    between those that are there, and so on. Raises `InvalidTarget` for a sparsity outside [0, 1).
+    between those, and so on. Raises `InvalidTarget` for a sparsity outside [0, 1).
     """
     groups = max(layer.num_key_value_heads for layer in spec.layers)
     if attention is None:

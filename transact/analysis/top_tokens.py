@@ -1,4 +1,4 @@
-"""What does this unit read? The tokens at which a head or a channel was strongest, with the text around them."""
+"""The tokens at which a head or a channel was strongest, with the text around them."""
 
 from dataclasses import dataclass
 
@@ -9,10 +9,10 @@ from transact.observing.statistics import ActivationStatistics
 from transact.text.calibration import CalibrationSet
 
 _TOKENS_PER_CHARACTER = 4
-"""UTF-8 spells a character in at most this many bytes, so a character is whole after as many tokens at most."""
+"""UTF-8 encodes a character in at most this many bytes, so it is complete after at most this many tokens."""
 
 _REPLACEMENT = "\ufffd"
-"""What bytes that spell no character are decoded to."""
+"""What incomplete characters are decoded to."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def reads(
 ) -> tuple[Reading, ...]:
     """The places where one head or one MLP channel was strongest, strongest first, one in each sample.
 
-    `statistics` must be observed with `top_k`, on this very calibration set; at most `k` readings (all that
+    `statistics` must be observed with `top_k`, on this calibration set; at most `k` readings (all that
     were kept by default), each with `context` tokens on either side. A token that is part of a character is
     shown as the whole character; special tokens are shown as they are spelled.
 
@@ -62,11 +62,11 @@ def reads(
         raise InvalidOption("These statistics do not say where units were strong. Observe with top_k=8.")
     if (head is None) == (channel is None):
         raise InvalidOption(f"head is {head!r} and channel is {channel!r}; give exactly one of them.")
-    what, unit, layers = (
+    kind, unit, layers = (
         ("head", head, statistics.head_peaks) if channel is None else ("channel", channel, statistics.channel_peaks)
     )
     peaks = layers[_index("layer", layer, len(layers))]
-    unit = _index(what, unit, len(peaks.samples))
+    unit = _index(kind, unit, len(peaks.samples))
     kept = peaks.samples.shape[1]
     count = kept if k is None else min(whole_number(k, "k", least=1), kept)
     context = whole_number(context, "context")
@@ -90,23 +90,23 @@ def _around(
     """
     text = _decoded(ids, tokenizer)
 
-    def whole_until(end: int) -> int:
-        """Characters of the text that the tokens before `end` spell out whole."""
+    def complete_until(end: int) -> int:
+        """Characters of the text that the tokens before `end` complete."""
         return _common(_decoded(ids[:end], tokenizer), text)
 
     def begun_until(end: int) -> int:
-        """The same, with the rest of a character that those tokens begin."""
+        """The same, with a character that those tokens begin."""
         for further in range(end, min(end + _TOKENS_PER_CHARACTER, len(ids))):
             spelled = _decoded(ids[:further], tokenizer)
             if text.startswith(spelled):
                 return len(spelled)
-        return len(text) if end + _TOKENS_PER_CHARACTER >= len(ids) else whole_until(end)
+        return len(text) if end + _TOKENS_PER_CHARACTER >= len(ids) else complete_until(end)
 
-    first = whole_until(max(position - context, 0))
-    start = whole_until(position)
+    first = complete_until(max(position - context, 0))
+    start = complete_until(position)
     end = max(begun_until(position + 1), start)
     if start == end and text[:start].endswith(_REPLACEMENT):
-        start -= 1  # one more byte of what is no character, or of the replacement character itself
+        start -= 1  # one more byte of an invalid character, or of the replacement character itself
     last = max(begun_until(min(position + 1 + context, len(ids))), end)
     return text[first:start], text[start:end], text[end:last]
 
@@ -121,7 +121,7 @@ def _common(first: str, second: str) -> int:
     return next((index for index, (one, other) in together if one != other), min(len(first), len(second)))
 
 
-def _index(what: str, value: int | None, available: int) -> int:
+def _index(kind: str, value: int | None, available: int) -> int:
     if value is None or not is_whole_number(value) or not 0 <= value < available:
-        raise InvalidOption(f"There is no {what} {value!r}; the {what}s run from 0 to {available - 1}.")
+        raise InvalidOption(f"There is no {kind} {value!r}; the {kind}s run from 0 to {available - 1}.")
     return value

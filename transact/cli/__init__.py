@@ -1,11 +1,11 @@
-"""The command line: a thin face on the library's public functions.
+"""The command line: a thin layer over the library's public functions.
 
     catalogue    the table of commands
     options      every option, and which of them go together
     files        what is read and written
     steps        from options to the library's values
-    commands     the library at work
-    summaries    results as a person reads them
+    commands     calls of the library
+    summaries    results as tables and sentences
     app          the program that shows the page
 
 Results go to standard output, progress and errors to standard error. Exit codes: 0 done, 1 refused with one
@@ -36,15 +36,15 @@ an example."""
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; argparse itself leaves by `SystemExit` (2, or 0 for help)."""
     parser, parsers = _parsers()
-    given = parser.parse_args(argv)
-    command = next(command for command in (*COMMANDS, APP) if command.name == given.command)
-    problem = command.problem(given)
+    arguments = parser.parse_args(argv)
+    command = next(command for command in (*COMMANDS, APP) if command.name == arguments.command)
+    problem = command.problem(arguments)
     if problem is not None:
         parsers[command.name].error(problem)
     try:
-        # of several processes the first one speaks
-        with progress_bars(quiet=vars(given).get("quiet", True) or os.environ.get("RANK", "0") != "0") as meter:
-            answer = command.run(given, meter)
+        # of several processes only the first one reports
+        with progress_bars(quiet=vars(arguments).get("quiet", True) or os.environ.get("RANK", "0") != "0") as meter:
+            answer = command.run(arguments, meter)
     except TransactError as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     if not is_main():
         return 0
-    sys.stdout.write((json.dumps(answer.values, indent=2) if given.json else "\n\n".join(answer.parts)) + "\n")
+    sys.stdout.write((json.dumps(answer.values, indent=2) if arguments.json else "\n\n".join(answer.parts)) + "\n")
     return 0
 
 

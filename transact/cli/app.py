@@ -24,11 +24,11 @@ _NEEDED = ("gradio", "plotly")
 _BESIDE = Path(__file__).resolve().parents[2]
 """The folder that holds both packages: site-packages, or a clone."""
 _START = "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); runpy.run_module('ui', None, '__main__', True)"
-"""Started so, no folder `ui` of the current folder is taken for ours."""
+"""Run this way, a folder `ui` in the current folder is not imported."""
 
 
-def start(given: Namespace, meter: Meter) -> NoReturn:
-    """Let the app take the place of this process; raises `InvalidOption` where what it needs is not installed.
+def start(arguments: Namespace, meter: Meter) -> NoReturn:
+    """Replace this process by the app; raises `InvalidOption` where what it needs is not installed.
 
     A new interpreter, since torch and gradio read some of the app's variables when they are imported.
     """
@@ -38,6 +38,6 @@ def start(given: Namespace, meter: Meter) -> NoReturn:
             f"The app needs {' and '.join(missing or ['the package ui'])}, missing here. Run "
             "pip install 'transact-explorer[app]', or in a clone pip install '.[app]'."
         )
-    said = {"GRADIO_SERVER_NAME": given.host, "GRADIO_SERVER_PORT": given.port}
-    environment = os.environ | {name: str(value) for name, value in said.items() if value is not None}
+    variables = {"GRADIO_SERVER_NAME": arguments.host, "GRADIO_SERVER_PORT": arguments.port}
+    environment = os.environ | {name: str(value) for name, value in variables.items() if value is not None}
     os.execve(sys.executable, [sys.executable, "-P", "-c", _START, str(_BESIDE)], environment)

@@ -1,4 +1,4 @@
-"""Progress bars on standard error, for as long as somebody watches it."""
+"""Progress bars on standard error, where that is a terminal."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -30,15 +30,15 @@ def progress_bars(*, quiet: bool) -> Iterator[Meter]:
 
 @contextmanager
 def alone(progress: Progress) -> Iterator[Progress]:
-    """Show `progress` and nothing else that is printed or drawn meanwhile: for packages that offer no switch."""
+    """Show only `progress` and suppress all other output meanwhile: for packages that cannot be silenced."""
     shown = sys.stderr
 
-    def told(done: int, total: int, unit: str) -> None:
+    def report_progress(done: int, total: int, unit: str) -> None:
         with redirect_stderr(shown):
             progress(done, total, unit)
 
     with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
-        yield told
+        yield report_progress
 
 
 class _Bars:

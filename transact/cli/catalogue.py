@@ -1,4 +1,4 @@
-"""The table of commands: what each is called, takes, shows as its example, and runs."""
+"""The table of commands: name, options, example and function of each."""
 
 from argparse import Namespace
 from collections.abc import Callable
@@ -16,7 +16,7 @@ EXPORT_KINDS = ("checkpoint", "gguf", "plan")
 
 @dataclass(frozen=True)
 class Command:
-    """`problem` says what is wrong with options that go badly together; `run` does the work."""
+    """`problem` says what is wrong with options that conflict; `run` does the work."""
 
     name: str
     summary: str
@@ -28,7 +28,7 @@ class Command:
 
 
 def _output(help: str, *others: Option, metavar: str = "FILE", **settings) -> Group:
-    """Where the result goes and how it is told; what exists already is never replaced."""
+    """Where the result is written and in what form; existing files are never replaced."""
     output = Option("--output", help, {"type": Path, "metavar": metavar, **settings})
     return Group("result", None, (*others, output, *options.TELLING))
 
@@ -197,10 +197,10 @@ APP = Command(
     "app",
     "start the app and print its address",
     "Start the app, in place of this process, and print its address. Needs pip install 'transact-explorer[app]'.\n"
-    "What else can be set by the environment stands in docs/hosting.md.",
+    "See docs/hosting.md for settings in environment variables.",
     """\
   python -m transact app --port 7861""",
     (Group("server", None, app.OPTIONS),),
     app.start,
 )
-"""Apart from `COMMANDS`, as it answers nothing: the app takes the place of the process."""
+"""Apart from `COMMANDS`, as it returns no answer: the app replaces the process."""

@@ -1,6 +1,6 @@
-"""Files at the edge: texts, plans and locks become typed values, or one sentence says why not.
+"""Files of the command line: texts, plans and locks are read into typed values, or refused in one sentence.
 
-What is written never replaces anything, as with `transact.save`.
+Writing never replaces a file, as with `transact.save`.
 """
 
 import json
@@ -22,7 +22,7 @@ from transact.text.text_tables import MESSAGES, TEXT
 from transact.text.tokens import EvaluationSet
 
 _MAX_PLAN_BYTES, _MAX_SCORES_BYTES = 200_000_000, 2_000_000_000
-"""Of plans and locks, and of scores: some ten times those of a model of 400 billion parameters."""
+"""Limits for plans and locks, and for scores: about ten times those of a model of 400 billion parameters."""
 _SAMPLES = Path("assets/samples")
 """How the help, the README and the page name the folder of bundled samples."""
 _Tokens = TypeVar("_Tokens", CalibrationSet, EvaluationSet)
@@ -61,7 +61,7 @@ def read_text(path: Path, column: str | None = None, *, chat: bool = False) -> T
     """A .txt file as one document; of a .jsonl, .json, .csv or .parquet file a text per row.
 
     `column`: the field that holds the text, "text" by default; with `chat` it may hold conversations, and "messages"
-    comes before "text". Rows where it is null or empty are left out, which the result's `notes` say.
+    comes before "text". Rows where it is null or empty are left out, which the result's `notes` report.
 
     `assets/samples/NAME.jsonl` is a bundled sample, in whatever folder this runs, unless there is a file of that path.
 
@@ -74,16 +74,16 @@ def read_text(path: Path, column: str | None = None, *, chat: bool = False) -> T
         path = _or_bundled(path)
         if path.suffix.lower() == ".txt":
             return Text(path.stem, (read_prose(path, str(path)),), is_document=True)
-        wanted = (column,) if column else (MESSAGES, TEXT) if chat else (TEXT,)
-        table = read_table(path, str(path), wanted=wanted)
-    found = table.wanted_column()
-    problem = table.problem() if found is None else found.problem
-    if found is None or problem:
+        columns = (column,) if column else (MESSAGES, TEXT) if chat else (TEXT,)
+        table = read_table(path, str(path), columns=columns)
+    cells = table.requested_column()
+    problem = table.problem() if cells is None else cells.problem
+    if cells is None or problem:
         raise InvalidText(f"{problem}. Name the field with --column{'' if chat else ', or read chats with --chat'}.")
-    if found.is_chat and not chat:
+    if cells.is_chat and not chat:
         raise InvalidText(f"{path} holds conversations. Read them with --chat, which takes the model's chat template.")
-    left_out = f"{path}: rows without text, left out: {found.skipped:,}."
-    return Text(path.stem, found.texts, is_chat=found.is_chat, notes=(left_out,) if found.skipped else ())
+    left_out = f"{path}: rows without text, left out: {cells.skipped:,}."
+    return Text(path.stem, cells.texts, is_chat=cells.is_chat, notes=(left_out,) if cells.skipped else ())
 
 
 def read_plan(path: Path) -> PruningPlan:
@@ -118,8 +118,8 @@ def check_free(path: Path, *, folder: bool = False) -> None:
     except OSError as error:
         raise SaveRefused(f"{path} cannot be written ({error}). Choose another place.") from None
     if taken:
-        wanted = "is not an empty folder" if folder else "would be overwritten"
-        raise SaveRefused(f"{path} exists and {wanted}. Choose a new name.")
+        problem = "is not an empty folder" if folder else "would be overwritten"
+        raise SaveRefused(f"{path} exists and {problem}. Choose a new name.")
 
 
 def write_new(path: Path, content: str) -> None:
@@ -143,7 +143,7 @@ def _or_bundled(path: Path) -> Path:
 def _content(path: Path, refusal: type[TransactError], most: int) -> str:
     """The file's text without a byte order mark; raises `refusal`, also where it has more than `most` bytes."""
     with _reading(path, refusal), path.open("rb") as file:
-        content = file.read(most + 1)  # rather than its size, which pipes and devices do not tell
+        content = file.read(most + 1)  # rather than its size, which pipes and devices do not have
         if len(content) > most:
             raise refusal(f"{path} has more than {most // 1_000_000:,} MB, which no such file has. Give another file.")
         return content.decode("utf-8-sig")
@@ -151,7 +151,7 @@ def _content(path: Path, refusal: type[TransactError], most: int) -> str:
 
 @contextmanager
 def _reading(path: Path, refusal: type[TransactError]) -> Iterator[None]:
-    """Whatever keeps a file from being read, as `refusal`."""
+    """Raise whatever prevents reading a file in the block as `refusal`."""
     try:
         yield
     except FileNotFoundError:

@@ -1,6 +1,6 @@
 """Every option as data: its name, what it takes, what it means; and which of them go together.
 
-Options that a plan file stands in for have no default of their own, so that giving both can be told.
+Options that a plan file replaces have no default of their own, so that giving both can be detected.
 """
 
 from argparse import ArgumentTypeError, BooleanOptionalAction, Namespace
@@ -17,7 +17,7 @@ from transact.spec.target import GRANULARITIES
 
 METRIC, ALLOCATION, GGUF_TYPE = "transact", "uniform", "f16"
 SEQ_LEN = 512
-"""Longest sequence unless told otherwise; the model's context where that is shorter."""
+"""Longest sequence by default; the model's context where that is shorter."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def _calibration(*, required: bool) -> Group:
             _option("--calibration", ".jsonl, .json, .csv, .parquet: each row one sequence, long ones cut into windows "
                     "where there are fewer than --num-samples; .txt: one document, cut into windows; UTF-8",
                     type=Path, metavar="FILE", required=required),
-            _option("--num-samples", "most sequences taken; of more, so many are drawn (default: %(default)s)",
+            _option("--num-samples", "most sequences taken; of more, this many are drawn (default: %(default)s)",
                     type=int, default=128, metavar="N"),
             _option("--seq-len", f"most tokens of a sequence (default: {SEQ_LEN}, or the model's context if shorter)",
                     type=int, metavar="TOKENS"),
@@ -139,7 +139,7 @@ EVALUATION = _evaluation(required=True, alone=True)
 EVALUATION_OR_NOT = _evaluation(required=False, alone=False)
 EVALUATION_ON_THE_WAY = Group(
     "evaluation text",
-    "Gives the perplexities on the way, the lowest of which tells which weights are kept.",
+    "Gives the perplexities during training; the weights of the lowest one are kept.",
     (
         *_evaluation_text(required=False),
         _EVALUATION_SAMPLES,
@@ -263,7 +263,7 @@ TASKS = Group(
     (
         _option("--tasks", "tasks, groups or tags, as arc_easy,hellaswag; `lm_eval ls tasks` lists them",
                 type=names, metavar="NAMES", required=True),
-        _option("--limit", "only the first so many documents of each task (default: all)", type=int, metavar="N"),
+        _option("--limit", "only the first N documents of each task (default: all)", type=int, metavar="N"),
         _option("--num-fewshot", "examples in the prompt (default: what each task says)", type=int, metavar="N"),
         _option("--batch-size", "requests of one forward pass (default: %(default)s)",
                 type=int, default=8, metavar="N"),
@@ -273,24 +273,24 @@ TASKS = Group(
 )  # fmt: skip
 
 
-def no_problem(given: Namespace) -> None:
-    """Whatever argparse lets through is fine."""
+def no_problem(arguments: Namespace) -> None:
+    """Every combination of options is valid."""
 
 
-def reference_problem(given: Namespace) -> str | None:
-    """A revision alone names no model."""
-    if given.reference is None and given.reference_revision is not None:
+def reference_problem(arguments: Namespace) -> str | None:
+    """What is wrong with the reference: a revision alone names no model."""
+    if arguments.reference is None and arguments.reference_revision is not None:
         return "--reference-revision belongs to --reference; give that too"
     return None
 
 
-def target_problem(given: Namespace) -> str | None:
+def target_problem(arguments: Namespace) -> str | None:
     """What is wrong with how the target was given, if anything."""
-    shares = (given.attention_sparsity, given.mlp_sparsity)
-    kept = (given.keep_head_groups, given.keep_channels)
-    inside = any(width is not None for width in (given.keep_query_key_dim, given.keep_value_dim))
-    ways = [way for way in (shares, (given.parameters,), kept) if any(value is not None for value in way)]
-    if inside and given.parameters is not None:
+    shares = (arguments.attention_sparsity, arguments.mlp_sparsity)
+    kept = (arguments.keep_head_groups, arguments.keep_channels)
+    inside = any(width is not None for width in (arguments.keep_query_key_dim, arguments.keep_value_dim))
+    ways = [way for way in (shares, (arguments.parameters,), kept) if any(value is not None for value in way)]
+    if inside and arguments.parameters is not None:
         return "--parameters knows whole heads alone; leave it out, or --keep-query-key-dim and --keep-value-dim"
     if len(ways) > 1 or not (ways or inside):
         return (
@@ -299,55 +299,55 @@ def target_problem(given: Namespace) -> str | None:
         )
     if kept in ways and None in kept:
         return "--keep-head-groups and --keep-channels are given together"
-    if given.granularity is not None and given.attention_sparsity is None:
+    if arguments.granularity is not None and arguments.attention_sparsity is None:
         return "--granularity belongs to --attention-sparsity; give that too"
-    if given.keep_heads_per_group is not None and kept not in ways:
+    if arguments.keep_heads_per_group is not None and kept not in ways:
         return "--keep-heads-per-group belongs to --keep-head-groups with --keep-channels; give those too"
-    rounded = [flag for flag in _ROUNDING if vars(given)[flag.removeprefix("--").replace("-", "_")] is not None]
+    rounded = [flag for flag in _ROUNDING if vars(arguments)[flag.removeprefix("--").replace("-", "_")] is not None]
     if rounded and kept in ways:
         return f"{' and '.join(rounded)} rounds shares and totals; counts that are given stay as they are, leave it out"
-    if rounded and (vars(given).get("allocation") or ALLOCATION) != ALLOCATION:
+    if rounded and (vars(arguments).get("allocation") or ALLOCATION) != ALLOCATION:
         return f"{' and '.join(rounded)} goes with --allocation {ALLOCATION}, which keeps the same number in each layer"
-    if given.metric == SEARCH and vars(given).get("allocation") is not None:
+    if arguments.metric == SEARCH and vars(arguments).get("allocation") is not None:
         return f"--metric {SEARCH} does not know --allocation; leave it out or choose another metric"
     return None
 
 
-def scores_problem(given: Namespace) -> str | None:
+def scores_problem(arguments: Namespace) -> str | None:
     """What is wrong with a file of scores or the calibration text that stands for one, if anything."""
-    if given.scores is None and given.calibration is None:
+    if arguments.scores is None and arguments.calibration is None:
         return "give --calibration to score on, or --scores"
-    beside = [flag for flag in ("--calibration", "--metric") if vars(given)[flag[2:]] is not None]
-    if given.scores is not None and beside:
+    beside = [flag for flag in ("--calibration", "--metric") if vars(arguments)[flag[2:]] is not None]
+    if arguments.scores is not None and beside:
         return f"--scores has decided already what {', '.join(beside)} would; give one or the other"
-    return target_problem(given)
+    return target_problem(arguments)
 
 
-def plan_problem(given: Namespace) -> str | None:
+def plan_problem(arguments: Namespace) -> str | None:
     """What is wrong with a plan file or the options that stand for one, if anything."""
-    if given.plan is None:
-        if given.calibration is None:
+    if arguments.plan is None:
+        if arguments.calibration is None:
             return "give --plan, or --calibration and how much to remove"
-        return target_problem(given)
-    beside = [flag for flag in _PLAN_OPTIONS if vars(given)[flag.removeprefix("--").replace("-", "_")] is not None]
+        return target_problem(arguments)
+    beside = [flag for flag in _PLAN_OPTIONS if vars(arguments)[flag.removeprefix("--").replace("-", "_")] is not None]
     if beside:
         return f"--plan has decided already what {', '.join(beside)} would; give one or the other"
-    if given.compensation != "none" and given.calibration is None:
-        return f"--compensation {given.compensation} works from the calibration text; give --calibration"
+    if arguments.compensation != "none" and arguments.calibration is None:
+        return f"--compensation {arguments.compensation} works from the calibration text; give --calibration"
     return None
 
 
-def prune_problem(given: Namespace) -> str | None:
-    """As `plan_problem`; and something must come of it."""
-    if given.output is None and given.evaluation is None:
+def prune_problem(arguments: Namespace) -> str | None:
+    """As `plan_problem`; there must also be an output or a measurement."""
+    if arguments.output is None and arguments.evaluation is None:
         return "give --output to save the result, --evaluation to measure it, or both"
-    return plan_problem(given)
+    return plan_problem(arguments)
 
 
-def export_problem(given: Namespace) -> str | None:
+def export_problem(arguments: Namespace) -> str | None:
     """As `plan_problem`; only weights can be repaired, and only GGUF has file types."""
-    if given.file_type is not None and given.kind != "gguf":
-        return f"--file-type {given.file_type} belongs to --kind gguf; leave it out, or export that"
-    if given.kind == "plan" and given.compensation != "none":
+    if arguments.file_type is not None and arguments.kind != "gguf":
+        return f"--file-type {arguments.file_type} belongs to --kind gguf; leave it out, or export that"
+    if arguments.kind == "plan" and arguments.compensation != "none":
         return "a plan holds no weights that --compensation could repair; leave it out, or export a checkpoint or GGUF"
-    return plan_problem(given)
+    return plan_problem(arguments)

@@ -1,4 +1,4 @@
-"""The options of `recover`: every setting of `RecoverySettings` under its own name, and what is trained on."""
+"""The options of `recover`: every setting of `RecoverySettings` under its own name, and the training text."""
 
 from argparse import ArgumentTypeError, Namespace
 from dataclasses import MISSING, fields
@@ -38,7 +38,7 @@ _HELP = {
     "evaluate_every": "steps between perplexities",
     "log_every": "steps between losses",
 }
-"""`metric` and `seed` stand with the target and the calibration text."""
+"""`metric` and `seed` are among the options of target and calibration text."""
 
 
 def _number(kind: type):
@@ -55,10 +55,10 @@ def _number(kind: type):
 def _setting(name: str) -> Option:
     field = next(field for field in fields(RecoverySettings) if field.name == name)
     default = None if field.default is MISSING else field.default
-    told = "" if default is None else f" (default: {default})"
+    default_text = "" if default is None else f" (default: {default})"
     number = {"type": _number(float if isinstance(default, float) else int), "metavar": "N"}
     settings = {"choices": _NAMED[name]} if name in _NAMED else number
-    return Option(f"--{name.replace('_', '-')}", _HELP[name] + told, settings)
+    return Option(f"--{name.replace('_', '-')}", _HELP[name] + default_text, settings)
 
 
 TARGET = Group(
@@ -79,7 +79,7 @@ TEXT = Group(
                {"type": Path, "metavar": "FILE"}),
         Option(
             "--own-text",
-            "train on so many sequences that the model itself writes, beside --training where that is given",
+            "train on this many sequences that the model itself writes, in addition to --training if given",
             {"type": int, "metavar": "N"},
         ),
         Option("--dataset", "stream this Hugging Face dataset instead of a file", {"metavar": "NAME"}),
@@ -100,17 +100,17 @@ SAVING = Group(
 )
 
 
-def settings_of(given: Namespace) -> RecoverySettings:
-    """What was given, the defaults for the rest; raises `InvalidOption`."""
-    named = {name: vars(given)[name] for name in _HELP if vars(given)[name] is not None}
-    metric = {} if given.metric is None else {"metric": given.metric}
-    return RecoverySettings(**named, **metric, seed=given.seed)
+def settings_of(arguments: Namespace) -> RecoverySettings:
+    """Settings from the given options, with defaults for the rest; raises `InvalidOption`."""
+    named = {name: vars(arguments)[name] for name in _HELP if vars(arguments)[name] is not None}
+    metric = {} if arguments.metric is None else {"metric": arguments.metric}
+    return RecoverySettings(**named, **metric, seed=arguments.seed)
 
 
-def recovery_problem(given: Namespace) -> str | None:
+def recovery_problem(arguments: Namespace) -> str | None:
     """What is wrong with how target and training text were given, if anything."""
-    if given.dataset is not None and (given.training is not None or given.own_text is not None):
+    if arguments.dataset is not None and (arguments.training is not None or arguments.own_text is not None):
         return "--dataset is streamed by itself; leave out --training and --own-text"
-    if given.own_text is not None and given.own_text < 1:
+    if arguments.own_text is not None and arguments.own_text < 1:
         return "--own-text takes a number of sequences from 1"
-    return target_problem(given)
+    return target_problem(arguments)

@@ -1,4 +1,4 @@
-"""What the commands have in common: from options and files to the library's values.
+"""Steps that commands share: from options and files to the library's values.
 
 Everything that can be refused is refused before the text is run through the model.
 """
@@ -25,7 +25,7 @@ from transact.wording import with_memory
 
 @dataclass(frozen=True)
 class Sources:
-    """What was read from files before any model was loaded; None for what was not named."""
+    """The files that were read before a model is loaded; None for those not named."""
 
     calibration: Text | None
     evaluation: Text | None
@@ -48,14 +48,14 @@ class Chosen:
     statistics: ta.ActivationStatistics | None
 
 
-def read_sources(given: Namespace) -> Sources:
+def read_sources(arguments: Namespace) -> Sources:
     """The files that the command takes and that were named."""
 
     def read(name: str, reader: Callable):
-        path = vars(given).get(name)
+        path = vars(arguments).get(name)
         return None if path is None else reader(path)
 
-    text = partial(read_text, column=given.column, chat=given.chat)
+    text = partial(read_text, column=arguments.column, chat=arguments.chat)
     sources = Sources(
         calibration=read("calibration", text),
         evaluation=read("evaluation", text),
@@ -64,14 +64,14 @@ def read_sources(given: Namespace) -> Sources:
         scores=read("scores", read_scores),
         locks=read("locks", read_locks),
     )
-    if given.chat and not any(text.is_chat for text in sources.texts):
+    if arguments.chat and not any(text.is_chat for text in sources.texts):
         raise ta.InvalidText('--chat was given, but no file has conversations under "messages". Leave --chat out.')
     return sources
 
 
-def notes(sources: Sources, *read: TokenSet | None) -> tuple[str, ...]:
-    """What is to be told of the files and of the sets that were made of them."""
-    of_sets = (f"{tokens.name}: {note}" for tokens in read if tokens is not None for note in tokens.notes)
+def notes(sources: Sources, *token_sets: TokenSet | None) -> tuple[str, ...]:
+    """Notes on the files and on the sets made from them."""
+    of_sets = (f"{tokens.name}: {note}" for tokens in token_sets if tokens is not None for note in tokens.notes)
     return (*(note for text in sources.texts for note in text.notes), *of_sets)
 
 
@@ -83,125 +83,134 @@ def join_processes(device: str) -> None:
         PartialState(cpu=device == "cpu" or not torch.cuda.is_available())
 
 
-def load(given: Namespace, meter: Meter, source: str, revision: str | None) -> ta.LoadedModel:
+def load(arguments: Namespace, meter: Meter, source: str, revision: str | None) -> ta.LoadedModel:
     progress = meter(f"Loading {source}")
-    return ta.load(source, revision=revision, dtype=given.dtype, device=given.device, progress=progress)
+    return ta.load(source, revision=revision, dtype=arguments.dtype, device=arguments.device, progress=progress)
 
 
-def load_or_stream(given: Namespace, meter: Meter, source: str, revision: str | None) -> ta.LoadedModel:
-    """A model in memory, or left in its files where that was asked for or memory is short."""
-    chosen = given.stream
+def load_or_stream(arguments: Namespace, meter: Meter, source: str, revision: str | None) -> ta.LoadedModel:
+    """A model in memory, or streamed from its files, with --stream or where memory is short."""
+    chosen = arguments.stream
     if chosen == "auto":
-        fits = ta.preflight(source, dtype=given.dtype, revision=revision, device=given.device).fits
+        fits = ta.preflight(source, dtype=arguments.dtype, revision=revision, device=arguments.device).fits
         chosen = "never" if fits else "always"
-    return (load if chosen == "never" else open_in_files)(given, meter, source, revision)
+    return (load if chosen == "never" else open_in_files)(arguments, meter, source, revision)
 
 
-def open_in_files(given: Namespace, meter: Meter, source: str, revision: str | None) -> ta.StreamedModel:
+def open_in_files(arguments: Namespace, meter: Meter, source: str, revision: str | None) -> ta.StreamedModel:
     """A model whose weights stay in its files."""
     progress = meter(f"Opening {source}")
-    return ta.load_streamed(source, revision=revision, dtype=given.dtype, device=given.device, progress=progress)
-
-
-def calibration_set(given: Namespace, loaded: ta.LoadedModel, text: Text) -> ta.CalibrationSet:
-    length = _length(given.seq_len, loaded)
-    return text.tokens(
-        ta.CalibrationSet, loaded, bos=given.bos, num_samples=given.num_samples, seq_len=length, seed=given.seed
+    return ta.load_streamed(
+        source, revision=revision, dtype=arguments.dtype, device=arguments.device, progress=progress
     )
 
 
-def evaluation_set(given: Namespace, loaded: ta.LoadedModel, text: Text) -> ta.EvaluationSet:
-    tokens = text.tokens(ta.EvaluationSet, loaded, bos=given.bos, seq_len=_length(given.evaluation_seq_len, loaded))
-    return tokens if given.evaluation_samples is None else tokens.first(given.evaluation_samples)
+def calibration_set(arguments: Namespace, loaded: ta.LoadedModel, text: Text) -> ta.CalibrationSet:
+    length = _length(arguments.seq_len, loaded)
+    return text.tokens(
+        ta.CalibrationSet,
+        loaded,
+        bos=arguments.bos,
+        num_samples=arguments.num_samples,
+        seq_len=length,
+        seed=arguments.seed,
+    )
+
+
+def evaluation_set(arguments: Namespace, loaded: ta.LoadedModel, text: Text) -> ta.EvaluationSet:
+    tokens = text.tokens(
+        ta.EvaluationSet, loaded, bos=arguments.bos, seq_len=_length(arguments.evaluation_seq_len, loaded)
+    )
+    return tokens if arguments.evaluation_samples is None else tokens.first(arguments.evaluation_samples)
 
 
 def training_text(
-    given: Namespace, loaded: ta.LoadedModel, text: Text | None, meter: Meter
+    arguments: Namespace, loaded: ta.LoadedModel, text: Text | None, meter: Meter
 ) -> ta.CalibrationSet | ta.StreamedText | None:
-    """What the options name to train on; None for the calibration text."""
-    length = _length(given.seq_len, loaded)
-    if given.dataset is not None:
+    """The training text that the options name; None for the calibration text."""
+    length = _length(arguments.seq_len, loaded)
+    if arguments.dataset is not None:
         streamed = ta.StreamedText.from_hub(
-            given.dataset, loaded.tokenizer, config=given.dataset_config, split=given.dataset_split,
-            column=given.column or TEXT, seq_len=length,
+            arguments.dataset, loaded.tokenizer, config=arguments.dataset_config, split=arguments.dataset_split,
+            column=arguments.column or TEXT, seq_len=length,
         )  # fmt: skip
-        return replace(streamed, bos=given.bos)
+        return replace(streamed, bos=arguments.bos)
     sets = []
     if text is not None:
-        sets.append(text.tokens(ta.CalibrationSet, loaded, bos=given.bos, num_samples=None, seq_len=length))
-    if given.own_text is not None:
+        sets.append(text.tokens(ta.CalibrationSet, loaded, bos=arguments.bos, num_samples=None, seq_len=length))
+    if arguments.own_text is not None:
         progress = meter("Writing")
         sets.append(
             ta.CalibrationSet.from_model(
-                loaded, num_samples=given.own_text, seq_len=length, seed=given.seed, progress=progress
+                loaded, num_samples=arguments.own_text, seq_len=length, seed=arguments.seed, progress=progress
             )
         )
     if len(sets) < 2:
         return sets[0] if sets else None
     rows = [row for each in sets for row in each.rows()]
-    return ta.CalibrationSet.from_sequences(rows, name=" and ".join(each.name for each in sets), seed=given.seed)
+    return ta.CalibrationSet.from_sequences(rows, name=" and ".join(each.name for each in sets), seed=arguments.seed)
 
 
 def choose(
-    given: Namespace, loaded: ta.LoadedModel, sources: Sources, meter: Meter, *, compensation: str = "none"
+    arguments: Namespace, loaded: ta.LoadedModel, sources: Sources, meter: Meter, *, compensation: str = "none"
 ) -> Chosen:
     """The plan of the file, or one made as the options say, with statistics that the repair can work from."""
-    calibration = None if sources.calibration is None else calibration_set(given, loaded, sources.calibration)
+    calibration = None if sources.calibration is None else calibration_set(arguments, loaded, sources.calibration)
     if sources.plan is not None:
         sources.plan.check_fits(loaded.fingerprint)
         check_writable(loaded, sources.plan.spec)
         statistics = None
         if compensation != "none":
             assert calibration is not None, "the options ask for it"
-            statistics = observe(given, loaded, calibration, meter, gram=_grams(compensation, loaded))
+            statistics = observe(arguments, loaded, calibration, meter, gram=_grams(compensation, loaded))
         return Chosen(sources.plan, calibration, statistics)
     assert calibration is not None, "the options ask for it where no plan is given"
-    searched = given.metric == options.SEARCH
+    searched = arguments.metric == options.SEARCH
     if searched and isinstance(loaded, ta.StreamedModel):
         raise ta.InvalidOption(
             f"--metric {options.SEARCH} runs the whole model again and again, and this one is streamed. Choose another "
             "metric, or --stream never where it fits into memory."
         )
-    make_plan = _planner(given, loaded, sources)
+    make_plan = _planner(arguments, loaded, sources)
     target = make_plan.keywords["target"]
-    # a target that no scores could meet, or no file hold, is refused here
+    # a target that is impossible, or that no file can hold, is refused here
     check_writable(loaded, make_plan(ta.ImportanceScores.random(loaded.spec)).spec)
     gram, queries = _grams(compensation, loaded), target.keep_query_key_dim is not None
     if searched:
-        statistics = observe(given, loaded, calibration, meter, gram=gram or "attention", queries=queries)
+        statistics = observe(arguments, loaded, calibration, meter, gram=gram or "attention", queries=queries)
         needed = ta.search_bytes(loaded.spec, target, calibration, loaded.dtype.itemsize)
         progress = meter(with_memory("Searching", needed))
         plan = ta.search_plan(loaded, statistics, target, locks=sources.locks, progress=progress)
         return Chosen(plan, calibration, statistics)
-    statistics = observe(given, loaded, calibration, meter, gram=gram, metric=metric(given), queries=queries)
-    return Chosen(make_plan(score(given, loaded, statistics)), calibration, statistics)
+    statistics = observe(arguments, loaded, calibration, meter, gram=gram, metric=metric(arguments), queries=queries)
+    return Chosen(make_plan(score(arguments, loaded, statistics)), calibration, statistics)
 
 
-def chosen_by_scores(given: Namespace, loaded: ta.LoadedModel, sources: Sources) -> Chosen:
+def chosen_by_scores(arguments: Namespace, loaded: ta.LoadedModel, sources: Sources) -> Chosen:
     """The plan that scores of a file give; raises `InvalidPlan` where they are another model's."""
     assert sources.scores is not None, "called only where a file of scores is given"
     scores = ta.ImportanceScores.from_dict(sources.scores, loaded.spec)
     if scores.fingerprint not in (loaded.fingerprint, loaded.spec.fingerprint):
         raise ta.InvalidPlan(
-            f"The scores of {given.scores} were made for a model of the same shapes but other weights than "
+            f"The scores of {arguments.scores} were made for a model of the same shapes but other weights than "
             f"{loaded.source}. Score this model."
         )
-    return Chosen(_planner(given, loaded, sources)(scores), None, None)
+    return Chosen(_planner(arguments, loaded, sources)(scores), None, None)
 
 
-def _planner(given: Namespace, loaded: ta.LoadedModel, sources: Sources) -> partial:
-    """`make_plan` with all that the options say; scores are still to come."""
+def _planner(arguments: Namespace, loaded: ta.LoadedModel, sources: Sources) -> partial:
+    """`make_plan` with the arguments from the options, all but the scores."""
     return partial(
         ta.make_plan,
         spec=loaded.spec,
-        target=target_of(given, loaded.spec),
-        allocation=given.allocation or options.ALLOCATION,
+        target=target_of(arguments, loaded.spec),
+        allocation=arguments.allocation or options.ALLOCATION,
         locks=sources.locks,
     )
 
 
 def observe(
-    given: Namespace,
+    arguments: Namespace,
     loaded: ta.LoadedModel,
     calibration: ta.CalibrationSet,
     meter: Meter,
@@ -210,7 +219,7 @@ def observe(
     metric: str = options.METRIC,
     queries: bool = False,
 ) -> ta.ActivationStatistics:
-    """What that metric, with `gram` a repair, and with `queries` a cut inside queries and keys can work from."""
+    """Statistics for that metric, with `gram` also for a repair, with `queries` for a cut inside queries and keys."""
     taylor = ta.METRICS[metric].needs_gradients
     if isinstance(loaded, ta.StreamedModel):
         if queries:
@@ -227,14 +236,14 @@ def observe(
             loaded,
             calibration,
             gram=gram and "by_layer",
-            savepoint=_savepoint(given.output),
+            savepoint=_savepoint(arguments.output),
             progress=meter("Scoring"),
         )
     return ta.observe(loaded, calibration, gram=gram, taylor=taylor, queries=queries, progress=meter("Scoring"))
 
 
 def _savepoint(output: Path | None) -> Path | None:
-    """Beside the result, for the same command to go on from; none without a name, and none for several processes."""
+    """Beside the result, from which the same command resumes; none without a name, and none for several processes."""
     alone = rank_and_count()[1] == 1
     return output.with_name(f".{output.name}.scoring.partial") if alone and output is not None else None
 
@@ -243,53 +252,55 @@ def _grams(compensation: str, loaded: ta.LoadedModel) -> bool | str:
     return ta.REPAIRS[compensation].gram_option(loaded.spec)
 
 
-def metric(given: Namespace) -> str:
-    return given.metric or options.METRIC
+def metric(arguments: Namespace) -> str:
+    return arguments.metric or options.METRIC
 
 
-def score(given: Namespace, loaded: ta.LoadedModel, statistics: ta.ActivationStatistics) -> ta.ImportanceScores:
-    return ta.score(loaded, statistics, metric=metric(given), seed=given.seed)
+def score(arguments: Namespace, loaded: ta.LoadedModel, statistics: ta.ActivationStatistics) -> ta.ImportanceScores:
+    return ta.score(loaded, statistics, metric=metric(arguments), seed=arguments.seed)
 
 
 def evaluate(
-    given: Namespace,
+    arguments: Namespace,
     loaded: ta.LoadedModel,
     reference: ta.LoadedModel | None,
     evaluation: ta.EvaluationSet,
     meter: Meter,
 ) -> ta.EvalReport:
-    progress, speed = meter("Measuring"), not given.no_speed
-    return ta.evaluate(loaded, evaluation, reference=reference, prompt=given.prompt, speed=speed, progress=progress)
+    progress, speed = meter("Measuring"), not arguments.no_speed
+    return ta.evaluate(loaded, evaluation, reference=reference, prompt=arguments.prompt, speed=speed, progress=progress)
 
 
-def save(given: Namespace, pruned: ta.LoadedModel, meter: Meter) -> ta.SaveReport:
-    """In the dtype of the base's files, and proved unless told otherwise."""
+def save(arguments: Namespace, pruned: ta.LoadedModel, meter: Meter) -> ta.SaveReport:
+    """In the dtype of the base's files, and proved unless --no-proof is given."""
     progress = meter("Proving")
-    prove = not given.no_proof and (given.layers == "padded" or pruned.spec.is_stock)
-    return ta.save(pruned, given.output, dtype=pruned.file_dtype, layers=given.layers, prove=prove, progress=progress)
+    prove = not arguments.no_proof and (arguments.layers == "padded" or pruned.spec.is_stock)
+    return ta.save(
+        pruned, arguments.output, dtype=pruned.file_dtype, layers=arguments.layers, prove=prove, progress=progress
+    )
 
 
-def _length(asked: int | None, loaded: ta.LoadedModel) -> int:
-    return min(options.SEQ_LEN, loaded.context_length) if asked is None else asked
+def _length(requested: int | None, loaded: ta.LoadedModel) -> int:
+    return min(options.SEQ_LEN, loaded.context_length) if requested is None else requested
 
 
-def target_of(given: Namespace, spec: ta.ModelSpec) -> ta.PruningTarget:
-    widths = {"keep_query_key_dim": given.keep_query_key_dim, "keep_value_dim": given.keep_value_dim}
-    asked = {name: width for name, width in widths.items() if width is not None}
-    return replace(_of_shares_or_counts(given, spec), **asked)
+def target_of(arguments: Namespace, spec: ta.ModelSpec) -> ta.PruningTarget:
+    widths = {"keep_query_key_dim": arguments.keep_query_key_dim, "keep_value_dim": arguments.keep_value_dim}
+    requested = {name: width for name, width in widths.items() if width is not None}
+    return replace(_of_shares_or_counts(arguments, spec), **requested)
 
 
-def _of_shares_or_counts(given: Namespace, spec: ta.ModelSpec) -> ta.PruningTarget:
-    asked = {"multiple_of": given.multiple_of, "groups_multiple_of": given.groups_multiple_of}
-    multiples = {name: value for name, value in asked.items() if value is not None}
-    if given.parameters is not None:
-        return ta.PruningTarget.from_parameters(spec, given.parameters, **multiples)
-    if given.keep_channels is not None:
+def _of_shares_or_counts(arguments: Namespace, spec: ta.ModelSpec) -> ta.PruningTarget:
+    requested = {"multiple_of": arguments.multiple_of, "groups_multiple_of": arguments.groups_multiple_of}
+    multiples = {name: value for name, value in requested.items() if value is not None}
+    if arguments.parameters is not None:
+        return ta.PruningTarget.from_parameters(spec, arguments.parameters, **multiples)
+    if arguments.keep_channels is not None:
         return ta.PruningTarget(
-            keep_head_groups=given.keep_head_groups,
-            keep_channels=given.keep_channels,
-            keep_heads_per_group=given.keep_heads_per_group,
+            keep_head_groups=arguments.keep_head_groups,
+            keep_channels=arguments.keep_channels,
+            keep_heads_per_group=arguments.keep_heads_per_group,
         )
-    attention, mlp = given.attention_sparsity or 0.0, given.mlp_sparsity or 0.0
-    granularity = given.granularity or ta.GRANULARITIES[0]
+    attention, mlp = arguments.attention_sparsity or 0.0, arguments.mlp_sparsity or 0.0
+    granularity = arguments.granularity or ta.GRANULARITIES[0]
     return ta.PruningTarget.from_sparsity(spec, attention=attention, mlp=mlp, granularity=granularity, **multiples)

@@ -1,4 +1,4 @@
-"""Results as a person reads them in a terminal; full precision is in the JSON."""
+"""Results as tables and sentences for a terminal; full precision is in the JSON."""
 
 from collections.abc import Iterable, Sequence
 
@@ -79,7 +79,7 @@ def saved_gguf(report: GgufReport) -> str:
 
 
 def measured(report: EvalReport, evaluation: EvaluationSet) -> tuple[str, ...]:
-    """On what, the numbers, and each continuation of the prompt where one was given."""
+    """The text and protocol, the numbers, and the continuations of the prompt, if any."""
     pairs = (("The reference continues", report.reference_generation), ("The model continues", report.generation))
     generations = (f"{label}:\n{text}" for label, text in pairs if text is not None)
     heading = f"Measured on {tokens(evaluation)}, {report.num_predictions:,} predictions; {evaluation.protocol}"
@@ -87,7 +87,7 @@ def measured(report: EvalReport, evaluation: EvaluationSet) -> tuple[str, ...]:
 
 
 def tasks(results: TaskResults) -> tuple[str, str]:
-    """By what, and the table: a row for each metric, the models side by side, and what two of them differ by."""
+    """The harness, and the table: a row for each metric, the models side by side, and the difference of two."""
     first = "" if results.limit is None else f", the first {results.limit:,} documents of each task"
     rows = [["", "shots", *results.models, *(["change"] if len(results.models) == 2 else [])]]
     for (task, metric, filter_name), scores in results.rows().items():

@@ -53,14 +53,14 @@ def prune(
     and rows of value with their columns of the output projection. `compensation` makes up for it, without training (see
     `transact.repair`):
 
-    - `"bias"`: from `statistics`; where the stock class has an output bias or, as Llama, can be told to.
+    - `"bias"`: from `statistics`; where the stock class has an output bias or, as Llama, can be configured to have one.
     - `"least_squares"`: from `statistics` observed with `gram=True`, or `gram="by_layer"` where the Gram matrices of
       all layers would not fit; that one runs the model on the calibration tokens once more.
     - `"best"`: runs the model on the calibration tokens that `statistics` keep in memory.
 
-    `progress` tells how far it is, where anything is solved, and may stop it.
+    `progress` is called where anything is solved, and may raise `Cancelled`.
 
-    Inside `masked` too it is the model itself that is run and cut: a mask plays no part in the result.
+    Inside `masked` too the unmasked model is run and cut.
 
     Raises `InvalidPlan` for the plan or statistics of another model and for sizes that no configuration of the family
     can hold (see `save`), `InvalidOption` for an unknown compensation,
@@ -74,10 +74,10 @@ def prune(
     repair.check(loaded, statistics)
     if repair.refit is not None:
         return cut(loaded, plan, repair, repair.refit(loaded, statistics, progress))
-    assert repair.whole_model is not None, "one of the two"
-    made = repair.whole_model(loaded, plan, statistics, progress)
-    pruned = _assembled(loaded, made.projections, plan.spec, Cut(plan, compensation))
-    made.finish(pruned)
+    assert repair.whole_model is not None, "a repair has refit or whole_model"
+    repaired = repair.whole_model(loaded, plan, statistics, progress)
+    pruned = _assembled(loaded, repaired.projections, plan.spec, Cut(plan, compensation))
+    repaired.finish(pruned)
     return pruned
 
 
@@ -100,7 +100,7 @@ def cut(loaded: LoadedModel, plan: PruningPlan, repair: Repair, refit_one: Refit
 def cut_projections(
     spec: ModelSpec, layer: torch.nn.Module, index: int, kept: LayerPlan, refit_one: RefitFunction
 ) -> dict[int, torch.nn.Module]:
-    """The smaller projections of one layer of a model of `spec`, under the identity of those that they replace."""
+    """The smaller projections of one layer of a model of `spec`, by the `id` of those that they replace."""
     new: dict[int, torch.nn.Module] = {}
     for site in SITES:
         old = layer.get_submodule(reading_role(spec, site))
@@ -121,9 +121,9 @@ def cut_layer(
 
 
 def _assembled(loaded: LoadedModel, new: dict[int, torch.nn.Module], spec: ModelSpec, cut: Cut) -> LoadedModel:
-    """A copy of the model with the `new` projections under the identity of those that they replace."""
-    # a copy asks its memo first: a projection found there is taken as it is, so that the full-size
-    # weights are never copied, and everything else (norms, embeddings, ties, buffers) is
+    """A copy of the model with the `new` projections by the `id` of those that they replace."""
+    # copying takes a new projection from the memo as it is, so that no full-size projection is copied,
+    # and copies everything else (norms, embeddings, ties, buffers)
     with torch.no_grad():
         model = copy_without_hooks(loaded.model, dict(new))
         update_config(model, spec)
@@ -141,28 +141,33 @@ def _cut_exceptions(loaded: LoadedModel, plan: PruningPlan, spec: ModelSpec) -> 
     cut = dict(loaded.stored_exceptions)
     for index, layer in enumerate(loaded.decoder_layers):
         prefix = f"{loaded.layout.layers}.{index}."
-        odd = {name.removeprefix(prefix): cut.pop(name) for name in list(cut) if name.startswith(prefix)}
-        smaller = cut_exceptions(loaded.spec, layer, index, plan.layers[index], spec, odd)
+        layer_exceptions = {name.removeprefix(prefix): cut.pop(name) for name in list(cut) if name.startswith(prefix)}
+        smaller = cut_exceptions(loaded.spec, layer, index, plan.layers[index], spec, layer_exceptions)
         cut |= {prefix + name: tensor for name, tensor in smaller.items()}
     return cut
 
 
 def cut_exceptions(
-    spec: ModelSpec, layer: torch.nn.Module, index: int, kept: LayerPlan, after: ModelSpec, odd: dict[str, torch.Tensor]
+    spec: ModelSpec,
+    layer: torch.nn.Module,
+    index: int,
+    kept: LayerPlan,
+    after: ModelSpec,
+    exceptions: dict[str, torch.Tensor],
 ) -> dict[str, torch.Tensor]:
-    """Tensors `odd` of a layer, in dtypes of their own, as `cut` would leave them without a repair."""
-    if not odd:
+    """Tensors `exceptions` of a layer, in dtypes of their own, as `cut` would leave them without a repair."""
+    if not exceptions:
         return {}
-    whole = with_tensors(layer, odd)
+    whole = with_tensors(layer, exceptions)
     smaller = cut_layer(spec, whole, index, kept, plain_refit, after).state_dict()
-    origins = {origin(name, spec.layout) for name in odd}
+    origins = {origin(name, spec.layout) for name in exceptions}
     return {name: tensor for name, tensor in smaller.items() if origin(name, spec.layout) in origins}
 
 
 def _with_biases(spec: ModelSpec, attention: bool, mlp: bool) -> ModelSpec:
     """The spec with the biases that the configuration switches on together with those behind attention and MLP."""
     family = spec.layout
-    keys = {key for want, key in ((attention, family.output_bias), (mlp, family.mlp_bias)) if want}
+    keys = {key for needed, key in ((attention, family.output_bias), (mlp, family.mlp_bias)) if needed}
 
     def has(flag: bool, key: str | bool) -> bool:
         return flag or (isinstance(key, str) and key in keys)
@@ -176,7 +181,7 @@ def _with_biases(spec: ModelSpec, attention: bool, mlp: bool) -> ModelSpec:
 
 
 def _add_zero_biases(model: torch.nn.Module, spec: ModelSpec) -> None:
-    """Where the spec has a bias and a projection lacks it, one that does nothing; the configuration says so."""
+    """Add a bias of zeros where the spec has one and a projection does not, and set it in the configuration."""
     for key, _ in _biased(spec):
         if isinstance(key, str):
             setattr(model.config, key, True)
@@ -194,7 +199,7 @@ def _add_biases_to(layer: torch.nn.Module, spec: ModelSpec) -> None:
 
 
 def _biased(spec: ModelSpec) -> list[tuple[bool | str, tuple[str, ...]]]:
-    """What switches biases on and the projections that it is for, where the spec has them."""
+    """The configuration's switches of those biases that the spec has, each with its projections."""
     layout = spec.layout
     all_of_them = (
         (spec.qkv_bias, layout.qkv_bias, (layout.query, layout.key, layout.value)),

@@ -112,7 +112,7 @@ def evaluate(
     if prompt is not None:
         for model in models:
             model.check_can(WRITING)
-            encode_prompt(model, prompt)  # refused now rather than after all the measuring
+            encode_prompt(model, prompt)  # refused now rather than after the measurements
     agreement = None if reference is None else _compare(loaded, reference, evaluation, progress)
     losses = _measure_losses(loaded, evaluation, progress) if agreement is None else agreement.losses
     timed = measure_speed(models, progress=progress) if speed else ()
@@ -149,7 +149,7 @@ class _Losses:
 
     @property
     def deviations(self) -> torch.Tensor:
-        """What each sample adds to perplexity beyond its share: the delta method on a ratio of sums."""
+        """Deviation of each sample from its share of the perplexity: the delta method on a ratio of sums."""
         return self.perplexity * (self.sums - self.mean * self.counts)
 
     @property
@@ -166,7 +166,7 @@ class _Agreement:
 
     @property
     def difference_error(self) -> float | None:
-        """Standard error of the difference; both models saw the same samples, so these are paired."""
+        """Standard error of the difference; both models read the same samples, so the samples are paired."""
         return _clustered_error(self.losses.deviations - self.reference_losses.deviations, self.losses.counts)
 
 
@@ -216,8 +216,7 @@ def _compare(loaded: LoadedModel, reference: LoadedModel, evaluation: Evaluation
 class _Block:
     """Some positions that predict a real token, few enough for their logits.
 
-    The sample that each belongs to and the token, both int64 [row], and what each model's head reads there,
-    [row, hidden].
+    Sample and target token of each, both int64 [row], and what each model's head reads there, [row, hidden].
     """
 
     samples: torch.Tensor
@@ -279,7 +278,7 @@ def evaluation_bytes(
 
 
 def _check_fits(models: tuple[LoadedModel, ...], evaluation: TokenSet) -> None:
-    """Raise `NotEnoughMemory`; of streamed models the hidden states of all the text are looked at elsewhere."""
+    """Raise `NotEnoughMemory`; the hidden states that streamed models hold are checked elsewhere."""
     itemsize = max(model.dtype.itemsize for model in models)
     reference = models[1].spec if len(models) > 1 else None
     needed = evaluation_bytes(models[0].spec, evaluation, itemsize, reference=reference)
@@ -338,7 +337,7 @@ def _reference_fields(agreement: _Agreement, reference: LoadedModel, speed: Spee
 
 
 def _differences(models: tuple[LoadedModel, LoadedModel], speeds: tuple[Speed, ...]) -> dict[str, bool]:
-    """Whether the speeds of the two differ by more than noise; what does the same work does it as fast."""
+    """Whether the speeds of the two differ by more than noise; equal work is equally fast."""
     (one, other), (first, second) = models, speeds
     same = (one.spec, one.dtype, one.device) == (other.spec, other.dtype, other.device)
     return {

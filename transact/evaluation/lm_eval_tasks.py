@@ -1,9 +1,9 @@
-"""Standard benchmarks by name: the harness that others report with, run on models as they are in memory.
+"""Standard benchmarks by name, with the usual harness, run on models as they are in memory.
 
 The harness is EleutherAI's `lm_eval` (Gao et al., https://github.com/EleutherAI/lm-evaluation-harness), an optional
-package. It chooses the documents, writes the prompts, scores and averages; here it is handed the models, whose layers
-may have different sizes, and what it says is put in one table. Numbers of different versions of harness or task are
-not comparable, so both stand beside the values.
+package. It chooses the documents, writes the prompts, scores and averages; here it gets the models, whose layers may
+have different sizes, and its results are put in one table. Numbers of different versions of harness or task are not
+comparable, so both versions are reported.
 """
 
 import copy
@@ -82,7 +82,7 @@ class TaskResults:
 
 
 def check_tasks(tasks: Sequence[str], *, include_path: str | Path | None = None) -> None:
-    """Refuse early what `evaluate_tasks` would: needs no model, and asks no hub.
+    """Check tasks before the work; needs no model and no network.
 
     Raises `InvalidTask` for an unknown name or a folder that is not there, `InvalidOption` without `lm_eval`.
     """
@@ -101,16 +101,16 @@ def evaluate_tasks(
 ) -> TaskResults:
     """Run the tasks, groups or tags of `lm_eval` that are named on every model; `models` by the name to report.
 
-    - `limit`: only the first so many documents of each task. `num_fewshot`: examples in the prompt instead of the
+    - `limit`: only the first `limit` documents of each task. `num_fewshot`: examples in the prompt instead of the
       task's own number; tasks made for none keep none.
     - `include_path`: a folder with task files (.yaml) of your own beside the standard ones. They may name Python
       functions, which are run.
-    - `progress` is in tasks, those of each model counted; it may raise `Cancelled` at every decoder layer. The harness
-      draws bars of its own on standard error.
+    - `progress` is in tasks, those of each model counted; cancellation is checked at every decoder layer. The harness
+      draws its own bars on standard error.
 
     The data sets are fetched from the hub, unless they are on the disk, before anything is run. The models and their
-    tokenizers are unchanged afterwards. Raises `InvalidTask` for a task that does not exist, whose data cannot be had,
-    or that does not go with a model, and `InvalidOption` without `lm_eval` or for a number out of range.
+    tokenizers are unchanged afterwards. Raises `InvalidTask` for a task that does not exist, whose data cannot be
+    fetched, or that does not suit a model, and `InvalidOption` without `lm_eval` or for a number out of range.
     """
     _check(models, limit, num_fewshot, batch_size)
     names = tuple(dict.fromkeys(tasks))
@@ -118,39 +118,41 @@ def evaluate_tasks(
     total = len(names) * len(models)
     progress(0, total, "tasks")
     scores: list[TaskScore] = []
-    found = {}
+    loaded_tasks = {}
     for name, manager in managers.items():
-        with _told(f"The task {name} cannot be loaded"):
-            found[name] = manager.load([name])
+        with _explained(f"The task {name} cannot be loaded"):
+            loaded_tasks[name] = manager.load([name])
     for done, (name, (label, loaded)) in enumerate(product(names, models.items())):
-        # the harness itself can be neither watched nor stopped
-        seen = partial(progress, done, total, "tasks")
-        with _told(f"The task {name} cannot be run on {label}"), checking(loaded.stages, seen):
-            scores += _scores(label, _run(loaded, found[name], limit, num_fewshot, batch_size))
+        # the harness itself reports no progress and cannot be cancelled
+        check = partial(progress, done, total, "tasks")
+        with _explained(f"The task {name} cannot be run on {label}"), checking(loaded.stages, check):
+            scores += _scores(label, _run(loaded, loaded_tasks[name], limit, num_fewshot, batch_size))
         progress(done + 1, total, "tasks")
     return TaskResults(tuple(scores), tuple(models), _harness(), limit)
 
 
-def _run(loaded: LoadedModel, found: "TaskDict", limit: int | None, num_fewshot: int | None, batch_size: int) -> dict:
+def _run(
+    loaded: LoadedModel, task_dict: "TaskDict", limit: int | None, num_fewshot: int | None, batch_size: int
+) -> dict:
     """What the harness's own command would compute with these settings, without its report on the machine."""
     from lm_eval import evaluate
     from lm_eval.models.huggingface import HFLM
 
     # standard errors are resampled in this process: forking one that has threads may hang
     os.environ.setdefault("DISABLE_MULTIPROC", "1")
-    for task in found["tasks"].values():
+    for task in task_dict["tasks"].values():
         fixed = task.get_config("num_fewshot")
         if fixed is None or (num_fewshot is not None and fixed != 0):
             task.set_config("num_fewshot", num_fewshot or 0)
         task.set_fewshot_seed(_FEWSHOT_SEED)  # every model sees the same examples
     model = HFLM(
         pretrained=loaded.model,
-        tokenizer=copy.deepcopy(loaded.tokenizer),  # it is given a padding token
+        tokenizer=copy.deepcopy(loaded.tokenizer),  # the harness adds a padding token
         backend="causal",
         max_length=loaded.context_length,
         batch_size=batch_size,
     )
-    return evaluate(lm=model, task_dict=found, limit=limit, bootstrap_iters=_RESAMPLES, log_samples=False)
+    return evaluate(lm=model, task_dict=task_dict, limit=limit, bootstrap_iters=_RESAMPLES, log_samples=False)
 
 
 def _scores(label: str, results: dict) -> list[TaskScore]:
@@ -193,7 +195,7 @@ def _check(models: Mapping[str, LoadedModel], limit: int | None, num_fewshot: in
 
 
 def _managers(names: Sequence[str], include_path: str | Path | None) -> dict[str, "TaskManager"]:
-    """What knows each name; the standard tasks are read where one is named alone, as that takes seconds."""
+    """The manager of each name; the standard tasks are read only if one is named, as that takes seconds."""
     _harness()
     if not names:
         raise InvalidTask("No task is named. Name at least one.")
@@ -224,9 +226,9 @@ def _own(folder: Path, names: Sequence[str]) -> "TaskManager":
 
 
 def _unknown(name: str, own: "TaskManager | None") -> str:
-    standard, here = _standard().all_tasks, [] if own is None else own.all_tasks
-    close = difflib.get_close_matches(name, {*here, *standard}, n=5)
-    similar = f"Similar names: {', '.join(close)}." if close else "No name is like it."
+    standard, in_folder = _standard().all_tasks, [] if own is None else own.all_tasks
+    close = difflib.get_close_matches(name, {*in_folder, *standard}, n=5)
+    similar = f"Similar names: {', '.join(close)}." if close else "No name is similar."
     return f"There is no task named {name!r}. {similar} `lm_eval ls tasks` lists the {len(standard):,} standard ones."
 
 
@@ -241,14 +243,14 @@ def _harness() -> str:
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Whatever the harness raises, as one sentence."""
+def _explained(what: str) -> Iterator[None]:
+    """Raise whatever the harness raises in the block as `InvalidTask`, in one sentence."""
     try:
         yield
     except (TransactError, Cancelled):
         raise
     except torch.OutOfMemoryError as error:
         raise NotEnoughMemory(f"{what}: memory ran out. Choose a smaller batch_size.") from error
-    except Exception as error:  # tasks are Python, data sets come over the network: it fails in as many ways
+    except Exception as error:  # task code and downloads raise many types
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InvalidTask(f"{what}: {reason}") from error

@@ -1,7 +1,7 @@
-"""Small evaluation sets of our own, one per kind of work that the bundled model learnt.
+"""Small evaluation sets of our own, one per ability that the bundled model was trained for.
 
-Each asks for one ability alone (adding, recalling, closing brackets, keeping names apart), so that pruning
-can be seen to break one and spare another.
+Each tests one ability alone (adding, recalling, closing brackets, keeping names apart), as pruning can break one and
+spare another.
 """
 
 import json
@@ -41,7 +41,7 @@ class MinimalPair:
 
 @dataclass(frozen=True)
 class Probe:
-    """Items that all ask for the ability `kind`; `description` says how they ask."""
+    """Items that all test the ability `kind`; `description` says how."""
 
     kind: str
     description: str
@@ -84,13 +84,13 @@ def run_probe(
     if not items:
         raise InvalidText(f"The probe {probe.kind!r} has no items to run. Ask for at least one.")
     pairs = [(item.prompt, text) for item in items for text in _continuations(item)]
-    readings = iter(_read(loaded, pairs, progress))
+    likelihoods = iter(_likelihoods(loaded, pairs, progress))
     correct = 0
     for item in items:
         if isinstance(item, ExactMatch):
-            correct += next(readings).is_greedy
+            correct += next(likelihoods).is_greedy
         else:
-            correct += next(readings).log_likelihood > next(readings).log_likelihood
+            correct += next(likelihoods).log_likelihood > next(likelihoods).log_likelihood
     return ProbeResult(probe.kind, correct, len(items))
 
 
@@ -99,16 +99,16 @@ def _continuations(item: ExactMatch | MinimalPair) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class _Reading:
-    """How a model reads a continuation after its prompt."""
+class _Likelihood:
+    """How likely a continuation is after its prompt."""
 
     log_likelihood: float
     is_greedy: bool
 
 
 @torch.inference_mode()
-def _read(loaded: LoadedModel, pairs: list[tuple[str, str]], progress: Progress) -> list[_Reading]:
-    """Read every (prompt, continuation), in batches of like length."""
+def _likelihoods(loaded: LoadedModel, pairs: list[tuple[str, str]], progress: Progress) -> list[_Likelihood]:
+    """The likelihood of every (prompt, continuation), in batches of like length."""
     rows = [encode_prompt(loaded, "".join(pair)) for pair in pairs]
     starts = [_boundary(encode_prompt(loaded, prompt), row) for (prompt, _), row in zip(pairs, rows, strict=True)]
     if 0 in starts:
@@ -117,31 +117,31 @@ def _read(loaded: LoadedModel, pairs: list[tuple[str, str]], progress: Progress)
             "that nothing stands before the answer. Begin the prompt with another word."
         )
     tokens = TokenSet.from_sequences(rows, name="probe")
-    readings: dict[int, _Reading] = {}
+    likelihoods: dict[int, _Likelihood] = {}
     watch = Repeating(progress, len(pairs), "probe items")
     batches, head = list(tokens.batches(batch_size=_BATCH)), output_head(loaded)
     for batch, hidden in zip(batches, loaded.final_hidden(batches, check=watch.check), strict=True):
         for row, index in enumerate(batch.indices):
             start, end = starts[index], tokens.lengths[index]
-            readings[index] = _read_one(
+            likelihoods[index] = _likelihood_of(
                 head, hidden[row, start - 1 : end - 1], batch.input_ids[row, start:end], loaded.spec.vocab_size
             )
-        watch(len(readings), len(pairs), "probe items")
-    return [readings[index] for index in range(len(pairs))]
+        watch(len(likelihoods), len(pairs), "probe items")
+    return [likelihoods[index] for index in range(len(pairs))]
 
 
-def _read_one(head: Head, hidden: torch.Tensor, targets: torch.Tensor, vocab_size: int) -> _Reading:
+def _likelihood_of(head: Head, hidden: torch.Tensor, targets: torch.Tensor, vocab_size: int) -> _Likelihood:
     """`hidden` [continuation, hidden], what the head reads; `targets` [continuation], the tokens that follow."""
     log_likelihood, is_greedy = 0.0, True
     for block in row_blocks(len(targets), vocab_size, hidden.dtype):
-        own, wanted = log_probabilities(head(hidden[block])).cpu(), targets[block]
-        log_likelihood += float(own.gather(1, wanted[:, None]).sum())
-        is_greedy = is_greedy and bool((own.argmax(dim=-1) == wanted).all())
-    return _Reading(log_likelihood, is_greedy)
+        own, expected = log_probabilities(head(hidden[block])).cpu(), targets[block]
+        log_likelihood += float(own.gather(1, expected[:, None]).sum())
+        is_greedy = is_greedy and bool((own.argmax(dim=-1) == expected).all())
+    return _Likelihood(log_likelihood, is_greedy)
 
 
 def _boundary(prompt: list[int], whole: list[int]) -> int:
-    """Where the continuation begins: where both encodings part, as the last word may take its first letters in."""
+    """Where the continuation begins: where both encodings differ, as a token may span prompt and continuation."""
     together = zip(prompt, whole, strict=False)
     return next(
         (index for index, (one, other) in enumerate(together) if one != other), min(len(prompt), len(whole) - 1)

@@ -1,4 +1,4 @@
-"""Prefill and decode speed, of several models in alternation, so that a machine's drift hits all alike."""
+"""Prefill and decode speed, of several models in alternation, so that a machine's drift affects all alike."""
 
 import inspect
 import statistics
@@ -19,7 +19,7 @@ REPEATS = 5
 
 
 Spread = tuple[float, float]
-"""The lowest and the highest of what the rounds gave, tokens per second."""
+"""The lowest and the highest tokens per second of the rounds."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Speed:
     """Tokens per second, medians: reading a prompt in one pass, and writing token by token with a KV cache.
 
     `prefill_spread`, `decode_spread`: lowest and highest of the rounds. `prefill_flops_per_token`,
-    `decode_flops_per_token`: forward FLOPs of the very work that was timed, of which the output head is at work once
-    while the prompt is read, and for every token that is written.
+    `decode_flops_per_token`: forward FLOPs of the work that was timed: the output head runs once for the prompt, and
+    for every new token.
     """
 
     prefill: float
@@ -47,7 +47,7 @@ def measure_speed(
     repeats: int = REPEATS,
     progress: Progress = NO_PROGRESS,
 ) -> tuple[Speed, ...]:
-    """Time each model in turn, `repeats` rounds after one to warm up; batch of 1, seeded token ids.
+    """Time each model in turn, `repeats` rounds after a warm-up round; batch of 1, seeded token ids.
 
     Prompt and new tokens are cut to the context. Progress is in rounds. Raises `InvalidOption` for a number below 1.
     """
@@ -82,7 +82,7 @@ def differ(one: Spread, other: Spread) -> bool:
 
 
 def _speed(spec: ModelSpec, times: list[tuple[float, float]], prefill_tokens: int, decode_tokens: int) -> Speed:
-    """`times` [round]: seconds to read so many tokens, and to write so many."""
+    """`times` [round]: seconds to read `prefill_tokens`, and to write `decode_tokens`."""
     read = sorted(prefill_tokens / seconds for seconds, _ in times)
     written = sorted(decode_tokens / seconds for _, seconds in times)
     contexts = range(prefill_tokens + 1, prefill_tokens + decode_tokens + 1)

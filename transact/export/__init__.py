@@ -1,1 +1,1 @@
-"""What leaves the project: checkpoints, GGUF, the hub, and the proof that others can read them."""
+"""Export: checkpoints, GGUF, the hub, and the proof that stock software reads a checkpoint."""

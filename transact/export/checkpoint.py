@@ -3,8 +3,8 @@
 A uniform result keeps its class where that class takes the head count. `LlamaConfig` refuses counts that do
 not divide the hidden size; Mistral (without biases) and Granite (with them) compute the same function from
 tensors of the same names and take any count. Everything else is padded with zeros, which changes nothing but the
-saving: layers of different sizes to the widest, heads to the next number that the configuration can name, and heads
-that lost dimensions to their whole width. Or it is kept compact, for `ta.load` and, where only heads are narrower, for
+size: layers of different sizes to the widest, heads to the next number that the configuration can name, and heads
+that lost dimensions to their full width. Or it is kept compact, for `ta.load` and, where only heads are narrower, for
 the classes that this package registers (`transact.layers.narrow_auto_classes`).
 """
 
@@ -70,7 +70,7 @@ def save(
     project loads them.
 
     With `prove` a fresh process without this package loads what was written and must compute the same (`ta.prove`; the
-    start of a process and one more model in memory, which is why it is asked for); the card then says how. The folder
+    start of a process and one more model in memory, hence an option); the card then says how. The folder
     appears only when all of it is written, and proved.
 
     Raises `InvalidOption` for an unknown option, and where both `prove` and compact sizes are asked for; `SaveRefused`
@@ -94,7 +94,7 @@ def save(
         write_tensors(tensors, partial, progress)
         write_companions(partial, loaded)
         if prove:
-            del tensors  # the proof needs the room
+            del tensors  # the proof needs the memory
             report = replace(report, proof=_proved(loaded, partial, progress))
         write_card(partial / "README.md", loaded, report)
         move_in(partial, directory)
@@ -117,11 +117,11 @@ class Form:
 
     @property
     def _names_all(self) -> bool:
-        """Whether the configuration alone says every size, as ours of narrower heads does where layers agree."""
+        """Whether the configuration alone gives every size, as our own with narrower heads does where layers agree."""
         return self.spec.has_narrow_heads and self.spec.is_uniform
 
     def named(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """The model's tensors by the names that files have for them: those of stock files unless it is compact."""
+        """The model's tensors by the names that files have for them: those of stock files unless compact."""
         renamed = {} if self.report.compact else dict(self.spec.layout.file_names)
         return {renamed.get(name, name): tensor for name, tensor in tensors.items()}
 
@@ -163,14 +163,14 @@ def form_of(loaded: LoadedModel, directory: Path, dtype: torch.dtype, layers: st
 
 
 def partial_folder(directory: Path, mark: str) -> Path:
-    """Where a checkpoint is until it is complete; a folder that is there already (maybe a mount) has it inside."""
+    """Where a checkpoint is until it is complete; inside the folder if that exists (maybe a mount)."""
     if directory.exists():
         return directory / f".{mark}.partial"
     return directory.with_name(f".{directory.name}.{mark}.partial")
 
 
 def move_in(partial: Path, directory: Path) -> None:
-    """Let the complete checkpoint appear; a folder that is there already keeps its place and mode."""
+    """Move the complete checkpoint to its place; an existing folder keeps its place and mode."""
     if partial.parent != directory:
         os.replace(partial, directory)
         return
@@ -180,7 +180,7 @@ def move_in(partial: Path, directory: Path) -> None:
 
 
 def empty_destination(directory: str | Path, *, but: str = "") -> Path:
-    """The folder that a checkpoint can appear in, `but` the name of what may be there.
+    """The folder for a checkpoint, which is absent or empty except for an entry named `but`.
 
     Raises `SaveRefused` for one that holds files, and for what can't be a folder.
     """
@@ -197,13 +197,13 @@ def empty_destination(directory: str | Path, *, but: str = "") -> Path:
 
 
 def _proved(loaded: LoadedModel, folder: Path, progress: Progress) -> Proof:
-    made = prove(loaded, folder, progress=progress)
-    if not made.passed:
+    proof = prove(loaded, folder, progress=progress)
+    if not proof.passed:
         raise SaveRefused(
             "The checkpoint is not kept, as stock transformers was not proved to compute the same from it: "
-            f"{made.reason}. Try again; if it stays so, keep the plan, and report it with this sentence."
+            f"{proof.reason}. Try again; if it stays so, keep the plan, and report it with this sentence."
         )
-    return made
+    return proof
 
 
 def _class_name(config: PreTrainedConfig) -> str:
@@ -211,8 +211,8 @@ def _class_name(config: PreTrainedConfig) -> str:
 
 
 def write_companions(folder: Path, loaded: LoadedModel) -> None:
-    """What goes with the weights."""
-    # as the base has it: saving through the model refuses sampling defaults that many published models carry
+    """Write the files that go with the weights."""
+    # as the base has it: saving through the model refuses sampling defaults of many published models
     loaded.model.generation_config.to_json_file(folder / "generation_config.json")
     if loaded.tokenizer is not None:
         write_tokenizer(loaded.tokenizer, loaded.tokenizer_class, folder)

@@ -1,8 +1,8 @@
-"""The tensors of a model as files hold them: each once, in its dtype, zero-padded where a configuration wants it so.
+"""The tensors of a model as files hold them: each once, in its dtype, zero-padded where a configuration needs it.
 
-Memory holds a model in one dtype; files may hold some tensors in another (`LoadedModel.stored_exceptions`). What in
-memory still is what such a tensor rounds to was changed by nothing, and is written as the files had it. Everything else
-is written in the dtype that is asked for, and never as the infinity that a number too large for it would become.
+Memory holds a model in one dtype; files may hold some tensors in another (`LoadedModel.stored_exceptions`). Where
+memory still holds what such a tensor rounds to, it is unchanged and written as the files had it. Everything else is
+written in the requested dtype; a number too large for it is an error, never an infinity.
 """
 
 import torch
@@ -28,13 +28,13 @@ def file_tensors(loaded: LoadedModel, spec: ModelSpec, dtype: torch.dtype) -> di
         if not is_padded(loaded.spec, spec, index):
             continue
         prefix = f"{layout.layers}.{index}."
-        odd = {
+        exceptions = {
             name.removeprefix(prefix): kept
             for name in loaded.stored_exceptions
             if name.startswith(prefix) and (kept := _unchanged(loaded, name, state[name])) is not None
         }
-        layer = with_tensors(loaded.decoder_layers[index], odd)
-        origins = {origin(name, layout) for name in odd}
+        layer = with_tensors(loaded.decoder_layers[index], exceptions)
+        origins = {origin(name, layout) for name in exceptions}
         for name, tensor in padded_layer(layer, small, large, loaded.spec, spec).items():
             keeps = origin(name, layout) in origins and keeps_dtype(tensor.dtype, dtype, loaded.stored_dtype)
             written[prefix + name] = tensor if keeps else narrowed(prefix + name, tensor, dtype)
@@ -42,7 +42,7 @@ def file_tensors(loaded: LoadedModel, spec: ModelSpec, dtype: torch.dtype) -> di
 
 
 def as_stored(loaded: LoadedModel, name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """A tensor of the model as its files are to hold it."""
+    """A tensor of the model as it is written."""
     kept = _unchanged(loaded, name, tensor)
     if kept is not None and keeps_dtype(kept.dtype, dtype, loaded.stored_dtype):
         return kept
@@ -70,7 +70,7 @@ def narrowed(name: str, tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tenso
 
 
 def _unchanged(loaded: LoadedModel, name: str, tensor: torch.Tensor) -> torch.Tensor | None:
-    """What the files hold of a tensor in another dtype than the rest, as long as memory holds what it rounds to."""
+    """A tensor as the files hold it, in a dtype of its own, if memory still holds what it rounds to; else None."""
     kept = loaded.stored_exceptions.get(name)
     if kept is None or kept.shape != tensor.shape:
         return None

@@ -1,4 +1,4 @@
-"""A checkpoint on the Hugging Face hub: private unless told otherwise, and never over what is there without a word."""
+"""A checkpoint on the Hugging Face hub: private by default, and never silently over existing files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +14,14 @@ from transact.runtime import isolated_process
 from transact.runtime.isolated_process import IsolatedProcessFailed
 
 _FIRST_ANSWER_SECONDS, _ANSWER_SECONDS = 10.0, 120.0
-"""How long the hub may keep silent when it is first asked, and while files go there."""
+"""How long the hub may take for its first answer, and between answers during an upload."""
 _SECONDS = 24 * 3600.0
 _MESSAGE = "Upload a model pruned with TransAct Explorer"
 
 
 @dataclass(frozen=True)
 class Pushed:
-    """Where the model is now: `repo_id` with its owner, `url` of its page, the `commit`, and whether it is private."""
+    """Where the model is: `repo_id` with its owner, `url` of its page, the `commit`, and whether it is private."""
 
     repo_id: str
     url: str
@@ -37,7 +37,7 @@ def check_push(
     overwrite: bool = False,
     progress: Progress = NO_PROGRESS,
 ) -> str:
-    """Ask the hub whether `push` may do so, before the work for it is done; the repository's name with its owner.
+    """Ask the hub whether `push` would be allowed, before the work; returns the repository's name with its owner.
 
     Raises `PushRefused` as `push` does, and what `progress` raises. Nothing is changed.
     """
@@ -56,12 +56,12 @@ def push(
 ) -> Pushed:
     """Put the checkpoint that `save` wrote in `folder` into the model repository `repo_id`, in one commit.
 
-    Its files go there, not its sub-folders or hidden files. A repository that does not exist is made, `private` or
-    public; in one that holds files they are replaced only with `overwrite`, and stay in its history. `repo_id` without
+    Its files go there, not its sub-folders or hidden files. A repository that does not exist is created, `private` or
+    public; files of an existing one are replaced only with `overwrite`, and stay in its history. `repo_id` without
     an owner is one of the token's own. `token`: that of this machine (HF_TOKEN, or `hf auth login`) where it is None.
 
-    Raises `PushRefused` with the reason: no token or a wrong one, files that are there, a public repository where
-    `private` was asked for, a hub that does not answer. Until the commit nothing in an existing repository changes; a
+    Raises `PushRefused` with the reason: no token or a wrong one, existing files, a public repository with `private`,
+    a hub that does not answer. Until the commit nothing in an existing repository changes; a
     new one may stay behind empty. Whatever `progress` raises stops the work and is raised.
     """
     request = _request(repo_id, token, private, overwrite)
@@ -103,14 +103,14 @@ def _files(folder: Path) -> list[str]:
 
 
 def _answer(request: dict, progress: Progress) -> dict:
-    """The hub's answer; raises `PushRefused` with one sentence for each way it says no."""
+    """The hub's answer; raises `PushRefused` with one sentence for each kind of failure."""
     environment = {"HF_HUB_DISABLE_IMPLICIT_TOKEN": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     try:
         answer = isolated_process.run(
             Path(push_script.__file__), request, progress, seconds=_SECONDS, environment=environment
         )
     except IsolatedProcessFailed as error:
-        answer = {"refused": "other", "said": str(error)}
+        answer = {"refused": "other", "message": str(error)}
     if "refused" not in answer:
         return answer
     raise PushRefused(_sentence(answer, answer.get("repo_id") or request["repo_id"]).replace(request["token"], "…"))
@@ -144,15 +144,15 @@ def _sentence(answer: dict, repo_id: str) -> str:
             return f"Somebody has changed {repo_id} meanwhile, so nothing was replaced. Look at it, then push again."
         case "status":
             return (
-                f"The hub answered for {repo_id} with status {answer['status']} ({answer['said']}). Nothing was "
+                f"The hub answered for {repo_id} with status {answer['status']} ({answer['message']}). Nothing was "
                 "replaced; try again later."
             )
         case "offline":
             return "Offline mode is on (HF_HUB_OFFLINE), so nothing can be pushed. Switch it off, then push again."
         case "network":
             return (
-                f"The hub could not be reached, or stopped answering ({answer['said']}). Check the connection, then "
+                f"The hub could not be reached, or stopped answering ({answer['message']}). Check the connection, then "
                 "push again."
             )
         case _:
-            return f"The push to {repo_id} did not come to its end ({answer['said']}). Try again."
+            return f"The push to {repo_id} was not completed ({answer['message']}). Try again."

@@ -29,7 +29,7 @@ _TEMPLATE_NOTE = (
 
 
 def write_card(path: Path, loaded: LoadedModel, report: "SaveReport") -> None:
-    """Write the card; the base model and its licence stand in its metadata where they are known."""
+    """Write the card; its metadata names the base model and its licence where they are known."""
     data = ModelCardData(
         base_model=_base_model(loaded),
         license=_licence(loaded),
@@ -100,12 +100,12 @@ def _body(loaded: LoadedModel, report: "SaveReport") -> str:
 
 
 def has_foreign_template(loaded: LoadedModel) -> bool:
-    """Whether a chat template, which is a program, goes with the model that somebody else wrote."""
+    """Whether the model has a chat template, which is a program, from an untrusted source."""
     return loaded.source != sources.BUNDLED and bool(getattr(loaded.tokenizer, "chat_template", None))
 
 
 def _plain(text: str) -> str:
-    """A name that somebody else chose, on one line and without what Markdown or HTML would make of it."""
+    """An untrusted name, on one line and with Markdown and HTML escaped."""
     line = without_tokens(" ".join(text.split()))[:_LONGEST_NAME]
     return "".join(_ENTITIES.get(letter, letter) for letter in line)
 
@@ -121,7 +121,7 @@ def _head_widths(before: ModelSpec, after: ModelSpec) -> list[str]:
 
 
 def _proof(proof: Proof) -> list[str]:
-    """What was compared with the model that was written, and how it came out."""
+    """What was compared with the written model, and the result."""
     return [
         "## Proof",
         "",
@@ -156,10 +156,10 @@ def _base_model(loaded: LoadedModel) -> str | None:
 
 
 def _licence(loaded: LoadedModel) -> str | None:
-    """The licence that the base model's own card states; a card that cannot be read states none."""
+    """The licence in the base model's own card; None where the card cannot be read."""
     card = sources.card_file(loaded.source, loaded.revision)
     try:
         licence = None if card is None else front_matter(card).get("license")
-    except Exception:  # a stranger's front matter fails in as many ways as YAML can
+    except Exception:  # untrusted YAML raises many types
         return None
     return licence if isinstance(licence, str) else None

@@ -22,10 +22,10 @@ def is_padded(now: ModelSpec, spec: ModelSpec, index: int) -> bool:
 def padded_layer(
     layer: torch.nn.Module, small: LayerShape, large: LayerShape, now: ModelSpec, spec: ModelSpec
 ) -> dict[str, torch.Tensor]:
-    """Those tensors of a layer of `now` that are larger in `spec`, as large as there, by their names in the layer."""
+    """The tensors of a layer of `now` that are larger in `spec`, padded to that size, by their names in the layer."""
     layout = spec.layout
     first = LayerPlan.first(small, large)
-    if now.has_narrow_heads and not spec.has_narrow_heads:  # pairs go back to where their own angles are
+    if now.has_narrow_heads and not spec.has_narrow_heads:  # pairs return to the places of their own angles
         pairs = layer.get_submodule(layout.attention).pairs.tolist()
         first = first.with_heads(tuple(map(tuple, pairs)), now.value_dim)
     device = layer.get_submodule(layout.output).weight.device

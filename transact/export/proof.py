@@ -1,6 +1,6 @@
 """The proof that a written checkpoint is the model: stock `transformers`, in a process of its own, computes the same.
 
-The weights in memory may be wider than those of the files, so like is compared with like: both sides hold the weights
+The weights in memory may be wider than those of the files, so both sides of the comparison hold the weights
 as the files do and compute in float32 (float64 for float64 files) on the CPU. In a half precision the order of a sum
 alone moves logits by a hundredth, which would hide real mistakes.
 """
@@ -44,10 +44,10 @@ _SECONDS = 3600.0
 
 @dataclass(frozen=True)
 class Proof:
-    """How a checkpoint compares with the model in memory; `reason` says what does not hold where it did not pass.
+    """How a checkpoint compares with the model in memory; `reason` says why where it did not pass.
 
     `model_class`: the stock class that loaded it. `largest_difference`: of all logits compared; `tolerance`: the most
-    that is allowed; both, as `same_text`, None where the comparison did not come so far. `tokens_compared`: positions
+    that is allowed; both, as `same_text`, None where the comparison did not get that far. `tokens_compared`: positions
     whose logits are compared and tokens written. `dtype`: of the files; `computed_in`: of the comparison.
     """
 
@@ -79,7 +79,7 @@ class Proof:
 
 @dataclass(frozen=True)
 class _Question:
-    """What both sides are given: rows of token ids, of which the last is continued, and a text with its own ids."""
+    """The input of both sides: rows of token ids, of which the last is continued, and a text with its own ids."""
 
     rows: list[list[int]]
     new_tokens: int
@@ -87,8 +87,8 @@ class _Question:
     token_ids: list[int] | None
 
     @classmethod
-    def to(cls, loaded: LoadedModel) -> "_Question":
-        """Half of a short context is left to write in."""
+    def for_model(cls, loaded: LoadedModel) -> "_Question":
+        """Half of a short context is left for the continuation."""
         most = max(1, loaded.context_length // 2)
         draws = torch.Generator().manual_seed(_SEED)
         rows = torch.randint(loaded.spec.vocab_size, (_ROWS, min(_ROW_TOKENS, most)), generator=draws).tolist()
@@ -125,21 +125,21 @@ def prove(
 ) -> Proof:
     """Load the checkpoint in `folder` in a fresh process without this package and compare it with `loaded`.
 
-    `python`: the interpreter of that process, this one unless given; another one may have other versions of
-    `transformers` (4.57 or later) and torch. The proof says how (`protocol`), and what does not hold (`reason`). The
-    process is killed after `seconds`. Raises
-    `NotEnoughMemory` where the model does not fit once more, and whatever `progress` raises.
+    `python`: the interpreter of that process, by default this one; another one may have other versions of
+    `transformers` (4.57 or later) and torch. The proof says how (`protocol`), and why it failed (`reason`). The
+    process is killed after `seconds`. Raises `NotEnoughMemory` where the model does not fit once more, and whatever
+    `progress` raises.
     """
     began = time.monotonic()
     folder = Path(folder).expanduser().resolve()
-    question = _Question.to(loaded)
+    question = _Question.for_model(loaded)
     proof = question.proof(loaded.file_dtype)
     try:
         proof = question.proof(sources.check_weights(sources.weight_files(folder), loaded.spec.stored))
-        there = partial(
+        run_fresh = partial(
             isolated_process.run, Path(proof_script.__file__), progress=progress, seconds=seconds, python=python
         )
-        proof = _compared(loaded, folder, question, proof, progress, there)
+        proof = _compared(loaded, folder, question, proof, progress, run_fresh)
     except (CheckpointBroken, IsolatedProcessFailed) as error:
         proof = replace(proof, reason=str(error).rstrip("."))
     return replace(proof, seconds=time.monotonic() - began)
@@ -151,9 +151,9 @@ def _compared(
     question: _Question,
     proof: Proof,
     progress: Progress,
-    run_there: Callable[..., dict],
+    run_fresh: Callable[..., dict],
 ) -> Proof:
-    """The proof with its verdict. One side after the other, so that the model is there once more, not twice."""
+    """The proof with its verdict. One side after the other, so that memory holds one more model, not two."""
     computing = DTYPES[proof.computed_in]
     _check_memory(required_bytes(loaded.spec.stored, computing))
     with tempfile.TemporaryDirectory(prefix="transact-proof-") as values:
@@ -164,32 +164,32 @@ def _compared(
         }  # fmt: skip
         try:
             offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
-            found = run_there(request=request, environment=offline)
+            answer = run_fresh(request=request, environment=offline)
         except IsolatedProcessFailed as error:
             raise IsolatedProcessFailed(f"the fresh process did not come to an end: {error}") from None
-        proof = replace(proof, **{name: found[name] for name in ("model_class", "transformers", "torch", "python")})
-        if found["missing"]:
-            return replace(proof, reason=f"the checkpoint lacks the tensor {found['missing'][0]}")
-        if found["token_ids"] != question.token_ids:
+        proof = replace(proof, **{name: answer[name] for name in ("model_class", "transformers", "torch", "python")})
+        if answer["missing"]:
+            return replace(proof, reason=f"the checkpoint lacks the tensor {answer['missing'][0]}")
+        if answer["token_ids"] != question.token_ids:
             reason = "the tokenizer in the folder cuts a text into other tokens than that in memory"
             return replace(proof, reason=reason)
-        there = load_file(proof_script.written_file(values))
+        theirs = load_file(proof_script.written_file(values))
         model = _as_stored(loaded, DTYPES[proof.dtype], computing)
-        here, differences = _beside(model, question, Path(values), loaded.layout.layers, progress)
+        ours, differences = _compared_rows(model, question, Path(values), loaded.layout.layers, progress)
     proof = _with_differences(proof, differences)
     if proof.reason is not None:
         return proof
     text = None
     if question.text is not None:
         assert loaded.tokenizer is not None, "a question without a tokenizer has no text"
-        text = loaded.tokenizer.decode(here["written"])
-    return _with_text(proof, here, there, same_reading=found["text"] == text)
+        text = loaded.tokenizer.decode(ours["written"])
+    return _with_text(proof, ours, theirs, same_reading=answer["text"] == text)
 
 
-def _beside(
+def _compared_rows(
     model: PreTrainedModel, question: _Question, values: Path, layers: str, progress: Progress
 ) -> tuple[dict[str, torch.Tensor], list[tuple[float, float]]]:
-    """What the model here writes, and of each row how its logits compare with those in `values`, see `_difference`."""
+    """What the model in memory writes, and the `_difference` of the logits of each row from those in `values`."""
     differences: list[tuple[float, float]] = []
 
     def take(number: int, logits: torch.Tensor) -> None:
@@ -200,18 +200,18 @@ def _beside(
         return proof_script.computed(model, question.rows, question.new_tokens, take, watch), differences
 
 
-def _difference(here: torch.Tensor, there: torch.Tensor) -> tuple[float, float]:
-    """The largest difference of logits [position, vocab], and the largest logit here; NaN where there is one."""
-    return float((here - there).abs().max()), float(here.abs().max())
+def _difference(ours: torch.Tensor, theirs: torch.Tensor) -> tuple[float, float]:
+    """The largest difference of logits [position, vocab], and the largest of ours; NaN where there is one."""
+    return float((ours - theirs).abs().max()), float(ours.abs().max())
 
 
 def _as_stored(loaded: LoadedModel, stored: torch.dtype, computing: torch.dtype) -> PreTrainedModel:
-    """The model on the CPU with the weights of the files, in the dtype to compute in; itself where it is that."""
+    """The model on the CPU with the weights of the files, in the dtype to compute in; itself where nothing differs."""
     model = loaded.model
     wider = any(kept.dtype.itemsize > computing.itemsize for kept in loaded.stored_exceptions.values())
     if loaded.device.type == "cpu" and loaded.dtype == stored == computing and not wider:
         return model
-    # a copy asks its memo first: no weight is copied as it stands, and buffers keep the dtype they were made in
+    # copying takes these from the memo: no weight is copied before its conversion, and buffers keep their dtype
     converted: dict = {
         id(weight): torch.nn.Parameter(
             as_stored(loaded, name, weight.detach(), stored).to("cpu", computing), requires_grad=False
@@ -236,19 +236,19 @@ def _with_differences(proof: Proof, differences: list[tuple[float, float]]) -> P
 
 
 def _with_text(
-    proof: Proof, here: dict[str, torch.Tensor], there: dict[str, torch.Tensor], *, same_reading: bool
+    proof: Proof, ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], *, same_reading: bool
 ) -> Proof:
     """The proof with its verdict on what was written."""
-    ours, theirs = here["written"], there["written"]
-    differing = (ours != theirs).nonzero().flatten().tolist()
+    own, other = ours["written"], theirs["written"]
+    differing = (own != other).nonzero().flatten().tolist()
     if not differing:
         reason = None if same_reading else "the tokenizer in the folder reads the same tokens as another text"
         return replace(proof, passed=same_reading, same_text=same_reading, reason=reason)
-    # tokens that are rated the same may change places; from there on the texts have nothing to do with each other
-    first, choices = differing[0], here["choices"][differing[0]]
+    # tokens with equal logits may change places; after the first such token the texts cannot be compared
+    first, choices = differing[0], ours["choices"][differing[0]]
     assert proof.tolerance is not None, "the logits were compared before"
-    if float(choices[ours[first]] - choices[theirs[first]]) <= 2 * proof.tolerance:
-        compared = proof.tokens_compared - len(ours) + first
+    if float(choices[own[first]] - choices[other[first]]) <= 2 * proof.tolerance:
+        compared = proof.tokens_compared - len(own) + first
         return replace(proof, passed=True, same_text=True, tokens_compared=compared)
     return replace(proof, same_text=False, reason=f"token {first + 1} of the text written greedily is another one")
 

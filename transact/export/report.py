@@ -1,4 +1,4 @@
-"""What `save` tells of a checkpoint that it wrote."""
+"""The report of `save` on a checkpoint that it wrote."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ class SaveReport:
     `model_class` is the stock class that loads it; `padded` says whether zeros fill layers up to the widest;
     `compact`: whether sizes that stock classes lack are in the files as they are, which only this project loads today;
     `parameters_lost` and `kv_bytes_per_token_lost` (16-bit) are the savings that padding gave back; `notes`
-    explains in words; `proof` is the comparison with a fresh process, None where none was asked for.
+    explains in words; `proof` is the comparison with a fresh process, None without `prove`.
     """
 
     directory: str

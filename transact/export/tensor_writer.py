@@ -1,4 +1,4 @@
-"""A checkpoint's safetensors files, written piece by piece, so that even gigabytes can be stopped on their way.
+"""A checkpoint's safetensors files, written piece by piece, so that writing can be cancelled at any point.
 
 Format of a file: 8 bytes with the header's length, the header as JSON (name -> dtype, shape, place), the tensors'
 bytes. Source: the format's own description in the README of `safetensors`.
@@ -16,7 +16,7 @@ from transact.progress import NO_CHECK, NO_PROGRESS, Check, Progress, Repeating
 NAMES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
 }  # fmt: skip
-"""What the format calls the dtypes of weights, and of the indices that narrower heads have beside them."""
+"""The format's names of the dtypes of weights, and of the indices that narrower heads have."""
 _ALIGNMENT = 8
 _PIECE_ELEMENTS = 1 << 24
 

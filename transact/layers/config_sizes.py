@@ -1,4 +1,4 @@
-"""What a model in memory is told of its own sizes once its projections are narrower."""
+"""The sizes in the configuration and modules of a model in memory, set once its projections are narrower."""
 
 import copy
 
@@ -10,7 +10,7 @@ from transact.spec.model_spec import HEAD_WIDTHS, LayerShape, ModelSpec
 
 
 def update_config(model: torch.nn.Module, spec: ModelSpec) -> None:
-    """Let the configuration say what is there; for layers of different sizes it names the widest.
+    """Set the actual sizes in the configuration; for layers of different sizes those of the widest.
 
     The modules read these numbers at construction only, so a head count that the configuration class would
     refuse in a file does no harm in memory.
@@ -34,15 +34,15 @@ def update_config(model: torch.nn.Module, spec: ModelSpec) -> None:
         }
         if hasattr(attention, "num_key_value_groups"):
             attention.num_key_value_groups = shape.group_size
-        for attribute, what in layout.attention_sizes:
-            setattr(attention, attribute, sizes[what])
+        for attribute, size in layout.attention_sizes:
+            setattr(attention, attribute, sizes[size])
         if layout.attention_reads_config:
             attention.config = copy.copy(model.config)
             write_shape(attention.config, shape, layout)
 
 
 def write_shape(config: PreTrainedConfig, shape: LayerShape, layout: Family) -> None:
-    """Let a configuration name these sizes for all layers."""
+    """Set these sizes for all layers in a configuration."""
     config.num_attention_heads = shape.num_attention_heads
     config.num_key_value_heads = shape.num_key_value_heads
     setattr(config, layout.channels, shape.intermediate_size)

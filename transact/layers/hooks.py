@@ -2,8 +2,8 @@
 
 Weights are shared between visitors, so a hook that another thread set must not touch this thread's forward
 pass: every hook acts only in the thread that opened the block. Nor must it outlive the block in a copy of its module:
-`copy_without_hooks` is how modules are copied here. (A shallow `copy.copy` that is called and let go shares the hooks
-of its submodules with the model, and means to: what it computes is masked as the model is.)
+`copy_without_hooks` is how modules are copied here. (A short-lived shallow `copy.copy` shares the hooks of its
+submodules with the model on purpose: it is masked as the model is.)
 """
 
 import copy
@@ -23,7 +23,7 @@ CallFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor | None]
 
 _numbers = itertools.count(1)
 _registering = threading.Lock()
-"""Held while hooks come and go, and while a copy reads which there are: no dictionary changes under its reader."""
+"""Held while hooks are added or removed, and while a copy reads them: no dictionary changes while it is read."""
 
 
 class _Suspended(threading.local):
@@ -36,12 +36,12 @@ _suspended = _Suspended()
 
 
 def by_sample(activations: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """[sample, seq, channel], also where a layer has laid its tokens end to end (as OPT's MLP does)."""
+    """[sample, seq, channel], also where a layer has flattened its tokens to [token, channel] (as OPT's MLP does)."""
     return activations.reshape(*shape, -1)
 
 
 class _Hook:
-    """A hook of this package, which its type tells apart from those of others."""
+    """A hook of this package, distinguished from others by its type."""
 
     def __init__(self, function: Callable):
         self.function = function
@@ -55,7 +55,7 @@ class _Hook:
 
 
 def on_inputs(functions: Iterable[tuple[torch.nn.Module, InputFunction]]) -> AbstractContextManager[None]:
-    """Call each function on its module's first positional input; all hooks are removed however it ends."""
+    """Call each function on its module's first positional input; all hooks are removed however the block ends."""
 
     def bound(function: InputFunction) -> _Hook:
         def changed(inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...] | None:
@@ -91,10 +91,10 @@ def _hooked(hooks: Iterable[tuple[Callable, _Hook]]) -> Iterator[None]:
 
 @contextmanager
 def hooks_suspended() -> Iterator[None]:
-    """Let this thread run models as they are: what its open blocks put on modules does nothing until this one ends.
+    """Let this thread run models as they are: the hooks of its enclosing blocks do nothing until this block ends.
 
-    For work on the model itself, as cutting or proving it, which a mask that the caller holds must not change. Blocks
-    opened inside act as ever.
+    For work on the model itself, as cutting or proving it, which a mask of the caller must not change. Blocks opened
+    inside work as usual.
     """
     before = _suspended.up_to
     _suspended.up_to = next(_numbers)
@@ -105,10 +105,10 @@ def hooks_suspended() -> Iterator[None]:
 
 
 def copy_without_hooks(module: torch.nn.Module, memo: dict | None = None) -> torch.nn.Module:
-    """`copy.deepcopy(module, memo)` with no hook of this package on the copy, whichever thread holds one meanwhile.
+    """`copy.deepcopy(module, memo)` with no hook of this package on the copy, whichever thread has one.
 
-    The hooks of others come along as they do with `deepcopy`: `transformers` records attentions and hidden states by
-    hooks that it installs once, and notes on the model that they are there.
+    Other hooks are copied as by `deepcopy`: `transformers` records attentions and hidden states by hooks that it
+    installs once, and marks the model as having them.
     """
     memo = {} if memo is None else memo
     copied: list[tuple[dict, dict]] = []
@@ -127,7 +127,7 @@ def copy_without_hooks(module: torch.nn.Module, memo: dict | None = None) -> tor
 def checking(layers: Iterable[torch.nn.Module], check: Check) -> Iterator[None]:
     """Call `check`, which may raise, before each of these layers computes: forward, and backward where that follows.
 
-    However long a batch takes, work that runs a model within this block can so be stopped at every decoder layer.
+    So work that runs a model within this block can be cancelled at every decoder layer, however long a batch takes.
     """
     layers = tuple(layers)
 

@@ -1,4 +1,4 @@
-"""Functions that let one decoder layer compute as if heads, RoPE pairs or channels were gone."""
+"""Functions that let one decoder layer compute as if heads, RoPE pairs or channels were removed."""
 
 from collections.abc import Callable
 
@@ -26,10 +26,10 @@ def removed_pairs(
 def joint_norms(
     layer: torch.nn.Module, kept: LayerPlan, shape: LayerShape, spec: ModelSpec
 ) -> list[tuple[torch.nn.Module, InputFunction]]:
-    """For norms that go over all heads together: let them norm as if there were only the kept ones.
+    """For norms over all heads together: let them norm as if there were only the kept ones.
 
-    A removed entry takes the root of the kept ones' mean square, which leaves the mean square of all at that of the
-    kept. What it holds plays no part: the projection behind attention reads zeros in its place.
+    A removed entry is set to the root of the kept ones' mean square, so that the mean square of all is that of the
+    kept. Its value does not matter: the projection behind attention reads zeros in its place.
     """
     if not spec.own_head_norms or spec.layout.head_norms != "joint":
         return []
@@ -42,14 +42,14 @@ def joint_norms(
 
 
 def _of_kept(removed: torch.Tensor) -> InputFunction:
-    here = _beside(removed)
+    mask_on_device = _device_mask(removed)
 
     def function(states: torch.Tensor) -> torch.Tensor:
-        gone = here(states)
-        kept = states[..., ~gone]
+        mask = mask_on_device(states)
+        kept = states[..., ~mask]
         kept = kept if kept.dtype == torch.float64 else kept.float()
         size = kept.square().mean(dim=-1, keepdim=True).sqrt().to(states.dtype)
-        return torch.where(gone, size, states)
+        return torch.where(mask, size, states)
 
     return function
 
@@ -61,17 +61,17 @@ def _removed(kept: tuple[int, ...], available: int) -> torch.Tensor:
 
 
 def set_to_zero(removed: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-    here = _beside(removed)
-    return lambda activations: activations.masked_fill(here(activations), 0)
+    mask_on_device = _device_mask(removed)
+    return lambda activations: activations.masked_fill(mask_on_device(activations), 0)
 
 
-def _beside(removed: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The mask on the device of what it is for, moved there once: only a forward pass tells where a layer computes."""
+def _device_mask(removed: torch.Tensor) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Returns the mask on the device of the activations, moved once: only a forward pass shows a layer's device."""
     held = [removed]
 
-    def here(activations: torch.Tensor) -> torch.Tensor:
+    def mask_on_device(activations: torch.Tensor) -> torch.Tensor:
         if held[0].device != activations.device:
             held[0] = removed.to(activations.device)
         return held[0]
 
-    return here
+    return mask_on_device

@@ -24,16 +24,16 @@ _HOOKS = (
 
 
 class NarrowAttention(torch.nn.Module):
-    """Takes the place of a stock attention module, with its projections, settings and hooks.
+    """Replaces a stock attention module, with its projections, settings and hooks.
 
-    `NarrowAttention.of` makes it an instance of the stock class too: by that `transformers` finds what returns
+    `NarrowAttention.of` makes it an instance of the stock class too, by which `transformers` finds modules that return
     attentions. `pairs` int64 [group, pair]: which of the whole head's RoPE pairs the queries and keys of each key/value
-    head are. It is a buffer, so that it goes with the weights.
+    head are. It is a buffer, so that it is saved with the weights.
     """
 
     @staticmethod
     def of(stock: torch.nn.Module, pairs: torch.Tensor) -> "NarrowAttention":
-        """What takes the place of `stock`, a stock module or one of these."""
+        """The replacement of `stock`, a stock module or another `NarrowAttention`."""
         stock_class: type = type(stock)
         kind = stock_class if isinstance(stock, NarrowAttention) else _kind(stock_class)
         return kind(stock, pairs)
@@ -47,7 +47,7 @@ class NarrowAttention(torch.nn.Module):
         self.register_buffer("pairs", pairs)
         self.head_dim, self.num_key_value_groups = stock.head_dim, stock.num_key_value_groups
         self.is_causal, self.attention_dropout = True, stock.attention_dropout
-        # what only some families have: layers without RoPE (SmolLM3), dropout behind attention (Starcoder2)
+        # of some families only: layers without RoPE (SmolLM3), dropout behind attention (Starcoder2)
         self.use_rope = bool(getattr(stock, "use_rope", True))
         self.residual_dropout = getattr(stock, "residual_dropout", 0.0)
         self.sliding_window = getattr(stock, "sliding_window", getattr(stock.config, "sliding_window", None))
@@ -104,18 +104,18 @@ class NarrowAttention(torch.nn.Module):
 
 @cache
 def _kind(stock: type) -> type[NarrowAttention]:
-    """`NarrowAttention` that is an instance of that stock class too."""
+    """A subclass of `NarrowAttention` and that stock class."""
     return type(f"Narrow{stock.__name__}", (NarrowAttention, stock), {"__module__": __name__})
 
 
 def _blank(stock: type) -> NarrowAttention:
-    """What a copy or a file of one is filled into; its class, being made here, has no name to import it by."""
+    """An empty instance to unpickle or copy into; its class is made at run time and cannot be imported by name."""
     kind = _kind(stock)
     return kind.__new__(kind)
 
 
 def narrow_attention(layer: torch.nn.Module, kept: LayerPlan, layout: Family) -> None:
-    """Let a layer whose projections are cut already attend with what `kept` leaves of its heads."""
+    """Replace the attention of a layer, whose projections are cut already, for what `kept` leaves of its heads."""
     old = layer.get_submodule(layout.attention)
     layer.set_submodule(layout.attention, NarrowAttention.of(old, kept_pairs(old, kept)))
 

@@ -2,7 +2,7 @@
 
 `import transact` registers a model type `transact_<family>` for every family whose heads can be cut, with the stock
 configuration and the stock class as their bases: the configuration has `query_key_dim` and `value_dim` beside
-`head_dim`, the model `NarrowAttention` where attention stands. So
+`head_dim`, the model `NarrowAttention` in place of attention. So
 
     import transact
     from transformers import AutoModelForCausalLM
@@ -32,29 +32,29 @@ def narrow_config(stock: PreTrainedConfig, spec: ModelSpec) -> PreTrainedConfig:
 
 @cache
 def _model_class(config_class: type) -> type[Any]:
-    """The stock class with narrower heads; made when it is asked for, as it imports the stock one."""
+    """The stock class with narrower heads; made on demand, as it imports the stock one."""
     stock = MODEL_FOR_CAUSAL_LM_MAPPING[config_class.__base__]
 
-    def __init__(self, config: PreTrainedConfig, *given, **named):
-        stock.__init__(self, config, *given, **named)
+    def __init__(self, config: PreTrainedConfig, *arguments, **named):
+        stock.__init__(self, config, *arguments, **named)
         spec = ModelSpec.from_config(config)
         whole = spec.with_heads(query_key_dim=spec.head_dim, value_dim=spec.head_dim)
         for layer, shape in zip(self.get_submodule(spec.layout.layers), spec.layers, strict=True):
             shrink(layer, shape, shape, whole, spec)
 
     members = {"__init__": __init__, "__module__": __name__, "config_class": config_class}
-    # FlashAttention wants values as wide as queries and keys
+    # FlashAttention needs values as wide as queries and keys
     return type(f"Transact{stock.__name__}", (stock,), members | {"_supports_flash_attn": False})
 
 
 class _Dispatcher:
-    """What the auto classes are given in place of a model class that is not made yet."""
+    """Registered with the auto classes in place of a model class that is not made yet."""
 
     config_class: type
 
     @classmethod
-    def from_pretrained(cls, *given, **named):
-        return _model_class(cls.config_class).from_pretrained(*given, **named)
+    def from_pretrained(cls, *arguments, **named):
+        return _model_class(cls.config_class).from_pretrained(*arguments, **named)
 
     @classmethod
     def _from_config(cls, config: PreTrainedConfig, **named):

@@ -17,7 +17,7 @@ KEY = "per_layer_config"
 
 
 def add_to(config_file: Path, spec: ModelSpec) -> None:
-    """Write into a config.json of one size for all layers what every layer of `spec` has of its own."""
+    """Write into a config.json of one size for all layers the sizes of every layer of `spec`."""
     config = json.loads(config_file.read_text(encoding="utf-8"))
     names = _names(spec.layout)
     config[KEY] = {
@@ -30,7 +30,7 @@ def add_to(config_file: Path, spec: ModelSpec) -> None:
 def with_layers(spec: ModelSpec, overrides: dict) -> ModelSpec:
     """The spec with the layers that `per_layer_config` describes; `spec` has those that it leaves out.
 
-    Raises `CheckpointBroken` for anything but such a mapping, and for keys that pruning knows nothing of.
+    Raises `CheckpointBroken` for anything but such a mapping, and for keys that pruning does not know.
     """
     known = {name: attribute for name, attribute in _names(spec.layout)}
     layers, most = list(spec.layers), vars(spec.layers[0])
@@ -39,9 +39,9 @@ def with_layers(spec: ModelSpec, overrides: dict) -> ModelSpec:
             number = int(index)
             if number < 0:
                 raise IndexError(number)
-            given = {known[name]: value for name, value in values.items()}
+            attributes = {known[name]: value for name, value in values.items()}
             # a layer is made at the global sizes and narrowed, so that none has more
-            shape = vars(layers[number]) | {name: from_one_to(most[name], value) for name, value in given.items()}
+            shape = vars(layers[number]) | {name: from_one_to(most[name], value) for name, value in attributes.items()}
             if not spec.layout.grouped_queries:
                 shape["num_key_value_heads"] = shape["num_attention_heads"]
             layers[number] = LayerShape(**shape)

@@ -50,7 +50,7 @@ def kept_input_indices(
 
 
 def written_rows(spec: ModelSpec, shape: LayerShape, site: Site) -> list[Rows]:
-    """Where the roles that write the transitional activation stand, in the order in which they are packed."""
+    """The rows of the roles that write the transitional activation, in the order in which they are packed."""
     layout = spec.layout
     if site == "mlp":
         return _stacked([(layout.gate, "gate", shape.intermediate_size), (layout.up, "up", shape.intermediate_size)])
@@ -70,16 +70,16 @@ def written_rows(spec: ModelSpec, shape: LayerShape, site: Site) -> list[Rows]:
 
 def kept_rows(spec: ModelSpec, shape: LayerShape, kept: LayerPlan, site: Site) -> dict[str, torch.Tensor]:
     """Per module the rows that stay, sorted: int64 [kept]."""
-    found: dict[str, list[torch.Tensor]] = {}
+    result: dict[str, list[torch.Tensor]] = {}
     for written in written_rows(spec, shape, site):
-        found.setdefault(written.module, []).append(written.rows[_kept_of(written.role, kept, spec)])
-    return {module: torch.cat(rows).sort().values for module, rows in found.items()}
+        result.setdefault(written.module, []).append(written.rows[_kept_of(written.role, kept, spec)])
+    return {module: torch.cat(rows).sort().values for module, rows in result.items()}
 
 
 def writing_projections(
     layer: torch.nn.Module, shape: LayerShape, kept: LayerPlan, spec: ModelSpec, site: Site
 ) -> dict[int, torch.nn.Module]:
-    """What writes the transitional activation, cut, under the identity of what it replaces; norms of heads too."""
+    """The cut modules that write the transitional activation, by the `id` of those they replace; norms of heads too."""
     new: dict[int, torch.nn.Module] = {}
     for path, rows in kept_rows(spec, shape, kept, site).items():
         old = layer.get_submodule(path)
@@ -95,12 +95,12 @@ def writing_projections(
 
 
 def reading_projection(old: torch.nn.Module, new: NewProjection) -> dict[int, torch.nn.Module]:
-    """What reads the transitional activation, under the identity of the one that it replaces."""
+    """The projection that reads the transitional activation, by the `id` of the one it replaces."""
     return {id(old): linear(old, new.weight, None if new.bias is None else new.bias.clone())}
 
 
 def shrink(layer: torch.nn.Module, large: LayerShape, small: LayerShape, before: ModelSpec, after: ModelSpec) -> None:
-    """Make a layer's modules as small as they are in a layer of `after`; what they hold comes later."""
+    """Make a layer's modules as small as in a layer of `after`; their values are loaded later."""
     layout = before.layout
     kept = LayerPlan.first(small, large)
     if after.has_narrow_heads:
@@ -119,14 +119,14 @@ def shrink(layer: torch.nn.Module, large: LayerShape, small: LayerShape, before:
 
 
 def _stacked(roles: list[tuple[str | None, str, int]]) -> list[Rows]:
-    found = []
+    result = []
     used: dict[str, int] = {}
     for module, role, size in roles:
         if module is not None:
             start = used.get(module, 0)
-            found.append(Rows(module, role, torch.arange(start, start + size)))
+            result.append(Rows(module, role, torch.arange(start, start + size)))
             used[module] = start + size
-    return found
+    return result
 
 
 def _kept_of(role: str, kept: LayerPlan, spec: ModelSpec) -> torch.Tensor:
@@ -134,10 +134,10 @@ def _kept_of(role: str, kept: LayerPlan, spec: ModelSpec) -> torch.Tensor:
         return positions(kept.kept_head_groups, spec.value_dim, kept.kept_value_channels)
     if role in ("query", "key"):
         half = spec.query_key_dim // 2
-        turned = tuple((*pairs, *(pair + half for pair in pairs)) for pairs in kept.kept_pairs)
+        pair_channels = tuple((*pairs, *(pair + half for pair in pairs)) for pairs in kept.kept_pairs)
         if role == "key":
-            return positions(kept.kept_head_groups, spec.query_key_dim, turned)
-        return positions(kept.kept_heads, spec.query_key_dim, kept.of_each_head(turned))
+            return positions(kept.kept_head_groups, spec.query_key_dim, pair_channels)
+        return positions(kept.kept_heads, spec.query_key_dim, kept.of_each_head(pair_channels))
     return positions(kept.kept_channels, 1)
 
 

@@ -1,4 +1,4 @@
-"""The weights of one layer: a projection's as a matrix, whichever of two module classes holds it; tied copies.
+"""The weights of one layer: a projection's as a matrix, for either of two module classes; tied copies.
 
 `torch.nn.Linear` keeps a weight as [out, in], the `Conv1D` of GPT-2 as [in, out].
 """
@@ -14,18 +14,18 @@ from transact.spec.families import Family
 
 
 def matrix(projection: torch.nn.Module) -> torch.Tensor:
-    """Its weight as [out, in], whatever way round the module keeps it; a view."""
+    """The weight as [out, in], for either class; a view."""
     weight = projection.weight
     return weight.T if isinstance(projection, Conv1D) else weight
 
 
 def cast(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """A tensor of a checkpoint in that dtype; whole numbers, which are no weights, stay what they are."""
+    """A tensor of a checkpoint in that dtype; integers, which are no weights, stay as they are."""
     return tensor.to(dtype) if tensor.is_floating_point() else tensor
 
 
 def linear(old: torch.nn.Module, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.nn.Module:
-    """`weight` [out, in] and `bias` [out] as a module of the same kind that is to be trained if `old` was."""
+    """`weight` [out, in] and `bias` [out] as a module of the same class, trainable if `old` was."""
     if isinstance(old, Conv1D):
         with torch.device("meta"):
             new = Conv1D(*weight.shape)
@@ -39,10 +39,10 @@ def linear(old: torch.nn.Module, weight: torch.Tensor, bias: torch.Tensor | None
 
 
 def without_tied_copies(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The state without a tied tensor's other names: safetensors files know no ties."""
+    """The state without a tied tensor's other names: safetensors files have no ties."""
     once, seen = {}, set()
     for name, tensor in state.items():
-        held = tensor.to_local() if isinstance(tensor, DTensor) else tensor  # a shard has an address, its whole none
+        held = tensor.to_local() if isinstance(tensor, DTensor) else tensor  # only the local shard has an address
         place = (held.data_ptr(), tensor.shape)
         if not held.numel() or place not in seen:
             once[name] = tensor
@@ -51,7 +51,7 @@ def without_tied_copies(state: dict[str, torch.Tensor]) -> dict[str, torch.Tenso
 
 
 def with_tensors(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> torch.nn.Module:
-    """A module with these tensors in place of its own; it shares all others with it, and is for reading alone."""
+    """A module with these tensors in place of its own; it shares all others with it and is read-only."""
     if not tensors:
         return module
     replaced = {
@@ -62,7 +62,7 @@ def with_tensors(module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -
 
 
 def origin(name: str, family: Family) -> str:
-    """A tensor's name without its head's number, where every head has a norm of its own: cuts number them anew."""
+    """A tensor's name without its head's number, where every head has a norm of its own: cuts renumber them."""
     for norm in (family.query_norm, family.key_norm) if family.head_norms == "each" else ():
         before, norms, _ = name.partition(f"{norm}.norms.")
         name = before + norms

@@ -1,7 +1,7 @@
 """What can be done with a model by where its weights are, in one table.
 
-Together on one device a model can do everything. Spread over several devices it runs forwards; streamed, its text
-passes one layer after the other, so that nothing runs it as a whole or backwards.
+Together on one device a model can do everything. Spread over several devices it runs forwards; streamed, it runs
+layer by layer, never as a whole or backwards.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ TOGETHER, SPREAD, STREAMED = "together", "spread", "streamed"
 
 @dataclass(frozen=True)
 class Task:
-    """`what` is asked of a model, as a refusal says it, and the placements other than `TOGETHER` that can do it."""
+    """`what` a model is used for, as a refusal names it, and the placements other than `TOGETHER` that allow it."""
 
     what: str
     also: tuple[str, ...] = ()

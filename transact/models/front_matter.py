@@ -1,7 +1,7 @@
-"""What a stranger's card says of itself: the YAML between two lines of dashes at its head.
+"""The metadata of an untrusted card: the YAML between two lines of dashes at its head.
 
-YAML may name a part and repeat it, and the repetition again: a few lines can stand for more than memory holds, as soon
-as somebody walks through them. So few repetitions are taken, and no file that is larger than cards are.
+YAML aliases can repeat a part, and the repetition again, so that a few lines stand for more values than memory holds.
+So few aliases are accepted, and no file that is larger than cards are.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK
 _MAX_BYTES = 5_000_000
 """The largest cards, those of datasets with a thousand configs, have one or two."""
 _MAX_ALIASES = 20
-"""By so few, nested as deep as can be, a part is repeated some thousand times."""
+"""With so few, nested as deeply as possible, a part is repeated some thousand times."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -28,8 +28,8 @@ class _Loader(yaml.SafeLoader):
 
 def front_matter(card: Path) -> dict:
     """The settings at the head of a card, empty where it has none. Raises `ValueError`, `YAMLError` and `OSError`."""
-    found = REGEX_YAML_BLOCK.search(_text(card))
-    return _mapping(found[2]) if found else {}
+    block = REGEX_YAML_BLOCK.search(_text(card))
+    return _mapping(block[2]) if block else {}
 
 
 def settings(file: Path) -> dict:

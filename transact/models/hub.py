@@ -1,4 +1,4 @@
-"""The Hugging Face hub: configuration first, weights later, and one sentence for each way it says no."""
+"""The Hugging Face hub: configuration first, weights later, and one sentence for each kind of failure."""
 
 import re
 import time
@@ -30,9 +30,9 @@ FILES = (
     "README.md",
 )
 _FIRST_ANSWER_SECONDS = 10
-"""How long the hub may take to answer at all, before what is in the cache is used instead."""
+"""How long the hub may take for its first answer, before the cache is used instead."""
 _SILENCE_SECONDS = 60.0
-"""How long nothing may arrive before the hub is given up; a quarter of a megabyte counts as something."""
+"""How long nothing may arrive before a download is given up; progress is counted by quarters of a megabyte."""
 _SECONDS = 7 * 24 * 3600.0
 
 
@@ -41,7 +41,7 @@ class _Silent(Exception):
 
 
 def find_config(name: str, revision: str | None, *, at_most: int, progress: Progress = NO_PROGRESS) -> Path:
-    """config.json of a hub model, at a commit that its folder is named after; nothing else is fetched.
+    """config.json of a hub model, in a folder named after its commit; nothing else is fetched.
 
     Where the hub does not answer, or `revision` is a commit, the cached one. Raises `ModelNotFound` with the reason,
     `CheckpointBroken` where it has more than `at_most` bytes, or the cached one is damaged and cannot be replaced, and
@@ -52,7 +52,7 @@ def find_config(name: str, revision: str | None, *, at_most: int, progress: Prog
         cached = try_to_load_from_cache(name, "config.json", revision=revision) if _is_commit(revision) else None
         return Path(cached) if isinstance(cached, str) else _fetched(name, revision, (), progress, at_most)
 
-    return _whole(name, get, NO_PROGRESS)
+    return _undamaged(name, get, NO_PROGRESS)
 
 
 def fetch(name: str, revision: str, *, at_most: int, progress: Progress = NO_PROGRESS) -> Path:
@@ -62,7 +62,7 @@ def fetch(name: str, revision: str, *, at_most: int, progress: Progress = NO_PRO
     `CheckpointBroken` where a cached file is damaged and cannot be replaced, and, before anything is fetched, where
     that would be more than `at_most` bytes; and what `progress` raises.
     """
-    return _whole(name, lambda: _fetched(name, revision, FILES, progress, at_most), progress)
+    return _undamaged(name, lambda: _fetched(name, revision, FILES, progress, at_most), progress)
 
 
 def cached_card(name: str, revision: str | None) -> Path | None:
@@ -79,32 +79,32 @@ def _is_commit(revision: str | None) -> bool:
     return revision is not None and re.fullmatch("[0-9a-f]{40}", revision) is not None
 
 
-def _whole(name: str, get: Callable[[], Path], progress: Progress) -> Path:
+def _undamaged(name: str, get: Callable[[], Path], progress: Progress) -> Path:
     """What `get` finds; damaged files in it are fetched anew, once."""
-    found = get()
-    hub_cache.note_use(found)
-    damaged = hub_cache.damaged(found, progress)
+    place = get()
+    hub_cache.note_use(place)
+    damaged = hub_cache.damaged(place, progress)
     if not damaged:
-        return found
+        return place
     for file in damaged:
         hub_cache.drop(file)
     first = damaged[0].name
     try:
-        found = get()
+        place = get()
     except ModelNotFound as error:
         raise CheckpointBroken(
             f"{first} of {name} was damaged in the cache (HF_HOME). It has been removed there, but "
             f"could not be fetched anew. {error}"
         ) from error
-    still = hub_cache.damaged(found, progress)
-    if still:
-        for file in still:
+    remaining = hub_cache.damaged(place, progress)
+    if remaining:
+        for file in remaining:
             hub_cache.drop(file)
         raise CheckpointBroken(
-            f"{still[0].name} of {name} does not arrive as the hub published it (its checksum differs, twice). Try "
+            f"{remaining[0].name} of {name} does not arrive as the hub published it (its checksum differs, twice). Try "
             "again later, or from another network."
         )
-    return found
+    return place
 
 
 def _fetched(name: str, revision: str | None, files: tuple[str, ...], progress: Progress, at_most: int) -> Path:
@@ -114,7 +114,9 @@ def _fetched(name: str, revision: str | None, files: tuple[str, ...], progress: 
         "first_answer_seconds": _FIRST_ANSWER_SECONDS,
     }  # fmt: skip
     try:
-        answer = isolated_process.run(Path(download_script.__file__), request, _impatient(progress), seconds=_SECONDS)
+        answer = isolated_process.run(
+            Path(download_script.__file__), request, _with_time_limit(progress), seconds=_SECONDS
+        )
     except _Silent:
         raise ModelNotFound(
             f"The hub has sent nothing of {name} for {_SILENCE_SECONDS:.0f} seconds. Check the connection, then try "
@@ -137,10 +139,10 @@ def _fetched(name: str, revision: str | None, files: tuple[str, ...], progress: 
     return Path(answer["path"])
 
 
-def _impatient(progress: Progress) -> Progress:
-    """`progress`, but for too long no further than before raises `_Silent`: a file begun again and again counts not.
+def _with_time_limit(progress: Progress) -> Progress:
+    """`progress` that raises `_Silent` after too long without a new maximum: a file begun anew is no progress.
 
-    What comes before the first "bytes" is the start of the process, for which the hub is not to blame.
+    What comes before the first "bytes" is the start of the process, which is not counted.
     """
     furthest, since = -1, time.monotonic()
 
@@ -182,14 +184,14 @@ def _sentence(answer: dict, name: str, revision: str | None) -> str:
                 "connection, or use a local folder or the bundled model."
             )
         case "incomplete":
-            return f"A file of {name} did not arrive whole ({answer['said']}) Try again."
+            return f"A file of {name} did not arrive whole ({answer['message']}) Try again."
         case "disk":
             return (
-                f"{name} could not be stored on disk ({answer['said']}). Free some space where the hub's cache is "
+                f"{name} could not be stored on disk ({answer['message']}). Free some space where the hub's cache is "
                 "(HF_HOME), or choose a smaller model."
             )
         case _:
             return (
-                f"The hub's answer for {name} makes no sense ({answer['said']}). A proxy may have answered in its "
+                f"The hub's answer for {name} makes no sense ({answer['message']}). A proxy may have answered in its "
                 "place; check the connection."
             )

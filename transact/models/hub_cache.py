@@ -1,7 +1,7 @@
-"""The hub client's cache: files in it that are no longer what the hub published, and what goes when it is too large.
+"""The hub client's cache: damaged files in it, and what is removed when it is too large.
 
-The client names every file after its checksum but looks at no more than the name when it finds one there. A damaged
-weight file may well load, and then computes something else without a word. And it keeps everything for good.
+The client names every file after its checksum but checks no more than the name of a cached one. A damaged weight file
+may load without an error and compute something else. And the client never removes a file.
 """
 
 import hashlib
@@ -18,20 +18,20 @@ from transact.progress import NO_PROGRESS, Progress
 
 _BLOCK_BYTES = 16 << 20
 _CHECKSUMS = {64: "sha256", 40: "git"}
-"""Length of a name in hexadecimal digits and what it is: of large files their SHA-256, of small ones git's blob id."""
+"""Kind of checksum by its number of hexadecimal digits: SHA-256 for large files, git's blob id for small ones."""
 
 _whole: set[tuple[str, int, int]] = set()
-"""Path, size and time of change of those that were found whole; reading them again would only take time."""
+"""Path, size and time of change of the files that were found undamaged, so that each is read once."""
 
 
 def damaged(place: Path, progress: Progress = NO_PROGRESS) -> list[Path]:
-    """Those of a snapshot's files (or that one file) whose content is not what their name in the cache says.
+    """The files of a snapshot (or that one file) whose content does not match the checksum in their name.
 
-    Files that are not in such a cache count as whole. Reports "bytes", and raises what `progress` raises.
+    Files outside such a cache count as undamaged. Reports "bytes", and raises what `progress` raises.
     """
     files = [place] if place.is_file() else sorted(file for file in place.iterdir() if file.is_file())
     unread = [file for file in files if _checksum(file) and _identity(file) not in _whole]
-    total, read, found = sum(file.stat().st_size for file in unread), 0, []
+    total, read, damaged_files = sum(file.stat().st_size for file in unread), 0, []
     for file in unread:
         digest = _hasher(file)
         for block in _blocks(file):
@@ -41,8 +41,8 @@ def damaged(place: Path, progress: Progress = NO_PROGRESS) -> list[Path]:
         if digest.hexdigest() == file.resolve().name:
             _whole.add(_identity(file))
         else:
-            found.append(file)
-    return found
+            damaged_files.append(file)
+    return damaged_files
 
 
 def drop(file: Path) -> None:
@@ -52,36 +52,36 @@ def drop(file: Path) -> None:
 
 
 def note_use(place: Path) -> None:
-    """Take note that a file or a snapshot of the cache is used now; anything else is left as it is."""
+    """Record that a file or a snapshot of the cache is used now; other files are left as they are."""
     repository = next((parent for parent in place.parents if parent.parent == _cache()), None)
     if repository is not None:
-        with suppress(OSError):  # a cache that may only be read is never made smaller either
+        with suppress(OSError):  # a read-only cache is never trimmed either
             os.utime(repository)
 
 
 def trim_hub_cache(at_most: int, *, keep: Collection[str] = ()) -> int:
-    """Remove whole repositories from the hub client's cache until it has at most so many bytes, and return how many
-    bytes went.
+    """Remove whole repositories from the hub client's cache until it has at most `at_most` bytes; returns how many
+    bytes were removed.
 
-    The one that was used longest ago by this library goes first; those whose hub ids are in `keep` stay, also where
+    The one that was used longest ago by this library goes first; those whose hub ids are in `keep` stay, even if
     the rest does not suffice.
     """
     kept = {f"models--{name.replace('/', '--')}" for name in keep}
     held = sorted((_used(folder), folder, _size(folder)) for folder in _cache().glob("*s--*") if folder.is_dir())
-    total, gone = sum(size for *_, size in held), 0
+    total, removed = sum(size for *_, size in held), 0
     for _, folder, size in held:
-        if total - gone <= at_most:
+        if total - removed <= at_most:
             break
         if folder.name in kept:
             continue
         away = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.gone")
         try:
-            folder.rename(away)  # at once, so that nobody finds a half of it
+            folder.rename(away)  # in one step, so that no reader finds a part of it
         except OSError:
             continue
         shutil.rmtree(away, ignore_errors=True)
-        gone += size
-    return gone
+        removed += size
+    return removed
 
 
 def _cache() -> Path:

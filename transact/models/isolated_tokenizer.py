@@ -1,8 +1,8 @@
-"""Tokenizers of strangers: their native code and their chat template run in processes of their own, under limits.
+"""Untrusted tokenizers: their native code and their chat template run in processes of their own, under limits.
 
-A tokenizer that multiplies what it reads, or a pattern that never ends, may wait for one rare character, so no trial
-tells whether it is safe: every text is read by it in such a process, which answers with token ids. In this process it
-is loaded, once that has gone well in the other, and turns tokens back into text, which is bounded by its decoder.
+A single rare character can make a tokenizer multiply its input or loop, so no trial shows that it is safe: every text
+is tokenised in such a process, which answers with token ids. In this process the tokenizer is loaded, after the other
+one has loaded it, and turns tokens back into text, whose length its decoder bounds.
 """
 
 import base64
@@ -18,27 +18,27 @@ from transact.errors import CheckpointBroken, InvalidText
 from transact.models import tokenizer_script
 from transact.progress import Progress
 from transact.runtime import isolated_process
-from transact.runtime.isolated_process import IsolatedProcessFailed, Limits, heeded
+from transact.runtime.isolated_process import IsolatedProcessFailed, Limits, inherited_progress
 
 PANIC = "PanicException"
-"""What the `tokenizers` library raises where it gives up; it is no `Exception`, and has no name to import."""
+"""What the `tokenizers` library raises when it panics; no `Exception`, and not importable by name."""
 _FILES = ("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "chat_template.*")
 _FILE_BYTES = 100_000_000
-"""Of all files of a tokenizer; the largest that are known have 40 MB."""
+"""Limit of all files of a tokenizer; the largest known ones have 40 MB."""
 _MEMORY_BYTES, _PER_FILE_BYTE, _MOST_MEMORY_BYTES = 300_000_000, 30, 2_000_000_000
-"""For Python and for the tokenizer as it is read, about twice of what was measured (90 MB and 17 bytes a byte)."""
+"""For Python and for reading the tokenizer, about twice what was measured (90 MB and 17 bytes a byte)."""
 _PER_CHARACTER_HELD, _PER_CHARACTER_READ = 16, 150
-"""For all text, and for the notes on one: where each token began, and so on."""
+"""Bytes for all text, and for the encoding of the longest: offsets of tokens, and so on."""
 _SECONDS = {"check": 12.0, "encode": 6.0, "write": 8.0}
-"""At work on a text of no length: to start, to import what it needs and to read the largest tokenizers that are known
-takes up to half of it. It may wait longer than that for a processor, as it lets all others go first."""
+"""Processor time for an empty text: to start, to import and to read the largest known tokenizers takes up to half of
+it. The process may wait longer than that for a processor, as it has a low priority."""
 _CHARACTERS_PER_SECOND, _WAITING = 300_000, 5
 _TOKENS_PER_CHARACTER, _TOKENS_BESIDE = 8, 2_000
-"""A character has at most four bytes; some are written out as a phrase, and a sequence may begin with some tokens."""
+"""A character has at most four bytes; some expand to a phrase, and a sequence may begin with some tokens."""
 _WRITTEN_PER_CHARACTER, _WRITTEN_BESIDE = 8, 20_000
-"""Characters that a chat template may make of one, and what it may put beside those of each conversation."""
-_REMEMBERED_CHARACTERS = 16
-"""What is asked again and again, how a sequence begins, is shown by a text of one letter."""
+"""Characters that a chat template may make of one, and those that it may add to each conversation."""
+_CACHED_CHARACTERS = 16
+"""Results are cached for texts this short: how a sequence begins is asked often, with a text of one letter."""
 _MARK = "_transact_enclosed"
 
 _checked: set[str] = set()
@@ -53,16 +53,16 @@ class Enclosed:
         self._file = Path(self._folder.name) / "tokenizer.json"
         tokenizer.backend_tokenizer.save(str(self._file), pretty=False)
         self._tokenizer_settings = {"split_special_tokens": bool(tokenizer.split_special_tokens)}
-        self._remembered: dict[tuple, list[array]] = {}
+        self._cache: dict[tuple, list[array]] = {}
 
     def __deepcopy__(self, memo: dict) -> "Enclosed":
         return self
 
     def ids(self, texts: Sequence[str], *, special: bool) -> list[array]:
-        """The tokens of each text; `special`: with those that the tokenizer puts in front and behind."""
+        """The tokens of each text; `special`: with those that the tokenizer adds in front and behind."""
         key = (special, *texts)
-        if key in self._remembered:
-            return self._remembered[key]
+        if key in self._cache:
+            return self._cache[key]
         characters = sum(map(len, texts))
         most = _TOKENS_PER_CHARACTER * characters + _TOKENS_BESIDE * len(texts)
         request = {
@@ -70,13 +70,13 @@ class Enclosed:
             **self._tokenizer_settings,
         }  # fmt: skip
         longest = max(map(len, texts), default=0)
-        answer = _asked(request, characters, 6 * most + 20 * len(texts), longest, self._file.stat().st_size)
+        answer = _text_answer(request, characters, 6 * most + 20 * len(texts), longest, self._file.stat().st_size)
         flat, rows, start = array("i", base64.b64decode(answer["ids"])), [], 0
         for length in answer["lengths"]:
             rows.append(flat[start : start + length])
             start += length
-        if characters <= _REMEMBERED_CHARACTERS and len(self._remembered) < _REMEMBERED_CHARACTERS:
-            self._remembered[key] = rows
+        if characters <= _CACHED_CHARACTERS and len(self._cache) < _CACHED_CHARACTERS:
+            self._cache[key] = rows
         return rows
 
     def written(
@@ -91,24 +91,24 @@ class Enclosed:
         request = {
             "act": "write", "template": template, "conversations": list(conversations), "names": names, "most": most
         }  # fmt: skip
-        answer = _asked(request, characters, 12 * most)
+        answer = _text_answer(request, characters, 12 * most)
         return (answer["failed"], answer["why"]) if "failed" in answer else answer["texts"]
 
 
 def enclosed(tokenizer: PreTrainedTokenizerBase) -> Enclosed | None:
-    """What reads text for this tokenizer; None for one that is trusted and reads it itself."""
+    """The reader of text for this tokenizer; None for a trusted one, which reads text itself."""
     return getattr(tokenizer, _MARK, None)
 
 
 def enclose(tokenizer: PreTrainedTokenizerBase) -> None:
-    """From here on it reads no text in this process."""
+    """Let the tokenizer read no text in this process from now on."""
     setattr(tokenizer, _MARK, Enclosed(tokenizer))
 
 
 def check_loading(directory: Path, config: PreTrainedConfig, progress: Progress) -> None:
     """Raise `CheckpointBroken` unless the tokenizer in `directory` loads, and reads short texts, within limits.
 
-    The same files are looked at once only.
+    The same files are checked once only.
     """
     files = sorted({file for pattern in _FILES for file in directory.glob(pattern) if file.is_file()})
     size = sum(file.stat().st_size for file in files)
@@ -140,13 +140,18 @@ def check_loading(directory: Path, config: PreTrainedConfig, progress: Progress)
     _checked.add(digest.hexdigest())
 
 
-def _asked(request: dict, characters: int, output_characters: int, longest: int = 0, file_bytes: int = 0) -> dict:
-    """The worker's answer to texts of so many characters, and the longest of so many; raises `InvalidText`."""
+def _text_answer(request: dict, characters: int, output_characters: int, longest: int = 0, file_bytes: int = 0) -> dict:
+    """The worker's answer to texts of `characters` characters, the longest of `longest`; raises `InvalidText`."""
     memory = _PER_CHARACTER_HELD * characters + _PER_CHARACTER_READ * longest
     seconds = characters / _CHARACTERS_PER_SECOND
     try:
         answer = _answer(
-            request, output_characters + 10_000, heeded, seconds=seconds, memory_bytes=memory, file_bytes=file_bytes
+            request,
+            output_characters + 10_000,
+            inherited_progress,
+            seconds=seconds,
+            memory_bytes=memory,
+            file_bytes=file_bytes,
         )
         reason = answer.get("refused")
     except IsolatedProcessFailed as error:
@@ -169,8 +174,8 @@ def _answer(
     seconds: float = 0.0,
     memory_bytes: int = 0,
 ) -> dict:
-    """What the worker says, given so much more than what a tokenizer of that size takes by itself; raises
-    `IsolatedProcessFailed`."""
+    """The worker's answer, with `seconds` and `memory_bytes` beyond what a tokenizer of that size takes by itself;
+    raises `IsolatedProcessFailed`."""
     own = min(_MEMORY_BYTES + _PER_FILE_BYTE * file_bytes, _MOST_MEMORY_BYTES)
     at_work = _SECONDS[request["act"]] + seconds
     return isolated_process.run(

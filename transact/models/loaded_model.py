@@ -78,16 +78,16 @@ class LoadedModel:
     ) -> "LoadedModel":
         """Wrap a model that is in memory already; raises `ModelUnsupported` if it cannot be pruned.
 
-        Whether the output head is the embeddings again is seen from the two, whatever the configuration says.
+        Whether the output head is tied to the embeddings is read from the modules, not from the configuration.
         """
         spec = ModelSpec.from_config(model.config)
         stored_weights.check_model(model, spec)
         head, embeddings = (model.get_submodule(path).weight for path in (spec.layout.head, spec.layout.embeddings))
         spec = replace(spec, tie_word_embeddings=head is embeddings)
         loaded = cls(model.eval(), tokenizer, spec, source)
-        odd = {name: each for name, each in model.state_dict().items() if each.dtype != loaded.dtype}
+        exceptions = {name: each for name, each in model.state_dict().items() if each.dtype != loaded.dtype}
         stored_dtype = str(loaded.dtype).removeprefix("torch.")
-        return replace(loaded, stored_dtype=stored_dtype, stored_exceptions=odd)
+        return replace(loaded, stored_dtype=stored_dtype, stored_exceptions=exceptions)
 
     @property
     def held_bytes(self) -> int:
@@ -132,7 +132,7 @@ class LoadedModel:
 
     @property
     def placement(self) -> str:
-        """Where its weights are, as `transact.models.capabilities` has it."""
+        """Where its weights are, as `transact.models.capabilities` names it."""
         return STREAMED if self.is_streamed else SPREAD if self.is_spread else TOGETHER
 
     def can(self, task: Task) -> bool:
@@ -156,7 +156,7 @@ class LoadedModel:
 
     @property
     def stages(self) -> list[torch.nn.Module]:
-        """What a forward pass goes through one after the other and can be stopped between: layers and output head."""
+        """The modules that a forward pass runs in turn and can be cancelled between: layers and output head."""
         return [*self.decoder_layers, self.model.get_output_embeddings()]
 
     @property
@@ -169,8 +169,8 @@ class LoadedModel:
     ) -> Generator[torch.Tensor]:
         """What the output head reads of each batch in turn: [sample, seq, hidden].
 
-        `transact.models.output_head` makes predictions of it, while the iteration has not gone on. `progress` is told
-        of work that comes before the first batch (here: none); `check` is called at every layer.
+        `transact.models.output_head` makes predictions of it before the iteration continues. `progress` is called
+        for work before the first batch (here: none); `check` is called at every layer.
         """
         for batch in batches:
             with checking(self.stages, check):
@@ -187,14 +187,14 @@ class LoadedModel:
 
     @contextmanager
     def embeddings_loaded(self, input_ids: torch.Tensor) -> Iterator[None]:
-        """For this block, all that tokens meet before the first layer is there, for these ids (here: always)."""
+        """Within this block, everything before the first layer is loaded for these ids (here: always)."""
         yield
 
     @property
     def fingerprint(self) -> str:
         """Digest of family and shapes, then, after a slash, of the weights' identity and the cuts so far.
 
-        The revision (a commit, or a digest of local files) names the weights wherever they lie; models made
+        The revision (a commit, or a digest of local files) names the weights wherever they are; models made
         in memory have only their source.
         """
         cuts = (f"{cut.plan.digest} {cut.compensation} {cut.trained}".strip() for cut in self.cuts)

@@ -1,4 +1,4 @@
-"""From a name to a model in memory: what can be refused is refused before a weight is read."""
+"""From a name to a model in memory; whatever can be refused is refused before a weight is read."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,13 +30,13 @@ from transact.spec.model_spec import ModelSpec
 
 @dataclass(frozen=True)
 class OpenedSource:
-    """A model's files, here and checked, with what is made of them before a weight is read.
+    """A model's files, downloaded and checked, with what is known from them before a weight is read.
 
     `whole`: the spec of the stock class that is built; `spec`: what is left of it, where layers were narrowed.
     `card`: as `preflight`, of what the files hold.
     """
 
-    found: sources.Source
+    resolved: sources.Source
     card: Preflight
     files: tuple[Path, ...]
     config: PreTrainedConfig
@@ -46,20 +46,20 @@ class OpenedSource:
     tokenizer: PreTrainedTokenizerBase | None
 
     def fields(self, check: Check) -> dict[str, Any]:
-        """Of the `LoadedModel` that comes of it, what does not depend on where its weights are."""
+        """The fields of the `LoadedModel` that do not depend on where its weights are."""
         return {
             "tokenizer": self.tokenizer,
             "spec": self.spec,
-            "source": self.found.name,
-            "revision": self.found.revision or sources.content_digest(self.files, check),
+            "source": self.resolved.name,
+            "revision": self.resolved.revision or sources.content_digest(self.files, check),
             "stored_dtype": self.stored_dtype,
-            "tokenizer_class": tokenizer_class(self.found.folder, self.config),
+            "tokenizer_class": tokenizer_class(self.resolved.folder, self.config),
         }
 
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """As `load` takes them."""
+    """Options of `load`."""
 
     dtype: str
     device: str
@@ -70,39 +70,39 @@ class LoadOptions:
 def opened(
     source: str, options: LoadOptions, refuse: Callable[[sources.Source, Preflight], None], progress: Progress
 ) -> OpenedSource:
-    """Bring a model's files here and check them.
+    """Download a model's files and check them.
 
-    `refuse` raises for a model that cannot be taken in: once when config.json is known, and again when the files have
-    said what they really hold.
+    `refuse` raises for a model that does not fit: it is called once with what config.json says, and again with what the
+    files hold.
     """
     choice(options.dtype, ("auto", *DTYPES), "dtype")
-    found = sources.resolve(source, options.revision, progress)
-    card = preflight_on(options.device, found, options.dtype)
-    refuse(found, card)
-    found = sources.download(found, card.spec.num_parameters, progress)
-    files = sources.weight_files(found.folder)
+    resolved = sources.resolve(source, options.revision, progress)
+    card = preflight_on(options.device, resolved, options.dtype)
+    refuse(resolved, card)
+    resolved = sources.download(resolved, card.spec.num_parameters, progress)
+    files = sources.weight_files(resolved.folder)
     stored_dtype = sources.check_weights(files, card.spec)
-    config, whole = stock(found)
+    config, whole = stock(resolved)
     whole, spec = stored_weights.decided_by_files(config, files, whole, card.spec)
     card = with_files(card, spec, options.dtype, stored_dtype, device_of(options.device))
-    refuse(found, card)
-    tokenizer = read_tokenizer(found.folder, config, untrusted=options.untrusted, progress=progress)
-    return OpenedSource(found, card, files, config, whole, spec, stored_dtype, tokenizer)
+    refuse(resolved, card)
+    tokenizer = read_tokenizer(resolved.folder, config, untrusted=options.untrusted, progress=progress)
+    return OpenedSource(resolved, card, files, config, whole, spec, stored_dtype, tokenizer)
 
 
 def fetch(
     source: str, *, revision: str | None = None, untrusted: bool = False, progress: Progress = NO_PROGRESS
 ) -> str | None:
-    """Bring a model's files here, so that `load` need not wait for a network; the commit, None for a local folder.
+    """Download a model's files, so that `load` need not wait for a network; the commit, None for a local folder.
 
-    `untrusted`: as for `load`, whose first trial of the tokenizer is made now. Raises `ModelNotFound`,
+    `untrusted`: as for `load`, whose check of the tokenizer is made now. Raises `ModelNotFound`,
     `ModelUnsupported` or `CheckpointBroken`, and what `progress` raises.
     """
-    found = sources.resolve(source, revision, progress)
-    found = sources.download(found, spec_of(found).num_parameters, progress)
+    resolved = sources.resolve(source, revision, progress)
+    resolved = sources.download(resolved, spec_of(resolved).num_parameters, progress)
     if untrusted:
-        check_tokenizer(found.folder, stock(found)[0], progress)
-    return found.revision
+        check_tokenizer(resolved.folder, stock(resolved)[0], progress)
+    return resolved.revision
 
 
 def load(
@@ -122,7 +122,7 @@ def load(
     `device`: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:1", ... or "balanced", which spreads the layers
     over all GPUs of this machine (by accelerate's `device_map`) and is as "auto" where there are fewer than two.
 
-    `untrusted`: the model's tokenizer and chat template are a stranger's, and read text in processes of their own with
+    `untrusted`: the model's tokenizer and chat template are not trusted, and read text in processes of their own with
     limits on memory and time (`transact.models.isolated_tokenizer`), which takes half a second each time.
 
     Everything that can be refused is refused before a weight is read: `ModelNotFound`, `ModelUnsupported`,
@@ -130,9 +130,9 @@ def load(
     """
     target: torch.device | str = BALANCED if spreads(device) else device_of(device)
 
-    def refuse(found: sources.Source, card: Preflight) -> None:
-        if target == BALANCED and found.config.get(per_layer_config.KEY):
-            raise InvalidOption(f"The compact layers of {found.name} are not spread over GPUs. Choose one of them.")
+    def refuse(resolved: sources.Source, card: Preflight) -> None:
+        if target == BALANCED and resolved.config.get(per_layer_config.KEY):
+            raise InvalidOption(f"The compact layers of {resolved.name} are not spread over GPUs. Choose one of them.")
         _check_fits(card)
 
     source_files = opened(source, LoadOptions(dtype, device, revision, untrusted), refuse, progress)
@@ -140,7 +140,7 @@ def load(
     watch = Repeating(progress, card.weights_bytes, "bytes")
     try:
         model = _model_of(source_files, target, watch.check)
-    except Exception as error:  # whichever library asked for the memory words it in its own way
+    except Exception as error:  # every library words a lack of memory in its own way
         if not ran_out_of_memory(error):
             raise
         raise NotEnoughMemory(
@@ -155,9 +155,9 @@ def load(
 
 def _model_of(opened: OpenedSource, target: torch.device | str, check: Check) -> PreTrainedModel:
     """The stock class with its weights on the target, in evaluation mode."""
-    found, dtype = opened.found, DTYPES[opened.card.dtype]
-    if not found.config.get(per_layer_config.KEY):
-        return _read_weights(found.folder, opened.config, dtype, target, check)
+    resolved, dtype = opened.resolved, DTYPES[opened.card.dtype]
+    if not resolved.config.get(per_layer_config.KEY):
+        return _read_weights(resolved.folder, opened.config, dtype, target, check)
     model = narrowed_model.read(opened.config, opened.whole, opened.spec, opened.files, dtype, check)
     return model.to(target).eval()
 
@@ -174,7 +174,7 @@ def _check_fits(card: Preflight) -> None:
 def _read_weights(
     directory: Path, config: PreTrainedConfig, dtype: torch.dtype, device: torch.device | str, check: Check
 ) -> PreTrainedModel:
-    """`config` is the one that was checked: what config.json names beside it is not heeded."""
+    """`config` is the one that was checked: nothing else that config.json names is used."""
     spread = {"device_map": device} if device == BALANCED else {}
     if (directory / "adapter_config.json").exists():
         raise CheckpointBroken(
@@ -183,26 +183,26 @@ def _read_weights(
         )
     try:
         with no_progress_bars(lambda done, total: check()):
-            model, found = AutoModelForCausalLM.from_pretrained(
+            model, loading_info = AutoModelForCausalLM.from_pretrained(
                 directory,
                 config=config,
                 dtype=dtype,
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # refused below, in words of our own
+                ignore_mismatched_sizes=True,  # refused below, with our own message
                 **spread,
             )
         model = (model if spread else model.to(device)).eval()
     except Cancelled:
         raise
-    except Exception as error:  # configuration, weights and allocator raise whatever they raise
+    except Exception as error:  # configuration, weights and allocator raise many types
         if ran_out_of_memory(error):
             raise
         reason = " ".join(str(error).split())
         raise CheckpointBroken(f"The weights in {directory.name} could not be loaded: {reason}") from error
-    for name, *shapes in sorted(found["mismatched_keys"]):
+    for name, *shapes in sorted(loading_info["mismatched_keys"]):
         stored_weights.check_shape(name, *map(tuple, shapes))
-    surplus = [name for name in found["unexpected_keys"] if not sources.is_constant(name)]
-    stored_weights.check_complete(found["missing_keys"], surplus)
+    surplus = [name for name in loading_info["unexpected_keys"] if not sources.is_constant(name)]
+    stored_weights.check_complete(loading_info["missing_keys"], surplus)
     return model

@@ -41,10 +41,10 @@ def read(
     for name, tensor in model.state_dict().items():
         if name in state:
             check_shape(name, tuple(state[name].shape), tuple(tensor.shape))
-    found = model.load_state_dict(state, strict=False, assign=True)
+    keys = model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
     lacking = [name for name, parameter in model.named_parameters() if parameter.is_meta]
-    check_complete(lacking, [name for name in found.unexpected_keys if not is_constant(name)])
+    check_complete(lacking, [name for name in keys.unexpected_keys if not is_constant(name)])
     return model
 
 

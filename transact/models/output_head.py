@@ -1,11 +1,11 @@
 """From a decoder's final hidden states to predictions, a block of rows at a time.
 
 The logits of a whole batch are its largest tensor by far where the vocabulary is large (half a gigabyte for 512
-positions of 262,144 words), and losses need several of that size. Hidden states are small, and every row's loss is its
-own, so hidden states are kept whole and logits are made, used and dropped block by block.
+positions of 262,144 words), and losses need several of that size. Hidden states are small, and the rows' losses are
+independent, so hidden states are kept whole and logits are made, used and dropped block by block.
 
-Whatever stands between the two (the output matrix, scaling, soft capping) is the stock class's own code: its forward
-pass is run with something in the decoder's place that hands on the hidden states it is given.
+What is between the two (the output matrix, scaling, soft capping) is the stock class's own code: its forward pass is
+run with a module in place of the decoder that returns the hidden states it is given.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,30 +22,30 @@ Head = Callable[[torch.Tensor], torch.Tensor]
 """Final hidden states [row, hidden] -> logits [row, vocabulary]."""
 
 
-class _HandedOn(torch.nn.Module):
-    """Stands where the decoder stood: returns what it is given as if that had been its result."""
+class _PassThrough(torch.nn.Module):
+    """Replaces the decoder: returns its input as the result."""
 
     def forward(self, *positional, inputs_embeds: torch.Tensor, **named) -> BaseModelOutputWithPastAndCrossAttentions:
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=inputs_embeds)
 
 
 def without_decoder(model: torch.nn.Module, layout: Family) -> torch.nn.Module:
-    """A second face of a causal language model that has nothing but what follows the decoder."""
-    face = with_module_at(model, layout.decoder, _HandedOn())
-    face.__dict__.pop("forward", None)  # accelerate sets one on the instance, which runs the model it was set on
-    return face
+    """A shallow copy of a causal language model with only what follows the decoder."""
+    head_model = with_module_at(model, layout.decoder, _PassThrough())
+    head_model.__dict__.pop("forward", None)  # accelerate sets one on the instance, which runs the model it was set on
+    return head_model
 
 
 def output_head(loaded: LoadedModel) -> Head:
-    """What the model's own code makes of its decoder's final hidden states."""
+    """The model's own code from its decoder's final hidden states to logits."""
     return head_of(without_decoder(loaded.model, loaded.layout))
 
 
-def head_of(face: torch.nn.Module) -> Head:
-    """The same of a face that `without_decoder` made."""
+def head_of(head_model: torch.nn.Module) -> Head:
+    """The same for a model that `without_decoder` returned."""
 
     def logits(hidden: torch.Tensor) -> torch.Tensor:
-        return face(inputs_embeds=hidden[None], use_cache=False).logits[0]  # a batch of one sample
+        return head_model(inputs_embeds=hidden[None], use_cache=False).logits[0]  # a batch of one sample
 
     return logits
 
@@ -66,9 +66,9 @@ def at_least_float32(values: torch.Tensor) -> torch.Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def summed_divergence(wanted: torch.Tensor, own: torch.Tensor) -> float:
-    """Σ KL(wanted ‖ own) in nats over rows of log-probabilities [row, vocabulary]."""
-    return float(wanted.exp().mul_(wanted - own).sum(dtype=torch.float64))
+def summed_divergence(reference: torch.Tensor, own: torch.Tensor) -> float:
+    """Σ KL(reference ‖ own) in nats over rows of log-probabilities [row, vocabulary]."""
+    return float(reference.exp().mul_(reference - own).sum(dtype=torch.float64))
 
 
 def hidden_gradients(
@@ -102,28 +102,28 @@ def _block_gradients(
 
 
 def summed_loss(
-    face: torch.nn.Module,
+    head_model: torch.nn.Module,
     hidden: torch.Tensor,
     vocab_size: int,
     loss: Callable[[torch.Tensor, slice], torch.Tensor],
 ) -> torch.Tensor:
-    """A loss that is a sum over rows, for training: its gradient reaches `hidden` and what is trained of `face`.
+    """A loss that is a sum over rows, for training: its gradient reaches `hidden` and the trained parameters.
 
-    `face` is one that `without_decoder` made; `loss(logits, block)` [row of the block, vocabulary] gives a scalar. The
-    gradients are taken on the way forward, so that no block's logits are kept, or made again, for the way back.
+    `head_model` is from `without_decoder`; `loss(logits, block)` [row of the block, vocabulary] gives a scalar. The
+    gradients are computed in the forward pass, so that no block's logits are kept, or made again, for the backward one.
     """
-    trained = [parameter for parameter in _parameters(face) if parameter.requires_grad]
-    return _SummedLoss.apply(head_of(face), vocab_size, loss, hidden, *trained)
+    trained = [parameter for parameter in _parameters(head_model) if parameter.requires_grad]
+    return _SummedLoss.apply(head_of(head_model), vocab_size, loss, hidden, *trained)
 
 
-def _parameters(face: torch.nn.Module) -> list[torch.Tensor]:
-    """All of them, each once; the replicas of `torch.nn.DataParallel` keep theirs under another name."""
-    found = [
+def _parameters(head_model: torch.nn.Module) -> list[torch.Tensor]:
+    """All parameters, each once; the replicas of `torch.nn.DataParallel` keep theirs under another name."""
+    parameters = [
         parameter
-        for module in face.modules()
+        for module in head_model.modules()
         for parameter in (*module._parameters.values(), *getattr(module, "_former_parameters", {}).values())
     ]
-    return list({id(parameter): parameter for parameter in found if parameter is not None}.values())
+    return list({id(parameter): parameter for parameter in parameters if parameter is not None}.values())
 
 
 class _SummedLoss(torch.autograd.Function):

@@ -56,29 +56,29 @@ def preflight(
     """What `load` would need, from config.json alone (a few kilobytes are fetched from the hub at most).
 
     Raises `ModelNotFound`, `ModelUnsupported`, `CheckpointBroken` or `InvalidOption`, each with its reason, and what
-    `progress` raises while the hub is waited for.
+    `progress` raises while it waits for the hub.
     """
     choice(dtype, ("auto", *DTYPES), "dtype")
     return preflight_on(device, sources.resolve(source, revision, progress), dtype)
 
 
-def preflight_on(device: str, found: sources.Source, dtype: str) -> Preflight:
-    """As `preflight_of`; what is spread has the memory of all GPUs."""
-    card = preflight_of(found, dtype, device_of(device))
+def preflight_on(device: str, resolved: sources.Source, dtype: str) -> Preflight:
+    """As `preflight_of`; a model that is spread has the memory of all GPUs."""
+    card = preflight_of(resolved, dtype, device_of(device))
     if not spreads(device):
         return card
     return replace(card, available_bytes=sum(free_bytes(torch.device(gpu)) for gpu in gpus()))
 
 
-def preflight_of(found: sources.Source, dtype: str, device: torch.device) -> Preflight:
-    """As `preflight`, for a source that was found."""
-    spec = spec_of(found)
-    stored = str(found.config.get("dtype") or found.config.get("torch_dtype") or "float32")
+def preflight_of(resolved: sources.Source, dtype: str, device: torch.device) -> Preflight:
+    """As `preflight`, for a resolved source."""
+    spec = spec_of(resolved)
+    stored = str(resolved.config.get("dtype") or resolved.config.get("torch_dtype") or "float32")
     if dtype == "auto":
         dtype = _fast_dtype(stored, spec, device)
     return Preflight(
-        source=found.name,
-        revision=found.revision,
+        source=resolved.name,
+        revision=resolved.revision,
         spec=spec,
         dtype=dtype,
         available_bytes=free_bytes(device),
@@ -87,7 +87,7 @@ def preflight_of(found: sources.Source, dtype: str, device: torch.device) -> Pre
 
 
 def with_files(card: Preflight, spec: ModelSpec, dtype: str, stored_dtype: str, device: torch.device) -> Preflight:
-    """As the files have it, whatever config.json says."""
+    """The card corrected by what the files hold."""
     if dtype == "auto":
         dtype = _fast_dtype(stored_dtype, spec, device)
     return replace(card, spec=spec, dtype=dtype, **_needs(spec, dtype))

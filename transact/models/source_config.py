@@ -16,28 +16,28 @@ _NOT_FROM_FILES = (
 """What a config.json may not decide: code to import, kernels to fetch from a hub and run, other files to read."""
 
 
-def spec_of(found: Source) -> ModelSpec:
-    """The spec, layers of different sizes included."""
-    overrides = found.config.get(per_layer_config.KEY)
-    spec = stock(found)[1]
+def spec_of(source: Source) -> ModelSpec:
+    """The spec, with layers of different sizes."""
+    overrides = source.config.get(per_layer_config.KEY)
+    spec = stock(source)[1]
     return per_layer_config.with_layers(spec, overrides) if overrides else spec
 
 
-def stock(found: Source) -> tuple[PreTrainedConfig, ModelSpec]:
+def stock(source: Source) -> tuple[PreTrainedConfig, ModelSpec]:
     """The configuration and the spec as if all layers had the global sizes."""
-    family = family_of(found.config)
+    family = family_of(source.config)
     left_out = ("model_type", per_layer_config.KEY, *_NOT_FROM_FILES)
-    values = {key: value for key, value in found.config.items() if key not in left_out}
-    problem = excess(found.config)
+    values = {key: value for key, value in source.config.items() if key not in left_out}
+    problem = excess(source.config)
     if problem is not None:
-        raise ModelUnsupported(f"config.json of {found.name} cannot be right: {problem}. Choose another model.")
+        raise ModelUnsupported(f"config.json of {source.name} cannot be right: {problem}. Choose another model.")
     try:
-        config = AutoConfig.for_model(found.config["model_type"], **values)
+        config = AutoConfig.for_model(source.config["model_type"], **values)
         return config, ModelSpec.from_config(config)
     except ModelUnsupported:
         raise
-    except Exception as error:  # configuration classes raise whatever their validators raise
+    except Exception as error:  # validators of configuration classes raise many types
         reason = " ".join(str(error).split())
         raise CheckpointBroken(
-            f"config.json of {found.name} is not a valid {family.label} configuration: {reason}"
+            f"config.json of {source.name} is not a valid {family.label} configuration: {reason}"
         ) from None

@@ -28,9 +28,9 @@ BUNDLED = "bundled"
 BUNDLED_DIRECTORY = ASSETS / "model"
 
 _MAX_CONFIG_BYTES = 2_000_000
-"""Real ones have kilobytes; a larger one would fill memory before anything is known of the model."""
+"""Real ones have kilobytes; a larger one could fill memory before anything else is checked."""
 _MAX_JSON_BYTES = 50_000_000
-"""Of all files of JSON that are read beside config.json; the largest models have an index of ten."""
+"""Limit of other JSON files; the largest models have an index of ten megabytes."""
 _WIDEST_ELEMENT = 8
 _BESIDE_WEIGHTS_BYTES = 500_000_000
 """Bytes of a weight in float64, and what tokenizer and card may add; a repository beyond that fills the disk."""
@@ -64,7 +64,7 @@ def resolve(name: str, revision: str | None = None, progress: Progress = NO_PROG
     """Find a model and read its raw configuration; no weight is touched.
 
     Raises `ModelNotFound` (with the reason), `CheckpointBroken` (unreadable config.json), and what `progress` raises
-    while the hub is waited for.
+    while it waits for the hub.
     """
     name = name.strip() if isinstance(name, str) else str(name)
     if not name:
@@ -122,7 +122,7 @@ def _exists(name: str) -> bool:
 def download(source: Source, parameters: int, progress: Progress = NO_PROGRESS) -> Source:
     """The same source with its files on disk; the bundled model and local folders have theirs already.
 
-    What a model of so many `parameters` cannot need is not fetched: raises `CheckpointBroken`.
+    Raises `CheckpointBroken` for more bytes than a model of `parameters` parameters can need.
     """
     if source.directory is not None:
         return source
@@ -177,13 +177,13 @@ def check_weights(files: tuple[Path, ...], spec: ModelSpec) -> str:
     numbers: Counter[str] = Counter()
     head = (f"{spec.layout.head}.weight", (spec.vocab_size, spec.hidden_size))
     for name, expected in chain(spec.tensor_shapes(), (head,)):
-        found = next((each for each in spec.layout.names_in_files(name) if each in held), None)
-        if found is None and name == head[0]:  # it may be the embeddings again
+        stored_name = next((each for each in spec.layout.names_in_files(name) if each in held), None)
+        if stored_name is None and name == head[0]:  # it may be tied to the embeddings
             continue
-        if found is None:
+        if stored_name is None:
             raise CheckpointBroken(f"The checkpoint has no tensor {name}, which config.json calls for.")
-        shape, dtype = held[found]
-        check_shape(found, shape, expected)
+        shape, dtype = held[stored_name]
+        check_shape(stored_name, shape, expected)
         numbers[dtype] += prod(shape)
     return TORCH_DTYPES.get(numbers.most_common(1)[0][0], "float32")
 

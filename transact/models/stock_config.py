@@ -1,7 +1,7 @@
 """The configuration that a checkpoint of a pruned model has, in a class of stock `transformers`.
 
-Configuration classes check what they are given, each in its own way. So it is made before the work as well
-(`check_writable`), not only when the result is there.
+Configuration classes validate their values, each in its own way. So the configuration is made before the work as well
+(`check_writable`), not only when the result is written.
 """
 
 from transformers import AutoConfig, PreTrainedConfig
@@ -16,7 +16,7 @@ _GRANITE_AS_LLAMA = {"embedding_multiplier": 1.0, "logits_scaling": 1.0, "residu
 
 
 def stock_config(old: PreTrainedConfig, spec: ModelSpec) -> tuple[PreTrainedConfig, list[str]]:
-    """A configuration that stock classes accept for `spec`, made of that of the model, and what had to be done for it.
+    """A configuration that stock classes accept for `spec`, made from the model's, and notes on what was changed.
 
     Raises `InvalidPlan` where its class refuses it.
     """
@@ -31,7 +31,7 @@ def stock_config(old: PreTrainedConfig, spec: ModelSpec) -> tuple[PreTrainedConf
         "head_dim": spec.head_dim,
         "tie_word_embeddings": spec.tie_word_embeddings,
     }
-    if family.head_counts == "fixed":  # pruning in memory wrote it down; these classes compute it
+    if family.head_counts == "fixed":  # pruning in memory set it; these classes compute it
         values.pop("head_dim", None)
         del sizes["head_dim"]
     values |= {type(old).attribute_map.get(name, name): size for name, size in sizes.items()}
@@ -52,7 +52,7 @@ def stock_config(old: PreTrainedConfig, spec: ModelSpec) -> tuple[PreTrainedConf
 def _made(model_type: str, values: dict, spec: ModelSpec) -> PreTrainedConfig:
     try:
         return AutoConfig.for_model(model_type, **values)
-    except Exception as error:  # configuration classes raise whatever their validators raise
+    except Exception as error:  # validators of configuration classes raise many types
         shape, reason = spec.layers[0], " ".join(str(error).split()).rstrip(".")
         raise InvalidPlan(
             f"The configuration of {FAMILIES[model_type].label} in transformers refuses {shape.num_attention_heads} "

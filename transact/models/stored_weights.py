@@ -1,4 +1,4 @@
-"""What the files of a checkpoint hold, or a model in memory does, where a configuration may say otherwise."""
+"""What the files of a checkpoint, or a model in memory, really hold, where its configuration may differ."""
 
 import copy
 from collections.abc import Collection
@@ -56,7 +56,7 @@ def check_complete(lacking: Collection[str], surplus: Collection[str]) -> None:
 
 
 def has_own_head(files: tuple[Path, ...], family: Family) -> bool:
-    """Whether the files hold an output head that is not the embeddings again, whatever config.json says of it.
+    """Whether the files hold an output head that is not tied to the embeddings, whatever config.json says.
 
     Stock `transformers` 5 decides alike. The files have to be sound (`check_weights`).
     """
@@ -76,10 +76,10 @@ def has_own_head(files: tuple[Path, ...], family: Family) -> bool:
 
 
 def decided_by_files(config: PreTrainedConfig, files: tuple[Path, ...], *specs: ModelSpec) -> tuple[ModelSpec, ...]:
-    """The specs with the output head that the files hold; `config` is told, so that whatever is built from it has it.
+    """The specs with the output head that the files hold; `config` is changed likewise, for models built from it.
 
-    A head of its own stays one, even where config.json says that it is the embeddings again, as in stock
-    `transformers` 5. (What config.json says is another one and the files lack is refused by `check_complete`.)
+    A head of its own stays one, even where config.json says that it is tied to the embeddings, as in stock
+    `transformers` 5. (A head that config.json names and the files lack is refused by `check_complete`.)
     """
     if not config.tie_word_embeddings or not has_own_head(files, specs[0].layout):
         return specs
@@ -90,18 +90,18 @@ def decided_by_files(config: PreTrainedConfig, files: tuple[Path, ...], *specs: 
 def exceptions(files: tuple[Path, ...], model: PreTrainedModel, family: Family, dtype: str) -> dict[str, torch.Tensor]:
     """By their names in the model, the tensors that the files hold in another dtype than `dtype`, as they hold them."""
     held, state = headers(files), model.state_dict()
-    odd = {}
+    stored_names = {}
     for name in state:
-        found = next((each for each in family.names_in_files(name) if each in held), None)
-        if found is not None and TORCH_DTYPES.get(held[found][1], dtype) != dtype:
-            odd[found] = name
+        stored = next((each for each in family.names_in_files(name) if each in held), None)
+        if stored is not None and TORCH_DTYPES.get(held[stored][1], dtype) != dtype:
+            stored_names[stored] = name
     tensors = {}
-    for file in files if odd else ():
+    for file in files if stored_names else ():
         with safe_open(file, framework="pt") as handle:
-            for found in odd.keys() & set(handle.keys()):
-                kept, ours = handle.get_tensor(found), state[odd[found]]
-                # what memory holds as the files do is not held twice
-                tensors[odd[found]] = ours if ours.dtype == kept.dtype else kept.clone()
+            for stored in stored_names.keys() & set(handle.keys()):
+                kept, ours = handle.get_tensor(stored), state[stored_names[stored]]
+                # a tensor that memory holds as the files do is not copied
+                tensors[stored_names[stored]] = ours if ours.dtype == kept.dtype else kept.clone()
     return tensors
 
 

@@ -1,4 +1,4 @@
-"""The tokenizer beside a model's weights: read by `transformers`, once its files name nothing but a tokenizer."""
+"""The tokenizer beside a model's weights: read by `transformers` if its files name nothing but a tokenizer."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def read_tokenizer(
     """The tokenizer of a model's folder, None where it has none; raises `CheckpointBroken` where it cannot be used.
 
     `config` names the tokenizer's class where its own files do not. `untrusted`: it reads no text in this process, see
-    `transact.models.isolated_tokenizer`; `progress` may stop that.
+    `transact.models.isolated_tokenizer`; `progress` may cancel that.
     """
     if not _is_there(directory):
         return None
@@ -38,10 +38,10 @@ def read_tokenizer(
         if untrusted:
             enclose(tokenizer)
         else:
-            # some files are read only now, so that their damage shows here and not in the middle of a run
+            # some files are read only now: damage is noticed here and not in the middle of a run
             tokenizer.decode(tokenizer("a b", add_special_tokens=False)["input_ids"])
         return tokenizer
-    except BaseException as error:  # tokenizer files fail in as many ways as there are formats, in Rust's own way too
+    except BaseException as error:  # every format raises its own types, Rust no `Exception`
         if not isinstance(error, Exception) and type(error).__name__ != PANIC:
             raise
         reason = " ".join(str(error).split())
@@ -49,7 +49,7 @@ def read_tokenizer(
 
 
 def check_tokenizer(directory: Path, config: PreTrainedConfig, progress: Progress = NO_PROGRESS) -> None:
-    """Raise `CheckpointBroken` where a stranger's tokenizer, if there is one, cannot be loaded within limits."""
+    """Raise `CheckpointBroken` where an untrusted tokenizer cannot be loaded within limits."""
     if _is_there(directory):
         check_loading(directory, config, progress)
 
@@ -59,9 +59,9 @@ def _is_there(directory: Path) -> bool:
 
 
 def _check_sentencepiece(directory: Path) -> None:
-    """Raise `CheckpointBroken` where `tokenizer.model` is all there is and what reads it is not installed.
+    """Raise `CheckpointBroken` where `tokenizer.model` is all there is and the packages that read it are not installed.
 
-    `transformers` would fall back on another format and ask for the package of that.
+    `transformers` would fall back on another format and ask for its package.
     """
     file = directory / "tokenizer.model"
     if (directory / "tokenizer.json").exists() or not file.exists():
@@ -69,8 +69,8 @@ def _check_sentencepiece(directory: Path) -> None:
     with file.open("rb") as stream:
         if stream.read(1) != _MESSAGE_START:
             return
-    found = {"sentencepiece": is_sentencepiece_available(), "protobuf": is_protobuf_available()}
-    lacking = [name for name, there in found.items() if not there]
+    packages = {"sentencepiece": is_sentencepiece_available(), "protobuf": is_protobuf_available()}
+    lacking = [name for name, installed in packages.items() if not installed]
     if lacking:
         raise CheckpointBroken(
             f"The tokenizer in {directory.name} is a SentencePiece file (tokenizer.model) without tokenizer.json, and "
@@ -92,7 +92,7 @@ def write_tokenizer(tokenizer: PreTrainedTokenizerBase, named: str | None, folde
         number = _SYSTEM_ERROR.search(str(error))
         if isinstance(error, OSError) or number is None:
             raise
-        # what writes tokenizer.json is no Python, and raises a bare Exception where the disk is full
+        # tokenizer.json is written in Rust, which raises a bare Exception where the disk is full
         raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
     file = folder / CONFIG_FILE
     values = json.loads(file.read_text(encoding="utf-8"))
@@ -106,8 +106,8 @@ def write_tokenizer(tokenizer: PreTrainedTokenizerBase, named: str | None, folde
 def tokenizer_class(directory: Path, config: PreTrainedConfig) -> str | None:
     """What the tokenizer's files, or else the configuration, call its class; None where neither does.
 
-    Raises `CheckpointBroken` where that is no tokenizer: `transformers` would load any class, and a model class, say,
-    would open pickled weights; `AutoTokenizer` would begin again without our refusal of code.
+    Raises `CheckpointBroken` where that is no tokenizer: `transformers` would load any class, and a model class would
+    open pickled weights; `AutoTokenizer` would start over without our refusal of code.
     """
     try:
         named = json.loads((directory / CONFIG_FILE).read_text(encoding="utf-8"))

@@ -1,8 +1,8 @@
-"""A stranger's tokenizer at work; run by path in a process of its own, under limits.
+"""Runs an untrusted tokenizer; run by path in a process of its own, under limits.
 
-What reads tokenizers is native code that aborts the process where it runs out of memory, and a chat template is a
-program. `check` loads as `transformers` does in the process that asks, `encode` needs the `tokenizers` library alone,
-and `write` renders conversations.
+Tokenizers are read by native code that aborts the process where it runs out of memory, and a chat template is a
+program. `check` loads as `transformers` does in the calling process, `encode` needs the `tokenizers` library alone, and
+`write` renders conversations.
 """
 
 import base64
@@ -18,12 +18,12 @@ _PROBES = ("a", "a" * 64, "a" * 2048, " " * 64, "A fox, 1984: x == [y];\n\tz", "
 
 
 class Refused(Exception):
-    """What was asked for is not done; the text says why."""
+    """The request is refused; the text says why."""
 
 
 def check(request: dict) -> dict:
     """Load the tokenizer of a folder and encode short texts with it."""
-    sys.modules["torch"] = None  # type: ignore[assignment]  # seconds to import, and nothing here computes with tensors
+    sys.modules["torch"] = None  # type: ignore[assignment]  # takes seconds to import and is not needed
     from transformers import AutoConfig, AutoTokenizer
 
     config = AutoConfig.for_model(request["model_type"])
@@ -45,9 +45,9 @@ def check(request: dict) -> dict:
 
 
 def _check_decoder(decoder) -> None:
-    """Raise `Refused` unless what it makes of tokens has a length that is plain to see.
+    """Raise `Refused` unless the length of decoded text has a bound that follows from the decoder's steps.
 
-    Texts are decoded in the process that asks, so that no example will do.
+    Texts are decoded in the calling process, so that examples do not suffice.
     """
     steps, growth = [] if decoder is None else [json.loads(decoder.__getstate__())], 1.0
     while any(step["type"] == "Sequence" for step in steps):
@@ -95,9 +95,9 @@ def write(request: dict) -> dict:
     texts, left = [], request["most"]
     for number, conversation in enumerate(request["conversations"], start=1):
         try:
-            # names of special tokens that the writer does not have; given here they are those of the real one
+            # names of special tokens, which this stand-in lacks: those of the real tokenizer
             text = writer.apply_chat_template(conversation, tokenize=False, **request["names"])
-        except Exception as error:  # templates are programs of their own, and fail in as many ways
+        except Exception as error:  # templates are programs, which raise many types
             return {"failed": number, "why": str(error) or type(error).__name__}
         left -= len(text)
         if left < 0:
@@ -106,7 +106,7 @@ def write(request: dict) -> dict:
     return {"texts": texts}
 
 
-def answer(request: dict, tell: Callable[[dict], None]) -> dict:
+def answer(request: dict, send: Callable[[dict], None]) -> dict:
     """Do what the request names."""
     try:
         return {"check": check, "encode": encode, "write": write}[request["act"]](request)

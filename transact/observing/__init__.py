@@ -1,1 +1,1 @@
-"""What passes through a model's layers while it reads: activations, gradients, and their sums."""
+"""Activations and gradients of a model's layers, and their sums over a text."""

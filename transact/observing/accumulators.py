@@ -11,21 +11,21 @@ from transact.runtime.blockwise_algebra import add_gram
 from transact.runtime.distributed import add_up, gathered
 
 _ROWS = 128
-"""Tokens per step of the sums: so many rows of partial sums stay in the processor's cache (measured)."""
+"""Tokens per step of the sums: this many rows of partial sums stay in the processor's cache (measured)."""
 _ROUNDING = 2.0**13
-"""In units of a dtype's precision, how much two sizes may differ and still be the same: a token that is repeated at the
-start of a text is computed several times over, in an order of summation that processor, batch and threads decide. In
-float32 that makes up to 3e-4 of the peaks of the smallest channels (measured on tiny models of four families)."""
+"""In units of a dtype's precision, how much two sizes may differ and still count as equal: a token that is repeated at
+the start of a text is computed several times, each in the order of summation that processor, batch and threads give. In
+float32 that changes the peaks of the smallest channels by up to 3e-4 (measured on tiny models of four families)."""
 _MOST_ROUNDING = 2.0**-10
-"""Also in half precision, whose own steps are larger: there only what is equal is the same."""
+"""The limit in half precision, whose own steps are larger: there only equal sizes count as equal."""
 
 
 @dataclass(frozen=True, eq=False)
 class RealTokens:
-    """Which positions of the batch under way count, and whose they are.
+    """Which positions of the current batch count, and to which samples they belong.
 
     `mask` [sample, seq], bool: True for real tokens, False for the padding to their right; `lengths`: real tokens
-    of each sample; `samples`: each one's place in the calibration set.
+    of each sample; `samples`: the index of each in the calibration set.
     """
 
     mask: torch.Tensor
@@ -110,12 +110,12 @@ def _sums(rows: torch.Tensor) -> torch.Tensor:
 
 
 def channels(activations: torch.Tensor) -> torch.Tensor:
-    """Every channel is a unit, strong by its size: [sample, seq, channel] as it is."""
+    """Every channel is a unit, measured by its size: [sample, seq, channel] as it is."""
     return activations
 
 
 def head_norms(value_dim: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Every head is a unit, strong by its norm: [sample, seq, head · value_dim] -> [sample, seq, head]."""
+    """Every head is a unit, measured by its norm: [sample, seq, head · value_dim] -> [sample, seq, head]."""
 
     def norms(activations: torch.Tensor) -> torch.Tensor:
         heads = activations.unflatten(-1, (-1, value_dim))  # [sample, seq, head · value_dim] -> [.., head, value_dim]
@@ -142,10 +142,10 @@ class PeakAccumulator:
     def add(self, activations: torch.Tensor, tokens: RealTokens) -> None:
         """`activations` [sample, seq, channel]."""
         self.rounding = _rounding(activations.dtype)
-        found = [
+        of_samples = [
             _strongest(rows[:length]) for rows, length in zip(self.units(activations), tokens.lengths, strict=True)
         ]
-        values, positions = (torch.stack(each, dim=1) for each in zip(*found, strict=True))  # [unit, sample]
+        values, positions = (torch.stack(each, dim=1) for each in zip(*of_samples, strict=True))  # [unit, sample]
         samples = torch.tensor(tokens.samples, device=values.device).expand(len(values), -1)
         self._keep_strongest(
             torch.cat((self.activations, values.float()), dim=1),
@@ -157,8 +157,8 @@ class PeakAccumulator:
         """All [unit, candidate]; of sizes that differ by rounding alone the earlier sample is the stronger."""
         sizes, by_size = activations.abs().sort(dim=1, descending=True)
         smaller = sizes[:, 1:] < sizes[:, :-1] * (1 - self.rounding)
-        places = torch.nn.functional.pad(smaller.long().cumsum(dim=1), (1, 0))  # one for all that are tied
-        in_order = places * (int(samples.max()) + 1) + samples.gather(1, by_size)
+        ranks = torch.nn.functional.pad(smaller.long().cumsum(dim=1), (1, 0))  # ties share one
+        in_order = ranks * (int(samples.max()) + 1) + samples.gather(1, by_size)
         chosen = by_size.gather(1, in_order.argsort(dim=1)[:, : self.k])
         self.activations = activations.gather(1, chosen)
         self.samples = samples.gather(1, chosen)
@@ -167,15 +167,15 @@ class PeakAccumulator:
     def combine(self) -> None:
         """The strongest of all processes."""
         kept = tuple(kept.cpu() for kept in (self.activations, self.samples, self.positions))
-        everyone = gathered((kept, self.rounding))
-        if len(everyone) > 1:
+        of_processes = gathered((kept, self.rounding))
+        if len(of_processes) > 1:
             device = self.activations.device
-            self.rounding = max(rounding for _, rounding in everyone)  # one may have had no batch
-            parts = zip(*(kept for kept, _ in everyone), strict=True)
+            self.rounding = max(rounding for _, rounding in of_processes)  # one may have had no batch
+            parts = zip(*(kept for kept, _ in of_processes), strict=True)
             self._keep_strongest(*(torch.cat(part, dim=1).to(device) for part in parts))
 
     def result(self) -> Peaks:
-        # cloned, as tensors made in inference mode are not quite like others
+        # cloned outside inference mode, as autograd refuses inference tensors
         return Peaks(*(kept.cpu().clone() for kept in (self.activations, self.samples, self.positions)))
 
 
@@ -184,7 +184,7 @@ def _rounding(dtype: torch.dtype) -> float:
 
 
 def _strongest(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The activation of largest size of every unit, with its sign, and where it stands: [token, unit] -> [unit].
+    """The activation of largest size of every unit, with its sign, and its position: [token, unit] -> [unit].
 
     Of those that differ from the largest by rounding alone the first one, or of both signs the first positive one.
     Largest, smallest and a comparison read memory in order; `max` with indices took twice as long (measured).

@@ -1,7 +1,7 @@
-"""Gradients of a loss in the outputs of projections, as the backward pass comes by them.
+"""Gradients of a loss in the outputs of projections, taken during the backward pass.
 
 No parameter's `requires_grad` or `grad` is touched, and no gradient of a parameter is computed, so that other
-threads may use the model meanwhile.
+threads can use the model meanwhile.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -42,19 +42,19 @@ def output_gradients(
     batch_size: int = _MAX_BATCH,
     shared: bool = False,
 ) -> None:
-    """One forward pass over the text and one backward pass per loss. Progress is in tokens, told at every module.
+    """One forward pass over the text and one backward pass per loss. Progress is in tokens, reported at every module.
 
-    It may raise `Cancelled` at every layer, in the backward passes too.
+    Cancellation is checked at every layer, in the backward passes too.
 
-    `shared`: of several processes each takes its share of the batches alone.
+    `shared`: each of several processes takes only its share of the batches.
 
-    `losses(targets)` is asked once a batch, for the next tokens int64 [row] of all its predictions, and what it returns
-    for every block of them. For each loss, counted from 0, and each module `add(number, key, input, gradient, real)`
-    is told the module's input [sample, seq, channel], the gradient in its output [sample, seq, hidden] and which
-    positions are real, bool [sample, seq].
+    `losses(targets)` is called once a batch, with the next tokens int64 [row] of all its predictions, and what it
+    returns once for every block of them. For each loss, counted from 0, and each module
+    `add(number, key, input, gradient, real)` gets the module's input [sample, seq, channel], the gradient in its output
+    [sample, seq, hidden] and which positions are real, bool [sample, seq].
     """
     pass_ = _Pass(loaded, losses, add, progress, tokens.num_tokens)
-    functions = [(module, pass_.watcher(key)) for key, module in modules.items()]
+    functions = [(module, pass_.recorder(key)) for key, module in modules.items()]
     checked = checking(loaded.stages, pass_.watch.check)
     with torch.inference_mode(False), torch.enable_grad(), on_calls(functions), checked:
         batches = predictions(loaded, tokens, batch_size=batch_size)
@@ -63,7 +63,7 @@ def output_gradients(
 
 
 class _Pass:
-    """A pass over the text, and the batch that is under way."""
+    """A pass over the text, and its current batch."""
 
     def __init__(
         self,
@@ -81,26 +81,26 @@ class _Pass:
         self.loss = 0
         self.real = torch.empty(0, dtype=torch.bool)
 
-    def watcher(self, key: Key) -> Callable[[torch.Tensor, torch.Tensor], None]:
-        """What is to be called on the calls of the module."""
+    def recorder(self, key: Key) -> Callable[[torch.Tensor, torch.Tensor], None]:
+        """The function to call at each call of the module."""
 
         def record(activations: torch.Tensor, output: torch.Tensor) -> None:
             if output.requires_grad:  # a copy of the model may carry these hooks along; its passes take no gradient
                 real = self.real
-                read = by_sample(activations.detach(), real.shape)
+                inputs = by_sample(activations.detach(), real.shape)
                 output.register_hook(
-                    lambda gradient: self.add(self.loss, key, read, by_sample(gradient, real.shape), real)
+                    lambda gradient: self.add(self.loss, key, inputs, by_sample(gradient, real.shape), real)
                 )
                 # the forward pass is about a third of the work
-                self.tell(self.done + self.batch_tokens * key[0] // (3 * len(self.loaded.decoder_layers)))
+                self._report(self.done + self.batch_tokens * key[0] // (3 * len(self.loaded.decoder_layers)))
 
         return record
 
     def run(self, batch: Batch, rows: torch.Tensor) -> None:
-        """One forward pass, and one backward pass per loss; nothing of them is left in memory afterwards."""
+        """One forward pass, and one backward pass per loss; nothing of them stays in memory."""
         ids = batch.input_ids.to(self.loaded.device)
         self.batch_tokens, self.real = int(batch.mask.sum()), batch.mask.to(ids.device)
-        # the gradient's way ends here, so that none is computed for a parameter
+        # the backward pass ends at this leaf, so that no gradient of a parameter is computed
         start = self.embeddings(ids).detach().requires_grad_()
         hidden = self.loaded.decoder(inputs_embeds=start, use_cache=False).last_hidden_state[rows]
         of_block = self.losses(ids[:, 1:][rows[:, :-1]])
@@ -109,9 +109,9 @@ class _Pass:
             self.watch.check()
             torch.autograd.grad(hidden, start, gradient, retain_graph=self.loss < len(gradients) - 1)
         self.done += self.batch_tokens
-        self.tell(self.done)
+        self._report(self.done)
 
-    def tell(self, done: int) -> None:
+    def _report(self, done: int) -> None:
         self.watch(done, self.total, "tokens")
 
 
@@ -149,7 +149,7 @@ def _batches(spec: ModelSpec, bytes_per_element: int, tokens: TokenSet, batch_si
 
 
 def backward_bytes(spec: ModelSpec, num_positions: int, bytes_per_element: int = 4) -> int:
-    """About what a forward pass over so many positions keeps for its backward pass, with what the loss takes."""
+    """About what a forward pass over `num_positions` positions keeps for its backward pass, including the loss."""
     return num_positions * token_bytes(spec, bytes_per_element) + block_bytes(spec, num_positions, bytes_per_element)
 
 

@@ -1,4 +1,4 @@
-"""What one decoder layer tells while text passes through it: the running sums of its two sites, and their peaks."""
+"""What is recorded of one decoder layer while text passes through it: the sums of its two sites, and their peaks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class RecordOptions:
     """What a pass over the text is to keep beside Σ x and Σ x².
 
     `gram_sites`: where X^T X too; `queries`: also the outputs of the query and key projections; `num_samples` > 0: the
-    sums of each of so many samples; `top_k` > 0: as many peaks.
+    sums of each of that many samples; `top_k` > 0: that many peaks.
     """
 
     gram_sites: tuple[str, ...] = ()
@@ -39,40 +39,40 @@ class LayerRecord:
 
 
 class LayerRecorder:
-    """The sums of one layer, on their way."""
+    """The running sums of one layer."""
 
-    def __init__(self, spec: ModelSpec, index: int, wanted: RecordOptions, device: torch.device):
+    def __init__(self, spec: ModelSpec, index: int, options: RecordOptions, device: torch.device):
         self.index = index
         self._layout = spec.layout
         shape = spec.layers[index]
         sizes = {"attention": spec.attention_width(shape), "mlp": shape.intermediate_size}
         self.moments = {
-            site: MomentAccumulator(sizes[site], device, gram=site in wanted.gram_sites, num_samples=wanted.num_samples)
-            for site in SITES
+            site: MomentAccumulator(size, device, gram=site in options.gram_sites, num_samples=options.num_samples)
+            for site, size in sizes.items()
         }
         self.peaks: dict[str, PeakAccumulator] = {}
-        if wanted.top_k:
+        if options.top_k:
             norms = head_norms(spec.value_dim)
             self.peaks = {
-                "attention": PeakAccumulator(shape.num_attention_heads, wanted.top_k, norms, device),
-                "mlp": PeakAccumulator(shape.intermediate_size, wanted.top_k, channels, device),
+                "attention": PeakAccumulator(shape.num_attention_heads, options.top_k, norms, device),
+                "mlp": PeakAccumulator(shape.intermediate_size, options.top_k, channels, device),
             }
 
-        self.turned: dict[str, MomentAccumulator] = {}
-        if wanted.queries:
+        self.query_moments: dict[str, MomentAccumulator] = {}
+        if options.queries:
             counts = {"queries": shape.num_attention_heads, "keys": shape.num_key_value_heads}
-            self.turned = {
-                name: MomentAccumulator(count * spec.query_key_dim, device, num_samples=wanted.num_samples)
+            self.query_moments = {
+                name: MomentAccumulator(count * spec.query_key_dim, device, num_samples=options.num_samples)
                 for name, count in counts.items()
             }
 
     def functions(
         self, layer: torch.nn.Module, tokens: Callable[[], RealTokens]
     ) -> list[tuple[torch.nn.Module, Callable[[torch.Tensor], None]]]:
-        """What to call on the inputs of the layer's two projections; `tokens` tells whose they are."""
+        """What to call on the inputs of the layer's two projections; `tokens` returns those of the current batch."""
 
         def recorder(site: str) -> Callable[[torch.Tensor], None]:
-            running: list[MomentAccumulator | PeakAccumulator] = [
+            sums: list[MomentAccumulator | PeakAccumulator] = [
                 self.moments[site],
                 *([self.peaks[site]] if self.peaks else []),
             ]
@@ -80,7 +80,7 @@ class LayerRecorder:
             def record(activations: torch.Tensor) -> None:
                 real = tokens()
                 activations = by_sample(activations, real.mask.shape)
-                for each in running:
+                for each in sums:
                     each.add(activations, real)
 
             return record
@@ -101,14 +101,14 @@ class LayerRecorder:
             return record
 
         roles = {"queries": self._layout.query, "keys": self._layout.key}
-        return [(layer.get_submodule(roles[name]), recorder(sums)) for name, sums in self.turned.items()]
+        return [(layer.get_submodule(roles[name]), recorder(sums)) for name, sums in self.query_moments.items()]
 
     def totals(self) -> torch.Tensor:
-        """All sums end to end, for a look at whether they are finite."""
+        """All sums in one vector, to check whether they are finite."""
         return torch.cat([self.moments[site].totals.flatten() for site in SITES])
 
     def check_finite(self, dtype: torch.dtype) -> None:
-        """Raise `NonFiniteActivations`, naming the layer; `dtype` is what was computed in."""
+        """Raise `NonFiniteActivations`, naming the layer; `dtype` is that of the computation."""
         for site, name in zip(SITES, ("attention", "MLP"), strict=True):
             if not bool(self.moments[site].totals.isfinite().all()):
                 raise NonFiniteActivations(
@@ -118,7 +118,7 @@ class LayerRecorder:
 
     def combine(self) -> None:
         """The sums of all processes, where there are several."""
-        for moments in (*self.moments.values(), *self.turned.values()):
+        for moments in (*self.moments.values(), *self.query_moments.values()):
             moments.combine()
         for peaks in self.peaks.values():
             peaks.combine()
@@ -126,5 +126,6 @@ class LayerRecorder:
     def result(self) -> LayerRecord:
         attention, mlp = (self.moments[site].result() for site in SITES)
         head_peaks, channel_peaks = (self.peaks[site].result() if self.peaks else None for site in SITES)
-        queries, keys = (self.turned[name].result() if self.turned else None for name in ("queries", "keys"))
+        projections = self.query_moments
+        queries, keys = (projections[name].result() if projections else None for name in ("queries", "keys"))
         return LayerRecord(attention, mlp, head_peaks, channel_peaks, queries, keys)

@@ -1,7 +1,7 @@
-"""Text on its way through a model one decoder layer at a time, so that a layer can be changed before it is run.
+"""Text run through a model one decoder layer at a time, so that a layer can be changed before it is run.
 
-Layers are run by calling the stock modules with the arguments that their own model hands them; nothing is
-known here of what a layer does inside but where its projections are.
+Layers are run by calling the stock modules with the arguments that their own model passes to them; of a
+layer's inside only the paths of its projections are known here.
 """
 
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from transact.models.loaded_model import Batch, LoadedModel
 from transact.text.tokens import TokenSet
 
 Arguments = tuple[tuple, dict]
-"""What a model hands a layer beside the hidden states, by position and by name."""
+"""What a model passes to a layer beside the hidden states, by position and by name."""
 
 
 @dataclass(eq=False)
 class HiddenStream:
-    """One batch on its way: `hidden` [sample, seq, hidden], the residual stream before the next layer.
+    """One batch between two layers: `hidden` [sample, seq, hidden], the residual stream before the next layer.
 
-    `real` bool [sample · seq]: which positions count; `arguments[layer]`: what else the model hands a layer.
+    `real` bool [sample · seq]: which positions count; `arguments[layer]`: what else the model passes to a layer.
     """
 
     hidden: torch.Tensor
@@ -41,9 +41,9 @@ class HiddenStream:
         return output if isinstance(output, torch.Tensor) else output[0]
 
     def input_of(self, role: str, layer: torch.nn.Module, index: int) -> torch.Tensor:
-        """What the projection at `role` would read; the layer is left there."""
+        """What the projection at `role` would read; the layer is run no further."""
         try:
-            with on_inputs([(layer.get_submodule(role), _leave)]):
+            with on_inputs([(layer.get_submodule(role), _stop_at)]):
                 self.run(layer, index)
         except _Reached as reached:
             return by_sample(reached.activations, self.hidden.shape[:2])
@@ -51,7 +51,7 @@ class HiddenStream:
 
 
 class NoAttention(torch.nn.Module):
-    """Stands where attention stood and adds nothing, for streams that are past it already."""
+    """Replaces attention and adds nothing, for streams that already contain what it added."""
 
     def forward(self, hidden_states: torch.Tensor, *positional, **named) -> tuple[torch.Tensor, None]:
         """Zeros, as attention modules return them: with no attention weights."""
@@ -96,23 +96,23 @@ class _Reached(Exception):
         self.activations = activations
 
 
-def _leave(activations: torch.Tensor) -> None:
+def _stop_at(activations: torch.Tensor) -> None:
     raise _Reached(activations)
 
 
 class _Recorder(torch.nn.Module):
-    """Stands where a layer stood: takes note of what it was handed and passes the hidden states on."""
+    """Replaces a layer: records its arguments and returns the hidden states as they are."""
 
     def __init__(self, layer: torch.nn.Module):
         super().__init__()
-        object.__setattr__(self, "stood_for", layer)
+        object.__setattr__(self, "replaced", layer)
         self.arguments: Arguments = ((), {})
 
     def __getattr__(self, name: str):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            return getattr(self.__dict__["stood_for"], name)  # models ask layers for their kind of attention
+            return getattr(self.__dict__["replaced"], name)  # models ask layers for their kind of attention
 
     def forward(self, hidden_states: torch.Tensor, *positional, **named) -> torch.Tensor:
         self.arguments = positional, named
@@ -131,8 +131,8 @@ def _first_hidden(loaded: LoadedModel, input_ids: torch.Tensor) -> tuple[torch.T
 def final_hidden(loaded: LoadedModel, input_ids: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
     """What the decoder's own code makes of `hidden` [sample, seq, hidden], the residual stream after the last layer.
 
-    Of the same shape: what the output head reads. All outside the layers has to be there, for `input_ids` of the same
-    batch.
+    Of the same shape: what the output head reads. All weights outside the layers have to be loaded,
+    for `input_ids` of the same batch.
     """
     recorders = torch.nn.ModuleList(_Recorder(layer) for layer in loaded.decoder_layers)
     recorders[0].register_forward_pre_hook(lambda _, inputs: (hidden, *inputs[1:]))
@@ -140,6 +140,6 @@ def final_hidden(loaded: LoadedModel, input_ids: torch.Tensor, hidden: torch.Ten
 
 
 def _without_layers(loaded: LoadedModel, recorders: torch.nn.ModuleList) -> torch.nn.Module:
-    """The decoder with recorders where its layers stood."""
+    """The decoder with recorders in place of its layers."""
     layout = loaded.layout
     return with_module_at(loaded.decoder, layout.layers.removeprefix(f"{layout.decoder}."), recorders)

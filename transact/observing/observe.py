@@ -45,15 +45,15 @@ def observe(
     """Run the calibration text through the decoder and sum up its transitional activations.
 
     The output head is not computed; padding never counts. At most `batch_size` samples pass at a time, on a CPU
-    fewer where they are long. Progress is in tokens and may raise `Cancelled` at
-    any layer. The model is unchanged afterwards, also when the pass fails.
+    fewer where they are long. Progress is in tokens; cancellation is
+    checked at every layer. The model is unchanged afterwards, also when the pass fails.
 
     Where `accelerate launch` started several processes, all of them call this; each takes its share of the batches,
     and all get the statistics of the whole text.
 
     - `gram=True` also sums X^T X of every site, which least-squares repair needs; `gram="attention"` of the inputs of
-      `o_proj` alone, which is all that `search_plan` asks for. `gram="by_layer"` gathers none now: least-squares
-      repair will, with a forward pass of its own that holds one layer's matrices at a time.
+      `o_proj` alone, which is all that `search_plan` needs. `gram="by_layer"` gathers none now: least-squares
+      repair does, in a forward pass of its own that holds one layer's matrices at a time.
     - `taylor=True` also takes the gradient of the loss, in a pass of its own, for the metric of that name: see
       `transact.observing.taylor`. Every token then counts twice in the progress, and scores depend a little on
       `batch_size`.
@@ -67,11 +67,11 @@ def observe(
     `InvalidOption` for a number out of range and for queries of a family that keeps its heads whole, and
     `NotEnoughMemory` where the Gram matrices, the sums of every sample or the backward pass would not fit.
     """
-    wanted = checked(
+    options = checked(
         loaded, calibration, gram=gram, queries=queries, samples=samples, top_k=top_k, batch_size=batch_size
     )
     watch = part(progress, 0, 2) if taylor else progress
-    pass_ = _Pass(loaded, calibration.num_tokens, watch, wanted)
+    pass_ = _Pass(loaded, calibration.num_tokens, watch, options)
     with torch.inference_mode(), on_inputs(pass_.functions()), on_calls(pass_.query_functions()):
         for batch in share(calibration.batches(batch_size=batch_size, max_tokens=most_tokens(loaded))):
             pass_.run(batch)
@@ -109,13 +109,13 @@ def checked(
     whole = loaded.layout.no_head_dim_pruning_reason
     if queries and whole is not None:
         raise InvalidOption(f"{loaded.layout.label} keeps its heads whole: {whole}. Observe with queries=False.")
-    wanted = RecordOptions(_GRAM_SITES[gram], queries, calibration.num_samples if samples else 0, top_k)
-    _check_fits(loaded, wanted.gram_sites, wanted.num_samples)
-    return wanted
+    options = RecordOptions(_GRAM_SITES[gram], queries, calibration.num_samples if samples else 0, top_k)
+    _check_fits(loaded, options.gram_sites, options.num_samples)
+    return options
 
 
 def most_tokens(loaded: LoadedModel) -> int | None:
-    """Positions of one batch at most, where the device has a say in it."""
+    """The most positions of one batch, where the device limits them."""
     return TOKENS_IN_CACHE if loaded.device.type == "cpu" else None
 
 
@@ -150,7 +150,7 @@ def gram_bytes(spec: ModelSpec, sites: tuple[str, ...] = SITES) -> int:
 
 
 def grams_for_repair(spec: ModelSpec) -> bool | str:
-    """What `observe(gram=…)` is best told for least squares: all matrices while they take no more than 2 GB."""
+    """The `observe(gram=…)` that suits least squares: all matrices while they take no more than 2 GB."""
     return True if gram_bytes(spec) <= _MAX_GRAM_BYTES else BY_LAYER
 
 
@@ -164,7 +164,7 @@ def sample_bytes(spec: ModelSpec, num_samples: int) -> int:
 def _check_fits(loaded: LoadedModel, gram_sites: tuple[str, ...], num_samples: int) -> None:
     """Raise `NotEnoughMemory` unless the Gram matrices, where asked for, and that many samples' sums fit."""
     free = free_bytes(loaded.device)
-    wanted = (
+    requirements = (
         (
             gram_bytes(loaded.spec, gram_sites),
             "The Gram matrices of this model",
@@ -178,7 +178,7 @@ def _check_fits(loaded: LoadedModel, gram_sites: tuple[str, ...], num_samples: i
             "fewer samples, or with samples=False",
         ),
     )
-    for needed, what, instead in wanted:
+    for needed, what, instead in requirements:
         if needed > free:
             raise NotEnoughMemory(
                 f"{what} need {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free. Observe {instead}."
@@ -187,53 +187,53 @@ def _check_fits(loaded: LoadedModel, gram_sites: tuple[str, ...], num_samples: i
 
 
 class _Pass:
-    """One observation in progress: the running sums, and how far it has come."""
+    """One observation in progress: the running sums, and the number of tokens done."""
 
-    def __init__(self, loaded: LoadedModel, num_tokens: int, progress: Progress, wanted: RecordOptions):
+    def __init__(self, loaded: LoadedModel, num_tokens: int, progress: Progress, options: RecordOptions):
         self.loaded = loaded
         self.progress = progress
         self.total = num_tokens
         self.done = 0
         self.processes = rank_and_count()[1]
         layers = range(loaded.spec.num_hidden_layers)
-        self.recorders = [LayerRecorder(loaded.spec, index, wanted, loaded.device_of_layer(index)) for index in layers]
+        self.recorders = [LayerRecorder(loaded.spec, index, options, loaded.device_of_layer(index)) for index in layers]
 
     def functions(self) -> list[tuple[torch.nn.Module, Callable[[torch.Tensor], None]]]:
         pairs = []
         for layer, recorder in zip(self.loaded.decoder_layers, self.recorders, strict=True):
             for module, record in recorder.functions(layer, lambda: self.tokens):
-                pairs.append((module, self._told(record, recorder.index)))
+                pairs.append((module, self._with_progress(record, recorder.index)))
         return pairs
 
     def query_functions(self) -> list[tuple[torch.nn.Module, CallFunction]]:
-        """What adds up the outputs of the query and key projections, where that was asked for."""
+        """What adds up the outputs of the query and key projections, with `queries`."""
         return [
             pair
             for layer, recorder in zip(self.loaded.decoder_layers, self.recorders, strict=True)
             for pair in recorder.query_functions(layer, lambda: self.tokens)
         ]
 
-    def _told(self, record: Callable[[torch.Tensor], None], index: int) -> Callable[[torch.Tensor], None]:
-        def told(activations: torch.Tensor) -> None:
+    def _with_progress(self, record: Callable[[torch.Tensor], None], index: int) -> Callable[[torch.Tensor], None]:
+        def record_and_report(activations: torch.Tensor) -> None:
             record(activations)
-            self._tell(self.done + self._counted() * index // len(self.recorders))
+            self._report(self.done + self._batch_tokens() * index // len(self.recorders))
 
-        return told
+        return record_and_report
 
     def run(self, batch: Batch) -> None:
         device = self.loaded.device
         self.tokens = RealTokens.of(batch, device)
         self.loaded.model.base_model(input_ids=batch.input_ids.to(device), use_cache=False)
-        self.done += self._counted()
+        self.done += self._batch_tokens()
         if self.processes == 1:  # one of several that stopped here would leave the others waiting
             self._check_finite()
-        self._tell(self.done)
+        self._report(self.done)
 
-    def _counted(self) -> int:
-        """Tokens that this batch stands for: the other processes have as many under way."""
+    def _batch_tokens(self) -> int:
+        """Tokens of this batch and, estimated as equal, of those of the other processes."""
         return sum(self.tokens.lengths) * self.processes
 
-    def _tell(self, done: int) -> None:
+    def _report(self, done: int) -> None:
         self.progress(min(done, self.total), self.total, "tokens")
 
     def combine(self) -> None:
@@ -242,7 +242,7 @@ class _Pass:
             recorder.combine()
         if self.processes > 1:
             self._check_finite()
-            self._tell(self.total)
+            self._report(self.total)
 
     def _check_finite(self) -> None:
         totals = [recorder.totals().to(self.loaded.device) for recorder in self.recorders]

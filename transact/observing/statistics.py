@@ -1,7 +1,7 @@
 """What one pass over the calibration text leaves: sums, and the tokens at which each unit was strongest.
 
 Every metric follows from the sums and the weights, so switching metrics needs no second pass; with the sums
-of every sample kept, so does asking what another choice of samples would have said.
+of every sample kept, so do the statistics of any other choice of samples.
 """
 
 import json
@@ -50,7 +50,7 @@ class Moments:
         return centred.clamp_min(0) / torch.as_tensor(num_tokens - 1).clamp_min(1)
 
     def drawn(self, times: torch.Tensor) -> "Moments":
-        """Sums over samples that were drawn `times` often, with no forward pass.
+        """Sums over samples, each counted as often as `times` says; no forward pass.
 
         `times` float64 [sample] gives sums [channel]; [set, sample] gives those of several sets, [set, channel].
         """
@@ -58,7 +58,7 @@ class Moments:
         return Moments(times @ sums.double(), times @ square_sums.double())
 
     def of_samples(self, indices: list[int]) -> "Moments":
-        """The moments of these samples alone, a repeated one counting as often as it stands there."""
+        """The moments of these samples alone, a repeated one counting as often as it occurs."""
         kept, kept_squares = (sums[indices] for sums in self._of_each_sample())
         return Moments(
             sums=kept.sum(dim=0, dtype=torch.float64),
@@ -262,7 +262,7 @@ _ALWAYS = ("attention", "mlp")
 
 
 def _read(file: safe_open, site: str, num_layers: int) -> tuple:
-    """What the file holds of one site, layer by layer; what is not always there may be missing altogether."""
+    """What the file holds of one site, layer by layer; a site outside `_ALWAYS` may be missing."""
     kind, present = _SITES[site], set(file.keys())
     layers = [
         {field.name: key for field in fields(kind) if (key := f"{site}.{index}.{field.name}") in present}

@@ -66,7 +66,7 @@ def gradient_products(
         raise InvalidText("The text is too short for a gradient: every sample has a single token. Give more.")
     _check_fits(loaded, *pass_bytes(loaded.spec, calibration, loaded.dtype.itemsize, batch_size=batch_size))
     zeros = partial(torch.zeros, dtype=torch.float64, device=loaded.device)
-    found = tuple(
+    result = tuple(
         LayerProducts(zeros(loaded.spec.attention_width(layer)), zeros(layer.intermediate_size))
         for layer in loaded.spec.layers
     )
@@ -79,13 +79,13 @@ def gradient_products(
     def losses(targets: torch.Tensor) -> BlockLosses:
         return lambda own, block: (-own.gather(1, targets[block, None]).sum() / len(targets),)
 
-    add = _adder(loaded.spec, modules, found)
+    add = _adder(loaded.spec, modules, result)
     output_gradients(loaded, modules, calibration, losses, add, progress, batch_size=batch_size, shared=True)
-    for layer in found:
+    for layer in result:
         add_up(layer.attention, layer.mlp)
     progress(calibration.num_tokens, calibration.num_tokens, "tokens")  # samples of a single token were left out
-    _check_finite(loaded, found)
-    return tuple(LayerProducts(layer.attention.cpu(), layer.mlp.cpu()) for layer in found)
+    _check_finite(loaded, result)
+    return tuple(LayerProducts(layer.attention.cpu(), layer.mlp.cpu()) for layer in result)
 
 
 def _check_fits(loaded: LoadedModel, needed: int, num_positions: int) -> None:
@@ -98,26 +98,26 @@ def _check_fits(loaded: LoadedModel, needed: int, num_positions: int) -> None:
 
 
 def _adder(
-    spec: ModelSpec, modules: dict[Key, torch.nn.Module], found: tuple[LayerProducts, ...]
+    spec: ModelSpec, modules: dict[Key, torch.nn.Module], result: tuple[LayerProducts, ...]
 ) -> Callable[[int, Key, torch.Tensor, torch.Tensor, torch.Tensor], None]:
-    """Adds a projection's products to those of its layer as the backward pass comes by."""
+    """Adds a projection's products to those of its layer during the backward pass."""
     layout = spec.layout
     read_at = {layout.output: "attention", layout.down: "mlp"}
     written = [[(site, rows) for site in SITES for rows in written_rows(spec, shape, site)] for shape in spec.layers]
 
-    def add(loss: int, key: Key, read: torch.Tensor, gradient: torch.Tensor, real: torch.Tensor) -> None:
+    def add(loss: int, key: Key, inputs: torch.Tensor, gradient: torch.Tensor, real: torch.Tensor) -> None:
         layer, role = key
         # [sample, seq, out], [sample, seq, in] -> [out, in], the gradient of the weight; that of padding is 0
-        of_weight = gradient.flatten(0, -2).T @ read.flatten(0, -2)
+        of_weight = gradient.flatten(0, -2).T @ inputs.flatten(0, -2)
         products = of_weight.mul_(matrix(modules[key]).detach()).abs_()
         if role in read_at:
-            getattr(found[layer], read_at[role]).add_(products.sum(dim=0, dtype=torch.float64))
+            getattr(result[layer], read_at[role]).add_(products.sum(dim=0, dtype=torch.float64))
             return
         products = products.sum(dim=1, dtype=torch.float64)
         for site, rows in written[layer]:
             if rows.module == role:
                 own = products[rows.rows.to(products.device)]
-                getattr(found[layer], site).add_(_shared(own, spec) if rows.role in ("key", "value") else own)
+                getattr(result[layer], site).add_(_shared(own, spec) if rows.role in ("key", "value") else own)
 
     return add
 
@@ -128,8 +128,8 @@ def _shared(products: torch.Tensor, spec: ModelSpec) -> torch.Tensor:
     return heads.flatten() / spec.group_size
 
 
-def _check_finite(loaded: LoadedModel, found: tuple[LayerProducts, ...]) -> None:
-    for index, layer in enumerate(found):
+def _check_finite(loaded: LoadedModel, result: tuple[LayerProducts, ...]) -> None:
+    for index, layer in enumerate(result):
         for name, products in (("attention", layer.attention), ("MLP", layer.mlp)):
             if not bool(products.isfinite().all()):
                 raise NonFiniteActivations(

@@ -1,4 +1,4 @@
-"""Which units every layer keeps: of the scores of all layers the highest, locks first."""
+"""Which units every layer keeps: those with the highest scores, after the locked ones."""
 
 import math
 from bisect import bisect_left
@@ -25,7 +25,7 @@ class Units:
     """Units of one kind, head groups or channels, that compete for a place.
 
     `scores` has one array [unit] per layer, `counts` how many of them each layer is to keep, `keep` and `remove` the
-    locked units as (layer, index), and `what` says in errors what a unit is. The allocation of FLAP alone also reads
+    locked units as (layer, index), and `kind` names the units in errors. The allocation of FLAP alone also reads
     `parameters`, which a unit holds, `channels`, the scores [channel] of each layer's activation that the units are
     made of, and `score_of_ones`, what a unit scores whose channels all score 1.
     """
@@ -34,7 +34,7 @@ class Units:
     counts: list[int]
     keep: Pairs
     remove: Pairs
-    what: str
+    kind: str
     parameters: int = 1
     channels: list[np.ndarray] = field(default_factory=list)
     score_of_ones: float = 1.0
@@ -58,7 +58,7 @@ def keep_in_each(units: Units) -> Kept:
         staying, going = _num_locked(values)
         if not staying <= count <= len(values) - going:
             raise InvalidTarget(
-                f"Layer {layer} is to keep {count} of {len(values)} {units.what}, but {staying} are locked to stay "
+                f"Layer {layer} is to keep {count} of {len(values)} {units.kind}, but {staying} are locked to stay "
                 f"and {going} to go. Change the number or free some locks."
             )
         kept.append(_highest(values, count))
@@ -69,22 +69,22 @@ def keep_in_all(units: Units) -> Kept:
     """As many highest shares over all layers as `counts` has together, each layer's floor first."""
     shares = _locked(units, [values / (values.sum() or 1.0) for values in units.scores])
     floors = [math.ceil(GLOBAL_FLOOR * count) for count in units.counts]
-    everything, total = _with_floors(units, shares, floors, "global"), sum(units.counts)
-    staying, going = _num_locked(everything)
-    if not staying <= total <= len(everything) - going:
+    all_scores, total = _with_floors(units, shares, floors, "global"), sum(units.counts)
+    staying, going = _num_locked(all_scores)
+    if not staying <= total <= len(all_scores) - going:
         raise InvalidTarget(
-            f"The model is to keep {total} of {len(everything)} {units.what}, but {staying} must stay (locked, or the "
+            f"The model is to keep {total} of {len(all_scores)} {units.kind}, but {staying} must stay (locked, or the "
             f"least that each layer keeps) and {going} are locked to go. Change the number or free some locks."
         )
-    return _highest_by_layer(units, everything, total)
+    return _highest_by_layer(units, all_scores, total)
 
 
 def keep_above_threshold(groups: Units, channels: Units) -> tuple[Kept, Kept]:
     """Head groups and channels of all layers against each other, the highest standardised scores first.
 
     FLAP's adaptive structure (AL-AM; An et al. 2023, arXiv 2312.11983, and the authors' `lib/prune.py`): scores are
-    standardised per layer (see `Units.standardised`), and what scores above one threshold stays, whatever it is. The
-    threshold lies where what stays holds as many parameters as the counts of the target come to together: a head
+    standardised per layer (see `Units.standardised`), and units of either kind stay that score above one threshold. The
+    threshold is where the units that stay hold as many parameters as the counts of the target together: a head
     counts its share of q, k, v and o, a channel its share of the MLP (the authors: 512 / 3 channels to a head of
     128). It is met to less than one channel: a head group that would exceed it goes, and channels fill the rest; where
     there are no more channels, that head group stays and the lowest channels go.
@@ -111,8 +111,8 @@ def keep_above_threshold(groups: Units, channels: Units) -> tuple[Kept, Kept]:
     missing = math.ceil((budget - count * groups.parameters - most[1] * channels.parameters) / groups.parameters)
     room = (budget - locked[1][0] * channels.parameters) // groups.parameters
     count = min(max(count, count + missing), most[0], room)
-    filling = min((budget - count * groups.parameters) // channels.parameters, most[1])
-    return _highest_by_layer(groups, scores[0], count), _highest_by_layer(channels, scores[1], filling)
+    num_channels = min((budget - count * groups.parameters) // channels.parameters, most[1])
+    return _highest_by_layer(groups, scores[0], count), _highest_by_layer(channels, scores[1], num_channels)
 
 
 def _num_above(groups: Units, channels: Units, of_groups: np.ndarray, of_channels: np.ndarray, budget: int) -> int:
@@ -143,9 +143,9 @@ def _locked(units: Units, scores: list[np.ndarray]) -> list[np.ndarray]:
     for pairs, value in ((units.keep, np.inf), (units.remove, -np.inf)):
         for layer, index in pairs:
             if not (0 <= layer < len(scores) and 0 <= index < len(scores[layer])):
-                raise InvalidTarget(f"A lock names layer {layer}, {units.what} {index}, which the model does not have.")
+                raise InvalidTarget(f"A lock names layer {layer}, {units.kind} {index}, which the model does not have.")
             if locked.setdefault(layer, {}).setdefault(index, value) != value:
-                raise InvalidTarget(f"Layer {layer}, {units.what} {index} is locked both to stay and to go. Free it.")
+                raise InvalidTarget(f"Layer {layer}, {units.kind} {index} is locked both to stay and to go. Free it.")
     ready = []
     for layer, values in enumerate(scores):
         if not np.isfinite(values).all():
@@ -168,7 +168,7 @@ def _with_floors(units: Units, scores: list[np.ndarray], floors: list[int], allo
         _, going = _num_locked(values)
         if len(values) - going < floor:
             raise InvalidTarget(
-                f"Layer {layer} must keep at least {floor} of {len(values)} {units.what} under {allocation} "
+                f"Layer {layer} must keep at least {floor} of {len(values)} {units.kind} under {allocation} "
                 f"allocation, but {going} are locked to go. Change the number or free some locks."
             )
     return np.concatenate(
@@ -176,10 +176,10 @@ def _with_floors(units: Units, scores: list[np.ndarray], floors: list[int], allo
     )
 
 
-def _highest_by_layer(units: Units, everything: np.ndarray, count: int) -> Kept:
+def _highest_by_layer(units: Units, all_scores: np.ndarray, count: int) -> Kept:
     """Per layer, which of its units are among the `count` highest of all layers."""
     ends = np.cumsum([len(values) for values in units.scores])[:-1]
-    return [tuple(np.flatnonzero(flags).tolist()) for flags in np.split(_flags(everything, count), ends)]
+    return [tuple(np.flatnonzero(flags).tolist()) for flags in np.split(_flags(all_scores, count), ends)]
 
 
 def _highest(values: np.ndarray, count: int) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""From scores and a target to a `PruningPlan`, with no model in sight."""
+"""From scores and a target to a `PruningPlan`, without the model."""
 
 import numpy as np
 import torch
@@ -31,8 +31,8 @@ def make_plan(
       the standardisations tried (z-scores as FLAP's among them) the share lost least after repair. Every layer
       keeps at least `GLOBAL_FLOOR` of its own count, rounded up.
     - `"flap"`: as many parameters as the target says for all layers together; head groups compete with channels by
-      standardised scores, so that the target's split between attention and MLP plays no part and the KV cache can be
-      another one. FLAP as published is this with the metric "flap" and the repair "bias".
+      standardised scores, so that the target's split between attention and MLP does not matter and the KV cache can
+      differ. FLAP as published is this with the metric "flap" and the repair "bias".
 
     Inside heads, each kept group keeps the pairs and the value channels that are worth most in it.
 
@@ -70,19 +70,19 @@ def _units(
     scores: ImportanceScores, spec: ModelSpec, target: PruningTarget, heads: list[np.ndarray], locks: Locks
 ) -> tuple[Units, Units]:
     """Head groups and channels as an allocation takes them; `heads[layer]` [group, head in it] are their scores."""
-    shapes, left = target.per_layer(spec), target.spec(spec)
-    inside = left.group_size
+    shapes, pruned = target.per_layer(spec), target.spec(spec)
+    heads_per_group = pruned.group_size
     mlp = [layer.numpy() for layer in scores.mlp_channels]
     groups = Units(
-        # a group is worth what would stay of it
+        # a group scores the mean of the heads that would stay in it
         scores=[layer.numpy() for layer in scores.head_groups]
-        if inside == spec.group_size
-        else [np.sort(layer)[:, -inside:].mean(axis=1) for layer in heads],
+        if heads_per_group == spec.group_size
+        else [np.sort(layer)[:, -heads_per_group:].mean(axis=1) for layer in heads],
         counts=[shape.num_key_value_heads for shape in shapes],
         keep=locks.keep_head_groups,
         remove=locks.remove_head_groups,
-        what="head groups",
-        parameters=left.parameters_per_head_group,
+        kind="head groups",
+        parameters=pruned.parameters_per_head_group,
         channels=[layer.numpy().ravel() for layer in scores.attention_channels],
         score_of_ones=float(METRICS[scores.metric].head_scores(torch.ones(1, spec.value_dim, dtype=torch.float64))),
     )
@@ -91,8 +91,8 @@ def _units(
         counts=[shape.intermediate_size for shape in shapes],
         keep=locks.keep_channels,
         remove=locks.remove_channels,
-        what="channels",
-        parameters=left.parameters_per_channel,
+        kind="channels",
+        parameters=pruned.parameters_per_channel,
         channels=mlp,
     )
     return groups, channels
@@ -105,7 +105,7 @@ KeptInside = tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]
 def kept_inside_heads(
     scores: ImportanceScores, spec: ModelSpec, target: PruningTarget, groups: list[tuple[int, ...]]
 ) -> list[KeptInside]:
-    """Per layer what each of its kept `groups` keeps of its pairs and value channels; nothing named where all stay.
+    """Per layer what each of its kept `groups` keeps of its pairs and value channels; empty where all stay.
 
     Raises as `make_plan` does.
     """
@@ -117,7 +117,7 @@ def kept_inside_heads(
             "queries=True, or leave it out."
         )
 
-    def of(layer: int, kept: tuple[int, ...]) -> KeptInside:
+    def of_layer(layer: int, kept: tuple[int, ...]) -> KeptInside:
         pairs: tuple[tuple[int, ...], ...] = ()
         values: tuple[tuple[int, ...], ...] = ()
         if cuts_pairs:
@@ -126,4 +126,4 @@ def kept_inside_heads(
             values = highest_in_groups(scores.value_channels(layer).numpy(), kept, widths["value_dim"])
         return pairs, values
 
-    return [of(layer, kept) for layer, kept in enumerate(groups)]
+    return [of_layer(layer, kept) for layer, kept in enumerate(groups)]

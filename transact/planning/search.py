@@ -1,10 +1,10 @@
-"""What to remove, chosen with the repair to come in mind.
+"""What to remove, given that the rest is repaired afterwards.
 
-Channels: layer by layer on the already cut and repaired prefix, those are removed whose absence is missed least
+Channels: layer by layer on the already cut and repaired prefix, those are removed whose absence costs least
 *after* the others have been refitted (`transact.repair.ridge.NormalEquations.obs_select`).
 
-Head groups: a few large units a layer, for which the error of the residual stream is a poor judge; what counts is
-the loss. Removing group u alone and refitting `o_proj` moves its output at a token t by −W_u v_t, where with a_t
+Head groups: a few large units a layer, for which the error of the residual stream is a poor criterion; what counts
+is the loss. Removing group u alone and refitting `o_proj` moves its output at a token t by −W_u v_t, where with a_t
 the transitional activation, A = Σ a a^T + λI and P = A^-1
 
     v_t = (P_uu)^-1 P_u a_t,    the part of the group's activation that the other groups cannot stand in for.
@@ -14,7 +14,7 @@ rises to second order by
 
     ½ · mean over samples (Σ_t ĝ_t · W_u v_t)²    (per prediction: divided by the sample's predictions),
 
-the Fisher information of the model in the very direction of the change, all tokens of a sample together. The
+the Fisher information of the model in the direction of the change, all tokens of a sample together. The
 groups with the lowest of these go. One forward pass and three backward passes serve all groups of all layers.
 """
 
@@ -51,7 +51,7 @@ from transact.text.tokens import TokenSet
 METRIC = "search"
 _BATCH = 8
 _DRAWS = 3
-"""How often next tokens are drawn: more lower the noise of the estimate, each time costs a backward pass."""
+"""How often next tokens are drawn: each time lowers the noise of the estimate and costs a backward pass."""
 
 
 @hooks_suspended()
@@ -77,13 +77,13 @@ def search_plan(
     shapes, locks = target.per_layer(loaded.spec), locks or NO_LOCKS
     check_writable(loaded, target.spec(loaded.spec))
     tokens = calibration_tokens(loaded, statistics)
-    # equal scores for all: refuses locks that cannot be before the work, and is the choice where text says nothing
+    # equal scores for all: impossible locks are refused before the work, and these stay where all activations are zero
     groups = _groups([np.zeros(shape.num_key_value_heads) for shape in loaded.spec.layers], shapes, locks)
     size, per_group = loaded.spec.group_size, target.heads_per_group(loaded.spec)
     heads = [np.zeros((shape.num_key_value_heads, size)) for shape in loaded.spec.layers]
     channels = _channels([np.zeros(shape.intermediate_size) for shape in loaded.spec.layers], shapes, locks)
     scores = score(loaded, statistics)
-    kept_inside_heads(scores, loaded.spec, target, groups)  # refuses what it cannot choose from
+    kept_inside_heads(scores, loaded.spec, target, groups)  # raises before the work where it cannot choose
     _check_fits(loaded, target, tokens)
     pairs = list(zip(shapes, loaded.spec.layers, strict=True))
     if any(shape.num_key_value_heads < before.num_key_value_heads for shape, before in pairs):
@@ -99,8 +99,8 @@ def search_plan(
         )
     ]
     if any(shape.intermediate_size < before.intermediate_size for shape, before in pairs):
-        chosen = _Search(attention, locks)
-        layers = refit(loaded, tokens, chosen, batch_size=_BATCH, progress=part(progress, 1, 2)).layers
+        selector = _ChannelSearch(attention, locks)
+        layers = refit(loaded, tokens, selector, batch_size=_BATCH, progress=part(progress, 1, 2)).layers
     else:
         layers = tuple(attention)
     return PruningPlan(
@@ -129,8 +129,8 @@ def search_bytes(spec: ModelSpec, target: PruningTarget, calibration: TokenSet, 
         matrices = gram_bytes(spec, ("attention",)) + bytes_per_element * sum(width**2 for width in widths)
         needed = matrices + 8 * 3 * max(widths) ** 2 + pass_bytes(spec, calibration, bytes_per_element)[0]
     if any(shape.intermediate_size < before.intermediate_size for shape, before in pairs):
-        walked = sequential_bytes(spec, calibration.input_ids.numel(), bytes_per_element=bytes_per_element)
-        needed = max(needed, walked)
+        refit_bytes = sequential_bytes(spec, calibration.input_ids.numel(), bytes_per_element=bytes_per_element)
+        needed = max(needed, refit_bytes)
     return needed
 
 
@@ -144,38 +144,38 @@ def _check_fits(loaded: LoadedModel, target: PruningTarget, tokens: CalibrationS
 
 
 def _groups(losses: list[np.ndarray], shapes: tuple[LayerShape, ...], locks: Locks) -> list[tuple[int, ...]]:
-    """Per layer, the groups that are dearest to lose; on a tie the lower index stays."""
+    """Per layer, the groups that cost most to lose; on a tie the lower index stays."""
     counts = [shape.num_key_value_heads for shape in shapes]
     return keep_in_each(Units(losses, counts, locks.keep_head_groups, locks.remove_head_groups, "head groups"))
 
 
 def _channels(losses: list[np.ndarray], shapes: tuple[LayerShape, ...], locks: Locks) -> list[tuple[int, ...]]:
-    """Per layer, the channels that are dearest to lose; on a tie the lower index stays."""
+    """Per layer, the channels that cost most to lose; on a tie the lower index stays."""
     counts = [shape.intermediate_size for shape in shapes]
     return keep_in_each(Units(losses, counts, locks.keep_channels, locks.remove_channels, "channels"))
 
 
-class _Search:
-    """The `Choice` that takes the heads as given and finds as many channels as `given` has.
+class _ChannelSearch:
+    """A `UnitSelector` that keeps the heads of `planned` and searches for as many channels as it has.
 
-    `given[layer]`: the channels in it are those to keep where the text moves none.
+    The channels of `planned[layer]` are kept where all activations are zero.
     """
 
-    def __init__(self, given: list[LayerPlan], locks: Locks):
-        self.given = given
+    def __init__(self, planned: list[LayerPlan], locks: Locks):
+        self.planned = planned
         self.locks = locks
 
     def attention(self, layer: int) -> LayerPlan:
-        return self.given[layer]
+        return self.planned[layer]
 
     def channels(self, layer: int, normal: NormalEquations | None, check: Check) -> tuple[int, ...]:
         if normal is None:
-            return self.given[layer].kept_channels
+            return self.planned[layer].kept_channels
         staying, going = (
-            [channel for of, channel in locked if of == layer]
+            [channel for at, channel in locked if at == layer]
             for locked in (self.locks.keep_channels, self.locks.remove_channels)
         )
-        return normal.obs_select(len(self.given[layer].kept_channels), staying, going, check)
+        return normal.obs_select(len(self.planned[layer].kept_channels), staying, going, check)
 
 
 def fisher_losses(
@@ -187,7 +187,7 @@ def fisher_losses(
 ) -> tuple[torch.Tensor, ...]:
     """By how much the loss (nats per prediction) rises for each unit removed alone, float64 [unit] per layer.
 
-    A unit is so many `heads`: a group's, or one.
+    A unit has as many heads as `heads` says: those of a group, or one.
     """
     if statistics.attention[0].gram is None:
         statistics = observe(loaded, tokens, gram="attention", progress=part(progress, 0, 2))
@@ -198,7 +198,7 @@ def fisher_losses(
     modules, innovations = {}, {}
     for index, (layer, moments) in enumerate(zip(loaded.decoder_layers, statistics.attention, strict=True)):
         modules[index, "attention"] = layer.get_submodule(layout.output)
-        assert moments.gram is not None, "observed above where it was not there"
+        assert moments.gram is not None, "observed above where it was missing"
         gram = moments.gram.to(loaded.device)
         innovations[index, "attention"] = _schur_projection(gram, width, watch.check).to(loaded.dtype)
     sums = [torch.zeros(shape.num_attention_heads // heads, dtype=torch.float64) for shape in spec.layers]
@@ -209,21 +209,21 @@ def fisher_losses(
         numbers = [random_numbers(len(targets), loaded.dtype, generator) for _ in range(_DRAWS)]
         return lambda own, block: drawn_losses(own, [each[block] for each in numbers])
 
-    def add(loss: int, key: Key, read: torch.Tensor, gradient: torch.Tensor, real: torch.Tensor) -> None:
-        moved = (gradient @ matrix(modules[key]).detach()) * (read @ innovations[key].T)
-        moved = moved.masked_fill(~real[..., None], 0)
+    def add(loss: int, key: Key, inputs: torch.Tensor, gradient: torch.Tensor, real: torch.Tensor) -> None:
+        changes = (gradient @ matrix(modules[key]).detach()) * (inputs @ innovations[key].T)
+        changes = changes.masked_fill(~real[..., None], 0)
         # [sample, seq, unit · width] -> [sample, unit]
-        by_sample = moved.unflatten(-1, (-1, width)).sum(dim=(1, 3), dtype=torch.float64)
-        sums[key[0]] += by_sample.square().sum(dim=0).cpu() / 2
+        sample_sums = changes.unflatten(-1, (-1, width)).sum(dim=(1, 3), dtype=torch.float64)
+        sums[key[0]] += sample_sums.square().sum(dim=0).cpu() / 2
 
     output_gradients(loaded, modules, tokens, losses, add, watch)
-    found = tuple(each / (_DRAWS * max(tokens.num_predictions, 1)) for each in sums)
-    if not all(bool(each.isfinite().all()) for each in found):
+    result = tuple(each / (_DRAWS * max(tokens.num_predictions, 1)) for each in sums)
+    if not all(bool(each.isfinite().all()) for each in result):
         raise NonFiniteActivations(
             "The loss has a gradient that is NaN or infinite on this text. The weights may be damaged; if not, load "
             'the model with dtype="float32".'
         )
-    return found
+    return result
 
 
 def _schur_projection(gram: torch.Tensor, width: int, check: Check = NO_CHECK) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The weights of the lowest perplexity that a training measured; they outlive the process that found them."""
+"""The weights of the lowest perplexity that a training measured, kept for a resumed training too."""
 
 import os
 from pathlib import Path
@@ -13,9 +13,9 @@ _PERPLEXITY = "perplexity"
 
 
 class BestWeights:
-    """Keeps what is offered to it while nothing better comes; in `file` too, unless that is None.
+    """Keeps the best of the weights that are offered; in `file` too, unless that is None.
 
-    A file that is there already is taken up: the process that wrote it was interrupted.
+    An existing file is read: the process that wrote it was interrupted.
     """
 
     def __init__(self, file: Path | None):
@@ -39,7 +39,7 @@ class BestWeights:
             save_file(self._state, partial, metadata={_PERPLEXITY: repr(perplexity)})
             os.replace(partial, self.file)
 
-    def bring_back(self, module: torch.nn.Module, last: float | None) -> None:
-        """Give them to the module, unless what it has, whose perplexity is `last`, is as good."""
+    def restore(self, module: torch.nn.Module, last: float | None) -> None:
+        """Load them into the module, unless its own weights, of perplexity `last`, are as good."""
         if self.perplexity is not None and last is not None and self.perplexity < last:
             module.load_state_dict(self._state, strict=False)

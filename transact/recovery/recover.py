@@ -1,8 +1,8 @@
 """Iterative pruning: cut a little, train a little, score again, and so on to the target; then train on.
 
-TransAct and the authors' `run_trainer.sh`: what redundancy there is shows better on a model that has got over
+TransAct and the authors' `run_trainer.sh`: redundancy shows better on a model that has recovered from
 the last cut. `transact.recovery.schedule` has the numbers, `transact.recovery.trainer` one phase of training,
-`transact.recovery.savepoints` what an interrupted run goes on from.
+`transact.recovery.savepoints` what an interrupted run resumes from.
 """
 
 import tempfile
@@ -73,20 +73,20 @@ def recover(
     """Prune to `target` in shots with training in between; `loaded` is untouched.
 
     - `calibration` scores before every shot; `training` is what is trained on, by default the calibration text;
-      `evaluation` gives the perplexities on the way, and of the last phase the weights of the lowest one are kept.
+      `evaluation` gives the perplexities meanwhile, and of the last phase the weights of the lowest one are kept.
     - `locks`: units of `loaded` that stay in every shot, or are gone after the last one.
-    - `directory`: a folder to go on from after an interruption, given the same arguments; None keeps nothing.
-    - `report` is told every figure as it comes; `stop` may end the work early, with the best so far as the result: at
-      once, or with a `directory` after the step under way, so that it can be gone on from there. Before anything is cut
-      there is nothing to keep, and `Cancelled` is raised.
+    - `directory`: a folder from which the same call resumes after an interruption; None keeps nothing.
+    - `report` is called with every figure as it comes; `stop` may end the work early, with the best so far as the
+      result: at once, or with a `directory` after the current step, so that it can be resumed there. Before anything is
+      cut there is nothing to keep, and `Cancelled` is raised.
     - `progress` is in steps of all phases together, and may raise `Cancelled`: then there is no result, but what is
       in `directory` stays.
 
     Started in several processes (`accelerate launch`, `torchrun`), each scores its share of the text and trains on its
     share of every batch. All results are equal in all processes.
 
-    The process's generators of random numbers are as they were afterwards. Training seeds them, as dropout (of GPT-2
-    and OPT as published) draws from them; nothing else that is drawn depends on them.
+    The process's random-number generators are restored afterwards. Training seeds them, as dropout (of GPT-2 and OPT as
+    published) draws from them; nothing else that is drawn depends on them.
 
     Raises `InvalidTarget`, `InvalidText`, `InvalidOption`, `NotEnoughMemory`, `TrainingFailed`, `SaveRefused` and
     `CheckpointBroken`, and as `observe`, `search_plan` and `prune` do.
@@ -112,16 +112,16 @@ def recover(
         "locks": locks.to_dict(),
         "settings": settings.to_dict(),
     }
-    with tempfile.TemporaryDirectory() as nowhere:
+    with tempfile.TemporaryDirectory() as scratch:
         saved = None if directory is None else Savepoints.opened(directory, identity)
-        work = _Work(loaded, texts, settings, stages, locks, saved, Path(nowhere))
+        work = _Work(loaded, texts, settings, stages, locks, saved, Path(scratch))
         return work.run(report, stop, progress)
 
 
 def _check_fits(
     loaded: LoadedModel, target: PruningTarget, settings: RecoverySettings, training: TrainingText, check: Check
 ) -> None:
-    """For one process; several may share the weights' states among them, which only their launcher knows."""
+    """For one process; several may shard the weights' states, which only their launcher knows."""
     width = training.seq_len if isinstance(training, StreamedText) else training.input_ids.shape[1]
     cost = recovery_cost(loaded.spec, target, settings, seq_len=width, check=check)
     free = free_bytes(loaded.device)
@@ -160,7 +160,7 @@ class _Texts:
 
     @property
     def identity(self) -> dict[str, str | None]:
-        """What tells the same work from another."""
+        """What identifies the work."""
         text = self.training
         return {
             "calibration": self.calibration.fingerprint,
@@ -171,9 +171,9 @@ class _Texts:
 
 @dataclass(eq=False)
 class _Work:
-    """A recovery under way. Stages are numbered from 1: the cut and the training of a phase are one each.
+    """A recovery in progress. Stages are numbered from 1: the cut and the training of a phase are one each.
 
-    `nowhere`: a folder for what is not kept, where nothing is `saved`.
+    `scratch`: a temporary folder, used where `saved` is None.
     """
 
     dense: LoadedModel
@@ -182,7 +182,7 @@ class _Work:
     phases: tuple[Phase, ...]
     locks: Locks
     saved: Savepoints | None
-    nowhere: Path
+    scratch: Path
 
     def __post_init__(self) -> None:
         self.steps = [num_steps(phase.tokens, self.texts.training, self.settings) for phase in self.phases]
@@ -191,8 +191,9 @@ class _Work:
 
     def run(self, report: Callable[[RecoveryPoint], None], stop: Callable[[], bool], progress: Progress) -> Recovered:
         self.report, self.stop, self.progress = report, stop, progress
-        finished, now = (0, self._workable()) if self.saved is None else self.saved.last(self._workable())
-        self._take_up_points(finished)
+        dense = self._dense_for_training()
+        finished, now = (0, dense) if self.saved is None else self.saved.last(dense)
+        self._restore_points(finished)
         stopped = False
         try:
             if not self.points:
@@ -216,7 +217,7 @@ class _Work:
         now.model.to(self.dense.dtype)
         return Recovered(now, tuple(self.points), stopped)
 
-    def _workable(self) -> LoadedModel:
+    def _dense_for_training(self) -> LoadedModel:
         """The dense model in float32 at least: small updates are lost on half-precision weights."""
         if self.dense.dtype.itemsize >= torch.float32.itemsize:
             return self.dense
@@ -267,7 +268,7 @@ class _Work:
             steps=steps,
             learning_rate=phase.learning_rate,
             start=RecoveryPoint(phase.name, 0, 0, now.spec.num_parameters),
-            directory=self.nowhere if self.saved is None else self.saved.training,
+            directory=self.scratch if self.saved is None else self.saved.training,
             resumable=self.saved is not None,
             keep_best=phase.target is None,
         )
@@ -302,8 +303,8 @@ class _Work:
         if self.saved is not None:
             self.saved.keep(stage, now)
 
-    def _take_up_points(self, finished: int) -> None:
-        """The figures of what is done and need not be done again."""
+    def _restore_points(self, finished: int) -> None:
+        """Take up the figures of the stages and steps that are not repeated."""
         if self.saved is None:
             return
         checkpoint = last_checkpoint(self.saved.training)
@@ -313,6 +314,6 @@ class _Work:
             if finished >= 2 * index + 2:
                 last_steps[phase.name] = self.steps[index]
             elif phase.target is None or finished == 2 * index + 1:
-                last_steps[phase.name] = reached  # the checkpoints are of the phase under way
+                last_steps[phase.name] = reached  # the checkpoints are of the current phase
         self.points = [point for point in self.saved.points() if point.step <= last_steps.get(point.phase, -1)]
         self.saved.rewrite_points(self.points)

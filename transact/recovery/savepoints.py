@@ -1,4 +1,4 @@
-"""A folder in which an interrupted recovery finds the model of its last finished stage.
+"""A folder from which an interrupted recovery resumes, at the model of its last finished stage.
 
     recovery.json      what this recovery is; another one is refused
     points.jsonl       the figures so far, a line each
@@ -26,13 +26,13 @@ from transact.spec.plan import Cut, PruningPlan, compose_cuts
 
 _IDENTITY, _POINTS, _STAGE, _TRAINING = "recovery.json", "points.jsonl", "stage-", "training"
 _CHECKPOINT_STATE = "trainer_state.json"
-"""The file that a checkpoint of the Trainer is complete with."""
+"""A checkpoint of the Trainer is complete once it has this file."""
 _WEIGHTS, _CUTS = "weights.safetensors", "cuts.json"
 
 
 @dataclass(frozen=True)
 class RecoveryPoint:
-    """One figure on the way.
+    """One figure of a recovery.
 
     `phase`: "dense", "shot i of K" or "recovery"; `step` and `tokens` within the phase, 0 before its training;
     `loss` (nats per prediction, a mean since the last such point) with `learning_rate` and `tokens_per_second`, or
@@ -89,7 +89,7 @@ class Savepoints:
         return self.directory / _TRAINING
 
     def keep(self, stage: int, loaded: LoadedModel) -> None:
-        """Write the model after that stage; what belonged to the stages before it goes."""
+        """Write the model after that stage; the files of earlier stages are removed."""
         if is_main():
             try:
                 self._write_stage(stage, loaded)
@@ -116,19 +116,19 @@ class Savepoints:
 
     def last(self, dense: LoadedModel) -> tuple[int, LoadedModel]:
         """The last finished stage and its model; stage 0 is the dense one."""
-        found = max(self._stages(), default=None)
-        if found is None:
+        latest = max(self._stages(), default=None)
+        if latest is None:
             return 0, dense
-        stage, folder = found
+        stage, folder = latest
         try:
             records = json.loads((folder / _CUTS).read_text(encoding="utf-8"))
             cuts = tuple(Cut(**{**record, "plan": PruningPlan.from_json(record["plan"])}) for record in records)
             state = load_file(folder / _WEIGHTS, device=str(dense.device))
             pruned = prune(dense, compose_cuts(cuts[len(dense.cuts) :]))
-            found = pruned.model.load_state_dict(state, strict=False)  # tied weights are written once
-            lacking = set(found.missing_keys) & set(without_tied_copies(pruned.model.state_dict()))
-            if lacking or found.unexpected_keys:
-                raise ValueError(f"not the model's tensors: {sorted(lacking or found.unexpected_keys)[0]}")
+            keys = pruned.model.load_state_dict(state, strict=False)  # tied weights are written once
+            lacking = set(keys.missing_keys) & set(without_tied_copies(pruned.model.state_dict()))
+            if lacking or keys.unexpected_keys:
+                raise ValueError(f"not the model's tensors: {sorted(lacking or keys.unexpected_keys)[0]}")
         except (OSError, SafetensorError, RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
             raise CheckpointBroken(
                 f"{folder} cannot be read ({error}). Remove that folder to begin anew, or choose another one."
@@ -163,7 +163,7 @@ class Savepoints:
         return found
 
     def rewrite_points(self, points: list[RecoveryPoint]) -> None:
-        """Only these figures; those that an interruption left beyond the last checkpoint are forgotten."""
+        """Keep only these figures: those after the last checkpoint, which an interruption left, are dropped."""
         if is_main():
             try:
                 _write(self.directory / _POINTS, "".join(json.dumps(asdict(point)) + "\n" for point in points))
@@ -172,7 +172,7 @@ class Savepoints:
 
 
 def last_checkpoint(directory: Path) -> str | None:
-    """The Trainer's newest complete checkpoint; one that was cut off in the writing is removed."""
+    """The Trainer's newest complete checkpoint; one that is incomplete is removed."""
     for _, folder in sorted(((int(found.name.rpartition("-")[2]), found) for found in directory.glob("checkpoint-*")),
                             reverse=True):  # fmt: skip
         try:

@@ -20,15 +20,14 @@ from transact.spec.target import INSIDE_HEADS, PruningTarget
 _STATE_BYTES = 4 * (1 + 1 + 2 + 1)
 """A trained parameter's weight, gradient and two moments, and the best weight so far."""
 MAX_SHOTS, MAX_TOKENS = 1000, 10**15
-"""A shot is a cut and a training of its own, so that a thousand are past any use; and more tokens than were ever
-written."""
+"""Beyond any use: every shot is a cut and a training of its own, and no text has as many tokens."""
 _MAX_BATCH, _MAX_RANK = 2**20, 2**16
 _LEAST_ABOVE_ZERO = math.ulp(0)
 LOSSES = ("language_model", "distillation")
 PRECISIONS = ("auto", "float32", "bfloat16")
 SCHEDULERS = ("linear", "cosine", "constant_with_warmup")
 COMPENSATIONS_BEFORE_TRAINING = tuple(repair.name for repair in REPAIRS.values() if not repair.adds_bias)
-"""A repair that adds biases adds tensors, which later shots could not take up again."""
+"""Without those that add biases: later shots could not work with these new tensors."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class RecoverySettings:
     - `lora_rank` > 0 trains adapters of that rank in every projection (LoRA, Hu et al. 2021, with `peft`), merged
       before the next shot; `lora_alpha` is its scale, in the usual units.
     - `metric` and `compensation`: how each shot chooses and repairs; "search" with "best" is our strongest.
-    - `precision`: "auto" computes in bfloat16 where the hardware is made for it. Weights are trained in float32.
+    - `precision`: "auto" computes in bfloat16 where the hardware supports it. Weights are trained in float32.
     - `save_every`, `evaluate_every`, `log_every` in steps; `seed` decides the order of the text, the adapters'
       first weights and what the metric "random" draws.
     """
@@ -139,8 +138,7 @@ def phases(
 
     Raises `InvalidTarget`.
     """
-    dense, wanted = spec.layers, target.per_layer(spec)
-    pairs = list(zip(dense, wanted, strict=True))
+    pairs = list(zip(spec.layers, target.per_layer(spec), strict=True))
     groups = [(before.num_key_value_heads, after.num_key_value_heads) for before, after in pairs]
     channels = [(before.intermediate_size, after.intermediate_size) for before, after in pairs]
     widths = target.head_widths(spec)
@@ -149,7 +147,7 @@ def phases(
         (spec.query_key_dim // 2, widths["query_key_dim"] // 2),  # pairs
         (spec.value_dim, widths["value_dim"]),
     ]
-    found = []
+    result = []
     for shot in range(1, settings.shots + 1):
         check()
         left = settings.shots - shot + 1
@@ -160,8 +158,8 @@ def phases(
         named: dict[str, Any] = {name: count for name, count in now_inside if getattr(target, name) is not None}
         kept = PruningTarget(_counts(groups), _counts(channels), **named)
         rate = settings.learning_rate * settings.shot_rate_rise * shot / settings.shots
-        found.append(Phase(f"shot {shot} of {settings.shots}", kept, shot_tokens(shot, settings), rate))
-    return (*found, Phase("recovery", None, settings.recovery_tokens, settings.learning_rate))
+        result.append(Phase(f"shot {shot} of {settings.shots}", kept, shot_tokens(shot, settings), rate))
+    return (*result, Phase("recovery", None, settings.recovery_tokens, settings.learning_rate))
 
 
 def shot_tokens(shot: int, settings: RecoverySettings) -> int:

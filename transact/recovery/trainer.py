@@ -1,8 +1,8 @@
 """One phase of training by `transformers.Trainer`, on whatever `accelerate` was launched on.
 
 The Trainer sees a module that returns the loss; everything else (optimiser, schedule, several processes, saving and
-going on) is the Trainer's. What is added here: distillation, LoRA, progress that can stop it, live figures, and
-errors that say which checkpoint is the last good one.
+resuming) is the Trainer's. Added here: distillation, LoRA, progress that can cancel it, live figures, and errors that
+name the last good checkpoint.
 """
 
 import math
@@ -27,7 +27,7 @@ from transact.progress import Progress, StoppedEarly
 from transact.recovery.best_weights import BestWeights
 from transact.recovery.savepoints import RecoveryPoint, last_checkpoint
 from transact.recovery.schedule import RecoverySettings, rate_share
-from transact.recovery.training_errors import told_plainly
+from transact.recovery.training_errors import explained_failures
 from transact.recovery.training_text import IGNORED, TrainingText, collate, dataset_of, step_tokens
 from transact.runtime.distributed import is_sharded, rank_and_count
 from transact.spec.families import Family
@@ -39,7 +39,7 @@ _BEST = "best.safetensors"
 
 @dataclass(frozen=True)
 class Watchers:
-    """Who looks on. `measure` gives the perplexity of the model as it is; `stop` says whether to end early."""
+    """Callbacks of a training. `measure` returns the perplexity of the current model; `stop` whether to end early."""
 
     progress: Progress
     report: Callable[[RecoveryPoint], None]
@@ -49,10 +49,10 @@ class Watchers:
 
 @dataclass(frozen=True)
 class PhaseRun:
-    """One phase's training: `steps` at the peak rate `learning_rate`, its figures being `start`, filled in.
+    """One phase's training: `steps` at the peak rate `learning_rate`, its figures `start` with the rest filled in.
 
-    `directory` takes the Trainer's checkpoints where it is `resumable`, and one found there is gone on from.
-    `keep_best`: the weights of the lowest measured perplexity are those that stay.
+    `directory` takes the Trainer's checkpoints where it is `resumable`, and resumes from one found there.
+    `keep_best`: the weights of the lowest measured perplexity are restored at the end.
     """
 
     steps: int
@@ -73,8 +73,8 @@ def train(
 ) -> int:
     """Train `loaded` in place as `run` says, or until `watchers.stop` says so; returns the steps done.
 
-    Cancellation is checked at every decoder layer, and the step under way is dropped; where training is resumable it is
-    checked between steps, so that all of them are in a checkpoint. The progress may raise at every layer either way.
+    `stop` is checked at every decoder layer, and the current step is dropped; where training is resumable it is checked
+    between steps, so that all of them are in a checkpoint. The progress may raise at every layer either way.
 
     Raises `TrainingFailed` for a loss that is NaN or infinite and for a lost process, `SaveRefused` for a disk that
     refuses, and whatever the progress raises.
@@ -82,7 +82,7 @@ def train(
     model = loaded.model.requires_grad_(True)
     adapted = _with_adapters(model, loaded, settings)
     student = _Student(adapted, dense if settings.loss == "distillation" else None, settings.temperature, loaded.layout)
-    # a module that is sharded stays so, and nothing but training can be done with it: a copy is
+    # a sharded module stays sharded and can only be trained, so that a copy is trained
     trained = copy_without_hooks(student, {id(student.teacher): student.teacher}) if is_sharded() else student
     tokens = partial(step_tokens, text=text, settings=settings)
     best = BestWeights(run.directory / _BEST if run.resumable else None) if run.keep_best else None
@@ -97,14 +97,14 @@ def train(
     )
     trainer.remove_callback(PrinterCallback)
     try:
-        with told_plainly(run.directory), checking([*loaded.stages, *dense.stages], watch.check):
+        with explained_failures(run.directory), checking([*loaded.stages, *dense.stages], watch.check):
             trainer.train(resume_from_checkpoint=last_checkpoint(run.directory) if run.resumable else None)
     except StoppedEarly:
         trained.zero_grad()
         watch.last_perplexity = math.inf  # the weights as they are now were not measured
     watch.gather()
     if best is not None:
-        best.bring_back(student, watch.last_perplexity)
+        best.restore(student, watch.last_perplexity)
     if settings.lora_rank:
         adapted.merge_and_unload()
     model.eval().requires_grad_(True)
@@ -137,7 +137,7 @@ def _arguments(settings: RecoverySettings, text: TrainingText, run: PhaseRun, *,
         save_steps=settings.save_every,
         save_total_limit=_KEPT_CHECKPOINTS,
         seed=settings.seed,
-        data_seed=settings.seed,  # else the order of the text hangs on the process's generator
+        data_seed=settings.seed,  # otherwise the order of the text depends on the process's generator
         # an incomplete last batch would be filled up differently in several processes than in one
         dataloader_drop_last=not isinstance(text, TokenSet) or text.num_samples >= settings.batch_size,
         remove_unused_columns=False,
@@ -155,7 +155,7 @@ def _in_bfloat16(precision: str, on_cpu: bool) -> bool:
 
 
 def _with_adapters(model: torch.nn.Module, loaded: LoadedModel, settings: RecoverySettings) -> torch.nn.Module:
-    """The model, or where LoRA is asked for the model with adapters in its projections, which alone are trained."""
+    """The model, or with LoRA the model with adapters in its projections, which alone are trained."""
     if not settings.lora_rank:
         return model
     try:
@@ -210,20 +210,20 @@ class _Student(torch.nn.Module):
         counted = (labels != IGNORED)[:, 1:]
         targets = labels[:, 1:][counted]
         model = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model  # of adapters
-        face, hidden = self._hidden(model, input_ids, counted)
+        head_model, hidden = self._hidden(model, input_ids, counted)
         if self.teacher is None:
             loss = partial(_likelihood_loss, targets)
         else:
             with torch.no_grad():
-                teacher, wanted = self._hidden(self.teacher.to(input_ids.device), input_ids, counted)
-            loss = partial(_distillation_loss, head_of(teacher), wanted, self.temperature)
-        total = summed_loss(face, hidden, model.config.vocab_size, loss)
+                teacher, teacher_hidden = self._hidden(self.teacher.to(input_ids.device), input_ids, counted)
+            loss = partial(_distillation_loss, head_of(teacher), teacher_hidden, self.temperature)
+        total = summed_loss(head_model, hidden, model.config.vocab_size, loss)
         return {"loss": total / (counted.sum() if num_items_in_batch is None else num_items_in_batch)}
 
     def _hidden(
         self, model: torch.nn.Module, input_ids: torch.Tensor, counted: torch.Tensor
     ) -> tuple[torch.nn.Module, torch.Tensor]:
-        """The model without its decoder, and what that makes of the positions that count, [row, hidden].
+        """The model without its decoder, and the decoder's output at the positions that count, [row, hidden].
 
         Padding stands to the right, where no real token sees it.
         """
@@ -233,7 +233,7 @@ class _Student(torch.nn.Module):
         return without_decoder(model, self.layout), hidden
 
     def state_dict(self, *arguments, **options) -> dict[str, torch.Tensor]:
-        """Every tensor once: the files that it is saved in know no ties."""
+        """Every tensor once: the files that it is saved in have no ties."""
         return without_tied_copies(super().state_dict(*arguments, **options))
 
 
@@ -243,17 +243,17 @@ def _likelihood_loss(targets: torch.Tensor, logits: torch.Tensor, block: slice) 
 
 
 def _distillation_loss(
-    teacher: Head, wanted: torch.Tensor, temperature: float, logits: torch.Tensor, block: slice
+    teacher: Head, teacher_hidden: torch.Tensor, temperature: float, logits: torch.Tensor, block: slice
 ) -> torch.Tensor:
-    """T² · Σ KL(teacher ‖ student) at temperature T; `wanted` [row, hidden] is what the teacher's head reads."""
+    """T² · Σ KL(teacher ‖ student) at temperature T; `teacher_hidden` [row, hidden] is what its head reads."""
     with torch.no_grad():
-        dense = functional.log_softmax(at_least_float32(teacher(wanted[block])) / temperature, dim=-1)
+        dense = functional.log_softmax(at_least_float32(teacher(teacher_hidden[block])) / temperature, dim=-1)
     own = functional.log_softmax(at_least_float32(logits) / temperature, dim=-1)
     return temperature**2 * functional.kl_div(own, dense, reduction="sum", log_target=True)
 
 
 class _Watch(TrainerCallback):
-    """Reports and measures between steps; stops there and within them."""
+    """Reports and measures between steps; checks for cancellation there and within them."""
 
     def __init__(
         self,
@@ -320,7 +320,7 @@ class _Watch(TrainerCallback):
         self.watchers.report(replace(self.run.start, step=step, tokens=self.tokens(step), **figures))
 
     def gather(self) -> None:
-        """Let the student have the weights that are trained, where a sharded copy of it is."""
+        """Copy the trained weights to the student, where a sharded copy of it is trained."""
         if self.trained is not self.student:
             whole = get_model_state_dict(self.trained, options=StateDictOptions(full_state_dict=True))
             self.student.load_state_dict(whole, strict=False)

@@ -1,4 +1,4 @@
-"""What can go wrong outside while a model is trained, as sentences that name the last good checkpoint."""
+"""Failures of disk, network and processes in a training, as errors that name the last good checkpoint."""
 
 import errno
 from contextlib import contextmanager
@@ -24,8 +24,8 @@ _PROCESS_SIGNS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset
 
 
 @contextmanager
-def told_plainly(directory: Path):
-    """What can go wrong outside as sentences that name the last good checkpoint."""
+def explained_failures(directory: Path):
+    """Raise such failures inside the block as errors that name the last good checkpoint."""
     try:
         yield
     except TrainingFailed as error:
@@ -33,7 +33,7 @@ def told_plainly(directory: Path):
     except OSError as error:
         if error.errno not in _DISK_NUMBERS:
             raise TrainingFailed(
-                f"The training text could not be read on ({error}). Start the same command again. "
+                f"The training text could not be read further ({error}). Start the same command again. "
                 f"{_last_good(directory)}"
             ) from error
         raise _unwritten(error, directory) from error
@@ -58,7 +58,7 @@ def _unwritten(error: object, directory: Path) -> SaveRefused:
 
 
 def _last_good(directory: Path) -> str:
-    found = last_checkpoint(directory)
-    if found is None:
+    checkpoint = last_checkpoint(directory)
+    if checkpoint is None:
         return "This phase has no checkpoint yet; what was there before it is untouched."
-    return f"The last good checkpoint is {found}; the same call goes on from there."
+    return f"The last good checkpoint is {checkpoint}; the same call goes on from there."

@@ -1,4 +1,4 @@
-"""What is trained on: token sequences in memory, or a dataset that is read as it is needed."""
+"""Training text: token sequences in memory, or a dataset that is streamed."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -13,16 +13,16 @@ from transact.text.encoding import Beginning, encode
 from transact.text.tokens import TokenSet
 
 IGNORED = -100
-"""The label of a position that no loss counts, as everywhere in `transformers`."""
+"""The label of a position that the loss leaves out, as in `transformers`."""
 
 
 @dataclass(frozen=True, eq=False)
 class StreamedText:
-    """Texts that are read while training goes on, one after another, cut into windows of `seq_len` tokens.
+    """Texts that are read during training, one after another, cut into windows of `seq_len` tokens.
 
     `texts` is iterated anew for every pass, so it may be a streamed dataset's column but not a generator. Each text and
     each window begins as the tokenizer begins a sequence, or as `bos` says (see `CalibrationSet.from_texts`). An
-    interrupted training reads again up to where it was.
+    interrupted training reads again up to where it stopped.
     """
 
     texts: Iterable[str]
@@ -32,7 +32,7 @@ class StreamedText:
     bos: bool | None = None
 
     def __post_init__(self):
-        """Raise `InvalidOption` for what is no length."""
+        """Raise `InvalidOption` for an invalid length."""
         whole_number(self.seq_len, "seq_len", least=1)
 
     @classmethod
@@ -48,11 +48,11 @@ class StreamedText:
         seq_len: int = 4096,
     ) -> "StreamedText":
         """A Hugging Face dataset, streamed: nothing is stored. Raises `InvalidText` where it cannot be opened."""
-        from datasets import load_dataset  # half a second, which only this needs
+        from datasets import load_dataset  # takes half a second to import, and only this needs it
 
         try:
             rows = load_dataset(dataset, config, split=split, revision=revision, streaming=True)
-        except Exception as error:  # no such name, no such split, no way to the hub: it fails in as many ways
+        except Exception as error:  # unknown names and network failures raise many types
             raise InvalidText(f"The dataset {dataset} ({split}) could not be opened: {error}") from error
         if rows.column_names is not None and column not in rows.column_names:
             raise InvalidText(f"{dataset} has no column {column!r}; it has {', '.join(rows.column_names)}.")
@@ -69,7 +69,7 @@ class StreamedText:
         held: list[int] = []
         for text in self.texts:
             if text.strip():
-                held += beginning.put(encode([text], self.tokenizer)[0])
+                held += beginning.prepended_to(encode([text], self.tokenizer)[0])
             # a window that starts with a text has its beginning already, one that starts within a text has not
             while len(held) >= room + (begun := beginning.shared(held)):
                 yield [*beginning.ids, *held[begun : begun + room]]
@@ -78,7 +78,7 @@ class StreamedText:
     @property
     def protocol(self) -> str:
         """In words, how the texts become sequences."""
-        return f"texts one after another, windows of {self.seq_len} tokens, {self._beginning.told('window')}"
+        return f"texts one after another, windows of {self.seq_len} tokens, {self._beginning.described('window')}"
 
     @property
     def _beginning(self) -> Beginning:
@@ -103,22 +103,22 @@ def tokens_per_sequence(text: TrainingText) -> float:
 
 
 def num_steps(tokens: int, text: TrainingText, settings: RecoverySettings) -> int:
-    """Steps that so many tokens take, rounded up."""
+    """Steps that `tokens` tokens take, rounded up."""
     return math.ceil(tokens / (tokens_per_sequence(text) * settings.batch_size))
 
 
 def step_tokens(steps: int, text: TrainingText, settings: RecoverySettings) -> int:
-    """Tokens that so many steps take, as the text is on average."""
+    """Tokens of `steps` steps, by the mean length of a sequence."""
     return round(steps * tokens_per_sequence(text) * settings.batch_size)
 
 
 def dataset_of(text: TrainingText) -> torch.utils.data.Dataset:
-    """Token ids, a sequence an item."""
+    """A dataset whose items are sequences of token ids."""
     return _Streamed(text) if isinstance(text, StreamedText) else _InMemory(text)
 
 
 def collate(rows: list[list[int]]) -> dict[str, torch.Tensor]:
-    """`input_ids` and `labels` [sequence, position], right-padded; what is padding, or first, is not predicted."""
+    """`input_ids` and `labels` [sequence, position], right-padded; padding and first tokens are not predicted."""
     width = max(map(len, rows))
     ids = torch.tensor([[*row, *[row[-1]] * (width - len(row))] for row in rows])
     lengths = torch.tensor([len(row) for row in rows])

@@ -28,14 +28,14 @@ def check_tokens(loaded: LoadedModel, statistics: ActivationStatistics | None) -
 def best(
     loaded: LoadedModel, plan: PruningPlan, statistics: ActivationStatistics | None, progress: Progress
 ) -> WholeModelRepair:
-    """The projections refitted in their order; the steps follow once they are in place.
+    """Refit the projections in order; the Gauss-Newton steps follow once they are in place.
 
     Raises `NotEnoughMemory` before the work, and `NonFiniteActivations`.
     """
     tokens = calibration_tokens(loaded, statistics)
     _check_fits(loaded, plan, tokens)
     refitted = refit(
-        loaded, tokens, _Planned(plan), grams_of=plan.spec, batch_size=_BATCH, progress=part(progress, 0, 2)
+        loaded, tokens, _PlannedUnits(plan), grams_of=plan.spec, batch_size=_BATCH, progress=part(progress, 0, 2)
     )
 
     def steps(pruned: LoadedModel) -> None:
@@ -50,9 +50,10 @@ def best_bytes(plan: PruningPlan, calibration: TokenSet, bytes_per_element: int 
     `bytes_per_element`: of the dtype in memory.
     """
     dense, spec = plan.dense_spec, plan.spec
-    walked = sequential_bytes(dense, calibration.input_ids.numel(), grams_of=spec, bytes_per_element=bytes_per_element)
-    corrected = gauss_newton_bytes(spec, calibration, bytes_per_element) if calibration.num_predictions else 0
-    return spec.num_parameters * bytes_per_element + max(walked, corrected)
+    positions = calibration.input_ids.numel()
+    refit_bytes = sequential_bytes(dense, positions, grams_of=spec, bytes_per_element=bytes_per_element)
+    newton_bytes = gauss_newton_bytes(spec, calibration, bytes_per_element) if calibration.num_predictions else 0
+    return spec.num_parameters * bytes_per_element + max(refit_bytes, newton_bytes)
 
 
 def _check_fits(loaded: LoadedModel, plan: PruningPlan, tokens: TokenSet) -> None:
@@ -65,8 +66,8 @@ def _check_fits(loaded: LoadedModel, plan: PruningPlan, tokens: TokenSet) -> Non
         )
 
 
-class _Planned:
-    """The `UnitSelector` of a plan that was made before."""
+class _PlannedUnits:
+    """Selects what an existing plan keeps."""
 
     def __init__(self, plan: PruningPlan):
         self.plan = plan

@@ -41,22 +41,22 @@ def check_means(loaded: LoadedModel, statistics: ActivationStatistics | None) ->
 
 
 def needs_bias(plan: PruningPlan, family: Family) -> tuple[bool, bool]:
-    """Whether bias repair of that plan wants a bias behind attention, and behind the MLP.
+    """Whether bias repair of the plan needs a bias behind attention, and behind the MLP.
 
     Raises `InvalidOption`, with the reason, where the family's stock class cannot have it.
     """
     pairs = list(zip(plan.layers, plan.dense_spec.layers, strict=True))
-    wanted = (
+    needed = (
         any(len(kept.kept_heads) < shape.num_attention_heads for kept, shape in pairs)
         or plan.spec.value_dim < plan.dense_spec.value_dim,
         any(len(kept.kept_channels) < shape.intermediate_size for kept, shape in pairs),
     )
-    for want, possible, where in zip(
-        wanted, (family.output_bias, family.mlp_bias), ("attention output", "MLP output"), strict=True
+    for is_needed, possible, where in zip(
+        needed, (family.output_bias, family.mlp_bias), ("attention output", "MLP output"), strict=True
     ):
-        if want and not possible:
+        if is_needed and not possible:
             raise InvalidOption(
                 f"Bias repair needs a bias behind the {where}, which {family.label}'s stock class cannot hold. "
                 'Choose compensation="least_squares" or "best": they need no new tensor.'
             )
-    return wanted
+    return needed

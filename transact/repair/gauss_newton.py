@@ -11,8 +11,8 @@ input and g = ∂L/∂(its output) at a token:
 (K-FAC: Martens and Grosse 2015, arXiv 1503.05671), and there is no learning rate: the length of the step, one
 number for the whole network, is the one with the lowest loss on every fourth calibration sample, which takes
 no part in the gradient; a step that does not lower that loss is not taken. Each block of the approximation
-would correct all of the error alone, so lengths are tried around one over the number of modules: two, and the
-vertex of the parabola through what they gave.
+would correct all of the error alone, so the lengths tried lie around one over the number of modules: two fixed
+ones, and the vertex of the parabola through the losses there.
 
 Two such steps are taken, the second with the matrices of the first. They need the backward pass, so they are
 the costliest part of `"best"`.
@@ -38,10 +38,10 @@ STEPS = 2
 _DAMPING_INPUT = 1e-2
 _DAMPING_OUTPUT = 3e-2
 _HELD_OUT = 4
-"""Every so-manieth sample judges instead of teaching."""
+"""Every fourth sample is held out to choose the step length."""
 _LENGTHS = (0.25, 0.5)
-"""Lengths of the step that are tried, times one over the number of modules, and then the parabola's vertex."""
-_FARTHEST = 2.0
+"""Step lengths to try, times one over the number of modules; then the parabola's vertex is tried."""
+_MAX_LENGTH = 2.0
 
 
 def gauss_newton_steps(
@@ -51,50 +51,50 @@ def gauss_newton_steps(
     grams: dict[Key, torch.Tensor],
     progress: Progress,
 ) -> None:
-    """Take the steps on `pruned`, in place. `grams`: X^T X of each reading projection's input, float64, used up.
+    """Take the steps on `pruned`, in place. `grams`: X^T X of each reading projection's input, float64; emptied.
 
-    With fewer than four samples nothing could judge a step, and none is taken. Progress is in tokens.
+    With fewer than four samples none can be held out, and no step is taken. Progress is in tokens.
     """
     rows = list(calibration.rows())
     if len(rows) < _HELD_OUT or not grams:
         return
     held_out = CalibrationSet.from_sequences(rows[::_HELD_OUT], name=calibration.name)
-    taught = [row for place, row in enumerate(rows) if place % _HELD_OUT]
-    teaching = CalibrationSet.from_sequences(taught, name=calibration.name)
-    if not held_out.num_predictions or not teaching.num_predictions:
+    training_rows = [row for number, row in enumerate(rows) if number % _HELD_OUT]
+    training = CalibrationSet.from_sequences(training_rows, name=calibration.name)
+    if not held_out.num_predictions or not training.num_predictions:
         return
-    watch = Repeating(progress, STEPS * teaching.num_tokens, "tokens")
+    watch = Repeating(progress, STEPS * training.num_tokens, "tokens")
     with checking([*loaded.stages, *pruned.stages], watch.check):
-        texts = {"teaching": _Dense(loaded, teaching), "judging": _Dense(loaded, held_out)}
+        texts = {"training": _Dense(loaded, training), "held_out": _Dense(loaded, held_out)}
         network = _Network(pruned, grams, watch.check, **texts)
-        loss = _divergence(pruned, network.judging)
+        loss = _divergence(pruned, network.held_out)
         for number in range(STEPS):
-            loss, better = network.step(loss, part(watch, number, STEPS))
-            if not better:
+            loss, improved = network.step(loss, part(watch, number, STEPS))
+            if not improved:
                 break
 
 
 def gauss_newton_bytes(spec: ModelSpec, calibration: TokenSet, bytes_per_element: int = 4) -> int:
     """About what `gauss_newton_steps` holds at its peak beside both models; `spec` is the pruned one's.
 
-    Of every module both factors of its block, Σ g x^T or the step, in float64, and its weights from before the step;
-    the dense model's hidden states, and what the gradients take.
+    For every module: both factors of its block, Σ g x^T or the step, in float64, and its weights before the step; the
+    dense model's hidden states, and what the gradients take.
     """
     shapes = [
         (spec.hidden_size, width)
         for layer in spec.layers
         for width in (spec.attention_width(layer), layer.intermediate_size)
     ]
-    of_modules = sum(
+    module_bytes = sum(
         8 * (width**2 + 2 * hidden**2 + 2 * hidden * width) + bytes_per_element * hidden * width
         for hidden, width in shapes
     )
     hidden = calibration.num_tokens * spec.hidden_size * bytes_per_element
-    return of_modules + hidden + pass_bytes(spec, calibration, bytes_per_element)[0]
+    return module_bytes + hidden + pass_bytes(spec, calibration, bytes_per_element)[0]
 
 
 class _Network:
-    """The modules to be moved, with the factors of the Gauss-Newton matrix's blocks."""
+    """The modules that a step changes, with the factors of the Gauss-Newton matrix's blocks."""
 
     def __init__(
         self,
@@ -102,10 +102,10 @@ class _Network:
         grams: dict[Key, torch.Tensor],
         check: Check,
         *,
-        teaching: "_Dense",
-        judging: "_Dense",
+        training: "_Dense",
+        held_out: "_Dense",
     ):
-        self.pruned, self.check, self.teaching, self.judging = pruned, check, teaching, judging
+        self.pruned, self.check, self.training, self.held_out = pruned, check, training, held_out
         self.modules = {
             (index, site): pruned.decoder_layers[index].get_submodule(reading_role(pruned.spec, site))
             for index, site in grams
@@ -118,22 +118,22 @@ class _Network:
         direction = self._direction(progress)
         start = {key: matrix(module).detach().clone() for key, module in self.modules.items()}
 
-        def placed(length: float) -> float:
+        def loss_at(length: float) -> float:
             self._place(start, direction, length / len(self.modules))
-            return _divergence(self.pruned, self.judging)
+            return _divergence(self.pruned, self.held_out)
 
-        tried = {0.0: loss} | {length: placed(length) for length in _LENGTHS}
-        lowest = _vertex(tried)
-        if lowest is not None:
-            tried[lowest] = placed(lowest)
-        best = min(tried, key=lambda length: (tried[length], length))
+        losses = {0.0: loss} | {length: loss_at(length) for length in _LENGTHS}
+        vertex = _vertex(losses)
+        if vertex is not None:
+            losses[vertex] = loss_at(vertex)
+        best = min(losses, key=lambda length: (losses[length], length))
         self._place(start, direction, best / len(self.modules))
-        return tried[best], best > 0
+        return losses[best], best > 0
 
     def _direction(self, progress: Progress) -> dict[Key, torch.Tensor]:
         """ΔW' of the module's docstring, float64 [hidden, channel]; B is that of the first step."""
-        sums = _Sums(self.teaching, self.modules, with_curvature=not self.output_factors)
-        output_gradients(self.pruned, self.modules, self.teaching.tokens, sums.losses, sums.add, progress)
+        sums = _Sums(self.training, self.modules, with_curvature=not self.output_factors)
+        output_gradients(self.pruned, self.modules, self.training.tokens, sums.losses, sums.add, progress)
         for (index, site), total in (*sums.products.items(), *sums.curvature.items()):
             if not bool(total.isfinite().all()):
                 raise NonFiniteActivations(
@@ -149,9 +149,9 @@ class _Network:
         return direction
 
     def _damped_factor(self, matrix: torch.Tensor, damping: float) -> torch.Tensor:
-        """Cholesky factor of matrix + damping · mean diagonal · I; the matrix is used up."""
+        """Cholesky factor of matrix + damping · mean diagonal · I; `matrix` is overwritten."""
         size = float(matrix.diagonal().mean())
-        matrix.diagonal().add_(damping * size if size > 0 else 1.0)  # nothing moves where there is no gradient
+        matrix.diagonal().add_(damping * size if size > 0 else 1.0)  # without a gradient the step is zero
         return cholesky(matrix, self.check)
 
     def _place(self, start: dict[Key, torch.Tensor], direction: dict[Key, torch.Tensor], length: float) -> None:
@@ -164,11 +164,11 @@ class _Network:
 
 
 class _Sums:
-    """Σ g x^T and, if asked for, Σ ĝ ĝ^T of every module over the text."""
+    """Σ g x^T and, `with_curvature`, Σ ĝ ĝ^T of every module over the text."""
 
     def __init__(self, dense: "_Dense", modules: dict[Key, torch.nn.Linear], *, with_curvature: bool):
         device = dense.loaded.device
-        self.dense, self.remembered = dense, iter(dense.hidden)
+        self.dense, self.dense_hidden = dense, iter(dense.hidden)
         self.with_curvature = with_curvature
         self.generator = torch.Generator(device).manual_seed(0)
         self.tokens = 0
@@ -179,7 +179,7 @@ class _Sums:
         }
 
     def losses(self, targets: torch.Tensor) -> BlockLosses:
-        hidden = next(self.remembered)
+        hidden = next(self.dense_hidden)
         self.tokens += len(targets)
         numbers = random_numbers(len(targets), self.dense.loaded.dtype, self.generator) if self.with_curvature else None
 
@@ -190,28 +190,28 @@ class _Sums:
 
         return of_block
 
-    def add(self, loss: int, key: Key, read: torch.Tensor, gradient: torch.Tensor, real: torch.Tensor) -> None:
+    def add(self, loss: int, key: Key, inputs: torch.Tensor, gradient: torch.Tensor, real: torch.Tensor) -> None:
         rows = gradient[real]  # [sample, seq, hidden] -> [token, hidden]
         rows = rows if rows.dtype == torch.float64 else rows.float()
         if loss == 0:
-            self.products[key] += rows.T @ read[real].to(rows.dtype)
+            self.products[key] += rows.T @ inputs[real].to(rows.dtype)
         else:
             self.curvature[key] += rows.T @ rows
 
 
-def _vertex(tried: dict[float, float]) -> float | None:
-    """Where the parabola through three points is lowest, within reach; None where it has no such place."""
-    (x0, y0), (x1, y1), (x2, y2) = sorted(tried.items())
+def _vertex(losses: dict[float, float]) -> float | None:
+    """Where the parabola through three points is lowest, at most `_MAX_LENGTH`; None where it has no such place."""
+    (x0, y0), (x1, y1), (x2, y2) = sorted(losses.items())
     slope, later = (y1 - y0) / (x1 - x0), (y2 - y1) / (x2 - x1)
     bend = (later - slope) / (x2 - x0)
     if not 0 < bend < float("inf"):
-        return _FARTHEST if y2 < y1 < y0 else None
-    lowest = min((x0 + x1) / 2 - slope / (2 * bend), _FARTHEST)
-    return lowest if lowest > 0 and lowest not in tried else None
+        return _MAX_LENGTH if y2 < y1 < y0 else None
+    lowest = min((x0 + x1) / 2 - slope / (2 * bend), _MAX_LENGTH)
+    return lowest if lowest > 0 and lowest not in losses else None
 
 
 class _Dense:
-    """The dense model's predictions on one text, remembered as the hidden states that its output head reads.
+    """The dense model's predictions on one text, kept as the hidden states that its output head reads.
 
     `hidden`: [row, hidden] of every batch, for its positions that predict.
     """

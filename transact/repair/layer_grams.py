@@ -1,7 +1,7 @@
 """Gram matrices of one layer at a time, for models whose matrices do not fit in memory together.
 
-The text is taken through the dense model layer by layer. What is held is its residual stream before the layer in
-question and that layer's two matrices, so that memory follows the widest layer and not the number of layers.
+The text is run through the dense model layer by layer. Only the residual stream before the current layer and that
+layer's two matrices are held, so that memory depends on the widest layer and not on the number of layers.
 """
 
 from functools import partial
@@ -25,7 +25,7 @@ _BATCH = 8
 
 
 def layerwise_bytes(spec: ModelSpec, num_positions: int, bytes_per_element: int = 4) -> int:
-    """About what `GramWalk` holds at its peak, and the solution of the widest projection with it.
+    """About what `GramPass` holds at its peak, and the solution of the widest projection with it.
 
     `num_positions`: tokens of the calibration text, padding included.
     """
@@ -36,10 +36,10 @@ def layerwise_bytes(spec: ModelSpec, num_positions: int, bytes_per_element: int 
     return streamed + 8 * (max(a**2 + m**2 for a, m in sizes) + 2 * widest**2 + 3 * spec.hidden_size * widest)
 
 
-class GramWalk:
+class GramPass:
     """X^T X of both transitional activations, float64 [channel, channel]; ask for layers in rising order.
 
-    Raises `NotEnoughMemory` at the start, `NonFiniteActivations` on the way. Progress is in layers.
+    Raises `NotEnoughMemory` at the start, `NonFiniteActivations` later. Progress is in layers.
     """
 
     def __init__(self, loaded: LoadedModel, calibration: CalibrationSet, progress: Progress = NO_PROGRESS):
@@ -65,27 +65,27 @@ class GramWalk:
         return [stream.hidden for stream in self._streams]
 
     def resume(self, layer: int, hidden: list[torch.Tensor]) -> None:
-        """Go on before that layer, with what `hidden` was there."""
+        """Continue before that layer, with `hidden` as it was there."""
         self._layer = layer - 1
         for stream, each in zip(self._streams, hidden, strict=True):
             stream.hidden = each.to(self._loaded.device)
 
     def gram(self, site: str, layer: int) -> torch.Tensor:
-        """That of the site in the layer, on the layer's device; each is handed out once and not held here any more."""
+        """The matrix of the site in the layer, on the layer's device; each is returned once and released here."""
         while self._layer < layer:
             self._layer += 1
-            self._grams = self._of_next()
+            self._grams = self._next_grams()
         return self._grams.pop(site)
 
     @torch.no_grad()
-    def _of_next(self) -> dict[str, torch.Tensor]:
+    def _next_grams(self) -> dict[str, torch.Tensor]:
         loaded, index = self._loaded, self._layer
         self._watch(index, loaded.spec.num_hidden_layers, "layers")
-        self._grams = {}  # the last layer's are let go before this one's are made
+        self._grams = {}  # the previous layer's are released before this one's are made
         with loaded.layer(index, self._watch.check) as layer:
-            return self._through(layer, index)
+            return self._grams_of(layer, index)
 
-    def _through(self, layer: torch.nn.Module, index: int) -> dict[str, torch.Tensor]:
+    def _grams_of(self, layer: torch.nn.Module, index: int) -> dict[str, torch.Tensor]:
         loaded, grams, functions = self._loaded, {}, []
         for site in SITES:
             projection = layer.get_submodule(reading_role(loaded.spec, site))
@@ -95,7 +95,7 @@ class GramWalk:
         with on_inputs(functions):
             for stream in self._streams:
                 self._watch.check()
-                self._now = stream
+                self._stream = stream
                 stream.hidden = stream.run(layer, index)
         if not all(bool(gram.diagonal().isfinite().all()) for gram in grams.values()):
             raise NonFiniteActivations(
@@ -105,4 +105,4 @@ class GramWalk:
         return grams
 
     def _add(self, gram: torch.Tensor, activations: torch.Tensor) -> None:
-        add_gram(gram, self._now.counted(activations), self._watch.check)
+        add_gram(gram, self._stream.counted(activations), self._watch.check)

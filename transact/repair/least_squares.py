@@ -18,20 +18,20 @@ from transact.layers.slicing import NewProjection, Site
 from transact.layers.weights import matrix
 from transact.models.loaded_model import LoadedModel
 from transact.observing.statistics import ActivationStatistics
-from transact.repair.layer_grams import GramWalk
+from transact.repair.layer_grams import GramPass
 from transact.repair.refit import Refit, check_same_model
 from transact.repair.ridge import reduced, solved
 
 
 class LeastSquaresRefit(Refit):
-    """Refits each projection to what the removed channels added; raises as `GramWalk` does where it gathers sums."""
+    """Refits each projection to what the removed channels added; raises as `GramPass` does where it uses one."""
 
     @cached_property
-    def _walk(self) -> GramWalk | None:
-        """Gathers the Gram matrices on the way, where the statistics leave them to the repair."""
+    def _gram_pass(self) -> GramPass | None:
+        """Gathers the Gram matrices layer by layer, where the statistics leave that to the repair."""
         if self.statistics is None or self.statistics.tokens is None or not gathers_grams(self.statistics):
             return None
-        return GramWalk(self.loaded, self.statistics.tokens, self.progress)
+        return GramPass(self.loaded, self.statistics.tokens, self.progress)
 
     def __call__(self, site: Site, layer: int, old: torch.nn.Linear, kept: torch.Tensor) -> NewProjection:
         def check() -> None:
@@ -43,15 +43,15 @@ class LeastSquaresRefit(Refit):
 
     @property
     def hidden(self) -> list[torch.Tensor]:
-        return [] if self._walk is None else self._walk.hidden
+        return [] if self._gram_pass is None else self._gram_pass.hidden
 
     def resume(self, layer: int, hidden: list[torch.Tensor]) -> None:
-        if self._walk is not None:
-            self._walk.resume(layer, hidden)
+        if self._gram_pass is not None:
+            self._gram_pass.resume(layer, hidden)
 
     def _gram(self, site: Site, layer: int) -> torch.Tensor:
-        if self._walk is not None:
-            return self._walk.gram(site, layer)
+        if self._gram_pass is not None:
+            return self._gram_pass.gram(site, layer)
         return getattr(self.statistics, site)[layer].gram.to(self.loaded.device_of_layer(layer))
 
 

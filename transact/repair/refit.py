@@ -17,9 +17,9 @@ from transact.text.calibration import CalibrationSet
 class Refit:
     """Makes the narrower projections reading the transitional activations, layer after layer. This one repairs nothing.
 
-    A repair that is made projection by projection derives from it and replaces `__call__`. `statistics` are what its
-    check let pass. One that takes text through the layers on the way says where this stands with `hidden`, from which
-    `resume` goes on.
+    A repair that is made projection by projection derives from it and replaces `__call__`. `statistics` have
+    passed its check. One that runs text through the layers meanwhile has its state in `hidden`, from which `resume`
+    continues.
     """
 
     def __init__(self, loaded: LoadedModel, statistics: ActivationStatistics | None, progress: Progress = NO_PROGRESS):
@@ -33,11 +33,11 @@ class Refit:
 
     @property
     def hidden(self) -> list[torch.Tensor]:
-        """The residual stream of every batch before the next layer; empty where no text is on its way."""
+        """The residual stream of every batch before the next layer; empty where no text is run."""
         return []
 
     def resume(self, layer: int, hidden: list[torch.Tensor]) -> None:
-        """Go on before that layer, with what `hidden` was there."""
+        """Continue before that layer, with `hidden` as it was there."""
 
     def rounded(self, weight: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """Computed values as the base's files can hold them, in the dtype of `like`.
@@ -50,10 +50,10 @@ class Refit:
 
 @dataclass(frozen=True)
 class WholeModelRepair:
-    """What a repair that needs the whole model at once leaves to be put into it.
+    """The result of a repair that needs the whole model at once.
 
-    `projections`: the new ones, under the identity of those that they replace. `finish`: what is done in place once
-    they stand in the pruned model.
+    `projections`: the new ones, by the `id` of those that they replace. `finish`: changes the pruned model in place
+    once they are part of it.
     """
 
     projections: dict[int, torch.nn.Module]

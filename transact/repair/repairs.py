@@ -32,7 +32,7 @@ class Repair:
     - `needs_grams`: it works from Gram matrices. `adds_bias`: it puts a bias where the family has none by default.
     - `takes_search`: `search_plan` chooses what goes with this repair in mind.
     - `peak_bytes`: (plan, calibration, bytes per element) -> about what it takes beside the model; None where that is
-      next to nothing.
+      negligible.
     - `not_streamed`: why it needs the whole model at once.
     """
 
@@ -56,7 +56,7 @@ class Repair:
         return self.refit is not None
 
     def gram_option(self, spec: ModelSpec) -> bool | str:
-        """What `observe(gram=…)` is best told for this repair of a model of that shape."""
+        """The `observe(gram=…)` that suits this repair of a model of that shape."""
         return grams_for_repair(spec) if self.needs_grams else False
 
 

@@ -1,4 +1,4 @@
-"""The linear algebra of repair: ridge regression from normal equations, and what it is worth to keep.
+"""The linear algebra of repair: ridge regression from normal equations, and the choice of channels to keep.
 
 All of it in float64 by Cholesky factors. The ridge λ is a share of the Gram matrix's mean diagonal, so that
 directions which the text never used stay what they were and every factorisation exists.
@@ -16,9 +16,9 @@ from transact.runtime.blockwise_algebra import add_product, cholesky, inverse, p
 RIDGE = 1e-3
 """λ as a share of the Gram matrix's mean diagonal."""
 _ROUNDS = 64
-"""In how many rounds all channels would go; within a round they are judged alone."""
+"""Rounds in which all channels would be removed; within a round each is scored on its own."""
 _SHRINK_AT = 0.875
-"""What is gone leaves the matrices once less than this share is left: it costs work, and moving costs time too."""
+"""Removed channels are dropped from the matrices once less than this share is left, as moving rows costs time too."""
 _ROWS_AT_ONCE = 256
 
 
@@ -34,9 +34,9 @@ class NormalEquations:
 
     @classmethod
     def of(cls, gram: torch.Tensor, products: torch.Tensor, weight: torch.Tensor) -> "NormalEquations | None":
-        """From X^T X, Y^T X and W; None where the text moved no channel, so that there is nothing to learn from.
+        """From X^T X, Y^T X and W; None where all activations are zero, so that there is nothing to fit.
 
-        `gram` and `products` are taken over. Raises `NonFiniteActivations` for sums that are NaN or infinite.
+        `gram` and `products` are overwritten. Raises `NonFiniteActivations` for sums that are NaN or infinite.
         """
         size = gram.diagonal().mean()
         if not bool(size.isfinite()) or not bool(products.isfinite().all()):
@@ -58,7 +58,7 @@ class NormalEquations:
     def obs_select(
         self, keep: int, staying: Sequence[int] = (), going: Sequence[int] = (), check: Check = NO_CHECK
     ) -> tuple[int, ...]:
-        """Which `keep` channels to keep, by removing again and again what is missed least.
+        """Which `keep` channels to keep, by removing again and again those that cost least.
 
         With Ŵ the solution for the channels that are left and P the inverse of `inner` for them, removing the
         channel u and solving again raises the minimum by |Ŵ_u|² / P_uu: the error that remains after repair, so a
@@ -68,40 +68,40 @@ class NormalEquations:
         """
         inverted = inverse(cholesky(self.inner, check), check)
         solution = product(self.outer, inverted, check)
-        ids = torch.arange(len(inverted), device=inverted.device)  # whose row each is; shrinks with the matrices
+        ids = torch.arange(len(inverted), device=inverted.device)  # the channel of each row; shrinks with the matrices
         may_go = torch.ones(len(ids), dtype=torch.bool, device=inverted.device)
         may_go[list(staying)] = False
         left = torch.ones_like(may_go)
-        at_once = max(1, len(ids) // _ROUNDS)
+        per_round = max(1, len(ids) // _ROUNDS)
 
         def remove(rows: torch.Tensor) -> None:
             left[rows] = may_go[rows] = False
             _downdate(inverted, solution, rows.sort().values, check)
 
         if len(going):
-            for some in torch.tensor(list(going), device=inverted.device).split(_ROWS_AT_ONCE):
-                remove(some)
+            for rows in torch.tensor(list(going), device=inverted.device).split(_ROWS_AT_ONCE):
+                remove(rows)
         while (excess := int(left.sum()) - keep) > 0:
             if int(left.sum()) < _SHRINK_AT * len(left):
                 rows = left.nonzero()[:, 0]
                 inverted, solution = _shrunk(inverted, rows, check), solution[:, rows]
                 ids, may_go, left = ids[rows], may_go[rows], left[rows]
             check()
-            missed = solution.square().sum(dim=0) / inverted.diagonal()
-            remove(missed.masked_fill(~may_go, torch.inf).argsort(stable=True)[: min(at_once, excess)])
+            costs = solution.square().sum(dim=0) / inverted.diagonal()
+            remove(costs.masked_fill(~may_go, torch.inf).argsort(stable=True)[: min(per_round, excess)])
         return tuple(ids[left].tolist())
 
 
-def _downdate(inverted: torch.Tensor, solution: torch.Tensor, gone: torch.Tensor, check: Check) -> None:
-    """Both, in place, as they are without those channels; what is gone becomes a unit matrix and zeros."""
-    columns = inverted[:, gone]  # [channel, gone]
-    factor = cholesky(columns[gone], check)
-    add_product(solution, solve(factor, solution[:, gone].T, check).T, columns.T, check, scale=-1)
+def _downdate(inverted: torch.Tensor, solution: torch.Tensor, removed: torch.Tensor, check: Check) -> None:
+    """Remove channels from both in place: their rows and columns become those of a unit matrix, and zeros."""
+    columns = inverted[:, removed]  # [channel, removed]
+    factor = cholesky(columns[removed], check)
+    add_product(solution, solve(factor, solution[:, removed].T, check).T, columns.T, check, scale=-1)
     add_product(inverted, solve(factor, columns.T, check).T, columns.T, check, scale=-1)
-    solution[:, gone] = 0
-    inverted[gone] = 0
-    inverted[:, gone] = 0
-    inverted[gone, gone] = 1
+    solution[:, removed] = 0
+    inverted[removed] = 0
+    inverted[:, removed] = 0
+    inverted[removed, removed] = 1
 
 
 def _shrunk(matrix: torch.Tensor, rows: torch.Tensor, check: Check) -> torch.Tensor:
@@ -112,8 +112,8 @@ def _shrunk(matrix: torch.Tensor, rows: torch.Tensor, check: Check) -> torch.Ten
     shrunk = matrix[: len(rows), : len(rows)]
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         check()
-        some = rows[start : start + _ROWS_AT_ONCE]
-        shrunk[start : start + len(some)] = matrix[some][:, rows]
+        block = rows[start : start + _ROWS_AT_ONCE]
+        shrunk[start : start + len(block)] = matrix[block][:, rows]
     return shrunk
 
 
@@ -130,8 +130,8 @@ def reduced(
 ) -> tuple[torch.Tensor, torch.Tensor] | None:
     """G[S, S] + λ I [kept, kept] and (W G[:, S] + λ W_S)^T [kept, hidden], float64, of `least_squares`.
 
-    They are all that `solved` needs, so that the whole Gram matrix can be let go between the two. None where the
-    weights stay as they are: nothing is cut, or the text never moved any channel.
+    They are all that `solved` needs, so that the whole Gram matrix can be released between the two. None where
+    the weights stay as they are: nothing is cut, or all activations are zero.
     """
     if len(kept) == weight.shape[1]:
         return None
@@ -139,13 +139,13 @@ def reduced(
     if ridge == 0:
         return None
     outer = gram.new_empty(len(kept), len(weight))
-    # in blocks, as neither a whole G[:, S] nor a whole W in float64 has to stand beside the rest
-    for some, rows in zip(kept.split(_ROWS_AT_ONCE), outer.split(_ROWS_AT_ONCE), strict=True):
-        sums = gram[some]  # G is symmetric
+    # in blocks, so that neither all of G[:, S] nor all of W in float64 is in memory beside the rest
+    for indices, rows in zip(kept.split(_ROWS_AT_ONCE), outer.split(_ROWS_AT_ONCE), strict=True):
+        sums = gram[indices]  # G is symmetric
         for part, block in zip(weight.split(_ROWS_AT_ONCE), rows.split(_ROWS_AT_ONCE, dim=1), strict=True):
             check()
             full = part.double()
-            block.copy_(sums @ full.T + ridge * full[:, some].T)
+            block.copy_(sums @ full.T + ridge * full[:, indices].T)
     inner = part_of(gram, kept, check)
     inner.diagonal().add_(ridge)
     return inner, outer

@@ -6,13 +6,11 @@ weights W' for the kept channels S minimise ‖Y − X'_S W'^T‖² + λ‖W' �
 
     Y = X' W^T + ½ ((h⁺ − h') / r − b − X' W^T),    r = the family's residual multiplier (mostly 1):
 
-what the module would have added, moved half-way towards what makes good the error that the prefix accumulated. Where
-a norm stands between the module and the residual stream (Gemma, OLMo 2), the dense module's own output stands in for
-(h⁺ − h') / r.
-All of it overshoots, as that error follows from the text at hand more closely than from new text; none of it
-lets errors grow (measured). The sums are taken in the activations' precision, solved
-in float64, and the next module sees the weights as they were rounded. So is a module refitted that loses
-nothing itself.
+the module's own output, moved half-way towards the one that undoes the error accumulated by the prefix. Where a norm
+stands between the module and the residual stream (Gemma, OLMo 2), the dense module's own output stands in for
+(h⁺ − h') / r. Moving all the way overshoots, as the error on the calibration text is not that on new text; not moving
+lets errors grow (measured). The sums are taken in the activations' precision, solved in float64, and the next module
+sees the rounded weights. A module that loses nothing itself is refitted too.
 """
 
 import copy
@@ -49,9 +47,9 @@ _FEEDBACK = 0.5
 
 
 class UnitSelector(Protocol):
-    """Decides what a layer keeps: of attention (channels in that plan play no part), and of its channels.
+    """Decides what a layer keeps: of attention (channels in that plan are ignored), and of its channels.
 
-    The latter once the sums of the module are there; `check` is called while it is worked on.
+    The channels are chosen once the module's sums are known; `check` is called meanwhile.
     """
 
     def attention(self, layer: int) -> LayerPlan: ...
@@ -61,9 +59,9 @@ class UnitSelector(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Refitted:
-    """What came of it: the plan's layers, the new projections under the identity of those that they replace.
+    """The result of `refit`: the plan's layers, and the new projections by the `id` of those that they replace.
 
-    `grams[layer, site]`: X^T X + λI of the kept channels, float64, where they were asked for and anything was cut.
+    `grams[layer, site]`: X^T X + λI of the kept channels, float64, where `grams_of` was given and anything was cut.
     """
 
     layers: tuple[LayerPlan, ...]
@@ -88,15 +86,15 @@ def sequential_bytes(
 def refit(
     loaded: LoadedModel,
     calibration: CalibrationSet,
-    choice: UnitSelector,
+    selector: UnitSelector,
     *,
     grams_of: ModelSpec | None = None,
     batch_size: int,
     progress: Progress,
 ) -> Refitted:
-    """Walk through the layers as the module's docstring says. Progress is in layers, and checked within each.
+    """Refit layer by layer as the module's docstring says. Progress is in layers, cancellation checked within each.
 
-    `grams_of`: the shape that `choice` will come to, where the Gram matrices of what is kept are to be kept too.
+    `grams_of`: the shape after the cut, where the Gram matrices of the kept channels are to be returned too.
 
     Raises `NotEnoughMemory` before it starts and `NonFiniteActivations`.
     """
@@ -116,15 +114,15 @@ def refit(
     count = loaded.spec.num_hidden_layers
     watch = Repeating(progress, count, "layers")
     with torch.no_grad(), checking(loaded.decoder_layers, watch.check):
-        walk = _SequentialPass(loaded, calibration, choice, grams_of is not None, batch_size, watch.check)
+        sequential = _SequentialPass(loaded, calibration, selector, grams_of is not None, batch_size, watch.check)
         for index in range(count):
             watch(index, count, "layers")
-            kept, new = walk.layer(index)
+            kept, new = sequential.layer(index)
             layers.append(kept)
             projections |= new
-            grams |= walk.grams
+            grams |= sequential.grams
         watch(count, count, "layers")
-    return Refitted(tuple(layers), projections, grams if walk.changed else {})
+    return Refitted(tuple(layers), projections, grams if sequential.changed else {})
 
 
 class _SequentialPass:
@@ -134,14 +132,14 @@ class _SequentialPass:
         self,
         loaded: LoadedModel,
         calibration: CalibrationSet,
-        choice: UnitSelector,
+        selector: UnitSelector,
         keep_grams: bool,
         size: int,
         check: Check,
     ):
         self.check = check
         self.loaded = loaded
-        self.choice = choice
+        self.selector = selector
         self.keep_grams = keep_grams
         self.changed = False
         self.grams: dict[tuple[int, str], torch.Tensor] = {}
@@ -157,34 +155,34 @@ class _SequentialPass:
         layer, spec, layout = self.loaded.decoder_layers[index], self.loaded.spec, self.loaded.layout
         shape = spec.layers[index]
         self.grams = {}
-        wanted = self._advance_dense(layer, index)
+        targets = self._advance_dense(layer, index)
 
-        read = [stream.input_of(layout.output, layer, index) for stream in self.pruned]
-        normal = self._normal(layer, "attention", read, wanted["attention"])
-        everything = tuple(range(shape.intermediate_size))
-        kept = replace(self.choice.attention(index), kept_channels=everything)
+        inputs = [stream.input_of(layout.output, layer, index) for stream in self.pruned]
+        normal = self._normal(layer, "attention", inputs, targets["attention"])
+        all_channels = tuple(range(shape.intermediate_size))
+        kept = replace(self.selector.attention(index), kept_channels=all_channels)
         norms, pairs = joint_norms(layer, kept, shape, spec), removed_pairs(layer, kept, shape, spec)
         if norms or pairs:  # what attention computes changes with the heads, or the pairs, that are left
             with on_inputs(norms), on_calls(pairs):
-                read = [stream.input_of(layout.output, layer, index) for stream in self.pruned]
-            normal = self._normal(layer, "attention", read, wanted["attention"])
+                inputs = [stream.input_of(layout.output, layer, index) for stream in self.pruned]
+            normal = self._normal(layer, "attention", inputs, targets["attention"])
         new = self._reading(layer, index, kept, "attention", normal)
         before = [stream.hidden for stream in self.pruned]
-        self._add_module(layer, new, kept, "attention", read)
-        del normal, read
+        self._add_module(layer, new, kept, "attention", inputs)
+        del normal, inputs
 
-        # past its attention, the layer's own code is to compute the MLP alone
+        # with its attention replaced, the layer's own code computes the MLP alone
         rest = copy.copy(layer)
         rest._modules = dict(layer._modules) | {layout.attention: NoAttention()}
         after = [stream.hidden for stream in self.pruned]
         if self.parallel:  # the MLP reads what attention read
             self._set_pruned(before)
-        read = [stream.input_of(layout.down, rest, index) for stream in self.pruned]
+        inputs = [stream.input_of(layout.down, rest, index) for stream in self.pruned]
         self._set_pruned(after)
-        normal = self._normal(layer, "mlp", read, wanted["mlp"])
-        kept = replace(kept, kept_channels=self.choice.channels(index, normal, self.check))
+        normal = self._normal(layer, "mlp", inputs, targets["mlp"])
+        kept = replace(kept, kept_channels=self.selector.channels(index, normal, self.check))
         mlp = self._reading(layer, index, kept, "mlp", normal)
-        self._add_module(layer, mlp, kept, "mlp", read)
+        self._add_module(layer, mlp, kept, "mlp", inputs)
         new |= mlp
         for site in SITES:
             new |= writing_projections(layer, shape, kept, spec, site)
@@ -200,18 +198,18 @@ class _SequentialPass:
         reading: dict[int, torch.nn.Module],
         kept: LayerPlan,
         site: str,
-        read: list[torch.Tensor],
+        inputs: list[torch.Tensor],
     ) -> None:
-        """Take the pruned streams past a module that reads what is left of its transitional activation."""
+        """Add to the pruned streams the output of a module that reads what is left of its transitional activation."""
         (projection,) = reading.values()
         norm = self._norm(layer, site)
         positions = kept_input_indices(kept, self.loaded.spec, site, self.loaded.device)
-        for stream, activations in zip(self.pruned, read, strict=True):
+        for stream, activations in zip(self.pruned, inputs, strict=True):
             self.check()
             stream.hidden = stream.hidden + self.scale * norm(projection(activations[..., positions]))
 
     def _norm(self, layer: torch.nn.Module, site: str) -> torch.nn.Module:
-        """What stands between a module and the residual stream."""
+        """The norm between a module and the residual stream."""
         path = self._post_norms[site]
         return torch.nn.Identity() if path is None else layer.get_submodule(path)
 
@@ -220,39 +218,39 @@ class _SequentialPass:
         return {"attention": self.loaded.layout.post_attention, "mlp": self.loaded.layout.post_mlp}
 
     def _advance_dense(self, layer: torch.nn.Module, index: int) -> dict[str, list[torch.Tensor]]:
-        """Take the dense streams past the layer; per site what each batch's outputs are measured by.
+        """Run the dense streams through the layer; per site, the target of each batch.
 
         That is the dense stream after the module, h⁺, or, where a norm stands between the two, the module's output.
         """
         layout = self.loaded.layout
-        wanted: dict[str, list[torch.Tensor]] = {"attention": [], "mlp": []}
+        targets: dict[str, list[torch.Tensor]] = {"attention": [], "mlp": []}
         for stream in self.dense:
             with output_watched(layer, layout.output) as attended, output_watched(layer, layout.down) as activated:
                 after = stream.run(layer, index)
             middle = stream.hidden + self.scale * attended[0]
-            wanted["attention"].append(middle if layout.post_attention is None else attended[0])
-            wanted["mlp"].append(after if layout.post_mlp is None else activated[0])
+            targets["attention"].append(middle if layout.post_attention is None else attended[0])
+            targets["mlp"].append(after if layout.post_mlp is None else activated[0])
             stream.hidden = after
-        return wanted
+        return targets
 
     def _normal(
-        self, layer: torch.nn.Module, site: str, read: list[torch.Tensor], wanted: list[torch.Tensor]
+        self, layer: torch.nn.Module, site: str, inputs: list[torch.Tensor], targets: list[torch.Tensor]
     ) -> NormalEquations | None:
-        """The regression of Y on the transitional activations `read`; `wanted` as `_advance_dense` has it."""
+        """The regression of Y on the transitional activations `inputs`; `targets` as `_advance_dense` returns them."""
         projection = layer.get_submodule(reading_role(self.loaded.spec, site))
         weight = matrix(projection)
         hidden, channels = weight.shape
         gram = torch.zeros(channels, channels, dtype=torch.float64, device=weight.device)
-        missing = torch.zeros(hidden, channels, dtype=torch.float64, device=weight.device)
-        for stream, activations, dense in zip(self.pruned, read, wanted, strict=True):
+        error_products = torch.zeros(hidden, channels, dtype=torch.float64, device=weight.device)
+        for stream, activations, dense in zip(self.pruned, inputs, targets, strict=True):
             rows = stream.counted(activations)
             normed = self._post_norms[site] is not None
             error = stream.counted(dense if normed else (dense - stream.hidden) / self.scale)
             if projection.bias is not None:
-                error = error - projection.bias  # `error` may be a view of what is needed again
+                error = error - projection.bias  # not in place: `error` may be a view of `dense`
             add_gram(gram, rows, self.check)
-            add_products(missing, error, rows, self.check)
-        products = add_product(missing.mul_(_FEEDBACK), weight.double(), gram, self.check, scale=1 - _FEEDBACK)
+            add_products(error_products, error, rows, self.check)
+        products = add_product(error_products.mul_(_FEEDBACK), weight.double(), gram, self.check, scale=1 - _FEEDBACK)
         return NormalEquations.of(gram, products, weight)
 
     def _reading(

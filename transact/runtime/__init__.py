@@ -1,1 +1,1 @@
-"""The machine: its memory, devices and processes, random numbers, and algebra that can be stopped."""
+"""The machine: its memory, devices and processes, random numbers, and algebra that can be cancelled."""

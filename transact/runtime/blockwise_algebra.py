@@ -1,7 +1,7 @@
-"""Linear algebra on matrices so large that it takes minutes, a block at a time, so that it can be stopped in between.
+"""Linear algebra on matrices so large that it takes minutes, a block at a time, with cancellation checked in between.
 
-Between two checks a processor core works for a fraction of a second, or about a second where others have it as well.
-Matrices that torch's own routine is through with in that time are handed to it whole.
+Between two checks a processor core works for a fraction of a second, or about a second where it is shared. Matrices
+that torch's own routine handles in that time are passed to it whole.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def _is_small(size: int) -> bool:
 
 
 def _slices(length: int, operations: float) -> Iterator[slice]:
-    """Of so many rows, as many at a time as make a step where each takes so many operations."""
+    """Slices of `length` rows that make a step each, where a row takes `operations` operations."""
     rows = max(1, int(_STEP // max(operations, 1)))
     return (slice(start, start + rows) for start in range(0, length, rows))
 
@@ -29,9 +29,9 @@ def _slices(length: int, operations: float) -> Iterator[slice]:
 def part_of(matrix: torch.Tensor, kept: torch.Tensor, check: Check = NO_CHECK) -> torch.Tensor:
     """Those rows and columns of a square matrix, [kept, kept]."""
     part = matrix.new_empty(len(kept), len(kept))
-    for some in torch.arange(len(kept)).split(_BLOCK):
+    for block in torch.arange(len(kept)).split(_BLOCK):
         check()
-        part[some] = matrix[kept[some]][:, kept]
+        part[block] = matrix[kept[block]][:, kept]
     return part
 
 
@@ -59,8 +59,8 @@ def solve(factor: torch.Tensor, right: torch.Tensor, check: Check = NO_CHECK) ->
         return torch.cholesky_solve(right, factor)
     solution = right.clone(memory_format=torch.contiguous_format)
     starts = range(0, size, _BLOCK)
-    for some in _slices(columns, 2 * _BLOCK * size):
-        part = solution[:, some]
+    for block in _slices(columns, 2 * _BLOCK * size):
+        part = solution[:, block]
         for start in starts:  # L Y = B from the top
             check()
             rows = slice(start, start + _BLOCK)
@@ -75,7 +75,7 @@ def solve(factor: torch.Tensor, right: torch.Tensor, check: Check = NO_CHECK) ->
 
 
 def inverse(factor: torch.Tensor, check: Check = NO_CHECK) -> torch.Tensor:
-    """(L L^T)^-1, [row, row]; a large `factor` is used up."""
+    """(L L^T)^-1, [row, row]; a large `factor` is overwritten."""
     check()
     size = len(factor)
     if _is_small(size):
@@ -87,10 +87,10 @@ def inverse(factor: torch.Tensor, check: Check = NO_CHECK) -> torch.Tensor:
         unit = torch.eye(end - start, dtype=factor.dtype, device=factor.device)
         corner = torch.linalg.solve_triangular(factor[start:end, start:end], unit, upper=False)
         below = factor[end:, start:end] @ corner
-        for some in _slices(size - end, 2 * (size - end) * (end - start)):
+        for block in _slices(size - end, 2 * (size - end) * (end - start)):
             check()
-            last = min(some.stop, size - end)
-            factor[end:, start:end][some] = factor[end:, end:][some, :last] @ below[:last].neg()
+            last = min(block.stop, size - end)
+            factor[end:, start:end][block] = factor[end:, end:][block, :last] @ below[:last].neg()
         factor[start:end, start:end] = corner
     for start in starts:  # and then L^-T L^-1, whose upper rows need none of the rows above
         end = min(start + _BLOCK, size)
@@ -103,9 +103,9 @@ def inverse(factor: torch.Tensor, check: Check = NO_CHECK) -> torch.Tensor:
 def product(left: torch.Tensor, right: torch.Tensor, check: Check = NO_CHECK) -> torch.Tensor:
     """`left` @ `right`."""
     result = left.new_empty(len(left), right.shape[1])
-    for some in _slices(len(left), 2 * right.numel()):
+    for block in _slices(len(left), 2 * right.numel()):
         check()
-        torch.mm(left[some], right, out=result[some])
+        torch.mm(left[block], right, out=result[block])
     return result
 
 
@@ -113,9 +113,9 @@ def add_product(
     sums: torch.Tensor, left: torch.Tensor, right: torch.Tensor, check: Check = NO_CHECK, *, scale: float = 1.0
 ) -> torch.Tensor:
     """`sums` becomes `sums` + `scale` · `left` @ `right`."""
-    for some in _slices(len(sums), 2 * right.numel()):
+    for block in _slices(len(sums), 2 * right.numel()):
         check()
-        sums[some].addmm_(left[some], right, alpha=scale)
+        sums[block].addmm_(left[block], right, alpha=scale)
     return sums
 
 
@@ -126,6 +126,6 @@ def add_gram(gram: torch.Tensor, rows: torch.Tensor, check: Check = NO_CHECK) ->
 
 def add_products(sums: torch.Tensor, left: torch.Tensor, right: torch.Tensor, check: Check = NO_CHECK) -> None:
     """Add Y^T X of Y [token, row] and X [token, column], summed in their own precision, to `sums` [row, column]."""
-    for some in _slices(len(sums), 2 * right.numel()):
+    for block in _slices(len(sums), 2 * right.numel()):
         check()
-        sums[some] += left[:, some].T @ right
+        sums[block] += left[:, block].T @ right

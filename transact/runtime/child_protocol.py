@@ -1,7 +1,7 @@
 """The child's end of `transact.runtime.isolated_process`: sets its limits, runs a script, answers with JSON lines.
 
 Run by path, as `child_protocol.py SCRIPT [limits]`. The script is a file of its own with a function
-`answer(request, tell)`; `tell` takes what comes before the answer: `{"progress": [done, total, unit]}`,
+`answer(request, send)`; `send` takes what comes before the answer: `{"progress": [done, total, unit]}`,
 `{"part": ...}`.
 """
 
@@ -12,33 +12,33 @@ import sys
 
 
 def main() -> None:
-    """Answer the request on standard input; whatever a library prints is no answer, and goes to standard error."""
+    """Answer the request on standard input; what libraries print goes to standard error."""
     script, *limits = sys.argv[1:]
     # None makes importing the package an error, even where PYTHONPATH or site-packages lead to it
     sys.modules["transact"] = None  # type: ignore[assignment]
     if limits:
-        _set(*map(int, limits))
-    # a lone half of a surrogate pair is written as JSON has it
+        _set_limits(*map(int, limits))
+    # a lone surrogate is written as its JSON escape
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", errors="backslashreplace")
     sys.stdout = sys.stderr
 
-    def tell(line: dict) -> None:
+    def send(line: dict) -> None:
         answers.write(json.dumps(line, ensure_ascii=False) + "\n")
         answers.flush()
 
     answer = runpy.run_path(script)["answer"]
-    tell({"answer": answer(json.load(sys.stdin), tell)})
+    send({"answer": answer(json.load(sys.stdin), send)})
 
 
-def _set(data_bytes: int, processor_seconds: int, file_bytes: int) -> None:
-    """Limit this process; between fork and exec, in a program with threads, no Python may run that could."""
+def _set_limits(data_bytes: int, processor_seconds: int, file_bytes: int) -> None:
+    """Limit this process; done here, as no Python can safely run between fork and exec in a program with threads."""
     import resource
 
-    for name, most in (("DATA", data_bytes), ("CPU", processor_seconds), ("FSIZE", file_bytes), ("CORE", 0)):
+    for name, limit in (("DATA", data_bytes), ("CPU", processor_seconds), ("FSIZE", file_bytes), ("CORE", 0)):
         kind = getattr(resource, f"RLIMIT_{name}")
         hard = resource.getrlimit(kind)[1]
-        # a second more for the processor: where both ends are one, the system kills without saying what for
-        soft_and_hard = (most, most + 1 if name == "CPU" else most)
+        # a second more for the processor: with equal limits the system sends SIGKILL, which does not say why
+        soft_and_hard = (limit, limit + 1 if name == "CPU" else limit)
         if hard != resource.RLIM_INFINITY:
             soft_and_hard = (min(soft_and_hard[0], hard), min(soft_and_hard[1], hard))
         resource.setrlimit(kind, soft_and_hard)

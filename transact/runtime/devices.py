@@ -10,7 +10,7 @@ BALANCED = "balanced"
 
 
 def gpus() -> list[str]:
-    """Those of this machine: "cuda:0", "cuda:1", ..."""
+    """The GPUs of this machine: "cuda:0", "cuda:1", ..."""
     return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
 
 
@@ -18,17 +18,17 @@ def device_of(name: str) -> torch.device:
     """The device of that name. "auto" is a GPU where there is one, else the CPU.
 
     Of several GPUs "auto" and "cuda" name the first, or that of this process among those that a launcher started.
-    What is spread begins on it as well. Raises `InvalidOption` for a device that is not there.
+    A model that is spread begins on it. Raises `InvalidOption` for a device that is not there.
     """
-    there = gpus()
-    own = there[distributed.local_rank() % len(there)] if there else "cpu"
-    if name in ("auto", BALANCED) or (name == "cuda" and there):
+    available = gpus()
+    own = available[distributed.local_rank() % len(available)] if available else "cpu"
+    if name in ("auto", BALANCED) or (name == "cuda" and available):
         return torch.device(own)
-    return torch.device(choice(name, ("auto", "cpu", *there, BALANCED), "device"))
+    return torch.device(choice(name, ("auto", "cpu", *available, BALANCED), "device"))
 
 
 def spreads(name: str) -> bool:
-    """Whether a model of that device is spread: where there are GPUs enough."""
+    """Whether a model on that device is spread: where there are several GPUs."""
     return name == BALANCED and len(gpus()) > 1
 
 

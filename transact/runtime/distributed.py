@@ -19,7 +19,7 @@ def rank_and_count() -> tuple[int, int]:
 
 
 def local_rank() -> int:
-    """This process's number on this machine, which tells the GPU that is its own."""
+    """This process's number on this machine, which selects its GPU."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
@@ -28,7 +28,7 @@ def is_main() -> bool:
 
 
 def is_sharded() -> bool:
-    """Whether `accelerate launch` was told that the processes share the weights among them (FSDP)."""
+    """Whether `accelerate launch` was configured to shard the weights over the processes (FSDP)."""
     return rank_and_count()[1] > 1 and os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true", "yes")
 
 
@@ -58,7 +58,7 @@ def gathered(value: T) -> list[T]:
 
 
 def agreed(value: T) -> T:
-    """The main process's value, so that nobody goes another way for a rounding error."""
+    """The main process's value, so that no process takes another branch for a rounding error."""
     if rank_and_count()[1] == 1:
         return value
     values = [value]

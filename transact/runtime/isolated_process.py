@@ -1,11 +1,10 @@
-"""Runs one of our scripts in a fresh process that this package cannot reach, and that can be stopped.
+"""Runs a script of this package in a fresh process that cannot import the package, and that can be killed.
 
 A thread cannot be stopped while it waits for a network or for torch, and it shares everything that this process has
-imported or patched. The script is a file with a function `answer(request, tell)`; request and answers pass as JSON
+imported or patched. The script is a file with a function `answer(request, send)`; request and answers pass as JSON
 (`transact.runtime.child_protocol`).
 
-What strangers made is read under `Limits`: a native parser that fills memory, loops or aborts takes its own process
-with it and nothing else.
+Untrusted files are read under `Limits`: a native parser that fills memory, loops or aborts ends its own process alone.
 """
 
 import json
@@ -30,25 +29,25 @@ from transact.runtime import child_protocol
 
 _POLL_SECONDS = 0.1
 _LINES_AHEAD = 16
-"""Lines that are read before they are asked for; a process that says more waits."""
-_LEAVING_SECONDS = 5.0
+"""Lines that are read ahead; a process that writes more waits."""
+_EXIT_SECONDS = 5.0
 _EXCEPTION = re.compile(r"[A-Za-z_][\w.]*(Error|Exception): ")
 _FILE_BYTES = 1 << 20
-"""Of a file that a limited process writes: there is only what it says on standard error."""
-_SHARED = ("PATH", "HOME", "LANG", "LC_ALL", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR")
-"""What a limited process is told of the environment; tokens are not among it."""
+"""The largest file that a limited process may write: it writes only its standard error."""
+_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "PYTHONPATH", "LD_LIBRARY_PATH", "TMPDIR")
+"""The variables that a limited process inherits; none of them holds a token."""
 
 
 class IsolatedProcessFailed(Exception):
-    """The process gave no answer; the text says why, in its own last words or as the time that it had."""
+    """The process gave no answer; the text says why: its last line on standard error, or the time limit."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a process may take that reads what strangers made; beyond it the process is ended.
+    """The limits of a process that reads untrusted files; beyond them it is killed.
 
     `memory_bytes` of its own (heaps and stacks, not shared libraries; Linux alone enforces it); `output_characters` of
-    all that it answers; `processor_seconds` at work, None: as many as it may take in all.
+    all that it answers; `processor_seconds`: of processor time, None for as many as it may take in all.
     """
 
     memory_bytes: int
@@ -56,22 +55,22 @@ class Limits:
     processor_seconds: float | None = None
 
 
-_heeded: ContextVar[Progress] = ContextVar("heeded", default=NO_PROGRESS)
+_inherited: ContextVar[Progress] = ContextVar("inherited_progress", default=NO_PROGRESS)
 
 
 @contextmanager
-def heeding(progress: Progress) -> Iterator[None]:
-    """For this block, `progress` is asked while a process is waited for that was given no other, and may raise."""
-    token = _heeded.set(progress)
+def progress_for_processes(progress: Progress) -> Iterator[None]:
+    """Within this block, processes run with `inherited_progress` call `progress` while they run; it may raise."""
+    token = _inherited.set(progress)
     try:
         yield
     finally:
-        _heeded.reset(token)
+        _inherited.reset(token)
 
 
-def heeded(done: int, total: int, unit: str) -> None:
-    """The `Progress` of the innermost `heeding`."""
-    _heeded.get()(done, total, unit)
+def inherited_progress(done: int, total: int, unit: str) -> None:
+    """The `Progress` of the innermost `progress_for_processes`."""
+    _inherited.get()(done, total, unit)
 
 
 def run(
@@ -85,20 +84,22 @@ def run(
     limits: Limits | None = None,
     take: Callable[[Any], None] | None = None,
 ) -> dict:
-    """The script's answer to `request`; `python` is the interpreter that runs it, this one unless given.
+    """The script's answer to `request`; `python` is the interpreter that runs it, by default this one.
 
     The process is killed after `seconds`, and as soon as `progress` raises; it is called about every tenth of a
-    second. `take` is given the parts that come before the answer. Raises `IsolatedProcessFailed`, and whatever
+    second. `take` is called with the parts that come before the answer. Raises `IsolatedProcessFailed`, and whatever
     `progress` and `take` raise.
     """
     at_work = seconds if limits is None or limits.processor_seconds is None else limits.processor_seconds
-    most = () if limits is None else (limits.memory_bytes, max(1, int(at_work)), _FILE_BYTES)
-    variables = os.environ if limits is None else {name: os.environ[name] for name in _SHARED if name in os.environ}
-    # -P and an empty working directory keep the caller's folder off the path of imports
-    with tempfile.TemporaryDirectory(prefix="transact-alone-") as place, tempfile.TemporaryFile() as said:
+    limit_arguments = () if limits is None else (limits.memory_bytes, max(1, int(at_work)), _FILE_BYTES)
+    variables = (
+        os.environ if limits is None else {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    )
+    # -P and an empty working directory keep the caller's folder off the import path
+    with tempfile.TemporaryDirectory(prefix="transact-alone-") as folder, tempfile.TemporaryFile() as errors:
         child = subprocess.Popen(
-            [python or sys.executable, "-P", child_protocol.__file__, str(script), *map(str, most)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, cwd=place,
+            [python or sys.executable, "-P", child_protocol.__file__, str(script), *map(str, limit_arguments)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, cwd=folder,
             env={**variables, **(environment or {})}, text=True, encoding="utf-8",
         )  # fmt: skip
         assert child.stdin is not None and child.stdout is not None, "both are pipes"
@@ -108,7 +109,7 @@ def run(
                 child.stdin.write(json.dumps(request))
                 child.stdin.close()
             except BrokenPipeError:
-                pass  # it ended before it read; what it said tells why
+                pass  # it ended before it read; its standard error says why
             answer = _answer(lines, progress, seconds, take)
             killed_by = None if answer is not None else _signal(child)
         finally:
@@ -121,12 +122,12 @@ def run(
         if killed_by is not None:
             raise IsolatedProcessFailed(f"it was killed by {killed_by}, perhaps for want of memory")
         if answer is None:
-            raise IsolatedProcessFailed(_last_words(said))
+            raise IsolatedProcessFailed(_last_error(errors))
         return answer
 
 
 def _lines(stream: IO[str], most: int | None) -> tuple[queue.Queue, threading.Thread]:
-    """The lines as a thread reads them, then None; an `IsolatedProcessFailed` where they are longer than `most`."""
+    """A queue of lines that a thread reads, then None; an `IsolatedProcessFailed` after `most` characters."""
     read: queue.Queue = queue.Queue(_LINES_AHEAD)
 
     def follow() -> None:
@@ -149,8 +150,8 @@ def _lines(stream: IO[str], most: int | None) -> tuple[queue.Queue, threading.Th
 
 
 def _end(reader: threading.Thread, lines: queue.Queue) -> None:
-    """Let the reader of a process that has ended come to its end, wherever it waits."""
-    until = time.monotonic() + _LEAVING_SECONDS
+    """Empty the queue until the reader of a process that has ended is done: it may wait for room in it."""
+    until = time.monotonic() + _EXIT_SECONDS
     while reader.is_alive() and time.monotonic() < until:
         try:
             lines.get(timeout=_POLL_SECONDS / 10)
@@ -172,29 +173,29 @@ def _answer(lines: queue.Queue, progress: Progress, seconds: float, take: Callab
             return None
         if isinstance(line, IsolatedProcessFailed):
             raise line
-        told = json.loads(line)
-        if "answer" in told:
-            return told["answer"]
-        if "part" in told:
-            assert take is not None, "a script tells parts only to those who take them"
-            take(told["part"])
+        message = json.loads(line)
+        if "answer" in message:
+            return message["answer"]
+        if "part" in message:
+            assert take is not None, "only scripts whose caller takes parts send them"
+            take(message["part"])
         else:
-            latest = tuple(told["progress"])
+            latest = tuple(message["progress"])
     raise IsolatedProcessFailed(f"it gave no answer within {seconds:,.0f} seconds")
 
 
 def _signal(child: subprocess.Popen) -> str | None:
-    """The signal that ended a process whose output has ended; None where it went by itself."""
+    """The signal that ended a process whose output has ended; None where it ended by itself."""
     try:
-        status = child.wait(timeout=_LEAVING_SECONDS)
+        status = child.wait(timeout=_EXIT_SECONDS)
     except subprocess.TimeoutExpired:
         return None
     return signal.Signals(-status).name if status < 0 else None
 
 
-def _last_words(said: IO[bytes]) -> str:
+def _last_error(errors: IO[bytes]) -> str:
     """The line on standard error that names the last exception, otherwise the last one."""
-    said.seek(0)
-    lines = said.read().decode("utf-8", errors="replace").strip().splitlines()
+    errors.seek(0)
+    lines = errors.read().decode("utf-8", errors="replace").strip().splitlines()
     named = [line for line in lines if _EXCEPTION.match(line)]
-    return (named or lines or ["it ended without a word"])[-1].strip()[:500]
+    return (named or lines or ["it ended without a message"])[-1].strip()[:500]

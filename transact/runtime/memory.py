@@ -1,5 +1,5 @@
-"""How much memory there is (the machine's, or what a container may use of it), how one knows that it ran out, and how
-what was freed goes back to the system."""
+"""How much memory there is (the machine's, or a container's share of it), whether it ran out, and how freed memory is
+returned to the system."""
 
 import contextlib
 import ctypes
@@ -13,7 +13,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
 _VERSION_2 = ("memory.max", "memory.current", "inactive_file")
 _VERSION_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-"""Files of limit and use, and the entry of memory.stat for the file cache that gives way at once."""
+"""Files of limit and use, and the entry of memory.stat for the file cache that can be reclaimed at once."""
 _M_MMAP_THRESHOLD, _LARGE_BYTES = -3, 1 << 20
 
 
@@ -32,8 +32,8 @@ def ran_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out: Python's, torch's for a GPU, or what its CPU allocator says."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
         return True
-    said = str(error).lower()
-    return isinstance(error, (RuntimeError, OSError)) and ("allocate memory" in said or "alloc_cpu" in said)
+    message = str(error).lower()
+    return isinstance(error, (RuntimeError, OSError)) and ("allocate memory" in message or "alloc_cpu" in message)
 
 
 def _control_groups() -> Iterator[tuple[int, int]]:
@@ -56,18 +56,18 @@ def _control_groups() -> Iterator[tuple[int, int]]:
 def return_large_blocks() -> None:
     """Have the C library return blocks from 1 MB on as soon as they are freed, in this process from now on.
 
-    glibc by itself keeps freed blocks of up to 32 MB, which the activations of a layer are, and what was kept stood
-    beside the matrices made later (hundreds of megabytes, measured). Where the library can't, nothing happens.
+    glibc by default keeps freed blocks of up to 32 MB, such as the activations of a layer, and they added to the
+    matrices made later (hundreds of megabytes, measured). Where the library can't, nothing happens.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library, or another system
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
 
 
 def return_freed() -> None:
-    """Give what the C library keeps of freed memory back to the system: for the end of a piece of work.
+    """Return the freed memory that the C library keeps to the system: for the end of a piece of work.
 
-    Between other blocks glibc keeps freed pages for good, so that a process that works for many grows without holding
-    anything. Takes milliseconds. Where the library can't, nothing happens.
+    glibc keeps freed pages between other blocks for good, so that a process that serves many users grows without
+    holding anything. Takes milliseconds. Where the library can't, nothing happens.
     """
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,4 +1,4 @@
-"""Random numbers that are ours alone: no other thread changes what is drawn here, and nothing here reseeds it.
+"""Random numbers from generators of our own: no other thread changes what is drawn, and no shared one is reseeded.
 
 Python, numpy and torch each keep one generator for the whole process, which any thread may draw from or seed anew.
 """
@@ -14,15 +14,15 @@ import torch
 def draw(log_probabilities: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """One index for each row of `log_probabilities` [row, choice], as likely as the row says: int64 [row, 1].
 
-    The first index whose cumulative probability is above a uniform random number. `torch.multinomial` takes a random
-    number for every choice instead, which was a tenth of a whole search.
+    The first index whose cumulative probability is above a uniform random number. `torch.multinomial` draws a random
+    number for every choice instead, which took a tenth of the time of a search.
     """
     where = random_numbers(len(log_probabilities), log_probabilities.dtype, generator)
     return drawn_at(log_probabilities, [where])[0]
 
 
 def random_numbers(rows: int, dtype: torch.dtype, generator: torch.Generator) -> torch.Tensor:
-    """One from 0 to 1 for each row, [row, 1]: what `draw` takes for so many rows at once, on the generator's device.
+    """One from 0 to 1 for each row, [row, 1]: what `draw` uses for that many rows at once, on the generator's device.
 
     In float32 at least, as log-probabilities of a model of that dtype are.
     """
@@ -39,7 +39,7 @@ def drawn_at(log_probabilities: torch.Tensor, numbers: Sequence[torch.Tensor]) -
 
 @contextmanager
 def shared_generators_restored() -> Iterator[None]:
-    """Put the process's generators of Python, numpy and torch back where they were, also after a failure.
+    """Restore the process's generators of Python, numpy and torch afterwards, also after a failure.
 
     For libraries that seed them. What other threads draw meanwhile is drawn from the seeded generators.
     """

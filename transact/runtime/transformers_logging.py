@@ -1,4 +1,4 @@
-"""The progress bars of `transformers`: not drawn, as callers of this library have a `Progress`, which hears of them."""
+"""The progress bars of `transformers`: reported to a callback instead of drawn, as this library has a `Progress`."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -8,52 +8,52 @@ from typing import Any
 
 from transformers.utils import logging
 
-Told = Callable[[int, int], None]
+ItemCallback = Callable[[int, int], None]
 """Takes how many items of how many are done; may raise."""
 
 
-class _Here(threading.local):
-    """Who hears of the bars of this thread."""
+class _OfThread(threading.local):
+    """The callback for the bars of this thread."""
 
-    told: Told | None = None
+    report_progress: ItemCallback | None = None
 
 
-_here = _Here()
+_of_thread = _OfThread()
 
 
 @contextmanager
-def no_progress_bars(told: Told | None = None) -> Iterator[None]:
-    """No bars in this block; `told` hears before each item of those that this thread would have drawn, and may raise.
+def no_progress_bars(report_progress: ItemCallback | None = None) -> Iterator[None]:
+    """No bars in this block; `report_progress` is called before each item of a bar of this thread, and may raise.
 
-    So can loading weights be stopped, which is a single call otherwise.
+    This makes the loading of weights, otherwise a single call, cancellable.
     """
-    shown, before = logging.is_progress_bar_enabled(), _here.told
+    shown, before = logging.is_progress_bar_enabled(), _of_thread.report_progress
     logging.disable_progress_bar()
-    _listen()
-    _here.told = told
+    _hook_bars()
+    _of_thread.report_progress = report_progress
     try:
         yield
     finally:
-        _here.told = before
+        _of_thread.report_progress = before
         if shown:
             logging.enable_progress_bar()
 
 
 @cache
-def _listen() -> None:
+def _hook_bars() -> None:
     """Have every bar from now on made by `_bar`, once for all threads."""
     before: Callable = logging.set_tqdm_hook(lambda *bar: _bar(before, *bar))
 
 
 def _bar(before: Callable | None, factory: Callable, arguments: tuple, named: dict[str, Any]) -> Any:
-    """A bar as `before` makes it, or else `transformers` itself, over items that this thread's `told` hears of."""
-    if _here.told is not None and arguments and isinstance(arguments[0], Iterable):
-        arguments = _counted(arguments[0], _here.told), *arguments[1:]
+    """A bar as `before`, or else `transformers`, makes it, over items that are reported to this thread's callback."""
+    if _of_thread.report_progress is not None and arguments and isinstance(arguments[0], Iterable):
+        arguments = _counted(arguments[0], _of_thread.report_progress), *arguments[1:]
     return factory(*arguments, **named) if before is None else before(factory, arguments, named)
 
 
-def _counted(items: Iterable, told: Told) -> Iterator:
+def _counted(items: Iterable, report_progress: ItemCallback) -> Iterator:
     total = len(items) if isinstance(items, Sized) else 0
     for done, item in enumerate(items):
-        told(done, total)
+        report_progress(done, total)
         yield item

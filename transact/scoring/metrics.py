@@ -12,7 +12,7 @@ With x_j a channel of a transitional activation, s_j = sqrt(Σ_tokens x_j²), an
 - magnitude: ‖W_:j‖.
 - taylor (the paper's other scorer, and LLM-Pruner's, Ma et al. 2023, arXiv 2305.11627): Σ |weight · gradient| over
   the weights that go with the channel, biases left out; from statistics observed with `taylor=True`. See
-  `transact.observing.taylor` for whose absolute values.
+  `transact.observing.taylor` for where absolute values are taken.
 - random: uniform in [0, 1), seeded; the floor that any metric must beat.
 
 For all others a head scores the sum over its channels. A head group scores the mean of its heads.
@@ -52,7 +52,7 @@ class Site:
         moments: Moments,
         num_tokens: int | torch.Tensor,
     ) -> "Site":
-        """That of one decoder layer whose projection the layout calls `role`."""
+        """The site of one decoder layer whose projection the layout calls `role`."""
         weight = matrix(layer.get_submodule(role)).detach()
         return cls(weight, moments, num_tokens, is_attention=role == loaded.layout.output)
 

@@ -54,7 +54,7 @@ class ImportanceScores:
 
     @classmethod
     def random(cls, spec: ModelSpec, seed: int = 0) -> "ImportanceScores":
-        """Uniform scores from shapes alone; needs no model. Raises `InvalidOption` for what is no seed."""
+        """Uniform scores from shapes alone; needs no model. Raises `InvalidOption` for an invalid seed."""
         generator = torch.Generator().manual_seed(seed_number(seed))
 
         def draw(size: int) -> torch.Tensor:
@@ -73,7 +73,7 @@ class ImportanceScores:
         )
 
     def to_dict(self) -> dict:
-        """JSON-able; of each layer the channels, and what follows from them."""
+        """JSON-able: of each layer the scores of channels, and those that follow from them."""
         names = ["heads", "head_groups", "attention_channels", "mlp_channels"]
         names += ["rotary_pairs"] if self.rotary_pairs else []
         return {
@@ -137,8 +137,8 @@ def pair_scores(queries: torch.Tensor, keys: torch.Tensor, query_key_dim: int) -
     """What a RoPE pair of each key/value head is worth: Σ_tokens x² of queries and keys -> [..., group, pair].
 
     sqrt(Σ_tokens ‖q_pair‖²), all heads of the group together, times sqrt(Σ_tokens ‖k_pair‖²): no sum of squares of what
-    the pair adds to the logits is larger, as |q·k| ≤ ‖q‖ ‖k‖. Turning a pair leaves its norm, so that the outputs of
-    the projections serve. `queries` [..., head · query_key_dim], `keys` [..., group · query_key_dim].
+    the pair adds to the logits is larger, as |q·k| ≤ ‖q‖ ‖k‖. A rotation keeps the norm of a pair, so the outputs of
+    the projections before RoPE are used. `queries` [..., head · query_key_dim], `keys` [..., group · query_key_dim].
     """
     by_pair = (-1, 2, query_key_dim // 2)
     of_keys = keys.unflatten(-1, by_pair).sum(dim=-2)  # [..., group, pair]
@@ -170,8 +170,8 @@ def score(
 ) -> ImportanceScores:
     """Scores of every head, group and channel by the named metric; no forward pass. Progress is in layers.
 
-    RoPE pairs are scored alike by all of them (see `pair_scores`), but by `random`, and only from statistics observed
-    with `queries=True`. `seed` matters to `random` alone. Raises `InvalidOption` for an unknown metric and for one that
+    RoPE pairs are scored by `pair_scores` under every metric but `random`, and only from statistics observed with
+    `queries=True`. `seed` matters to `random` alone. Raises `InvalidOption` for an unknown metric and for one that
     these statistics do not allow (see `available_metrics`), `InvalidPlan` for the statistics of another model.
     """
     chosen = METRICS[choice(metric, METRICS, "metric")]

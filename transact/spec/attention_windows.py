@@ -1,8 +1,8 @@
-"""Layers that attend to the last so many positions alone, and how many positions that is.
+"""Layers that attend only to a window of the last positions, and the number of positions in it.
 
 A window counts the token itself: of `context` positions such a layer sees, and keeps keys and values of, the last
-min(context, window). (The cache of `transformers` lets go of the oldest of them between two tokens and holds the
-window again as soon as the next one is computed.)
+min(context, window). (The cache of `transformers` drops the oldest of them between two tokens and holds the full
+window again once the next one is computed.)
 """
 
 from transact.errors import ModelUnsupported
@@ -41,11 +41,11 @@ def windows_from(values, layers: int) -> Windows:
 
 
 def attended(window: int | None, context: int) -> int:
-    """Positions that a token sees which is the last of `context`."""
+    """Positions that the last of `context` tokens sees."""
     return context if window is None else min(context, window)
 
 
 def attended_in_all(window: int | None, tokens: int) -> int:
-    """Positions that all of `tokens` tokens of one prompt see together: the sum of min(t, window) for t from 1."""
+    """Positions seen by all of `tokens` tokens of one prompt: the sum of min(t, window) for t from 1."""
     seen = attended(window, tokens)
     return seen * (seen + 1) // 2 + (tokens - seen) * seen

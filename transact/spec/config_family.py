@@ -1,4 +1,4 @@
-"""Which family a config.json is of, and why it is of none."""
+"""The family of a config.json, or the reason why it has none."""
 
 from transact.errors import ModelUnsupported
 from transact.spec.families import FAMILIES, OWN_PREFIX, Family
@@ -10,7 +10,7 @@ _REMEDY = "Choose a decoder of one of these families: {families}."
 def family_of(config: dict) -> Family:
     """The family of a raw `config.json`; raises `ModelUnsupported` with the reason if it cannot be pruned.
 
-    A model type of our own is of the family that it makes narrower.
+    A model type of our own belongs to the family that it narrows.
     """
     remedy = _REMEDY.format(families=", ".join(f"{f.label} ({f.model_type})" for f in FAMILIES.values()))
     model_type = config.get("model_type")
@@ -45,10 +45,10 @@ def family_of(config: dict) -> Family:
             f"This checkpoint holds {', '.join(architectures)}, which has no language-model head. {remedy}"
         )
     for needed in family.requires:
-        given = config.get(needed.key, needed.value)
-        if given != needed.value:
+        value = config.get(needed.key, needed.value)
+        if value != needed.value:
             raise ModelUnsupported(
-                f"This {family.label} model has {needed.key} = {given!r}: {needed.reason}. {family.label} is supported "
+                f"This {family.label} model has {needed.key} = {value!r}: {needed.reason}. {family.label} is supported "
                 f"with {needed.key} = {needed.value!r}."
             )
     return family

@@ -1,4 +1,4 @@
-"""A short name for what a text says."""
+"""Short digests of text."""
 
 import hashlib
 

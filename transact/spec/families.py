@@ -47,8 +47,8 @@ class Family:
     `compact_without_bias`, `compact_with_bias`: the model type that computes the same function from tensors of the same
     names and takes any number; None where there is none. `grouped_queries`: whether key/value heads may be fewer than
     heads. `attention_sizes`: attributes of the attention module that hold its number of "heads" or "groups", or its
-    "width" (heads · head_dim). `attention_reads_config`: it asks its configuration for the number of heads whenever it
-    runs.
+    "width" (heads · head_dim). `attention_reads_config`: it reads the number of heads from its configuration at every
+    call.
 
     `no_head_dim_pruning_reason`: why heads cannot be made narrower (see `transact.layers.narrow_attention`); None where
     they can: projections of their own under the usual names, half-rotated RoPE over the whole head or none, logits from
@@ -68,7 +68,7 @@ class Family:
     `head`: the output head, which may be the embeddings again.
     `rope_names`: what `transformers` 4 calls entries of `rope_parameters`, which it has at the top of config.json: name
     now, name in version 4; `local_rope_theta`: its name for the base of layers with a sliding window, where these have
-    one of their own; `rope_scaling_keys`: what its `rope_scaling` consists of, where its class takes nothing else.
+    their own; `rope_scaling_keys`: what its `rope_scaling` consists of, where its class takes nothing else.
     `needs_eager`: the configuration key of what `transformers` 4 leaves out of its attention unless that is "eager".
     `position_rows`: rows of learned position embeddings beyond `max_position_embeddings`; None where none are learned.
     """
@@ -137,12 +137,12 @@ class Family:
 
     @property
     def rotary_pairs_buffer(self) -> str:
-        """Which RoPE pairs narrower heads have kept; a buffer of theirs alone."""
+        """The buffer of RoPE pairs that narrower heads have kept; stock attention has none."""
         return f"{self.attention}.pairs"
 
     @property
     def projections(self) -> tuple[str, ...]:
-        """Every module that pruning makes smaller, once."""
+        """Every module that pruning narrows, once."""
         roles = (self.query, self.key, self.value, self.output, self.gate, self.up, self.down)
         return tuple(dict.fromkeys(role for role in roles if role is not None))
 
@@ -338,18 +338,18 @@ FAMILIES: dict[str, Family] = {
 
 
 def width_problem(family: Family, head_dim: int, query_key_dim: int, value_dim: int) -> str | None:
-    """What is wrong with widths of heads that no cut can give."""
+    """What is wrong with widths of heads, if no cut can give them; else None."""
     if (query_key_dim, value_dim) == (head_dim, head_dim):
         return None
-    given = f"heads of {head_dim} with queries and keys of {query_key_dim!r} and values of {value_dim!r}"
+    widths = f"heads of {head_dim} with queries and keys of {query_key_dim!r} and values of {value_dim!r}"
     if family.no_head_dim_pruning_reason is not None:
-        return f"{given}, but {family.label} keeps its heads whole: {family.no_head_dim_pruning_reason}"
+        return f"{widths}, but {family.label} keeps its heads whole: {family.no_head_dim_pruning_reason}"
     whole = all(isinstance(width, int) and not isinstance(width, bool) for width in (query_key_dim, value_dim))
     possible = whole and 2 <= query_key_dim <= head_dim and query_key_dim % 2 == 0 and 1 <= value_dim <= head_dim
     if possible:
         return None
-    return f"{given}; both are whole numbers, that of queries and keys an even one, and neither is wider than the head"
+    return f"{widths}; both are whole numbers, that of queries and keys an even one, and neither is wider than the head"
 
 
 OWN_PREFIX = "transact_"
-"""What begins the model type of our own classes, those with narrower heads (`transact.layers.narrow_auto_classes`)."""
+"""Prefix of the model type of our own classes, with narrower heads (`transact.layers.narrow_auto_classes`)."""

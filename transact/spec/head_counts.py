@@ -17,7 +17,7 @@ def head_counts_of(family: Family, config) -> str:
 
 
 def can_name(head_counts: str, heads: int, *, hidden_size: int, head_dim: int) -> bool:
-    """Whether the configuration can name so many heads."""
+    """Whether the configuration can name `heads` heads."""
     if head_counts == "any":
         return True
     return heads == hidden_size // head_dim if head_counts == "fixed" else hidden_size % heads == 0
@@ -26,7 +26,7 @@ def can_name(head_counts: str, heads: int, *, hidden_size: int, head_dim: int) -
 def next_nameable(
     head_counts: str, groups: int, group_size: int, *, hidden_size: int, head_dim: int, grouped_queries: bool
 ) -> tuple[int, int]:
-    """Heads and key/value heads of the smallest nameable attention with so many groups of so many heads in it.
+    """Heads and key/value heads of the smallest nameable attention that holds `groups` groups of `group_size` heads.
 
     Raises `ValueError` where no number of heads that can be named is as large.
     """

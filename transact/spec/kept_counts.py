@@ -9,9 +9,9 @@ from transact.spec.model_spec import ModelSpec
 Counts = int | tuple[int, ...]
 """One number for all layers, or one for each."""
 MULTIPLES = ("multiple_of", "groups_multiple_of")
-"""What rounds the kept channels and head groups down, by the names that targets take it under."""
+"""Names of the targets' parameters that round kept channels and head groups down."""
 _ROUNDING = 1e-9
-"""Keeps 10 · (1 − 0.9) from falling below 1 for lack of a binary 0.9."""
+"""Keeps 10 · (1 − 0.9) from falling below 1, as 0.9 has no exact binary form."""
 
 
 def kept_count(count: int, share: float, multiple_of: int = 1) -> int:
@@ -29,7 +29,7 @@ class Costs:
     channel: float
 
     def of(self, groups: tuple[int, ...], channels: tuple[int, ...]) -> float:
-        """What so many in each layer cost."""
+        """The cost of these counts in each layer."""
         attention = sum(count * cost for count, cost in zip(groups, self.head_groups, strict=True))
         return self.fixed + attention + sum(channels) * self.channel
 
@@ -44,7 +44,7 @@ class Multiples:
     @classmethod
     def of(cls, multiple_of: int, groups_multiple_of: int) -> "Multiples":
         for name, value in zip(MULTIPLES, (multiple_of, groups_multiple_of), strict=True):
-            # a plan's file holds what was asked for as 64.0
+            # a plan's file holds requested numbers as 64.0
             if isinstance(value, bool) or not isinstance(value, int | float) or value < 1 or value % 1:
                 raise InvalidTarget(f"{name} is {value!r}; give a whole number from 1.")
         return cls(int(multiple_of), int(groups_multiple_of))
@@ -56,9 +56,9 @@ class Multiples:
 
     @property
     def requested(self) -> tuple[tuple[str, float], ...]:
-        """What a plan says of them, where they are asked for."""
-        asked = zip(MULTIPLES, (self.channels, self.groups), strict=True)
-        return tuple((name, value) for name, value in asked if value > 1)
+        """The entries of a plan's `requested`, for multiples above 1."""
+        pairs = zip(MULTIPLES, (self.channels, self.groups), strict=True)
+        return tuple((name, value) for name, value in pairs if value > 1)
 
     def __str__(self) -> str:
         groups, channels = (f"{count} " if count > 1 else "one " for count in (self.groups, self.channels))

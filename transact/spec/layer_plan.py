@@ -9,10 +9,10 @@ from transact.spec.model_spec import LayerShape
 class LayerPlan:
     """What one layer keeps: sorted indices into the layer as it is before the cut.
 
-    `kept_heads` are query heads of the kept groups: all of them, or as many of each. `kept_pairs` and
+    `kept_heads` are query heads of the kept groups: all of them, or the same number of each. `kept_pairs` and
     `kept_value_channels` have one tuple for each kept group, the same number in each, and are empty where heads stay as
-    wide as they are: the RoPE pairs that its queries and keys keep (pair i turns dimensions i and i + width / 2
-    together), and the channels that its values and all its heads' outputs keep.
+    wide as they are: the RoPE pairs that its queries and keys keep (pair i rotates dimensions i and i + width / 2), and
+    the channels that its values and all its heads' outputs keep.
     """
 
     kept_head_groups: tuple[int, ...]
@@ -35,18 +35,18 @@ class LayerPlan:
 
     @property
     def head_widths(self) -> dict[str, int | None]:
-        """`query_key_dim` and `value_dim` of what is left, None where they stay."""
+        """`query_key_dim` and `value_dim` of what is left, None where unchanged."""
         return {
             "query_key_dim": 2 * len(self.kept_pairs[0]) if self.kept_pairs else None,
             "value_dim": len(self.kept_value_channels[0]) if self.kept_value_channels else None,
         }
 
     def of_each_head(self, by_group: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
-        """What each kept group has, once for each of its kept heads."""
+        """The entry of each kept group, repeated for each of its kept heads."""
         heads = len(self.kept_heads) // len(self.kept_head_groups)
         return tuple(each for each in by_group for _ in range(heads))
 
     @property
     def shape(self) -> LayerShape:
-        """What is left."""
+        """The shape after the cut."""
         return LayerShape(len(self.kept_heads), len(self.kept_head_groups), len(self.kept_channels))

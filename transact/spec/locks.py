@@ -1,4 +1,4 @@
-"""Units that a person has decided about, whatever any score says."""
+"""Units that the user has decided about, whatever their score."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ class Locks:
     remove_channels: frozenset[tuple[int, int]] = frozenset()
 
     def renumbered(self, layers: Sequence["LayerPlan"]) -> "Locks":
-        """The locks of those units that `layers` kept, by their numbers in the model after that cut."""
+        """The locks of the units that `layers` kept, by their indices after that cut."""
         places = {
             kind: [{unit: place for place, unit in enumerate(units(layer))} for layer in layers]
             for kind, units in (
@@ -30,14 +30,16 @@ class Locks:
         }
 
         def kept(name: str) -> frozenset[tuple[int, int]]:
-            here = places[name.partition("_")[2]]
-            return frozenset((layer, here[layer][unit]) for layer, unit in getattr(self, name) if unit in here[layer])
+            kept_places = places[name.partition("_")[2]]
+            return frozenset(
+                (layer, kept_places[layer][unit]) for layer, unit in getattr(self, name) if unit in kept_places[layer]
+            )
 
         return Locks(**{name: kept(name) for name in self.__dataclass_fields__})
 
     @property
     def only_keeping(self) -> "Locks":
-        """The locks of what is to stay alone."""
+        """Only the locks of units that stay."""
         return replace(self, remove_head_groups=frozenset(), remove_channels=frozenset())
 
     def to_dict(self) -> dict[str, list[list[int]]]:

@@ -1,7 +1,7 @@
 """What work takes at its peak beside the weights, from shapes alone.
 
-Estimates of single kinds of work stand beside them (`sequential_bytes`, `backward_bytes`, `search_bytes`, ...); here is
-what they have in common.
+Estimates of single kinds of work are in their modules (`sequential_bytes`, `backward_bytes`, `search_bytes`, ...); here
+is what they share.
 """
 
 import torch
@@ -9,29 +9,29 @@ import torch
 from transact.spec.model_spec import ModelSpec
 
 BLOCK_BYTES = 34 << 20
-"""Logits that are made at a time. From 32 MiB on glibc gives a tensor back as soon as it is freed; smaller ones pile up
-in its heap (half a gigabyte, measured), as an aligned block is seldom found again among those freed."""
+"""Logits that are made at a time. From 32 MiB on glibc returns a tensor to the system when it is freed; smaller ones
+pile up in its heap (half a gigabyte, measured), as freed aligned blocks are seldom reused."""
 _BLOCK_COPIES = 5
 """The most tensors of a block's size that a loss or its gradient holds at a time."""
 _USUAL_POSITIONS = 512
-"""Positions of a sample that is measured, as the app and the command line take them unless told otherwise."""
+"""Positions of a sample that is measured, the default of the app and the command line."""
 _WORKSPACE_SHARE = 0.2
-"""Allowance for what loading holds beside the weights, as a share of them."""
+"""Allowance for memory that loading takes beside the weights, as a share of them."""
 _WORKSPACE_BYTES = 400_000_000
 """Allowance for the runtime itself."""
 
 
 def block_bytes(spec: ModelSpec, num_rows: int, bytes_per_element: int = 4) -> int:
-    """What a loss of so many rows holds at its peak beside hidden states: one block of logits, a few times."""
+    """What a loss over `num_rows` rows holds at its peak beside hidden states: a few blocks of logits."""
     row = spec.vocab_size * max(bytes_per_element, 4)
     return _BLOCK_COPIES * min(num_rows * row, max(BLOCK_BYTES, row))
 
 
 def forward_bytes(spec: ModelSpec, num_positions: int, bytes_per_element: int = 4) -> int:
-    """What a forward pass through one layer after the other holds at its peak, norms in float32 included.
+    """What a forward pass holds at its peak, norms in float32 included.
 
-    Of the widest layer: the residual stream before and after, and either queries, keys, values and what attention
-    makes of them, or gate, up and their product.
+    Of the widest layer: the residual stream before and after, and either queries, keys, values and the output of
+    attention, or gate, up and their product.
     """
     widest = max(
         max(
@@ -44,26 +44,26 @@ def forward_bytes(spec: ModelSpec, num_positions: int, bytes_per_element: int = 
 
 
 def measuring_bytes(spec: ModelSpec, num_positions: int, bytes_per_element: int = 4) -> int:
-    """What taking the losses of a batch of so many positions holds at its peak: first layers, then blocks of logits."""
+    """What computing the losses of a batch holds at its peak: first layers, then blocks of logits."""
     hidden = 2 * num_positions * spec.hidden_size * bytes_per_element  # all of them, and those that predict
     logits = block_bytes(spec, num_positions, bytes_per_element)
     return hidden + max(forward_bytes(spec, num_positions, bytes_per_element), logits)
 
 
 def required_bytes(spec: ModelSpec, dtype: torch.dtype) -> int:
-    """Memory that a model of that shape takes in `dtype`, with what it computes in."""
+    """Memory that a model of that shape takes in `dtype`, with working memory."""
     weights = spec.num_parameters * dtype.itemsize
     computing = measuring_bytes(spec, _USUAL_POSITIONS, dtype.itemsize)
     return int(weights * (1 + _WORKSPACE_SHARE)) + _WORKSPACE_BYTES + computing
 
 
 def held_while_streamed(spec: ModelSpec, dtype: torch.dtype) -> int:
-    """Most bytes of weights that going layer by layer holds at a time: the largest layer twice, and the embeddings."""
+    """Most bytes of weights that streaming holds at a time: the largest layer twice, and the embeddings."""
     layer = max(map(spec.layer_parameters, spec.layers))
     return (2 * layer + spec.vocab_size * spec.hidden_size) * dtype.itemsize
 
 
 def streamed_bytes(spec: ModelSpec, dtype: torch.dtype) -> int:
-    """Memory that going through a model's files layer by layer takes, with what is computed."""
+    """Memory that streaming a model takes, with working memory."""
     computing = measuring_bytes(spec, _USUAL_POSITIONS, dtype.itemsize)
     return held_while_streamed(spec, dtype) + _WORKSPACE_BYTES + computing

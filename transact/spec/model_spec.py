@@ -42,13 +42,13 @@ class ModelSpec:
     """Family, sizes and one `LayerShape` per layer; counts parameters, FLOPs and KV-cache bytes.
 
     `head_dim` is the configuration's, from which RoPE's frequencies and the scale of the logits come;
-    `query_key_dim` and `value_dim` are how wide the queries and keys, and the values, of a head are: `head_dim` in
+    `query_key_dim` and `value_dim` are the widths of the queries and keys, and of the values, of a head: `head_dim` in
     every stock model, less where `transact.layers.narrow_attention` runs.
 
     `own_head_norms`: every head has norm weights of its own for its queries and keys. `other_parameters`: those that
     pruning never touches and that are neither embeddings of tokens nor biases: norms and learned positions.
-    `head_counts` and `windows` (see the modules of these names) are of the configuration and no part of the shape:
-    neither of equality nor of the fingerprint.
+    `head_counts` and `windows` (see the modules of these names) belong to the configuration and not to the shape:
+    equality and fingerprint leave them out.
     """
 
     family: str
@@ -189,7 +189,7 @@ class ModelSpec:
         return self.fixed_parameters + groups * self.parameters_per_head_group + channels * self.parameters_per_channel
 
     def flops_per_token(self, *, context: int) -> int:
-        """Forward floating-point operations for one token that is the last of `context`: writing with a cache.
+        """Forward floating-point operations for one token that is the last of `context`: decoding with a cache.
 
         2 per weight of every matrix product (output head included, embedding look-up not) plus
         2 · min(context, window) · heads · (query_key_dim + value_dim) a layer for attention.
@@ -200,14 +200,14 @@ class ModelSpec:
         """Forward floating-point operations for reading a prompt of `tokens` tokens in one pass.
 
         As `flops_per_token`, where the token at position t sees min(t, window): without windows (tokens + 1) / 2 on
-        average. What masks hide is not counted, though some kernels compute it. `logits`: positions, at the end, that
-        the output head is for; all by default.
+        average. What masks hide is not counted, though some kernels compute it. `logits`: number of last positions
+        for which the output head is computed; all by default.
         """
         seen = [attended_in_all(window, tokens) for window in self.windows]
         return self._flops(tokens, tokens if logits is None else logits, seen)
 
     def _flops(self, tokens: int, logits: int, seen: list[int]) -> int:
-        """For so many tokens, of which so many meet the output head, that see `seen` positions in all in each layer."""
+        """For `tokens` tokens, `logits` of them with the output head, that see `seen` positions in all per layer."""
         head, flops = self.query_key_dim + self.value_dim, 2 * logits * self.vocab_size * self.hidden_size
         for layer, positions in zip(self.layers, seen, strict=True):
             rows = (layer.num_attention_heads + layer.num_key_value_heads) * head
@@ -248,13 +248,13 @@ class ModelSpec:
         return replace(self, layers=layers)
 
     def with_heads(self, *, query_key_dim: int | None = None, value_dim: int | None = None) -> "ModelSpec":
-        """The same model with heads of these widths, as wide as they are where none is given."""
+        """The same model with heads of these widths, unchanged where None."""
         widths = zip(HEAD_WIDTHS, (query_key_dim, value_dim), strict=True)
-        given: dict[str, Any] = {name: width for name, width in widths if width is not None}
-        return replace(self, **given)
+        changes: dict[str, Any] = {name: width for name, width in widths if width is not None}
+        return replace(self, **changes)
 
     def configured_as(self, model: "ModelSpec") -> "ModelSpec":
-        """These shapes with what the configuration of `model` says beside them, which plans of 1.0 do not know."""
+        """These shapes with the configuration values of `model` beside them, which plans of 1.0 lack."""
         return replace(self, head_counts=model.head_counts, windows=model.windows)
 
     @property
@@ -348,10 +348,10 @@ class ModelSpec:
         yield layout.down, self.hidden_size, layer.intermediate_size, self.mlp_bias
 
     def to_dict(self) -> dict:
-        """JSON-able; `from_dict` reads it back. Heads as wide as `head_dim`, and no windows, go without saying."""
-        silent: dict[str, Any] = dict.fromkeys(HEAD_WIDTHS, self.head_dim)
-        silent |= {"head_counts": self.layout.head_counts, "windows": (None,) * self.num_hidden_layers}
-        return {name: value for name, value in asdict(self).items() if name not in silent or value != silent[name]}
+        """JSON-able; `from_dict` reads it back. Heads as wide as `head_dim`, and no windows, are left out."""
+        defaults: dict[str, Any] = dict.fromkeys(HEAD_WIDTHS, self.head_dim)
+        defaults |= {"head_counts": self.layout.head_counts, "windows": (None,) * self.num_hidden_layers}
+        return {name: value for name, value in asdict(self).items() if name not in defaults or value != defaults[name]}
 
     @classmethod
     def from_dict(cls, values: dict) -> "ModelSpec":
@@ -395,6 +395,6 @@ class ModelSpec:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A short digest of family and shapes; the dtype plays no part."""
+        """A short digest of family and shapes; the dtype is left out."""
         shapes = {name: value for name, value in self.to_dict().items() if name not in ("head_counts", "windows")}
         return digest(json.dumps(shapes, sort_keys=True))

@@ -1,4 +1,4 @@
-"""What stays and what goes, as a value: it can be looked at, compared, stored as JSON, tried behind masks and cut."""
+"""What stays and what goes, as a value: it can be compared, stored as JSON, tried behind masks and cut."""
 
 import json
 from dataclasses import dataclass, replace
@@ -21,7 +21,7 @@ class PruningPlan:
     """The kept units of every layer, the model they belong to, and how they were chosen.
 
     `dense_spec` is the model before the cut, `fingerprint` names its shapes and, after a slash, its weights;
-    `requested` is what was asked for, in pairs.
+    `requested` is the requested target, as pairs.
     """
 
     layers: tuple[LayerPlan, ...]
@@ -45,14 +45,14 @@ class PruningPlan:
 
     @property
     def cuts_inside_heads(self) -> dict[str, int]:
-        """How wide heads stay that lose dimensions, as a target says it; empty where they stay whole."""
+        """The kept widths of heads that lose dimensions, by the names of a target; empty where they stay whole."""
         before, after = self.dense_spec, self.spec
         widths = {name: getattr(after, name) for name in HEAD_WIDTHS if getattr(after, name) < getattr(before, name)}
         return {f"keep_{name}": width for name, width in widths.items()}
 
     @property
     def granularity(self) -> str:
-        """What attention is cut by, as `PruningTarget.from_sparsity` calls it."""
+        """The granularity of the cuts in attention, as named by `PruningTarget.from_sparsity`."""
         return "heads" if self.cuts_inside_groups else "head_dims" if self.cuts_inside_heads else "head_groups"
 
     @cached_property
@@ -170,7 +170,7 @@ class PruningPlan:
 
 @dataclass(frozen=True)
 class Cut:
-    """A plan that was cut into a model, how the cut was made up for, and, in words, what it was trained on since."""
+    """A plan that was cut into a model, its compensation, and, in words, what the model was trained on since."""
 
     plan: PruningPlan
     compensation: str
@@ -187,7 +187,7 @@ def compose_cuts(cuts: tuple[Cut, ...]) -> PruningPlan:
 
 
 def _both(before: LayerPlan, after: LayerPlan) -> LayerPlan:
-    """What a cut keeps of what another one before it kept."""
+    """What two cuts in a row keep together."""
 
     def of(kind: str) -> tuple[int, ...]:
         return tuple(getattr(before, kind)[index] for index in getattr(after, kind))
@@ -234,7 +234,7 @@ def _indices(values: list, available: int) -> tuple[int, ...]:
 
 
 def _check_heads(layers: tuple[LayerPlan, ...], spec: ModelSpec) -> None:
-    """Every kept group keeps as many heads, as wide ones, as every other, and no other group keeps any."""
+    """Every kept group keeps the same number of heads of the same width, and no other group keeps any."""
     first = layers[0]
     per_group = len(first.kept_heads) // len(first.kept_head_groups)
     for layer in layers:

@@ -1,6 +1,6 @@
 """How large the sizes in a configuration, a plan or a file of scores may be: far above every published model.
 
-They are asked for before anything is built from them: a configuration class makes lists as long as it is told, so
+They are checked before anything is built from them: a configuration class makes lists of any length it is given, so
 that a config.json of a few bytes would fill the memory.
 """
 
@@ -28,7 +28,7 @@ _ONE_PER_LAYER = ("layer_types", "no_rope_layers", "per_layer_config")
 def excess(values: Mapping[str, object]) -> str | None:
     """What is too large in a configuration, as "num_hidden_layers is 5,000; at most 4,096 are read"; None if nothing.
 
-    What is no number is left to the configuration class.
+    Values that are no numbers are left to the configuration class.
     """
     for name, most in LARGEST.items():
         value = values.get(name)

@@ -1,4 +1,4 @@
-"""How much is to be kept: counts, uniform or layer by layer, and ways to come to them."""
+"""How much is to be kept: counts, uniform or layer by layer, and ways to derive them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,9 +21,9 @@ from transact.spec.model_spec import LayerShape, ModelSpec
 GRANULARITIES = ("head_groups", "heads", "head_dims")
 """What attention is cut by: head groups, the same number of query heads in every group, or dimensions of every head."""
 INSIDE_HEADS = ("keep_heads_per_group", "keep_query_key_dim", "keep_value_dim")
-"""What a target can say of a group or a head from within; None where nothing of it goes."""
+"""Fields of a target that cut inside groups or heads; None where nothing inside is cut."""
 LIMITS_OF_CACHE = ("memory_bytes", "kv_bytes_per_token")
-"""What a target can have been derived from that a result with more head groups in all would no longer keep."""
+"""Limits of a target that a result with more head groups in all could exceed."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class PruningTarget:
     """Head groups and MLP channels to keep: one number for all layers, or a tuple with one per layer.
 
     `keep_heads_per_group`: query heads to keep in every kept group, the same number in all layers, as a stock
-    configuration names one; None for all, which removes groups whole. Without a group removed the key/value cache
+    configuration names one; None for all, which removes groups whole. If no group is removed, the key/value cache
     stays as it is.
 
-    `keep_query_key_dim`, `keep_value_dim`: how wide the queries and keys, and the values, of every head stay, the same
-    in all layers; None for as wide as they are. Which dimensions these are is every head group's own choice; queries
-    and keys keep whole RoPE pairs, so their width is even. No stock class holds such heads (see `save`), and not every
-    family can have them.
+    `keep_query_key_dim`, `keep_value_dim`: the kept widths of the queries and keys, and of the values, of every head,
+    the same in all layers; None for unchanged. Every head group keeps its own dimensions; queries and keys keep whole
+    RoPE pairs, so their width is even. No stock class holds such heads (see `save`), and not every family can have
+    them.
 
     `requested` remembers what the counts were derived from, for the plan's summary.
     """
@@ -69,7 +69,7 @@ class PruningTarget:
 
     @property
     def is_by_layer(self) -> bool:
-        """Whether it gives layers numbers of their own: manual allocation."""
+        """Whether it has one number per layer: manual allocation."""
         return isinstance(self.keep_head_groups, tuple) or isinstance(self.keep_channels, tuple)
 
     @classmethod
@@ -186,8 +186,8 @@ class PruningTarget:
                 f"cache of {int(tokens):,} tokens and what pruning leaves alone take {least:,} at "
                 f"{width:g} bytes an element. Ask for more, a shorter context or fewer bytes an element."
             )
-        asked = (("memory_bytes", memory_bytes), ("context", tokens), ("bytes_per_element", width))
-        requested = (*asked, *multiples.requested)
+        limits = (("memory_bytes", memory_bytes), ("context", tokens), ("bytes_per_element", width))
+        requested = (*limits, *multiples.requested)
         return cls(*counts, requested)
 
     @classmethod
@@ -241,7 +241,7 @@ class PruningTarget:
         return tuple(shapes)
 
     def spec(self, dense: ModelSpec) -> ModelSpec:
-        """What `dense` becomes. Raises `InvalidTarget` as `per_layer` does."""
+        """The spec of `dense` after the cut. Raises `InvalidTarget` as `per_layer` does."""
         widths = self.head_widths(dense)
         return dense.with_layers(self.per_layer(dense)).with_heads(**widths)
 
@@ -250,14 +250,14 @@ class PruningTarget:
 
         Raises `InvalidTarget` for a width that they do not have, and where the family keeps its heads whole.
         """
-        asked = {"query_key_dim": self.keep_query_key_dim, "value_dim": self.keep_value_dim}
-        if any(width is not None for width in asked.values()) and spec.layout.no_head_dim_pruning_reason is not None:
+        kept = {"query_key_dim": self.keep_query_key_dim, "value_dim": self.keep_value_dim}
+        if any(width is not None for width in kept.values()) and spec.layout.no_head_dim_pruning_reason is not None:
             raise InvalidTarget(
                 f"{spec.layout.label} keeps its heads whole: {spec.layout.no_head_dim_pruning_reason}. Leave out "
                 "keep_query_key_dim and keep_value_dim, and remove head groups, or query heads of each."
             )
         widths = {}
-        for (name, width), least in zip(asked.items(), (2, 1), strict=True):
+        for (name, width), least in zip(kept.items(), (2, 1), strict=True):
             available = getattr(spec, name)
             if width is not None and (not least <= width <= available or width % least):
                 raise InvalidTarget(

@@ -5,7 +5,7 @@ streamed_model   a stock model without memory, whose layers are filled while the
 observe          `observe`, all batches through one layer, then the next
 prune            `prune` and `save` in one
 shard_writer     safetensors files written tensor by tensor
-layer_log        how far interrupted work had come
+layer_log        where interrupted work resumes
 """
 
 from transact.streaming.observe import stream_observe

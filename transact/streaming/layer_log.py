@@ -1,9 +1,9 @@
-"""A folder in which layer-by-layer work that was interrupted finds how far it had come.
+"""A folder from which interrupted layer-by-layer work resumes.
 
     streaming.json            what work this is, and how many layers are finished
-    streaming-<n>.safetensors what the work needs to go on after n layers
+    streaming-<n>.safetensors what the work needs to resume after n layers
 
-The first is replaced in one step after the second is on the disk, so that whenever the process ends, the two agree.
+The first is replaced atomically after the second is on the disk, so that the two agree whenever the process ends.
 """
 
 import fcntl
@@ -21,11 +21,11 @@ _STATE, NOTES = "streaming.json", "streaming-"
 
 
 class LayerLog:
-    """`folder` while it belongs to the work that `identity` (JSON-able) describes, and nobody else's until `close`.
+    """`folder`, locked until `close` for the work that `identity` (JSON-able) describes.
 
-    `layers`: how many are finished; `tensors`: what `finish` was handed with the last of them. What other work left
-    there is removed. Raises `SaveRefused` for a folder with other files or in another process's hands, and if the
-    disk refuses.
+    `layers`: how many are finished; `tensors`: those that `finish` got with the last of them. What other work left
+    there is removed. Raises `SaveRefused` for a folder with other files or locked by another process, and if the disk
+    refuses.
     """
 
     def __init__(self, folder: Path, identity: dict):
@@ -52,7 +52,7 @@ class LayerLog:
         self.finish(0, {})
 
     def finish(self, layers: int, tensors: dict[str, torch.Tensor]) -> None:
-        """Take note that so many layers are finished. Raises `SaveRefused` if the disk refuses."""
+        """Record that `layers` layers are finished. Raises `SaveRefused` if the disk refuses."""
         try:
             if tensors:
                 file = self._file(layers)
@@ -72,16 +72,16 @@ class LayerLog:
         self.layers = layers
 
     def remove(self) -> None:
-        """Take all notes, those that the work itself made under such a name too, out of the folder."""
+        """Remove all files of the log from the folder, and those that the work named after `NOTES`."""
         for file in (*self.folder.glob(f"{NOTES}*"), self.folder / _STATE):
             file.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let others have the folder; the notes stay."""
+        """Release the folder; the files stay."""
         os.close(self._lock)
 
     def _locked(self) -> int:
-        """The folder, ours as long as it is open; the system lets it go however the process ends."""
+        """A handle of the folder, which is locked while that is open; the system releases it when the process ends."""
         handle = os.open(self.folder, os.O_RDONLY)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

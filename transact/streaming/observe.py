@@ -40,24 +40,24 @@ def stream_observe(
     revision: str | None = None,
     progress: Progress = NO_PROGRESS,
 ) -> ActivationStatistics:
-    """What `observe` gives, with one decoder layer in memory at a time, the used embeddings and the hidden states.
+    """As `observe`, with one decoder layer in memory at a time, the used embeddings and the hidden states.
 
-    `source`: a name as `load` takes it, or what `load_streamed` returned (`device` and `revision` are settled there).
-    Options are those of `observe`, but for `taylor`, as gradients go through the whole model at once, and `queries`, as
+    `source`: a name as `load` takes it, or what `load_streamed` returned (which sets `device` and `revision`).
+    Options are those of `observe`, but for `taylor`, as gradients need the whole model at once, and `queries`, as
     heads are kept whole here. With `gram=True`
     the matrices of all layers are held; `gram="by_layer"` leaves them to `stream_prune`.
 
-    `savepoint`: a folder of this work alone. After every layer what is needed to go on is written there; after an
-    interruption the same call goes on from it, and at the end it is gone. Not with several processes, of which
+    `savepoint`: a folder of this work alone. After every layer what is needed to resume is written there; after an
+    interruption the same call resumes from it, and at the end it is removed. Not with several processes, of which
     otherwise (as with `observe`) each takes its share of the batches; every one of them reads all layers.
 
     Raises what `observe` and `load_streamed` raise, and `NotEnoughMemory` where the hidden states would not fit.
     """
     loaded = streamed(source, device, revision)
-    wanted = checked(loaded, calibration, gram=gram, samples=samples, top_k=top_k, batch_size=batch_size)
+    options = checked(loaded, calibration, gram=gram, samples=samples, top_k=top_k, batch_size=batch_size)
     loaded.check_hidden(calibration.input_ids.numel())
     batches = list(share(calibration.batches(batch_size=batch_size, max_tokens=most_tokens(loaded))))
-    pass_ = _Pass(loaded, calibration, batches, wanted, progress)
+    pass_ = _Pass(loaded, calibration, batches, options, progress)
     if savepoint is None:
         records = pass_.run()
     else:
@@ -69,29 +69,29 @@ def stream_observe(
             "calibration": calibration.fingerprint,
             "computed_in": str(loaded.dtype),
             "batch_size": batch_size,
-            "wanted": [list(wanted.gram_sites), wanted.num_samples, wanted.top_k],
+            "wanted": [list(options.gram_sites), options.num_samples, options.top_k],
         }
         with closing(LayerLog(Path(savepoint).expanduser().resolve(), identity)) as log:
             records = pass_.run(log)
             log.remove()
-        with suppress(OSError):  # what the folder holds beside is not ours
+        with suppress(OSError):  # the folder may hold files of others
             log.folder.rmdir()
     return gathered_statistics(loaded, calibration, records, gram=gram, samples=samples)
 
 
 class _Pass:
-    """The text on its way, and how far it has come."""
+    """The batches before one layer, and the progress."""
 
     def __init__(
         self,
         loaded: StreamedModel,
         calibration: CalibrationSet,
         batches: Sequence[Batch],
-        wanted: RecordOptions,
+        options: RecordOptions,
         progress: Progress,
     ):
         self.loaded = loaded
-        self.wanted = wanted
+        self.options = options
         self.total = calibration.num_tokens
         self.progress = progress
         self.processes = rank_and_count()[1]
@@ -116,26 +116,26 @@ class _Pass:
 
     @torch.no_grad()
     def _layer(self, index: int) -> LayerRecord:
-        """All batches past one layer."""
-        recorder = LayerRecorder(self.loaded.spec, index, self.wanted, self.loaded.device)
+        """Run all batches through one layer."""
+        recorder = LayerRecorder(self.loaded.spec, index, self.options, self.loaded.device)
         done = 0
-        self._tell(index, done)
-        functions = recorder.functions(self.loaded.decoder_layers[index], lambda: self.now)
+        self._report(index, done)
+        functions = recorder.functions(self.loaded.decoder_layers[index], lambda: self.current)
         with self.loaded.layer(index, self.watch.check) as layer, on_inputs(functions):
             for each, tokens in zip(self.streams, self.tokens, strict=True):
-                self.now = tokens
+                self.current = tokens
                 each.hidden = each.run(layer, index)
-                self._tell(index, done)
+                self._report(index, done)
                 done += sum(tokens.lengths) * self.processes
         recorder.combine()
         recorder.check_finite(self.loaded.dtype)
         return recorder.result()
 
-    def _tell(self, index: int, tokens: int) -> None:
+    def _report(self, index: int, tokens: int) -> None:
         self.watch(self._done(index, tokens), self.total, "tokens")
 
     def _done(self, index: int, tokens: int) -> int:
-        """A token counts when it is past all layers, and for a share of that at each of them."""
+        """Tokens done: a token counts once it has passed all layers, and in part at each of them."""
         return (index * self.total + min(tokens, self.total)) // self.loaded.spec.num_hidden_layers
 
 

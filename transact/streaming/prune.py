@@ -48,15 +48,15 @@ def stream_prune(
 ) -> SaveReport:
     """Cut the plan and write the checkpoint that `prune` and `save` would, with one layer in memory at a time.
 
-    `source`: a name as `load` takes it, or what `load_streamed` returned (`device` and `revision` are settled there).
+    `source`: a name as `load` takes it, or what `load_streamed` returned (which sets `device` and `revision`).
     `compensation`: "none", "bias" (from `statistics`) or "least_squares": from statistics with Gram matrices, or, with
-    `gram="by_layer"`, from a walk of the calibration text through the layers that goes along with the cutting.
+    `gram="by_layer"`, from the calibration text, run through the layers as they are cut.
     "best" is refused, as its last step takes gradients through the whole model. `dtype`: that of the files, by default
-    the one of the source's files. `layers` as `save` takes it. Everything else is copied from file to file. What was
-    written is not proved, as that would hold the whole model. Progress is in layers.
+    the one of the source's files. `layers` as `save` takes it. Everything else is copied from file to file. The
+    result is not proved, as that would load the whole model. Progress is in layers.
 
-    The folder appears only when all of it is written. Until then it stands beside it as `.<name>.stream.partial`;
-    interrupted at any moment, the same call goes on from the layer where it stopped.
+    The folder appears only when all of it is written. Until then it is beside it as `.<name>.stream.partial`;
+    after an interruption the same call resumes at the layer where it stopped.
 
     Raises what `prune`, `save` and `load_streamed` raise.
     """
@@ -108,7 +108,7 @@ def _check_plan(loaded: StreamedModel, plan: PruningPlan) -> None:
 
 
 class _Job:
-    """What is written, in its order: all that stands outside the layers, then layer by layer."""
+    """The tensors to write, in order: all outside the layers, then layer by layer."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class _Job:
         self.after = outline.spec
         self.form = form
         self.target = form.config.dtype
-        # nothing needs more than the files hold where nothing is computed
+        # where nothing is computed, the precision of the files suffices
         self.dtype = loaded.dtype if repair.changes else DTYPES[loaded.stored_dtype]
         shapes = {name: tuple(each.shape) for name, each in outline.model.named_parameters()}
         prefixes = [f"{loaded.layout.layers}.{index}." for index in range(loaded.spec.num_hidden_layers)]
@@ -136,16 +136,16 @@ class _Job:
         self.layers = [[name for name in shapes if name.startswith(prefix)] for prefix in prefixes]
         inside = {name for names in self.layers for name in names}
         self.outside = [name for name in shapes if name not in inside]
-        self.odd = self._exceptions()
+        self.exceptions = self._exceptions()
         self.names = {name: name for name in (*self.outside, *chain.from_iterable(self.layers))}
         self.names = {each: name for name, each in form.named(self.names).items()}
         self.shapes = {self.names[name]: shapes[name] for name in self.names}
-        kept = {origin(name, loaded.layout): dtype for name, dtype in self.odd.items()}
+        kept = {origin(name, loaded.layout): dtype for name, dtype in self.exceptions.items()}
         self.dtypes = {self.names[name]: kept[of] for name in self.names if (of := origin(name, loaded.layout)) in kept}
 
     @property
     def identity(self) -> dict[str, object]:
-        """What tells the same work from another."""
+        """What identifies the work."""
         statistics = self.statistics
         return {
             "work": "prune",
@@ -159,15 +159,15 @@ class _Job:
         }
 
     def _exceptions(self) -> dict[str, torch.dtype]:
-        """Tensors that are written in the dtype that the files hold them in, and not in that of the others."""
+        """Tensors that keep the dtype of the source's files, which is not that of the others."""
         files, layout = self.loaded.files, self.loaded.layout
         refitted = tuple(f".{path}.{each}" for path in (layout.output, layout.down) for each in self.repair.changes)
-        odd: dict[str, torch.dtype] = {}
+        exceptions: dict[str, torch.dtype] = {}
         for name, _ in self.loaded.model.named_parameters():
             kept = files.dtype(name)
             if kept != DTYPES[self.loaded.stored_dtype] and keeps_dtype(kept, self.target, self.loaded.stored_dtype):
-                odd |= {} if name.endswith(refitted) else {name: kept}
-        return odd
+                exceptions |= {} if name.endswith(refitted) else {name: kept}
+        return exceptions
 
     def _at_its_size(self, index: int, layer: torch.nn.Module) -> dict[str, torch.Tensor]:
         """The tensors of a layer of the cut model as they are written."""
@@ -178,10 +178,10 @@ class _Job:
         return tensors
 
     def run(self, log: LayerLog, progress: Progress) -> None:
-        """Write the weights into the log's folder, from the layer on that it stopped at."""
+        """Write the weights into the log's folder, starting at the layer where it stopped."""
         try:
             self._write_weights(log, progress)
-        except NumberTooLarge:  # the same call would come to the same
+        except NumberTooLarge:  # the same call would fail again
             shutil.rmtree(log.folder)
             raise
 
@@ -192,12 +192,12 @@ class _Job:
         count = len(self.layers)
         watch = Repeating(progress, count, "layers", start)
 
-        def heed(done: int, total: int, unit: str) -> None:
-            """What is done within a layer has no figures of its own."""
+        def check_within_layer(done: int, total: int, unit: str) -> None:
+            """Progress within a layer is not reported; cancellation is checked."""
             watch.check()
 
         assert self.repair.refit is not None, "refused by _streamed_repair"
-        refit_one = self.repair.refit(self.loaded, self.statistics, heed)
+        refit_one = self.repair.refit(self.loaded, self.statistics, check_within_layer)
         if start:
             refit_one.resume(start, [log.tensors[str(number)] for number in range(len(log.tensors))])
         try:
@@ -205,7 +205,7 @@ class _Job:
                 writer.begin_after(0)
                 for name in self.outside:
                     writer.write(self.names[name], self.loaded.files.pieces(name), watch.check)
-            # while the disk takes one layer in, the next is read and cut
+            # while one layer is flushed to the disk, the next is read and cut
             with ThreadPoolExecutor(1) as disk:
                 kept = disk.submit(lambda: None)
                 for index in range(start, count):
@@ -214,7 +214,7 @@ class _Job:
                     kept.result()
                     hidden = {str(number): each for number, each in enumerate(refit_one.hidden)}
                     kept = disk.submit(_keep, writer.to_disk(), log, index + 1, hidden)
-                    if hidden:  # not to be held beside the next layer's
+                    if hidden:  # these are not kept in memory beside the next layer's
                         kept.result()
                 kept.result()
             writer.finish()
@@ -227,15 +227,15 @@ class _Job:
 
     def _write_layer(self, writer: ShardWriter, index: int, refit_one: Refit, check: Check) -> None:
         spec, prefix, kept = self.loaded.spec, f"{self.loaded.layout.layers}.{index}.", self.plan.layers[index]
-        odd = {
+        exceptions = {
             name.removeprefix(prefix): self.loaded.files.read(name, dtype).to(self.loaded.device)
-            for name, dtype in self.odd.items()
+            for name, dtype in self.exceptions.items()
             if name.startswith(prefix)
         }
         with self.loaded.layer_as(index, self.dtype, check) as layer:
             smaller = cut_layer(spec, layer, index, kept, refit_one, self.after)
-            exceptions = cut_exceptions(spec, layer, index, kept, self.after, odd)
-        tensors = self._at_its_size(index, with_tensors(smaller, exceptions))
+            smaller_exceptions = cut_exceptions(spec, layer, index, kept, self.after, exceptions)
+        tensors = self._at_its_size(index, with_tensors(smaller, smaller_exceptions))
         for name in self.layers[index]:
             writer.write(self.names[name], [tensors[name.removeprefix(prefix)]], check)
 
@@ -249,6 +249,6 @@ class _Job:
 
 
 def _keep(on_disk: Callable[[], None], log: LayerLog, layers: int, hidden: dict[str, torch.Tensor]) -> None:
-    """Take note of so many layers, once their bytes are on the disk."""
+    """Log the finished layers once their bytes are on the disk."""
     on_disk()
     log.finish(layers, hidden)

@@ -1,7 +1,7 @@
-"""safetensors files written tensor by tensor, in an order that was settled before.
+"""safetensors files written tensor by tensor, in an order that is fixed beforehand.
 
-Shapes are known before weights are, so that headers are written first and nothing is held for them; writing can begin
-again at any tensor. Format: see `transact.streaming.tensor_reader`.
+Shapes are known before weights are, so that headers are written first and nothing is kept for them; writing can resume
+at any tensor. Format: see `transact.streaming.tensor_reader`.
 """
 
 import json
@@ -55,16 +55,16 @@ class ShardWriter:
 
     @property
     def total_bytes(self) -> int:
-        """Of all tensors."""
+        """Bytes of all tensors."""
         return sum(self._bytes.values())
 
     @property
     def written_bytes(self) -> int:
-        """Of the tensors that are there."""
+        """Bytes of the tensors written so far."""
         return sum(self._bytes[name] for name in self._names[: self._next])
 
     def begin_after(self, count: int) -> bool:
-        """Go on after the first `count` tensors and take back what follows; False where they are not there."""
+        """Resume after the first `count` tensors and discard what follows; False where they are not there."""
         self.close()
         if count == len(self._names):
             current, start = len(self._shards), 0
@@ -85,7 +85,7 @@ class ShardWriter:
         return True
 
     def write(self, name: str, pieces: Iterable[torch.Tensor], check: Check = NO_CHECK) -> None:
-        """The next tensor, as pieces of its elements in their order; `check` is called between them, and may raise.
+        """Write the next tensor, as pieces of its elements in order; `check` is called between them, and may raise.
 
         Raises `NumberTooLarge` for numbers that the dtype it is written in cannot hold.
         """
@@ -107,7 +107,7 @@ class ShardWriter:
         if self._stream is None:
             return lambda: None
         self._stream.flush()
-        handle = os.dup(self._stream.fileno())  # of its own, as the next file may be begun meanwhile
+        handle = os.dup(self._stream.fileno())  # a handle of its own, as the next file may be begun meanwhile
 
         def wait() -> None:
             try:
@@ -118,7 +118,7 @@ class ShardWriter:
         return wait
 
     def finish(self) -> None:
-        """Close the files and, where there are several, write what says which tensor is where."""
+        """Close the files and, where there are several, write the index."""
         self.to_disk()()
         self.close()
         assert self._next == len(self._names), f"{self._names[self._next]} was never written"

@@ -1,4 +1,4 @@
-"""A model whose weights stay in their files: stock modules without memory, filled for as long as they are used."""
+"""A model whose weights stay in their files: stock modules without memory, filled while they are used."""
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -25,9 +25,9 @@ from transact.streaming.tensor_reader import TensorFiles
 class StreamedModel(LoadedModel):
     """A `LoadedModel` that holds a decoder layer's weights while it is worked on, and no others.
 
-    What goes from layer to layer takes it: `stream_observe`, `score`, `stability`, `stream_prune`, and `perplexity` and
-    `evaluate` (behind `masked` too), for which all text passes one layer after the other. Running the model as a whole
-    (`observe`, `generate`, ...) is refused. For one thread at a time.
+    Functions that work layer by layer take it: `stream_observe`, `score`, `stability`, `stream_prune`, and `perplexity`
+    and `evaluate` (inside `masked` too), for which all text passes one layer after the other. Running the model as a
+    whole (`observe`, `generate`, ...) is refused. For one thread at a time.
     """
 
     files: TensorFiles
@@ -39,7 +39,7 @@ class StreamedModel(LoadedModel):
 
     @property
     def held_bytes(self) -> int:
-        """While it is worked on; between times nothing."""
+        """What the weights take in memory while a layer is in use."""
         return held_while_streamed(self.spec, self.dtype)
 
     @property
@@ -55,7 +55,7 @@ class StreamedModel(LoadedModel):
 
     @property
     def outline(self) -> LoadedModel:
-        """The same as a model in memory that has shapes and nothing in them (torch's meta device)."""
+        """The same as a model in memory with shapes but no values (torch's meta device)."""
         return LoadedModel(**{field.name: getattr(self, field.name) for field in fields(LoadedModel)})
 
     @contextmanager
@@ -65,10 +65,10 @@ class StreamedModel(LoadedModel):
 
     @contextmanager
     def layer_as(self, index: int, dtype: torch.dtype, check: Check = NO_CHECK) -> Iterator[torch.nn.Module]:
-        """As `layer`, in a dtype of its own; one that is open further out stays as it is."""
+        """As `layer`, in a given dtype; a layer that an enclosing block has loaded stays as it is."""
         layer, prefix = self.decoder_layers[index], f"{self.layout.layers}.{index}."
         empty = dict(layer.named_parameters())
-        if not any(parameter.is_meta for parameter in empty.values()):  # open already, further out
+        if not any(parameter.is_meta for parameter in empty.values()):  # loaded by an enclosing block
             yield layer
             return
         layer.load_state_dict({name: self._read(prefix + name, dtype, check) for name in empty}, assign=True)
@@ -119,7 +119,7 @@ class StreamedModel(LoadedModel):
                 yield final_hidden(self, batch.input_ids.to(self.computes_on), each.hidden)
 
     def check_hidden(self, positions: int) -> None:
-        """Raise `NotEnoughMemory` unless the hidden states of so many positions fit."""
+        """Raise `NotEnoughMemory` unless the hidden states of `positions` positions fit."""
         needed, free = positions * self.spec.hidden_size * self.dtype.itemsize, free_bytes(self.device)
         if needed > free:
             raise NotEnoughMemory(
@@ -129,11 +129,11 @@ class StreamedModel(LoadedModel):
 
     @contextmanager
     def _head(self, check: Check) -> Iterator[None]:
-        """For this block, all that stands after the decoder is there."""
+        """Within this block, everything after the decoder is loaded."""
         base = f"{self.layout.layers.partition('.')[0]}."
         empty = {name: each for name, each in self.model.named_parameters(remove_duplicate=False)
                  if not name.startswith(base)}  # fmt: skip
-        # a head that is the embeddings again is in no file under a name of its own
+        # a head that is tied to the embeddings has no name of its own in the files
         table = f"{self.layout.embeddings}.weight"
         stored = {name: table if self.files.find(name) is None else name for name in empty}
         filled = {name: self._read(stored[name], self.dtype, check) for name in empty}
@@ -148,7 +148,7 @@ class StreamedModel(LoadedModel):
 
 
 def streamed(source: str | StreamedModel, device: str, revision: str | None) -> StreamedModel:
-    """The source itself, or what it names."""
+    """The source itself, or the model that it names."""
     if isinstance(source, StreamedModel):
         return source
     if isinstance(source, LoadedModel):
@@ -175,10 +175,12 @@ def load_streamed(
     target = device_of(device)
     return_large_blocks()
     source_files = opened(source, LoadOptions(dtype, str(target), revision, untrusted), _refuse, progress)
-    found, spec, files = source_files.found, source_files.spec, source_files.files
+    resolved, spec, files = source_files.resolved, source_files.spec, source_files.files
     watch = Repeating(progress, sum(file.stat().st_size for file in files), "bytes")
     computed_in = DTYPES[source_files.card.dtype]
-    model = narrowed_model.empty_model(source_files.config, source_files.whole, spec, computed_in, found.folder).eval()
+    model = narrowed_model.empty_model(
+        source_files.config, source_files.whole, spec, computed_in, resolved.folder
+    ).eval()
     model.tie_weights()
     model.requires_grad_(False)
     tensors = TensorFiles(files, spec.layout)
@@ -188,15 +190,15 @@ def load_streamed(
     return StreamedModel(model=model, files=tensors, computes_on=target, **source_files.fields(watch.check))
 
 
-def _refuse(found: Source, card: Preflight) -> None:
-    """Raise for a model that cannot be gone through layer by layer."""
+def _refuse(source: Source, card: Preflight) -> None:
+    """Raise for a model that cannot be run layer by layer."""
     if card.spec.has_narrow_heads:
         raise ModelUnsupported(
-            f"{found.name} has heads that lost dimensions, which are not streamed. Load it where it fits into memory."
+            f"{source.name} has heads that lost dimensions, which are not streamed. Load it where it fits into memory."
         )
     if card.streamed_bytes > card.available_bytes:
         raise NotEnoughMemory(
-            f"{found.name} needs about {card.streamed_bytes / 1e9:.1f} GB in {card.dtype} even layer by layer and "
+            f"{source.name} needs about {card.streamed_bytes / 1e9:.1f} GB in {card.dtype} even layer by layer and "
             f"{card.available_bytes / 1e9:.1f} GB are free. Choose a smaller model or a half-precision dtype."
         )
 
@@ -220,7 +222,7 @@ def _place_buffers(model: torch.nn.Module, device: torch.device) -> None:
 
 
 def _refuse_unless_open(embeddings: torch.nn.Module, inputs: tuple) -> None:
-    """Every forward pass begins here; one that finds nothing would end in an error of torch's own."""
+    """Called before the embeddings: raises a message of ours where torch would fail on weights that are not loaded."""
     if not embeddings.weight.is_meta:
         return
     raise InvalidOption(

@@ -1,7 +1,7 @@
 """Tensors of safetensors files, read one at a time into memory of their own.
 
 The files are read and never mapped: pages of a mapped file count as this process's memory once they were touched,
-so that after a pass over all layers the whole checkpoint would.
+which after a pass over all layers would be the whole checkpoint.
 
 Format: 8 bytes with the header's length, the header as JSON (name -> dtype, shape, place), the tensors' bytes.
 """
@@ -21,7 +21,7 @@ from transact.spec.families import Family
 TORCH_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _PIECE_BYTES = 4 << 20
 _READ_BYTES = 64 << 20
-"""Read at a time, so that it can be stopped in between."""
+"""Bytes read at a time; cancellation is checked in between."""
 _LENGTH_BYTES = 8
 
 
@@ -40,7 +40,7 @@ class TensorFiles:
 
     Files may rename some (`Family.file_names`), and those of a bare decoder leave out its own name in front.
 
-    The headers have to be sound (`transact.models.sources.check_weights`).
+    The headers have to be valid (`transact.models.sources.check_weights`).
     """
 
     def __init__(self, files: tuple[Path, ...], family: Family):
@@ -56,7 +56,7 @@ class TensorFiles:
                     self._entries[name] = Entry(file, start, entry["dtype"], tuple(entry["shape"]))
 
     def names(self) -> tuple[str, ...]:
-        """As the files have them."""
+        """The names in the files."""
         return tuple(self._entries)
 
     def find(self, name: str) -> str | None:
@@ -64,11 +64,11 @@ class TensorFiles:
         return next((each for each in self._family.names_in_files(name) if each in self._entries), None)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Of a tensor that is there."""
+        """The shape of an existing tensor."""
         return self._entries[self.find(name) or name].shape
 
     def dtype(self, name: str) -> torch.dtype:
-        """That in which the files hold it; raises `CheckpointBroken` where it is not read here."""
+        """The dtype in the files; raises `CheckpointBroken` where it is not supported."""
         return TORCH_DTYPES[self._entry(name).dtype]
 
     def read(self, name: str, dtype: torch.dtype, check: Check = NO_CHECK) -> torch.Tensor:
@@ -102,7 +102,7 @@ class TensorFiles:
                 left -= count
 
     def rows(self, name: str, rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """The tensor with those `rows` (sorted, each once) read; what the others hold is left open.
+        """The tensor with those `rows` (sorted, each once) read; the others are left uninitialised.
 
         Memory that was never written takes no room, so a large table costs what its used rows do.
         """
@@ -127,12 +127,12 @@ class TensorFiles:
 
 def _elements(stream, count: int, entry: Entry, check: Check = NO_CHECK) -> torch.Tensor:
     dtype = TORCH_DTYPES[entry.dtype]
-    read = torch.empty(count * dtype.itemsize, dtype=torch.uint8)
-    view, done = memoryview(read.numpy()), 0
+    buffer = torch.empty(count * dtype.itemsize, dtype=torch.uint8)
+    view, done = memoryview(buffer.numpy()), 0
     while done < len(view):
         check()
-        some = stream.readinto(view[done : done + _READ_BYTES])
-        if not some:
+        count_read = stream.readinto(view[done : done + _READ_BYTES])
+        if not count_read:
             raise CheckpointBroken(f"{entry.file.name} ended while it was read; it has changed. Download it again.")
-        done += some
-    return read.view(dtype)
+        done += count_read
+    return buffer.view(dtype)

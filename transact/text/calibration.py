@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class CalibrationSet(TokenSet):
-    """Text that scores."""
+    """Text that a model is scored on."""
 
     @classmethod
     def from_texts(
@@ -32,8 +32,8 @@ class CalibrationSet(TokenSet):
     ) -> Self:
         """Each text is one sequence, begun as the model's own tokenizer begins one and cut at `seq_len`.
 
-        - `bos=True` puts BOS in front also where the tokenizer does not, `bos=False` puts nothing there; a text that
-          starts with BOS itself never gets a second one.
+        - `bos=True` puts BOS in front even where the tokenizer does not, `bos=False` puts nothing there; a text that
+          starts with BOS never gets a second one.
         - Texts with fewer than `min_tokens` tokens (BOS counts, after the cut) are dropped; of more than `num_samples`
           that many are sampled with `seed`.
         - `windows=True` cuts a text longer than `seq_len` into contiguous windows, as `from_document` does, instead of
@@ -56,7 +56,7 @@ class CalibrationSet(TokenSet):
         min_tokens: int = 1,
         name: str = "chats",
     ) -> Self:
-        """Each conversation, a list of {"role": …, "content": …}, is one sequence as the model's chat template has it.
+        """Each conversation, a list of {"role": …, "content": …}, is one sequence, by the model's chat template.
 
         The template alone decides how a sequence begins. Otherwise as `from_texts`. Raises `InvalidText` where the
         tokenizer has no chat template, and for a conversation that the template cannot write.
@@ -87,5 +87,5 @@ class CalibrationSet(TokenSet):
         )
         protocol = f"drawn from the model at temperature {temperature:g}, cut at {seq_len}"
         if loaded.tokenizer is not None:
-            protocol += f", {Beginning.of(loaded.tokenizer).told('sequence')}"
+            protocol += f", {Beginning.of(loaded.tokenizer).described('sequence')}"
         return cls.from_sequences(rows, name=name or f"{loaded.source}'s own text", seed=seed, protocol=protocol)

@@ -14,12 +14,12 @@ from transact.models.isolated_tokenizer import PANIC, enclosed
 AUTO = "auto"
 _PROBE = "a"
 _CHARACTERS_AT_ONCE = 500_000
-"""A tokenizer notes a hundred bytes and more of every token, until it has read all that it is given."""
+"""A tokenizer keeps a hundred bytes and more for every token until it has read all texts of a call."""
 
 
 @dataclass(frozen=True)
 class Beginning:
-    """What stands in front of every sequence: token `ids`, usually BOS alone or nothing.
+    """The tokens in front of every sequence: `ids`, usually BOS alone or nothing.
 
     `tokenizer_adds`: whether the tokenizer itself puts something there; `names`: the ids in words.
     """
@@ -32,7 +32,7 @@ class Beginning:
     def of(cls, tokenizer: PreTrainedTokenizerBase, bos: bool | None = None) -> "Beginning":
         """As the tokenizer begins a sequence, with BOS in front (`bos=True`), or with nothing (`bos=False`).
 
-        What `add_special_tokens=True` puts in front of a text decides, not whether a BOS has a name; what it puts
+        This is what `add_special_tokens=True` puts in front of a text, whether or not a BOS is defined; what it puts
         behind is left out. Raises `InvalidOption` for `bos=True` where the tokenizer has no BOS.
         """
         if bos not in (None, True, False):
@@ -48,8 +48,8 @@ class Beginning:
         names = "BOS" if ids == (bos_id,) else " ".join(map(str, tokenizer.convert_ids_to_tokens(list(ids))))
         return cls(ids, bool(own), names)
 
-    def put(self, ids: Sequence[int]) -> list[int]:
-        """The ids with the beginning in front; what of it the text has already is not repeated."""
+    def prepended_to(self, ids: Sequence[int]) -> list[int]:
+        """The ids with the beginning in front; what the text has of it already is not repeated."""
         return [*self.ids, *self.without(ids)]
 
     def without(self, ids: Sequence[int]) -> Sequence[int]:
@@ -61,7 +61,7 @@ class Beginning:
         pairs = enumerate(zip(ids, self.ids, strict=False))
         return next((index for index, (one, other) in pairs if one != other), min(len(ids), len(self.ids)))
 
-    def told(self, unit: str) -> str:
+    def described(self, unit: str) -> str:
         """For a protocol: "BOS in each window", or that there is none and why."""
         if self.ids:
             return f"{self.names} in each {unit}"
@@ -70,7 +70,7 @@ class Beginning:
 
 def _put_in_front(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     plain, whole = (_ids(tokenizer, [_PROBE], special=special)[0].tolist() for special in (False, True))
-    if not plain:  # a vocabulary without this letter: only an EOS can be told from what stands in front
+    if not plain:  # a vocabulary without this letter: only an EOS can be distinguished from the tokens in front
         return tuple(whole[:-1] if whole[-1:] == [tokenizer.eos_token_id] else whole)
     starts = range(len(whole) - len(plain) + 1)
     return tuple(whole[: next((start for start in starts if whole[start : start + len(plain)] == plain), 0)])
@@ -90,15 +90,15 @@ def encode(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, special:
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, special: bool) -> list[array]:
-    """As compact as can be: a list of numbers takes ten times as much."""
-    alone = enclosed(tokenizer)
-    if alone is not None:
-        return alone.ids(texts, special=special)
+    """As arrays: lists of numbers take ten times as much memory."""
+    isolated = enclosed(tokenizer)
+    if isolated is not None:
+        return isolated.ids(texts, special=special)
     try:
         return [
             array("i", ids)
-            for some in _parts(texts)
-            for ids in tokenizer(some, add_special_tokens=special, verbose=False)["input_ids"]
+            for part in _parts(texts)
+            for ids in tokenizer(part, add_special_tokens=special, verbose=False)["input_ids"]
         ]
     except BaseException as error:
         if type(error).__name__ != PANIC:
@@ -109,7 +109,7 @@ def _ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, special: b
 
 
 def _parts(texts: Sequence[str]) -> Iterator[list[str]]:
-    """The texts, as many at a time as are read at once; one at least."""
+    """The texts in parts of at most `_CHARACTERS_AT_ONCE` characters, or one text."""
     part: list[str] = []
     characters = 0
     for text in texts:
@@ -184,7 +184,7 @@ class Cutting:
             raise InvalidText("A list of texts is expected; for a single text use from_document.")
 
     def _in_windows(self, lengths: list[int]) -> bool:
-        """Whether texts longer than `seq_len`, of so many tokens each, are cut into windows rather than cut off."""
+        """Whether texts longer than `seq_len`, of these `lengths`, are cut into windows rather than cut off."""
         if self.windows != AUTO:
             return bool(self.windows)
         kept = [min(length, self.seq_len) for length in lengths]
@@ -208,7 +208,7 @@ class CutTexts:
 
     def beginning(self, unit: str) -> str:
         """For a protocol: how each window or sequence begins."""
-        return self.begins.told(unit)
+        return self.begins.described(unit)
 
     @property
     def length(self) -> str:
@@ -226,31 +226,31 @@ def chat_texts(messages: Sequence[Sequence[dict]], tokenizer: PreTrainedTokenize
     """Each conversation as the model's own chat template writes it, special tokens spelled out.
 
     A conversation is a list of {"role": …, "content": …}, both text. Raises `InvalidText` where there is no template,
-    for anything else than such lists, and with the template's own reason where it refuses one (roles that it does not
+    for anything but such lists, and with the template's own reason where it refuses one (roles that it does not
     know or that do not alternate).
     """
     if tokenizer is None or not getattr(tokenizer, "chat_template", None):
         raise InvalidText(
-            "This model's tokenizer has no chat template, so it is not known how it is spoken to. Give plain texts, or "
-            "take a model that was trained for chat."
+            "This model's tokenizer has no chat template, so the form of its conversations is unknown. Give plain "
+            "texts, or take a model that was trained for chat."
         )
     if isinstance(messages, str | dict) or not messages:
         raise InvalidText('Give a list of conversations, each a list of {"role": "user", "content": "..."}.')
     for number, conversation in enumerate(messages, start=1):
         _check_conversation(number, conversation)
-    alone = enclosed(tokenizer)
-    if alone is None:
+    isolated = enclosed(tokenizer)
+    if isolated is None:
         return [_written(number, conversation, tokenizer) for number, conversation in enumerate(messages, start=1)]
     named = tokenizer.special_tokens_map.items()
     names = {name: list(map(str, value)) if isinstance(value, list) else str(value) for name, value in named}
-    written = alone.written([list(each) for each in messages], tokenizer.get_chat_template(), names)
+    written = isolated.written([list(each) for each in messages], tokenizer.get_chat_template(), names)
     if isinstance(written, tuple):
         raise _cannot_be_written(*written)
     return written
 
 
 def _check_conversation(number: int, conversation: Sequence[dict]) -> None:
-    """Raise `InvalidText` for what is no list of messages, each with text."""
+    """Raise `InvalidText` for anything but a list of messages, each with text."""
     if not isinstance(conversation, list | tuple) or not conversation:
         raise InvalidText(
             f'Conversation {number} is no list of messages. Give lists of {{"role": "user", "content": "..."}}.'
@@ -267,7 +267,7 @@ def _check_conversation(number: int, conversation: Sequence[dict]) -> None:
 def _written(number: int, conversation: Sequence[dict], tokenizer: PreTrainedTokenizerBase) -> str:
     try:
         return tokenizer.apply_chat_template(list(conversation), tokenize=False)
-    except Exception as error:  # templates are programs of their own, and fail in as many ways
+    except Exception as error:  # templates are programs, which raise many types
         raise _cannot_be_written(number, str(error) or type(error).__name__) from error
 
 

@@ -1,4 +1,4 @@
-"""What a file of texts may hold: nothing is beyond it in one's own, a stranger's is kept within bounds."""
+"""Limits of a file of texts: none for the user's own files, bounds for untrusted ones."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ class FileLimits:
     """What a file may hold: characters of one JSON value, columns, bytes of unpacked text and of one cell of parquet,
     lists inside parquet.
 
-    `alone`: native code reads it in a process of its own (then `unpacked_bytes` is finite).
+    `alone`: native code reads the file in a process of its own (then `unpacked_bytes` is finite).
     """
 
     json_characters: float = math.inf

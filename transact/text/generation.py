@@ -1,4 +1,4 @@
-"""Text from a model, greedily or sampled, stoppable at every layer of every token."""
+"""Text from a model, greedily or sampled; cancellation is checked at every layer of every token."""
 
 import copy
 from collections.abc import Callable
@@ -38,8 +38,8 @@ def generate(
 ) -> str:
     """The continuation of `prompt` (without the prompt): greedy at temperature 0, else sampled with `seed`.
 
-    Plain decoding, whatever the checkpoint's generation config prefers (penalties, beams): two models are to
-    be compared. Never runs past the model's context. The random numbers are drawn from a generator of its own: the
+    Plain decoding, whatever the checkpoint's generation config prefers (penalties, beams), so that models can be
+    compared. Never runs past the model's context. The random numbers are drawn from a generator of its own: the
     same seed gives the same text whatever else the process does.
 
     Raises `InvalidPrompt` for an empty prompt or one that fills the context, `InvalidOption` for a number out of
@@ -52,15 +52,15 @@ def generate(
     ids = torch.tensor([prompt_ids], device=loaded.device)
     watch = Repeating(progress, new_tokens, "tokens")
 
-    def told(length: int) -> None:
+    def report_length(length: int) -> None:
         watch(length - len(prompt_ids), new_tokens, "tokens")
 
     with checking(loaded.stages, watch.check):
-        output = _continued(_with_plain_decoding(loaded, new_tokens), ids, choose, told)
+        output = _continued(_with_plain_decoding(loaded, new_tokens), ids, choose, report_length)
     # decoded together and cut, as some tokenizers drop the space in front of a text's first word
     assert loaded.tokenizer is not None, "it encoded the prompt"
-    given = loaded.tokenizer.decode(prompt_ids, skip_special_tokens=True)
-    return loaded.tokenizer.decode(output[0], skip_special_tokens=True).removeprefix(given)
+    decoded_prompt = loaded.tokenizer.decode(prompt_ids, skip_special_tokens=True)
+    return loaded.tokenizer.decode(output[0], skip_special_tokens=True).removeprefix(decoded_prompt)
 
 
 def sample_rows(
@@ -87,57 +87,57 @@ def sample_rows(
     if temperature == 0:
         raise InvalidOption("temperature is 0, at which all samples would be the same; give a number above 0.")
     names = loaded.model.generation_config if loaded.tokenizer is None else loaded.tokenizer
-    marks = [*_ids(names.bos_token_id), *_ids(names.eos_token_id)]
-    front = front or tuple(marks[:1])
+    ends = [*_ids(names.bos_token_id), *_ids(names.eos_token_id)]
+    front = front or tuple(ends[:1])
     rows: list[list[int]] = []
     model = _with_plain_decoding(loaded, seq_len - max(len(front), 1))
-    model.generation_config.eos_token_id = None  # a row that ended goes on, and is cut afterwards
+    model.generation_config.eos_token_id = None  # a row that has ended continues, and is cut afterwards
     watch = Repeating(progress, num_samples * seq_len, "tokens")
     with checking(loaded.stages, watch.check):
         while len(rows) < num_samples:
             size = min(_SAMPLES_AT_ONCE, num_samples - len(rows))
             start = torch.tensor([front] * size, device=loaded.device) if front else choose.any_of(loaded.spec, size)
-            told = partial(_told_of_many, watch, len(rows) * seq_len, size, num_samples * seq_len)
-            drawn = _continued(model, start, choose, told)[:, dropped:].tolist()
-            rows += [_up_to_mark(row, start.shape[1] - dropped, marks) for row in drawn]
+            report_length = partial(_report_tokens, watch, len(rows) * seq_len, size, num_samples * seq_len)
+            drawn = _continued(model, start, choose, report_length)[:, dropped:].tolist()
+            rows += [_up_to_end(row, start.shape[1] - dropped, ends) for row in drawn]
     return rows
 
 
-def _told_of_many(progress: Progress, before: int, samples: int, total: int, length: int) -> None:
+def _report_tokens(progress: Progress, before: int, samples: int, total: int, length: int) -> None:
     progress(before + samples * length, total, "tokens")
 
 
-def _up_to_mark(row: list[int], front: int, marks: list[int]) -> list[int]:
-    """The row up to the first mark behind its `front` first tokens, that mark left out; never a single token."""
+def _up_to_end(row: list[int], front: int, ends: list[int]) -> list[int]:
+    """The row up to the first of `ends` after its `front` first tokens, that one left out; at least two tokens."""
     first = max(front + 1, 2)
-    end = next((index for index, token in enumerate(row) if index >= first and token in marks), len(row))
+    end = next((index for index, token in enumerate(row) if index >= first and token in ends), len(row))
     return row[:end]
 
 
 @torch.inference_mode()
 def _continued(
-    model: PreTrainedModel, ids: torch.Tensor, choose: "_Chooser", told: Callable[[int], None]
+    model: PreTrainedModel, ids: torch.Tensor, choose: "_Chooser", report_length: Callable[[int], None]
 ) -> torch.Tensor:
-    """[sample, seq] -> [sample, seq + new]; `told` of the length after each token."""
+    """[sample, seq] -> [sample, seq + new]; `report_length` is called with the length after each token."""
     return model.generate(
         ids,
         attention_mask=torch.ones_like(ids),
         logits_processor=LogitsProcessorList([choose]),
-        stopping_criteria=StoppingCriteriaList([_Watch(told)]),
+        stopping_criteria=StoppingCriteriaList([_LengthReporter(report_length)]),
     )
 
 
 def encode_prompt(loaded: LoadedModel, prompt: str) -> list[int]:
     """The prompt's tokens, begun as the tokenizer begins a sequence; raises `InvalidPrompt`.
 
-    For a model that wants a BOS which its tokenizer does not add, the prompt itself may start with it, spelled out.
+    For a model that needs a BOS which its tokenizer does not add, the prompt may start with it, spelled out.
     """
     if loaded.tokenizer is None:
         raise InvalidPrompt("This model came without a tokenizer, so it cannot read a prompt.")
     if not isinstance(prompt, str) or not prompt.strip():
         raise InvalidPrompt("The prompt is empty. Give it a few words to go on from.")
     try:
-        ids = Beginning.of(loaded.tokenizer).put(encode([prompt], loaded.tokenizer)[0])
+        ids = Beginning.of(loaded.tokenizer).prepended_to(encode([prompt], loaded.tokenizer)[0])
         check_ids(max(ids, default=0), loaded.spec.vocab_size, loaded.tokenizer)
     except InvalidText as error:
         raise InvalidPrompt(str(error)) from None
@@ -162,7 +162,7 @@ def _with_plain_decoding(loaded: LoadedModel, new_tokens: int) -> PreTrainedMode
         max_new_tokens=new_tokens,
         bos_token_id=loaded.model.generation_config.bos_token_id,
         eos_token_id=eos or None,
-        # a single sequence is never padded; an id is named so that generate does not warn
+        # a single sequence is never padded; the id is set so that `generate` does not warn
         pad_token_id=eos[0] if eos else 0,
         do_sample=False,  # `_Chooser` draws
     )
@@ -175,9 +175,9 @@ def _ids(named: int | list[int] | None) -> list[int]:
 
 
 class _Chooser(LogitsProcessor):
-    """Leaves the greedy choice as it is at temperature 0; otherwise draws a token and leaves no other to be chosen.
+    """Leaves the greedy choice as it is at temperature 0; otherwise draws a token and rules out all others.
 
-    What `generate` draws itself comes from the process's one generator, which any thread may draw from or seed anew.
+    `generate` itself draws from the process's generator, which any thread may draw from or seed anew.
     Raises `InvalidOption` for a temperature or seed out of range; `NonFiniteActivations` when it meets predictions
     that are NaN or infinite.
     """
@@ -205,12 +205,12 @@ class _Chooser(LogitsProcessor):
         return torch.randint(spec.vocab_size, (size, 1), generator=self.generator, device=self.generator.device)
 
 
-class _Watch(StoppingCriteria):
-    """Tells of each new token; stopping is the progress's `Cancelled` passing through."""
+class _LengthReporter(StoppingCriteria):
+    """Reports each new token; what the report raises, as `Cancelled`, ends the generation."""
 
-    def __init__(self, told: Callable[[int], None]):
-        self.told = told
+    def __init__(self, report_length: Callable[[int], None]):
+        self.report_length = report_length
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs) -> torch.Tensor:
-        self.told(input_ids.shape[1])
+        self.report_length(input_ids.shape[1])
         return torch.zeros(input_ids.shape[0], dtype=torch.bool, device=input_ids.device)

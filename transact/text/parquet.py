@@ -1,4 +1,4 @@
-"""The rows of a parquet file: of one's own file read here, of a stranger's in a process of its own with limits."""
+"""The rows of a parquet file: the user's own is read here, an untrusted one in a process of its own with limits."""
 
 import math
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from transact.errors import InvalidText
 from transact.runtime import isolated_process
-from transact.runtime.isolated_process import IsolatedProcessFailed, Limits, heeded
+from transact.runtime.isolated_process import IsolatedProcessFailed, Limits, inherited_progress
 from transact.text import parquet_script
 
 if TYPE_CHECKING:
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from transact.text.text_tables import Table
 
 _MEMORY_BYTES, _SECONDS, _OUTPUT_BESIDE = 1_500_000_000, 40.0, 2.0
-"""Of the process; and how much longer than its texts an answer may be, with names, brackets and escapes."""
+"""Limits of the process, and of the length of its answer (names, brackets, escapes) as a multiple of the texts."""
 
 
 def add_rows(file: Path, table: "Table", limits: "FileLimits") -> None:
-    """Add every row of the file's columns of texts and conversations, those that the table wants.
+    """Add every row of the file's columns of texts and conversations, as far as the table keeps them.
 
     Raises `InvalidText` for what is beyond the limits, or damaged.
     """
@@ -35,7 +35,7 @@ def add_rows(file: Path, table: "Table", limits: "FileLimits") -> None:
             number += 1
             table.add(f"Row {number}", row)
 
-    read = _alone if limits.alone else _here
+    read = _isolated if limits.alone else _in_process
     try:
         answer = read(file, table, limits, take)
     except IsolatedProcessFailed as error:
@@ -46,17 +46,18 @@ def add_rows(file: Path, table: "Table", limits: "FileLimits") -> None:
         raise InvalidText(f"{table.name} cannot be read as parquet ({answer['damaged']}).")
 
 
-def _here(file: Path, table: "Table", limits: "FileLimits", take: Callable[[list], None]) -> dict:
+def _in_process(file: Path, table: "Table", limits: "FileLimits", take: Callable[[list], None]) -> dict:
     bounds = {"nested": limits.nested, "unpacked": limits.unpacked_bytes, "cell": limits.cell_bytes}
-    return parquet_script.told(file, take, table.wants, **bounds)
+    return parquet_script.pass_parts(file, take, table.wants, **bounds)
 
 
-def _alone(file: Path, table: "Table", limits: "FileLimits", take: Callable[[list], None]) -> dict:
+def _isolated(file: Path, table: "Table", limits: "FileLimits", take: Callable[[list], None]) -> dict:
     bounds = {"unpacked": limits.unpacked_bytes, "cell": limits.cell_bytes}
     finite = {name: most for name, most in bounds.items() if not math.isinf(most)}
     output = int(_OUTPUT_BESIDE * limits.unpacked_bytes) + 10_000_000
     return isolated_process.run(
-        Path(parquet_script.__file__), {"file": str(file.resolve()), "nested": limits.nested, **finite}, heeded,
+        Path(parquet_script.__file__), {"file": str(file.resolve()), "nested": limits.nested, **finite},
+        inherited_progress,
         seconds=_SECONDS, take=take, limits=Limits(_MEMORY_BYTES, output),
         environment={"OMP_NUM_THREADS": "1", "ARROW_DEFAULT_MEMORY_POOL": "system"},
     )  # fmt: skip

@@ -1,7 +1,7 @@
 """Columns of a parquet file, unpacked in small steps and only as far as the limits allow.
 
-Run by path, it does so for a stranger's file in a process of its own, and tells the rows: what reads parquet is native
-code, which unpacks a whole cell, or a whole page of cells, before anybody can ask how large it is.
+Run by path, it reads an untrusted file in a process of its own and sends the rows: parquet is read by native code,
+which unpacks a whole cell, or a whole page of cells, before its size can be checked.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,23 +14,23 @@ from pyarrow import parquet
 
 _ROWS_AT_ONCE = 64
 """A few kilobytes of parquet can stand for gigabytes, so it is unpacked in small steps."""
-_TOLD_BYTES = 1_000_000
-"""Of text in one part that is told; a single cell may be larger."""
+_PART_BYTES = 1_000_000
+"""Text of one part that is sent; a single cell may be larger."""
 
 
 class TooLarge(Exception):
     """The texts, or one of them, would be larger than allowed; the message says what is and how large it may be."""
 
 
-def told(file: Path, take: Callable[[list], None], wants: Callable[[str], bool], **bounds) -> dict:
-    """Give `take` the `parts` in turn; returns why that ended before the file did, as "refused" or "damaged", if so."""
+def pass_parts(file: Path, take: Callable[[list], None], wants: Callable[[str], bool], **bounds) -> dict:
+    """Call `take` with the `parts` in turn; returns why it stopped early, if it did, as "refused" or "damaged"."""
     rows = parts(file, wants, **bounds)
     while True:
         try:
             part = next(rows, None)
         except TooLarge as error:
             return {"refused": str(error)}
-        except Exception as error:  # pyarrow, and the codecs below it, raise whatever they raise for damaged files
+        except Exception as error:  # pyarrow and its codecs raise many types for damaged files
             return {"damaged": (str(error).strip().splitlines() or [type(error).__name__])[0][:200]}
         if part is None:
             return {}
@@ -42,8 +42,8 @@ def parts(
 ) -> Iterator[list]:
     """First the names of all columns; then rows, each the list of its cells' [name, cell], some at a time.
 
-    Told are the columns that are wanted and hold texts, or conversations where `nested`. `unpacked`, `cell`: bytes of
-    all texts and of one, at most. Raises `TooLarge`, and what pyarrow raises for damaged files.
+    The columns are those that `wants` accepts and that hold texts, or conversations where `nested`. `unpacked`, `cell`:
+    bytes of all texts and of one, at most. Raises `TooLarge`, and what pyarrow raises for damaged files.
     """
     opened = parquet.ParquetFile(file)
     metadata, schema = opened.metadata, opened.schema_arrow
@@ -82,7 +82,7 @@ def _is_chat(kind: pyarrow.DataType) -> bool:
 
 
 def _lengths(array: pyarrow.Array) -> pyarrow.Array:
-    """Bytes of each text once it is written out; a dictionary holds each of its own but once."""
+    """Bytes of each text when written out; a dictionary holds each distinct text once."""
     if isinstance(array, pyarrow.DictionaryArray):
         lengths = pyarrow.compute.binary_length(array.dictionary).take(array.indices)
     else:
@@ -101,20 +101,20 @@ def _in_pieces(rows: Sequence[list]) -> Iterator[list]:
     for row in rows:
         piece.append(row)
         size += sum(len(cell) for _, cell in row if isinstance(cell, str))
-        if size > _TOLD_BYTES:
+        if size > _PART_BYTES:
             yield piece
             piece, size = [], 0
     yield piece
 
 
-def answer(request: dict, tell: Callable[[dict], None]) -> dict:
-    """Read the file of the request, and tell its rows in pieces."""
+def answer(request: dict, send: Callable[[dict], None]) -> dict:
+    """Read the file of the request, and send its rows in pieces."""
     first = True
 
     def take(rows: list) -> None:
         nonlocal first
         for piece in (rows,) if first else _in_pieces(rows):
-            tell({"part": piece})
+            send({"part": piece})
         first = False
 
-    return told(Path(request.pop("file")), take, lambda name: True, **request)
+    return pass_parts(Path(request.pop("file")), take, lambda name: True, **request)

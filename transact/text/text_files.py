@@ -1,8 +1,7 @@
 """Texts and conversations from files: .txt, .jsonl, .json, .csv and .parquet, for the command line and the page.
 
-Of a table only texts and conversations are kept, as they are read, and of the user's own files only the column that is
-wanted: a file that would fill memory as rows of objects is read all the same. Files of strangers are read under
-`FileLimits`.
+Of a table only texts and conversations are kept, as they are read, and of the user's own files only the named column,
+so that a file can be read whose rows as objects would fill memory. Untrusted files are read under `FileLimits`.
 """
 
 import codecs
@@ -17,7 +16,7 @@ from transact.text.text_tables import TEXT, Table
 
 KINDS = (".txt", ".jsonl", ".json", ".csv", ".parquet")
 _MAX_CELL = 2**31 - 1
-"""Bytes of a csv cell, as much as the parser can be told."""
+"""Bytes of a csv cell, the most that the parser can be set to."""
 
 
 def read_prose(file: Path, name: str) -> str:
@@ -28,15 +27,15 @@ def read_prose(file: Path, name: str) -> str:
     return content
 
 
-def read_table(file: Path, name: str, *, wanted: Iterable[str] | None = None, limits: FileLimits = NO_LIMITS) -> Table:
-    """The columns of a .jsonl, .json, .csv or .parquet file, only those `wanted` where that is given.
+def read_table(file: Path, name: str, *, columns: Iterable[str] | None = None, limits: FileLimits = NO_LIMITS) -> Table:
+    """The columns of a .jsonl, .json, .csv or .parquet file, only those of `columns` where that is given.
 
     `name`: what the file is called in messages. Raises `InvalidText` for a file that is empty, not UTF-8, not what its
     name says, or beyond the limits.
     """
     if file.stat().st_size == 0:
         raise _empty(name)
-    table = Table(name, wanted, limits.columns)
+    table = Table(name, columns, limits.columns)
     {".jsonl": _json_lines, ".json": _json, ".csv": _csv, ".parquet": _parquet}[file.suffix.lower()](
         file, table, limits
     )
@@ -59,7 +58,7 @@ def _not_utf8(file: Path, name: str) -> InvalidText:
 
 
 def _bad_byte(file: Path) -> int:
-    """Where the first byte stands that UTF-8 cannot have; a file read in pieces tells its place in the piece alone."""
+    """Position of the first byte that is not UTF-8; an error while reading in pieces has only that in the piece."""
     decoder, done = codecs.getincrementaldecoder("utf-8")(), 0
     with file.open("rb") as opened:
         while piece := opened.read(1 << 20):
@@ -74,7 +73,7 @@ def _bad_byte(file: Path) -> int:
 
 def _json_lines(file: Path, table: Table, limits: FileLimits) -> None:
     try:
-        # only \n ends a line: a universal newline would also be one that JSON allows inside a text
+        # only \n ends a line: universal newlines would also split at those that JSON allows inside a text
         with file.open(encoding="utf-8-sig", newline="\n") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
@@ -104,7 +103,7 @@ def _add_object(table: Table, place: str, row: object) -> None:
 
 
 def _json(file: Path, table: Table, limits: FileLimits) -> None:
-    """An array of objects or of texts, or one object; objects line by line are found under this name as well."""
+    """An array of objects or of texts, or one object; files of this name may also hold objects line by line."""
     content = _content(file, table.name)
     if len(content) > limits.json_characters:
         raise InvalidText(
@@ -153,6 +152,6 @@ def _csv(file: Path, table: Table, limits: FileLimits) -> None:
 
 
 def _parquet(file: Path, table: Table, limits: FileLimits) -> None:
-    from transact.text.parquet import add_rows  # pyarrow, which this alone needs
+    from transact.text.parquet import add_rows  # imported here, as only this needs pyarrow
 
     add_rows(file, table, limits)

@@ -14,7 +14,7 @@ TEXT, MESSAGES = "text", "messages"
 """Columns that are expected to hold texts and conversations."""
 _SEARCHED_ROWS = 1000
 _MAX_DEPTH = 64
-"""Of what a conversation holds beside its texts: what can just be read here could be too deep where it is written."""
+"""Nesting inside a conversation: what can be parsed here may be too deep to be written elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Column:
 
 @dataclass
 class _Cells:
-    """A column while it is read; what its first cell is, text or conversation, the others must be."""
+    """A column while it is read; all cells must be what the first is, text or conversation."""
 
     kept: list[str] = field(default_factory=list)
     is_chat: bool | None = None
@@ -57,25 +57,25 @@ class _Cells:
 class Table:
     """The texts and conversations of a file by column, in the order of the rows."""
 
-    def __init__(self, name: str, wanted: Iterable[str] | None = None, most_columns: float = math.inf):
+    def __init__(self, name: str, columns: Iterable[str] | None = None, most_columns: float = math.inf):
         self.name = name
-        self._wanted = None if wanted is None else tuple(wanted)
+        self._requested = None if columns is None else tuple(columns)
         self._most_columns = most_columns
         self._columns: dict[str, _Cells] = {}
-        self._found: set[str] = set()
+        self._filled: set[str] = set()
         self._rows = 0
 
     def wants(self, name: str) -> bool:
         """Whether the column's cells are kept."""
-        return self._wanted is None or one_line(name) in self._wanted
+        return self._requested is None or one_line(name) in self._requested
 
     def declare(self, names: Iterable[str]) -> None:
-        """Columns that the file says it has, whether or not a cell holds text."""
+        """Add the names of the file's columns, whether or not a cell holds text."""
         for name in names:
             self._cells(one_line(name))
 
     def add(self, place: str, row: Iterable[tuple[str, Any]]) -> None:
-        """One more row, of pairs of a column's name and a cell; `place` as "Line 3"."""
+        """Add a row, as pairs of a column's name and a cell; `place` as "Line 3"."""
         pairs = [(one_line(name), cell) for name, cell in row]
         for name, cell in pairs:
             if not self.wants(name):
@@ -84,22 +84,22 @@ class Table:
             cells, is_chat = self._cells(name), is_conversation(cell)
             if is_chat or is_text(cell):
                 if cells.add(cell, place, is_chat) and self._rows < _SEARCHED_ROWS:
-                    self._found.add(name)
+                    self._filled.add(name)
             elif cell is not None and not isinstance(cell, str):
                 cells.refuse(f"{place} of {self.name} has no text under {name!r} but {type(cell).__name__}")
-        for name in self._wanted or ():
-            if name not in (found := [name for name, _ in pairs]):
-                has = ", ".join(map(repr, found))[:500] or "nothing"
+        for name in self._requested or ():
+            if name not in (present := [name for name, _ in pairs]):
+                has = ", ".join(map(repr, present))[:500] or "nothing"
                 self._cells(name).refuse(f"{place} of {self.name} has no text under {name!r} (it has {has})")
         self._rows += 1
 
     def names(self) -> tuple[str, ...]:
         """Columns with text or conversations in their first rows, best guess first; `InvalidText` if there is none."""
-        names = [name for name in self._columns if name in self._found]
+        names = [name for name in self._columns if name in self._filled]
         if not names:
-            found = ", ".join(self._columns)[:500] or "none"
+            columns = ", ".join(self._columns)[:500] or "none"
             raise InvalidText(
-                f"{self.name} has no column of text (its columns: {found}); add one, for example “{TEXT}”."
+                f"{self.name} has no column of text (its columns: {columns}); add one, for example “{TEXT}”."
             )
         return likeliest_first(names)
 
@@ -114,9 +114,9 @@ class Table:
         cells = self._columns[name]
         return Column(tuple(cells.kept), bool(cells.is_chat), self._rows - len(cells.kept), cells.problem)
 
-    def wanted_column(self) -> Column | None:
-        """The first of the wanted columns that holds anything; None where none of them does."""
-        return next((self.column(name) for name in self._wanted or () if name in self._found), None)
+    def requested_column(self) -> Column | None:
+        """The first of the requested columns that holds anything; None where none of them does."""
+        return next((self.column(name) for name in self._requested or () if name in self._filled), None)
 
     @property
     def held_bytes(self) -> int:
@@ -124,11 +124,11 @@ class Table:
         return sum(sys.getsizeof(text) for cells in self._columns.values() for text in cells.kept)
 
     def problem(self) -> str:
-        """Why none of the wanted columns holds anything."""
-        wanted = self._wanted or ()
-        told = (self._columns[name].problem for name in reversed(wanted) if name in self._columns)
+        """Why none of the requested columns holds anything."""
+        requested = self._requested or ()
+        problems = (self._columns[name].problem for name in reversed(requested) if name in self._columns)
         columns = ", ".join(self._columns)[:500] or "none"
-        return next(filter(None, told), f"{self.name} has no text under {wanted[-1]!r} (its columns: {columns})")
+        return next(filter(None, problems), f"{self.name} has no text under {requested[-1]!r} (its columns: {columns})")
 
     def _cells(self, name: str) -> _Cells:
         if name not in self._columns and len(self._columns) >= self._most_columns:
@@ -139,12 +139,12 @@ class Table:
 
 
 def is_text(cell: object) -> bool:
-    """Whether a cell of a table holds text, and not a number or nothing at all."""
+    """Whether a cell of a table holds text, and not a number or null."""
     return isinstance(cell, str) and bool(cell.strip())
 
 
 def is_conversation(cell: object) -> bool:
-    """Whether a cell holds messages with roles; whether they are well formed is asked when they are written."""
+    """Whether a cell holds messages with roles; whether they are well formed is checked when they are written."""
     return isinstance(cell, list) and bool(cell) and all(isinstance(one, dict) and "role" in one for one in cell)
 
 
@@ -157,7 +157,7 @@ def _is_shallow(value: object, depth: int) -> bool:
 
 
 def likeliest_first(columns: Iterable[str]) -> tuple[str, ...]:
-    """Columns in the order in which they are guessed: one called “text”, one called “messages”, then as they stand."""
+    """Columns in the order of the guess: one called “text”, one called “messages”, then the order of the file."""
     expected = (TEXT, MESSAGES)
     return tuple(
         sorted(columns, key=lambda name: expected.index(name.lower()) if name.lower() in expected else len(expected))

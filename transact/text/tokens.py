@@ -1,7 +1,7 @@
 """Texts as token sequences: what all of them have in common, and those that a model is measured on.
 
 Sequences are kept right-padded. In a causal model no real token ever sees the padding to its right, so
-neither a score nor a loss depends on batch size or padding; padding that came in on the left is moved.
+neither a score nor a loss depends on batch size or padding; padding on the left is moved.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TokenSet:
-    """Token sequences with where they came from.
+    """Token sequences and their origin.
 
     `input_ids` int64 [sample, seq] and `attention_mask` bool [sample, seq], right-padded; `protocol` says in
-    words how the texts became sequences. `available_tokens`: what the texts come to where nothing is left out, with
-    what stands in front of each sequence; `requested_samples`: the most that were asked for. None where unknown.
+    words how the texts became sequences. `available_tokens`: those of the texts where nothing is left out, with
+    those in front of each sequence; `requested_samples`: the most that were asked for. None where unknown.
     """
 
     input_ids: torch.Tensor
@@ -108,8 +108,8 @@ class TokenSet:
 
     @classmethod
     def _of(cls, cut: CutTexts, name: str, protocol: str) -> Self:
-        made = cls.from_sequences(cut.rows, name=name, seed=cut.cutting.seed, protocol=protocol)
-        return replace(made, available_tokens=cut.available_tokens, requested_samples=cut.cutting.num_samples)
+        tokens = cls.from_sequences(cut.rows, name=name, seed=cut.cutting.seed, protocol=protocol)
+        return replace(tokens, available_tokens=cut.available_tokens, requested_samples=cut.cutting.num_samples)
 
     @classmethod
     def from_sequences(
@@ -119,7 +119,7 @@ class TokenSet:
         if not rows or not all(rows):
             raise InvalidText("There is no token to work with. Give some text.")
         width = max(map(len, rows))
-        # padded with tokens of the text itself: a stray id could bring NaN into a sum that leaves it out
+        # padded with tokens of the text: another id could bring NaN into sums that leave it out
         ids = torch.tensor([[*row, *[row[-1]] * (width - len(row))] for row in rows], dtype=torch.int64)
         mask = torch.zeros((len(rows), width), dtype=torch.bool)
         for index, row in enumerate(rows):
@@ -148,20 +148,20 @@ class TokenSet:
 
     @property
     def amount(self) -> str:
-        """How much is read, and of how much where some of the text is left out, for messages."""
+        """For messages: how much is read, and of how much where some of the text is left out."""
         left_out = self.available_tokens is not None and self.available_tokens > self.num_tokens
         whole = f" (of {self.available_tokens:,})" if left_out else ""
         return f"{counted(self.num_samples, 'sequence')}, {counted(self.num_tokens, 'token')}{whole}"
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What whoever chose the text should know of it, with what to do about it; empty where all is well."""
-        found, requested, available = self.num_samples, self.requested_samples, self.available_tokens
-        if available is None or (requested is not None and found >= requested):
+        """Warnings about the text with what to do about them; empty where there are none."""
+        actual, requested, available = self.num_samples, self.requested_samples, self.available_tokens
+        if available is None or (requested is not None and actual >= requested):
             return ()
         notes = []
         if requested is not None:
-            notes.append(f"{requested:,} samples were asked for and the text gives {found:,}. Give more text.")
+            notes.append(f"{requested:,} samples were asked for and the text gives {actual:,}. Give more text.")
         if 2 * self.num_tokens < available:
             notes.append(
                 f"Only {self.num_tokens:,} of the text's {available:,} tokens are used; the rest lies beyond the end "
@@ -218,7 +218,7 @@ class TokenSet:
 
 
 class EvaluationSet(TokenSet):
-    """Text that measures; takes all texts unless told otherwise."""
+    """Text that a model is measured on; takes all texts by default."""
 
     @classmethod
     def from_texts(
@@ -254,7 +254,7 @@ class EvaluationSet(TokenSet):
         return cls._from_chats(messages, tokenizer, cutting, name)
 
     def overlap(self, calibration: TokenSet) -> float:
-        """Share of these samples that also stand in the calibration set, token for token."""
+        """Share of these samples that are also in the calibration set, token for token."""
         seen = set(calibration.rows())
         return sum(row in seen for row in self.rows()) / self.num_samples
 
@@ -262,8 +262,8 @@ class EvaluationSet(TokenSet):
 def check_length(num_tokens: int, spec: ModelSpec) -> None:
     """Raise `InvalidText` for a sample longer than the model's context.
 
-    Learned positions end there; rotary ones do not, but were never trained beyond it, and give numbers that mean
-    nothing without a word.
+    Learned positions end there; rotary ones do not, but were never trained beyond it, and would silently give
+    meaningless numbers.
     """
     context = spec.max_position_embeddings
     if num_tokens > context:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import transact as ta
-from transact.runtime.isolated_process import heeding
+from transact.runtime.isolated_process import progress_for_processes
 from transact.runtime.memory import return_freed
 from ui.errors import Busy, NotYet
 from ui.server import error_messages
@@ -391,7 +391,7 @@ class Jobs:
         outcome, why = "cancelled", {}
         try:
             watch.raise_if_cancelled()
-            with heeding(watch.raise_if_cancelled):
+            with progress_for_processes(watch.raise_if_cancelled):
                 value = work(watch)
             outcome = "finished"
             return value

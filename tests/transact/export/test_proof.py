@@ -133,7 +133,7 @@ def test_a_failed_proof_blocks_the_save_with_its_reason(bundled, tmp_path, monke
 
 def test_other_words_from_the_same_logits_are_found_out():
     """What logits cannot show: a cache that goes wrong while writing, a tokenizer that reads tokens otherwise."""
-    given = replace(proof._Question.to(build("llama")).proof("float32"), tolerance=0.01)
+    given = replace(proof._Question.for_model(build("llama")).proof("float32"), tolerance=0.01)
     choices = torch.tensor([[0.0, 5.0, 1.0], [0.0, 5.0, 4.99]])
     here = {"written": torch.tensor([1, 1]), "choices": choices}
     verdict = proof._with_text(given, here, {"written": torch.tensor([2, 1])}, same_reading=False)
@@ -145,7 +145,7 @@ def test_other_words_from_the_same_logits_are_found_out():
 
 
 def test_nan_is_no_proof():
-    given = proof._Question.to(build("llama")).proof("float32")
+    given = proof._Question.for_model(build("llama")).proof("float32")
     nan, one = torch.full((2, 3), float("nan")), torch.ones(2, 3)
     for here, there in ((nan, nan), (one, nan), (nan, one)):
         rows = [proof._difference(one, one), proof._difference(here, there), proof._difference(one, one)]
@@ -153,7 +153,7 @@ def test_nan_is_no_proof():
 
 
 def test_the_largest_difference_of_all_rows_counts():
-    given = proof._Question.to(build("llama")).proof("float32")
+    given = proof._Question.for_model(build("llama")).proof("float32")
     rows = [proof._difference(torch.tensor([[8.0, -20.0]]), torch.tensor([[8.0, -20.001]])), (0.5e-3, 3.0)]
     made = proof._with_differences(given, rows)
     assert made.reason is None and made.largest_difference == pytest.approx(1e-3, rel=1e-3)
@@ -212,7 +212,7 @@ def test_the_fresh_process_cannot_reach_this_package(tmp_path, monkeypatch):
     ("lines", "said"),
     [
         ("raise ValueError('no such thing')", "ValueError: no such thing"),
-        ("import os; os._exit(0)", "it ended without a word"),
+        ("import os; os._exit(0)", "it ended without a message"),
     ],
 )
 def test_a_process_without_an_answer(tmp_path, lines, said):

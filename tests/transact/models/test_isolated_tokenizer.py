@@ -15,7 +15,7 @@ from tests.peaks import growth
 from tests.tiny_models import build
 from tests.tokenizers_by_hand import TEMPLATE, words_tokenizer
 from transact.models import isolated_tokenizer
-from transact.runtime.isolated_process import heeding
+from transact.runtime.isolated_process import progress_for_processes
 from transact.text.encoding import Beginning, encode
 
 pytestmark = pytest.mark.slow
@@ -170,7 +170,7 @@ def test_a_template_that_loops_is_stopped():
         if time.monotonic() > until:
             raise ta.Cancelled
 
-    with heeding(stop), pytest.raises(ta.Cancelled):
+    with progress_for_processes(stop), pytest.raises(ta.Cancelled):
         ta.CalibrationSet.from_chats(CHATS, chatting(LOOP))
     assert not processes_alone()
 

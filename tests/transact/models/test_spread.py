@@ -98,7 +98,7 @@ def test_sums_are_where_their_layer_is_and_masks_go_where_they_are_needed(name):
         for device in (*devices, torch.device("cpu")):
             states = torch.ones(2, 4, device=device)
             assert masks.set_to_zero(removed)(states).device == device
-            assert torch.where(masks._beside(removed)(states), 0, states).device == device
+            assert torch.where(masks._device_mask(removed)(states), 0, states).device == device
         for work in (
             lambda: ta.prune(loaded, plan, compensation="best"),
             lambda: ta.search_plan(loaded, None, PLAN),

@@ -27,7 +27,7 @@ def ran(tmp_path, lines: str, *, seconds: float = 60, **settings) -> dict:
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        ("x = bytearray(10**9)", "MemoryError|ended without a word"),
+        ("x = bytearray(10**9)", "MemoryError|ended without a message"),
         ("import threading; threading.stack_size(2**30); threading.Thread(target=print).start()", "can't start new"),
         ("os.abort()", "killed by SIGABRT"),
         ("tell({'progress': [0, 1, 'x' * 2_000_000]})", "it answered more than 1,000,000 characters"),

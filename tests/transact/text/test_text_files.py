@@ -86,8 +86,8 @@ def test_only_the_wanted_column_is_kept(tmp_path):
     """A file of the user's own may be large: what is not asked for is not held."""
     for kind in ("jsonl", "csv", "parquet"):
         file = write(tmp_path / f"wide.{kind}", [{"text": "a", "other": "x" * 1000}] * 3)
-        table = read_table(file, "wide", wanted=("text",))
-        assert table.wanted_column().texts == ("a",) * 3
+        table = read_table(file, "wide", columns=("text",))
+        assert table.requested_column().texts == ("a",) * 3
         assert not table.wants("other") and table.names() == ("text",)
 
 

@@ -37,7 +37,7 @@ class Architecture:
     scales: tuple[tuple[str, str], ...] = ()
 
     def lacks(self, spec: ModelSpec, *, scaled_rope: bool) -> str | None:
-        """What a model of this spec needs and the architecture has not; None where it can hold the model."""
+        """What a model of this spec needs and the architecture lacks; None where it can hold the model."""
         width = spec.layers[0].num_attention_heads * spec.head_dim
         if not spec.is_uniform and not self.per_layer:
             return "layers of different sizes"
@@ -98,7 +98,7 @@ def known_architectures(spec: ModelSpec, config: PreTrainedConfig) -> tuple[Arch
 
 
 def fitting(architectures: tuple[Architecture, ...], spec: ModelSpec, *, scaled_rope: bool) -> Architecture:
-    """The first that can hold the model; raises `SaveRefused` with what stands against all of them.
+    """The first that can hold the model; raises `SaveRefused` with what each of them lacks.
 
     `scaled_rope`: RoPE's frequencies are not the plain ones.
     """

@@ -1,4 +1,4 @@
-"""What one GGUF file holds, decided before anything is written: graph, vocabulary, tensors, and words for people."""
+"""What one GGUF file holds, decided before anything is written: graph, vocabulary, tensors, and notes for its user."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,7 +89,7 @@ class GgufFile:
             writer.close()
 
     def _describe(self, writer: gguf.GGUFWriter) -> None:
-        """What people read: a name, and what was cut."""
+        """Name and description: the model, and what was cut."""
         name, cuts = model_name(self.loaded), self.loaded.cuts
         writer.add_name(f"{name}, pruned" if cuts else name)
         writer.add_file_type(_FILE_TYPES[self.file_type])

@@ -21,7 +21,7 @@ _FLOAT16_WITHIN = {_Type.F16: _FLOAT16_MAX, _Type.Q8_0: 127 * _FLOAT16_MAX}
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of the file: what it is called there, how it is stored, and what it holds.
+    """One tensor of the file: its name there, its type and its values.
 
     `rotated` is the head_dim of rows that change their order, 0 for rows that keep it.
     """
@@ -64,7 +64,7 @@ def stored_tensors(loaded: LoadedModel, architecture: Architecture, file_type: s
     """
     spec, layout = loaded.spec, loaded.layout
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH(_number(architecture)), spec.num_hidden_layers)
-    turned = (layout.query, layout.key) if architecture.rotates_neighbours else ()
+    rotated_roles = (layout.query, layout.key) if architecture.rotates_neighbours else ()
     for name, values in loaded.model.state_dict().items():
         if spec.tie_word_embeddings and name == f"{layout.head}.weight":
             continue
@@ -73,7 +73,7 @@ def stored_tensors(loaded: LoadedModel, architecture: Architecture, file_type: s
         stored_name = names.get_name(name, try_suffixes=(".weight", ".bias"))
         if stored_name is None:
             raise SaveRefused(f"llama.cpp's {architecture.name} has no place for {name}. Save the checkpoint instead.")
-        rotated = spec.head_dim if module.endswith(turned) else 0
+        rotated = spec.head_dim if module.endswith(rotated_roles) else 0
         yield StoredTensor(stored_name, values, _type(values, file_type), rotated)
 
 
@@ -84,9 +84,9 @@ def _number(architecture: Architecture) -> int:
 def _type(values: torch.Tensor, file_type: str) -> gguf.GGMLQuantizationType:
     if values.dim() < 2:
         return _Type.F32
-    wanted = _Type[file_type.upper()]
-    block = gguf.GGML_QUANT_SIZES[wanted][0]
-    return wanted if values.shape[-1] % block == 0 else _Type.F16
+    file_kind = _Type[file_type.upper()]
+    block = gguf.GGML_QUANT_SIZES[file_kind][0]
+    return file_kind if values.shape[-1] % block == 0 else _Type.F16
 
 
 def _neighbouring(rows: torch.Tensor, head_dim: int) -> torch.Tensor:

@@ -38,7 +38,7 @@ _NAMES = {
 """llama.cpp's names of what it does before merges."""
 
 _CHARACTER_CLASS = re.compile(r"(?: \?)?\[(?!\^)(?:[^\\\[\]\x80-\U0010ffff]|\\[^a-zA-Z])+\]")
-"""One ASCII character of a list, perhaps with a space before it: an expression whose matches can be counted out."""
+"""One ASCII character of a list, perhaps with a space before it: an expression whose matches can be enumerated."""
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _SPACE = "▁"
@@ -46,7 +46,7 @@ _SPACE = "▁"
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What stands under `tokenizer.ggml` in the file; `notes` say where llama.cpp may differ in rare texts."""
+    """The entries under `tokenizer.ggml` in the file; `notes` say where llama.cpp may differ in rare texts."""
 
     model: str
     pre: str
@@ -172,8 +172,8 @@ def _matches(expression: str, vocabulary: dict[str, int], others: set[str]) -> s
         for character in map(chr, range(128))
         if re.fullmatch(expression, before + character)
     }
-    strange = sorted(piece for piece in found if _as_bytes(piece) not in vocabulary)
-    if strange or {character for piece in found for character in piece} & set("".join(others)):
+    unknown_pieces = sorted(piece for piece in found if _as_bytes(piece) not in vocabulary)
+    if unknown_pieces or {character for piece in found for character in piece} & set("".join(others)):
         raise _refusal(f"it cuts text with {expression!r}, whose matches are not single tokens of their own")
     return found
 
@@ -199,7 +199,7 @@ def _sentencepiece(parts: dict, rows: int) -> Vocabulary:
     ranks: dict[str, int] = {}
     for rank, pair in enumerate(merges):
         ranks.setdefault("".join(pair), rank)
-    # the merges that make a token must stand together, or one score could not stand for them
+    # the merges that make a token must be adjacent, or one score could not represent them
     runs = len(list(groupby(merges, key="".join)))
     normal = (token for token, number in vocabulary.items() if types[number] == TokenType.NORMAL)
     if runs != len(ranks) or not _all_joins(normal, vocabulary, set(merges)):
