@@ -125,6 +125,9 @@ def paint(panel: CalibrationPanel, session: Session) -> dict:
     return {panel.estimate: scored_line(session)}
 
 
+PAINTS = {"all": paint, "plan": paint}
+
+
 def preview(name: str) -> str:
     """The beginning of a bundled sample, so that one sees what it is."""
     try:

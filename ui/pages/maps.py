@@ -187,6 +187,14 @@ def paint_marks(panel: MapsPanel, session: Session) -> dict:
     }
 
 
+def paint_selection(panel: MapsPanel, session: Session) -> dict:
+    """What follows another unit in view."""
+    return {panel.link: marks(session)}
+
+
+PAINTS = {"all": paint, "marks": paint_marks, "selection": paint_selection, "plan": paint}
+
+
 def _metrics(session: Session) -> list[tuple[str, str]]:
     """The metrics that the scores in view have; before there are any, those that a first run will give."""
     scored = session.scored

@@ -25,6 +25,9 @@ def paint(panel: ReadingPanel, session: Session) -> dict:
     return {panel.reads: reads_list(session)}
 
 
+PAINTS = {"all": paint, "selection": paint, "plan": paint}
+
+
 def reads_list(session: Session) -> str:
     """The strongest tokens in their context, strongest first, each with its activation as a bar."""
     selection, scored = session.view.selection, session.scored

@@ -69,6 +69,9 @@ def paint(panel: RecoverPanel, session: Session) -> dict:
     return {panel.plot: _plot(session), panel.note: note_line(session)}
 
 
+PAINTS = {"all": paint, "below": paint, "results": paint}
+
+
 def estimate_line(found: Estimate) -> str:
     """What pressing the button will take, before it is pressed."""
     time = "" if found.seconds is None else f", about {numbers.duration(found.seconds)} of training here"

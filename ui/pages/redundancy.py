@@ -38,6 +38,9 @@ def paint(panel: RedundancyPanel, session: Session) -> dict:
     return {panel.plot: _plot(session), panel.note: note_line(session)}
 
 
+PAINTS = {"all": paint, "below": paint, "results": paint}
+
+
 def note_line(session: Session) -> str:
     """What the map was measured on."""
     found = session.redundancy

@@ -48,6 +48,9 @@ def paint(panel: TrustPanel, session: Session) -> dict:
     }
 
 
+PAINTS = {"all": paint, "plan": paint}
+
+
 def summary_line(session: Session) -> str:
     """Whether the kept set has settled, in one sentence."""
     found = _found(session)
