@@ -29,8 +29,9 @@ from ui.state.session_store import Sessions
 from ui.text_sources import text_source
 from ui.views.downloads import Exports
 from ui.work import scoring
-from ui.work.jobs import Jobs, Watch
+from ui.work.jobs import Jobs
 from ui.work.registry import Registry
+from ui.work.watch import Watch
 
 logger = logging.getLogger(__name__)
 TITLE = "TransAct Explorer"

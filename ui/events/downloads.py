@@ -17,7 +17,7 @@ from ui.state.session import Result
 from ui.views import results_table
 from ui.views.downloads import file_stem, model_stem
 from ui.work import pruning
-from ui.work.jobs import Watch
+from ui.work.watch import Watch
 
 SAVE_FILE = "() => setTimeout(() => document.querySelector('#export-file').click(), 250)"
 """The file is written first, then the hidden download link is followed."""

@@ -8,7 +8,7 @@ from typing import Any
 from gradio.components import Component
 
 from ui.state.session import Session
-from ui.work.jobs import MAX_JOBS
+from ui.work.job_queue import MAX_JOBS
 
 HEAVY = {"concurrency_id": "model", "concurrency_limit": MAX_JOBS + 8}
 """More events than jobs, so that callers are refused at once when the queue of jobs is full, instead of waiting unseen

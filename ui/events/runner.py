@@ -13,7 +13,8 @@ from ui.context import AppContext
 from ui.events.panels import Panels
 from ui.server import error_messages
 from ui.views import progress_line
-from ui.work.jobs import MODEL, Finished, Partial, Tick, Watch
+from ui.work.jobs import MODEL
+from ui.work.watch import Finished, Partial, Tick, Watch
 
 T = TypeVar("T")
 

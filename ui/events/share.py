@@ -17,7 +17,8 @@ from ui.server import limits, sign_in
 from ui.state.session import Result
 from ui.views.downloads import file_stem
 from ui.work import pruning
-from ui.work.jobs import MODEL, Watch
+from ui.work.jobs import MODEL
+from ui.work.watch import Watch
 
 _STOPPED = "Stopped. Nothing was pushed; a new repository may be there, still empty."
 

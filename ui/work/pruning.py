@@ -10,8 +10,8 @@ from ui.state import plan_of_choice
 from ui.state.session import Result, Scored, Session
 from ui.work import streamed
 from ui.work.gpu_cost import SEARCH_PASSES
-from ui.work.jobs import Watch
 from ui.work.registry import Registry
+from ui.work.watch import Watch
 
 
 def cut(registry: Registry, session: Session, repair: str, watch: Watch, *, search: bool = False) -> Result:

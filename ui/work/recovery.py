@@ -10,8 +10,8 @@ from ui.state import plan_of_choice
 from ui.state.session import Recovery, Result, Session, Training
 from ui.text_sources.text_source import TextSource
 from ui.work import measuring, streamed
-from ui.work.jobs import Watch
 from ui.work.registry import Registry
+from ui.work.watch import Watch
 
 SEQUENCES = 32
 """Evaluation sequences that the perplexities on the way are measured on; the result is measured on all."""

@@ -22,8 +22,8 @@ from ui.server.memory import BUDGET_VARIABLE, LruCache, memory_budget
 from ui.server.telemetry import Telemetry
 from ui.state.session import BUNDLED, ModelKey, Sampling, Scored
 from ui.text_sources.text_source import TextSource
-from ui.work.jobs import Watch
 from ui.work.text_extent import Extent
+from ui.work.watch import Watch
 
 _MAX_DENSE, _MAX_PRUNED, _MAX_SCORED, _MAX_PROBED, _MAX_GRAM, _MAX_EXTENTS = 4, 16, 32, 8, 4, 64
 _PRUNED_SECONDS = 30 * 60

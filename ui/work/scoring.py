@@ -11,8 +11,8 @@ from ui.state.session import ModelKey, Sampling, Scored, Session, Settings, Time
 from ui.text_sources.text_source import TextSource
 from ui.work import streamed, text_extent
 from ui.work.gpu_cost import scoring_flops, scoring_passes
-from ui.work.jobs import Watch
 from ui.work.registry import Registry
+from ui.work.watch import Watch
 
 _TOP_READS = 8
 _SAMPLE_BYTES = 256_000_000
