@@ -64,9 +64,9 @@ def launch(server_name: str, server_port: int) -> None:
 
 
 def launch_options(context: AppContext | None = None, page: gr.Blocks | None = None) -> dict:
-    """Everything that `launch` is told besides where to listen.
+    """The arguments of `launch`, but for the address.
 
-    With a context, hosts can probe it; with its page too, what nobody listens to any more ends.
+    With a context, hosts can probe the server; with its page too, work that nobody waits for any more is stopped.
     """
     server = {"middleware": [Middleware(Guard)], "exception_handlers": unknown_events.HANDLERS}
     if context is not None:
@@ -94,7 +94,7 @@ def launch_options(context: AppContext | None = None, page: gr.Blocks | None = N
 
 
 def _while_served(*watches):
-    """One lifespan of a server that holds several."""
+    """Several lifespans of a server as one."""
 
     @asynccontextmanager
     async def all_of_them(app):
@@ -115,8 +115,8 @@ def build(opening: Scored | None = None) -> gr.Blocks:
 
 
 def open_context(opening: Scored | None = None) -> AppContext:
-    """What all visitors share, and the first of them meets `opening`."""
-    environment.max_trained_tokens()  # a setting that says nothing is told now, rather than to visitors
+    """What all visitors share; `opening` is what a new one sees."""
+    environment.max_trained_tokens()  # a setting that cannot be read is reported at the start, not to visitors
     telemetry = Telemetry()
     budget = memory_budget()
     registry = Registry(telemetry, budget_bytes=int(budget * (1 - _SESSIONS_SHARE)), disk_bytes=disk_budget())

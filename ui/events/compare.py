@@ -71,4 +71,4 @@ def _as_for(result: Result, session: Session) -> Session:
     if result.scored.key != session.key:
         raise NotYet(f"Result {result.number} is of {result.scored.key.source}; load that model first.")
     back = plan_of_choice.moved_to(session, Moment(result.scored, result.choice))
-    return replace(back, plan=result.plan)  # what the search chose is not to be had from the controls
+    return replace(back, plan=result.plan)  # the controls alone would not give what a search chose

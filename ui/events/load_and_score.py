@@ -42,7 +42,7 @@ def _connect_text(context: AppContext, panels: Panels) -> None:
     source = bound(on_source, context, panels)
     own.source.input(source, [own.source, own.text, own.file], shown, **panels.light)
     own.text.input(on_typed, own.source, own.source, trigger_mode="always_last", **panels.light)
-    # one at a time of all visitors', apart from the sliders: a file may take seconds to read, a tokenizer too
+    # one at a time for all visitors, apart from the sliders: reading a file may take seconds, so may its tokenizer
     form = bound(on_form, context, panels)
     estimated = {"fn": form, "inputs": own.inputs, "outputs": panels.all, "trigger_mode": "always_last"}
     estimated |= panels.one_at_a_time
@@ -134,7 +134,7 @@ def on_upload(context: AppContext, panels: Panels, file) -> dict:
 
 
 def on_file_removed(context: AppContext, panels: Panels) -> dict:
-    # no word about it: it could come after a sentence that was said since
+    # no message: it could replace a later one
     return _columns_to_choose_from(panels, ())
 
 
@@ -167,7 +167,7 @@ def on_score(context: AppContext, panels: Panels, request: gr.Request, *values):
         sentence = " ".join((amount, *calibration.notes(scored.text, scored.calibration.notes)))
         return {**panels.repaint(session), **say(panels, sentence, "good")}
 
-    if not isinstance(text, TextSource):  # a hub may take its time, and nobody else is to wait for it
+    if not isinstance(text, TextSource):  # a hub may be slow, and no other visitor should wait for it
         texts = []
         yield from watched(
             context, panels, owner, f"Reading {text.name}", text.read, lambda read: texts.append(read) or {},
@@ -183,7 +183,7 @@ def on_score(context: AppContext, panels: Panels, request: gr.Request, *values):
 
 
 def on_stop(context: AppContext, panels: Panels, request: gr.Request) -> dict:
-    # the job itself says that it stops and has stopped: an answer from here could overtake its last word
+    # the job itself shows that it stops and has stopped: an answer of this event's could arrive after its last one
     owner = context.visitor(request)
     for job in (owner, _card_owner(owner)):
         context.jobs.stop(job)
@@ -193,7 +193,7 @@ def on_stop(context: AppContext, panels: Panels, request: gr.Request) -> dict:
 def read_form(form: CalibrationForm) -> tuple[TextRequest, Sampling]:
     """The calibration form as typed values; what stands in the text box is what is run.
 
-    Raises `WrongInput` where a field holds what cannot be.
+    Raises `WrongInput` for a value that is not allowed.
     """
     sampling = Sampling(
         limits.counted("num_samples", "“Sequences”", form.num_samples),

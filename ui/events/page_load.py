@@ -47,7 +47,7 @@ def connect(context: AppContext, panels: Panels, page: gr.Blocks) -> None:
 
 
 def on_named(context: AppContext, panels: Panels, tab, request: gr.Request) -> None:
-    # a browser that keeps nothing sends none, and must not share its work with all others that send none
+    # a browser that stores nothing sends no name; such browsers must not share their work
     named = isinstance(tab, str) and len(tab) in _TAB_CHARACTERS
     context.sessions.adopt(request.session_hash, tab if named else None)
 
@@ -80,7 +80,7 @@ def on_settled(context: AppContext, panels: Panels, request: gr.Request):
         return
     try:
         session, settings = context.sessions.get(owner), settings_link.settings(request.query_params)
-    except Exception:  # it was said when the page opened
+    except Exception:  # already shown when the page opened
         return
     if settings is not None and _has_model(context, settings):
         yield from _restore(context, panels, owner, session, settings)

@@ -20,7 +20,7 @@ from ui.state.session import Budget, Choice, Session
 def connect(context: AppContext, panels: Panels) -> None:
     """Wire metric, scale, sliders, limits, allocation, the layers' counts, undo, redo and reset."""
     own = panels.maps
-    # Raw values, so that a number typed out of range gets a sentence of ours.
+    # Raw values, so that a number out of range is explained by a message of ours.
     raw = {"trigger_mode": "always_last", "preprocess": False, "queue": False, **panels.light}
 
     def handler(function: Callable) -> Callable:
@@ -174,7 +174,7 @@ def on_layer_counts(context: AppContext, panels: Panels, groups, channels, reque
         changed = _by_hand(context, owner, tuple(kept[0]), tuple(kept[1]), control=f"layer {index}")
     except Exception as error:
         return explained(panels, error)
-    # the two boxes themselves are left alone: whoever types is quicker than the answer
+    # the two boxes themselves are left alone: a visitor types faster than the answer comes
     typed = {control: gr.skip() for control in _counts_of_layer(panels)}
     return {**replanned(panels, changed), **typed, **say(panels, "")}
 

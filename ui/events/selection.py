@@ -86,7 +86,7 @@ def on_unlock_all(context: AppContext, panels: Panels, request: gr.Request) -> d
 
 
 def value_of(event: gr.EventData, name: str):
-    """What the browser says of a click under that name; None where it says nothing that can be read."""
+    """A value that the browser sent with a click; None where there is none that can be read."""
     try:
         return getattr(event, name, None)
     except TypeError:  # it sent no object

@@ -45,11 +45,11 @@ _worded = utils.error_payload
 
 def _shortly(error: BaseException | None, show_error: bool) -> dict[str, Any]:
     """What gradio tells of an error, without the megabytes that it may quote."""
-    told = _worded(error, show_error)
-    said = told.get("error")
-    if isinstance(said, str) and len(said) > MAX_ERROR_CHARACTERS:
-        told["error"] = f"{said[:MAX_ERROR_CHARACTERS]} …"
-    return told
+    payload = _worded(error, show_error)
+    sentence = payload.get("error")
+    if isinstance(sentence, str) and len(sentence) > MAX_ERROR_CHARACTERS:
+        payload["error"] = f"{sentence[:MAX_ERROR_CHARACTERS]} …"
+    return payload
 
 
 def keep_quiet() -> None:
@@ -121,8 +121,8 @@ def _has_more_parts(value, most: int) -> bool:
     """Whether a value of JSON has more than so many values in it."""
     counted, left = 0, [value]
     while left:
-        found = left.pop()
-        inner = found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
+        part = left.pop()
+        inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
         counted += len(inner)
         if counted > most:
             return True

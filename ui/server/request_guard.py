@@ -152,8 +152,8 @@ class _Answer:
 def _asks_elsewhere(path: str) -> bool:
     """Whether a path is of a route for files or a proxy and names an address of the network, or writes of its own."""
     for route in _FILES:
-        _, found, name = path.partition(route)
-        if found and ":/" in unquote(name).replace("\\", "/"):
+        _, separator, name = path.partition(route)
+        if separator and ":/" in unquote(name).replace("\\", "/"):
             return True
     return _PROXY in path or path.rstrip("/").endswith(_DEEP_LINK)
 

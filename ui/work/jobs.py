@@ -34,7 +34,7 @@ T = TypeVar("T")
 class Jobs:
     """At most one job a visitor, and one at a time that touches a model (see `JobQueue`).
 
-    A job that was told to stop is at work until its thread has ended. Its owner may ask for the next one meanwhile;
+    A job that was asked to stop is at work until its thread has ended. Its owner may ask for the next one meanwhile;
     where that needs a model, it waits in the queue behind.
     """
 
@@ -65,8 +65,8 @@ class Jobs:
 
         `kind` names the work in logs and counters, where `title` may hold a visitor's words. `line`: the queue to wait
         in, None for work that touches no model and so need not wait. Raises what `work` raised (as
-        `error_messages.told` words it), `Cancelled` when stopped, `NotYet` where the owner's last job still runs and
-        was not told to stop, and `Busy` where too many wait. Ends when the work has ended; closing the generator stops
+        `error_messages.presentable` words it), `Cancelled` when stopped, `NotYet` where the owner's last job still runs and
+        was not asked to stop, and `Busy` where too many wait. Ends when the work has ended; closing the generator stops
         the work and does not wait for its end.
         """
         watch, outcome, ended = Watch(title), [], threading.Event()
@@ -97,7 +97,7 @@ class Jobs:
             yield outcome[0]
             return
         try:
-            raise error_messages.told(outcome[0], watch.title) from outcome[0]
+            raise error_messages.presentable(outcome[0], watch.title) from outcome[0]
         finally:
             outcome.clear()  # an error holds the frames it came through, and this frame held the error
 
@@ -202,11 +202,11 @@ class Jobs:
 
     def _ticks(self, watch: Watch, ended: threading.Event) -> Iterator[Tick | Partial]:
         """The signs of progress until the work has ended, or its place in the queue is given up."""
-        shown, found = None, None
+        shown, partial = None, None
         while not ended.is_set():
-            if watch.found is not found:
-                found = watch.found
-                yield found
+            if watch.found is not partial:
+                partial = watch.found
+                yield partial
             if watch.stop.is_set() and any(line.waits(watch) for line in self._lines.values()):
                 return
             if (tick := self._tick(watch)) != shown:

@@ -56,17 +56,17 @@ def opened(session: Session, key: ModelKey, loaded: ta.LoadedModel, scored: Scor
 
 
 def restored(
-    registry: Registry, session: Session, wanted: Settings, text: TextSource, watch: Watch
+    registry: Registry, session: Session, settings: Settings, text: TextSource, watch: Watch
 ) -> Callable[[Session], Session]:
     """The change that brings a session to a link's settings: the model loaded, the text scored, a plan made.
 
     Raises whatever loading, scoring or planning raises, before anything is changed.
     """
-    loaded = load(registry, wanted.key, watch)
-    scored = score(registry, wanted.key, text, wanted.sampling, watch)
+    loaded = load(registry, settings.key, watch)
+    scored = score(registry, settings.key, text, settings.sampling, watch)
 
     def change(old: Session) -> Session:
-        arrived = opened(replace(old, pending=wanted), wanted.key, loaded, None)
+        arrived = opened(replace(old, pending=settings), settings.key, loaded, None)
         return plan_of_choice.planned(replace(arrived, scored=scored))
 
     change(session)
@@ -125,6 +125,6 @@ def estimate(registry: Registry, session: Session, text: TextSource, sampling: S
     beginning = text.beginning(limits.MAX_ESTIMATED_CHARACTERS)
     whole = (len(text.texts), text.characters)
     known = (session.key, beginning, whole, replace(sampling, taylor=False))
-    found = registry.extent(known, lambda: text_extent.of(text, beginning, loaded, sampling))
-    flops = scoring_flops(loaded.spec, found.tokens, found.longest, sampling)
-    return Run(text, found.amount, found.notes, registry.seconds_for(flops))
+    extent = registry.extent(known, lambda: text_extent.of(text, beginning, loaded, sampling))
+    flops = scoring_flops(loaded.spec, extent.tokens, extent.longest, sampling)
+    return Run(text, extent.amount, extent.notes, registry.seconds_for(flops))

@@ -1,4 +1,4 @@
-"""How far a job is, what it has so far, and whether it is to stop: what the work and its page tell each other."""
+"""How far a job is, what it has so far, and whether it is to stop: what the work and its page exchange."""
 
 import threading
 import time
@@ -45,7 +45,7 @@ class Partial(Generic[T]):
 
 
 class Watch:
-    """The `Progress` a job hands to the library: notes the latest figures, and stops the work when told to.
+    """The `Progress` that a job hands to the library: keeps the latest figures, and stops the work on request.
 
     `parameters`: of the dense model that the work is about, noted by whoever fetches it.
     """
@@ -59,12 +59,12 @@ class Watch:
         self._latest = Tick(title)
 
     def raise_if_cancelled(self, done: int = 0, total: int = 0, unit: str = "") -> None:
-        """A `Progress` that shows nothing, but stops the work when told to."""
+        """A `Progress` that shows nothing, but stops the work on request."""
         if self.stop.is_set():
             raise ta.Cancelled
 
     def note(self, done: int, total: int, unit: str) -> None:
-        """A `Progress` that only shows, for work that looks at `stop` by itself; figures said again are no news."""
+        """A `Progress` that only shows, for work that looks at `stop` by itself; repeated figures change nothing."""
         latest = self._latest
         if (done, total, unit) == (latest.done, latest.total, latest.unit):
             return
