@@ -98,8 +98,8 @@ def paint(context: AppContext, panels: Panels, request: gr.Request) -> dict:
 def _on_the_way(context: AppContext, panels: Panels, step: Callable, shown: set[Component] | None) -> Callable:
     """`step` without the updates of other parts than those `shown` (None: of any), which are kept for its end.
 
-    A step that yields nothing has to be told to leave its outputs as they are: gradio would send each of them a None,
-    which empties the message line.
+    A step that yields nothing has to yield that nothing changes: gradio would send each output a None, which empties
+    the message line.
     """
     request = list(inspect.signature(step).parameters).index("request")
 
@@ -140,7 +140,7 @@ def watched(
     """A step that takes longer: progress while it runs, then `finish`'s updates, or a sentence.
 
     `failed` gives the updates for an error, by default its sentence in the message line; `partly` those for what the
-    work has found so far; `stopped` says what a stop leaves behind; `kind` and `line` as for `Jobs.run`.
+    work has so far; `stopped` says what a stop leaves behind; `kind` and `line` as for `Jobs.run`.
     """
     try:
         for event in context.jobs.run(owner, title, work, kind=kind, line=line):

@@ -151,7 +151,7 @@ class Disk:
 
 
 def _files_clock() -> float:
-    """The time as the file system writes it on a file: ages of files are told by the clock that dated them."""
+    """The time as the file system writes it on a file: a file's age is measured by the clock that dated it."""
     with tempfile.TemporaryFile() as new:
         return os.fstat(new.fileno()).st_mtime
 

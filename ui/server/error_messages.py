@@ -14,7 +14,7 @@ class Interrupted(ta.TransactError):
 
 
 class DiskFull(ta.SaveRefused):
-    """The disk, or what visitors may have of it, is full; in words for who does not see that disk."""
+    """The disk, or what visitors may have of it, is full; worded for visitors, who do not see that disk."""
 
 
 def presentable(error: BaseException, title: str) -> Exception:

@@ -60,7 +60,7 @@ class LruCache:
         idle_seconds: float = math.inf,
         dropped: Callable[[int, str], None] = lambda size, why: None,
     ):
-        """`dropped` is told the bytes of what makes room or expires, and why: "number", "memory" or "idle"."""
+        """`dropped` is called with the bytes of what makes room or expires, and why: "number", "memory" or "idle"."""
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._idle_seconds = idle_seconds
@@ -83,7 +83,7 @@ class LruCache:
 
     @property
     def oldest(self) -> float:
-        """When what was used longest ago was used, infinity where nothing is here."""
+        """When the value that was used longest ago was used; infinity where there is none."""
         with self._lock:
             return next((used for used, _, _ in self._items.values()), math.inf)
 

@@ -206,7 +206,7 @@ def _no_text(choice: DatasetChoice, column: str | None, characters: int) -> str:
 
 
 def _sentence(choice: DatasetChoice, error: Exception) -> str:
-    """One sentence for what `datasets` raised; which one it is, often only the words of the error tell."""
+    """One sentence for what `datasets` raised; often only the words of the error say what was wrong."""
     from datasets.data_files import EmptyDatasetError
     from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
 

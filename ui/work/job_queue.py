@@ -14,7 +14,7 @@ from ui.errors import Busy
 from ui.work.watch import Watch
 
 MAX_JOBS = 48
-"""Jobs at work and in the queue; a caller beyond these is told to come back, and holds no thread until then."""
+"""Jobs at work and in the queue; callers are refused at once when there are so many."""
 MAX_JOBS_EACH = MAX_JOBS // 2
 """Of those from one address of the internet, behind which a whole class may sit, or one who has many names."""
 POLL_SECONDS = 0.15

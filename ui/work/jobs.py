@@ -64,10 +64,10 @@ class Jobs:
         """Do `work` in a thread and yield a `Tick` now and then, `Partial`s where it has some, at last one `Finished`.
 
         `kind` names the work in logs and counters, where `title` may hold a visitor's words. `line`: the queue to wait
-        in, None for work that touches no model and so need not wait. Raises what `work` raised (as
-        `error_messages.presentable` words it), `Cancelled` when stopped, `NotYet` where the owner's last job still runs and
-        was not asked to stop, and `Busy` where too many wait. Ends when the work has ended; closing the generator stops
-        the work and does not wait for its end.
+        in, None for work that touches no model and so need not wait. Raises what `work` raised (see
+        `error_messages.presentable`), `Cancelled` when stopped, `NotYet` where the owner's last job still runs and was
+        not asked to stop, and `Busy` at once where the queue is full. Ends when the work has ended; closing the
+        generator stops the work and does not wait for its end.
         """
         watch, outcome, ended = Watch(title), [], threading.Event()
         asked = time.monotonic()

@@ -1,4 +1,4 @@
-"""Load a model, bring a link's settings back, score a calibration text, and tell what that would take."""
+"""Load a model, bring a link's settings back, score a calibration text, and estimate what that would take."""
 
 import time
 from collections.abc import Callable
@@ -23,7 +23,7 @@ _SAMPLE_BYTES = 256_000_000
 class Run:
     """What scoring would read, and the seconds that it would take, None where nothing was timed yet.
 
-    `amount` in words, `notes` on it; of a long text both are told from its beginning.
+    `amount` in words, `notes` on it; of a long text both are estimated from its beginning.
     """
 
     text: TextSource

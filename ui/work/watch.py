@@ -39,7 +39,7 @@ class Finished(Generic[T]):
 
 @dataclass(frozen=True)
 class Partial(Generic[T]):
-    """What a job has found so far, to be shown while it goes on."""
+    """What a job has so far, to be shown while it goes on."""
 
     value: T
 
@@ -89,7 +89,7 @@ class Watch:
         self._latest = Tick(title)
 
     def finds(self, value) -> None:
-        """Show what has been found so far; only the latest is sure to be seen."""
+        """Show what the job has so far; only the latest is sure to be seen."""
         self.found = Partial(value)
 
     @property
