@@ -40,9 +40,9 @@ SIDEBAR, MAIN, CLOSER = "sidebar", "main", "closer"
 class Page:
     """One part of the page.
 
-    `module`: builds it (`build`) and says by tag how it is repainted (`PAINTS`, see `Panels.repaint`). `events`: wires
-    its controls (`connect`), and often those of a part beside it. `place`: the sidebar, the main column, or a tab of
-    the main column's close-up, which has a `title` and an id.
+    `module` builds it (`build`) and says by tag how it is repainted (`PAINTS`). `events` wires its controls
+    (`connect`), and often those of a part beside it. `place`: the sidebar, the main column, or a tab of the main
+    column's close-up, which has a `title` and an id.
     """
 
     name: str

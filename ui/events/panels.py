@@ -19,6 +19,17 @@ MAX_THREADS = 128
 """Every event that runs or waits takes a thread. Enough for both kinds together and for gradio's own: were there
 fewer, a slider could wait for one until a job ends."""
 
+TAGS = {
+    "all": "a new model or new scores",
+    "marks": "a slider, at once",
+    "followers": "a slider, a moment later",
+    "selection": "another unit in view",
+    "plan": "another metric, or undo and redo, which may bring back other scores",
+    "below": "the page has opened, and its maps are drawn",
+    "results": "a new result",
+}
+"""What a repainting may follow, under the names by which the pages' `PAINTS` declare it."""
+
 
 @dataclass(frozen=True)
 class Panels:
@@ -37,12 +48,7 @@ class Panels:
             raise AttributeError(f"The page has no part “{name}”.") from None
 
     def repaint(self, session: Session, tag: str = "all") -> dict:
-        """The parts that follow a change of that kind, from the session.
-
-        all: a new model or new scores; marks: a slider, at once; followers: a slider, a moment later; selection:
-        another unit in view; plan: another metric, or undo and redo, which may bring back other scores; below: the page
-        has opened and its maps are drawn; results: a new result.
-        """
+        """The parts that follow a change of that kind, one of `TAGS`, from the session."""
         painted = {}
         for name, paint in self._paints(tag).items():
             painted |= paint(self.built[name], session)
@@ -92,6 +98,7 @@ class Panels:
 
     def _paints(self, tag: str) -> dict:
         """The paint function of each part that follows a change of that kind."""
+        assert tag in TAGS, tag
         return {name: module.PAINTS[tag] for name, module in self.modules.items() if tag in module.PAINTS}
 
     def _wiring(self, concurrency: dict) -> dict:
