@@ -4,7 +4,7 @@ The visitor's own text is not in it, nor are results; everything else is as it s
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from urllib.parse import urlencode
 
 import transact as ta
@@ -65,10 +65,12 @@ def settings(params: Mapping[str, str]) -> Settings | None:
     if text is not None:
         _one_of("text", text, text_source.SAMPLES)
     choice = _choice(params)
-    return Settings(key=_key(params), text=text, sampling=_sampling(params, choice.metric), choice=choice)
+    key, sampling = _key(params), _sampling(params, choice.metric)
+    return Settings(key=key, text=text, sampling=sampling, choice=replace(choice, **_shares(params)))
 
 
 def _choice(params: Mapping[str, str]) -> Choice:
+    """All but the two shares."""
     standard = Choice()
     return Choice(
         metric=_one_of("metric", params.get("metric", standard.metric), ta.METRICS),
@@ -77,8 +79,6 @@ def _choice(params: Mapping[str, str]) -> Choice:
         budget=_budget(params["limit"]) if "limit" in params else None,
         locks=ta.Locks(**{name: _units(name, params[name]) for name in _LOCKS if name in params}),
         **_counts_by_hand(params),
-        attention=limits.share_removed("attention", _share(params, "attention", standard.attention)),
-        mlp=limits.share_removed("MLP", _share(params, "mlp", standard.mlp)),
     )
 
 
@@ -116,8 +116,14 @@ def _counts_by_hand(params: Mapping[str, str]) -> dict[str, tuple[int, ...] | No
     return {"keep_head_groups": groups, "keep_channels": channels}
 
 
-def _share(params: Mapping[str, str], name: str, standard: float) -> float:
-    return _read(name, params.get(name, standard), float)
+def _shares(params: Mapping[str, str]) -> dict[str, float]:
+    standard = Choice()
+    return {
+        "attention": limits.share_removed(
+            "attention", _read("attention", params.get("attention", standard.attention), float)
+        ),
+        "mlp": limits.share_removed("MLP", _read("mlp", params.get("mlp", standard.mlp), float)),
+    }
 
 
 def _units(name: str, text: str) -> frozenset[tuple[int, int]]:
