@@ -16,7 +16,7 @@ LAYERS = {
     ),
     "ui": (
         "__init__", "errors", "format", "server", "text_sources", "state", "work", "figures", "views", "context",
-        "pages", "events", "health", "endpoints", "application", "__main__",
+        "pages", "events", "page_table", "health", "endpoints", "application", "__main__",
     ),
 }  # fmt: skip
 """Files and folders of both packages in the order in which they may import each other, lowest first."""

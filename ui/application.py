@@ -10,33 +10,12 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 import transact as ta
-from ui import endpoints, health
+from ui import endpoints, health, page_table
 from ui.context import AppContext
-from ui.events import compare as comparing
-from ui.events import downloads as taking
-from ui.events import load_and_score, look, page_load, plan_controls
-from ui.events import measure as measuring
-from ui.events import recover as recovering
-from ui.events import share as sharing
-from ui.events.panels import MAX_THREADS, Panels
+from ui.events import page_load
+from ui.events.panels import MAX_THREADS
 from ui.format.theme import ASSETS, STYLE_SHEET, instrument_theme
-from ui.pages import (
-    calibration,
-    compare,
-    contrast,
-    guide,
-    layer,
-    maps,
-    measure,
-    model,
-    reading,
-    recover,
-    redundancy,
-    share,
-    status,
-    takeaway,
-    trust,
-)
+from ui.pages import guide
 from ui.server import environment, gradio_limits, limits, unknown_events
 from ui.server.abandoned_work import Unheard
 from ui.server.audience import Audience
@@ -50,8 +29,9 @@ from ui.state.session_store import Sessions
 from ui.text_sources import text_source
 from ui.views.downloads import Exports
 from ui.work import scoring
-from ui.work.jobs import Jobs, Watch
+from ui.work.jobs import Jobs
 from ui.work.registry import Registry
+from ui.work.watch import Watch
 
 logger = logging.getLogger(__name__)
 TITLE = "TransAct Explorer"
@@ -84,9 +64,9 @@ def launch(server_name: str, server_port: int) -> None:
 
 
 def launch_options(context: AppContext | None = None, page: gr.Blocks | None = None) -> dict:
-    """Everything that `launch` is told besides where to listen.
+    """The arguments of `launch`, but for the address.
 
-    With a context, hosts can probe it; with its page too, what nobody listens to any more ends.
+    With a context, hosts can probe the server; with its page too, work that nobody waits for any more is stopped.
     """
     server = {"middleware": [Middleware(Guard)], "exception_handlers": unknown_events.HANDLERS}
     if context is not None:
@@ -114,7 +94,7 @@ def launch_options(context: AppContext | None = None, page: gr.Blocks | None = N
 
 
 def _while_served(*watches):
-    """One lifespan of a server that holds several."""
+    """Several lifespans of a server as one."""
 
     @asynccontextmanager
     async def all_of_them(app):
@@ -135,8 +115,8 @@ def build(opening: Scored | None = None) -> gr.Blocks:
 
 
 def open_context(opening: Scored | None = None) -> AppContext:
-    """What all visitors share, and the first of them meets `opening`."""
-    environment.max_trained_tokens()  # a setting that says nothing is told now, rather than to visitors
+    """What all visitors share; `opening` is what a new one sees."""
+    environment.max_trained_tokens()  # a setting that cannot be read is reported at the start, not to visitors
     telemetry = Telemetry()
     budget = memory_budget()
     registry = Registry(telemetry, budget_bytes=int(budget * (1 - _SESSIONS_SHARE)), disk_bytes=disk_budget())
@@ -175,63 +155,16 @@ def page_of(context: AppContext) -> gr.Blocks:
         context.left(request.session_hash)
 
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(_CACHE_SECONDS, _CACHE_SECONDS)) as page:
-        panels = _lay_out(context.sessions.fresh("first paint"))
-        load_and_score.connect(context, panels)
-        plan_controls.connect(context, panels)
-        look.connect(context, panels)
-        measuring.connect(context, panels)
-        comparing.connect(context, panels)
-        taking.connect(context, panels)
-        sharing.connect(context, panels)
-        arrived = page_load.connect(context, panels, page)
-        recovering.connect(context, panels, arrived)
+        session = context.sessions.fresh("first paint")
+        gr.HTML(_header(), js_on_load=None, elem_id="title")
+        guide.build(session)
+        panels = page_table.lay_out(session)
+        page_table.connect(context, panels)
+        page_load.connect(context, panels, page)
         endpoints.connect(context)
         page.unload(on_leave)
     gradio_limits.bound(page, context.audience, direct=not environment.is_public())
     return page
-
-
-def _lay_out(session: Session) -> Panels:
-    gr.HTML(_header(), js_on_load=None, elem_id="title")
-    guide.build(session)
-    with gr.Row(elem_id="page"):
-        with gr.Column(elem_id="sidebar", scale=0, min_width=300):
-            model_panel = model.build(session)
-            calibration_panel = calibration.build(session)
-        with gr.Column(elem_id="main", scale=1, min_width=320):
-            status_panel = status.build(session)
-            maps_panel = maps.build(session)
-            with gr.Tabs(elem_id="closer", overflow_behavior="wrap"):
-                with gr.Tab("Layer close up", elem_id="closer-layer"):
-                    layer_panel = layer.build(session)
-                with gr.Tab("What does this unit read?", elem_id="closer-reading"):
-                    reading_panel = reading.build(session)
-                with gr.Tab("Two texts", elem_id="closer-texts"):
-                    contrast_panel = contrast.build(session)
-                with gr.Tab("Can I trust it?", elem_id="closer-trust"):
-                    trust_panel = trust.build(session)
-            measure_panel = measure.build(session)
-            recover_panel = recover.build(session)
-            compare_panel = compare.build(session)
-            redundancy_panel = redundancy.build(session)
-            takeaway_panel = takeaway.build(session)
-            share_panel = share.build(session)
-    return Panels(
-        status=status_panel,
-        model=model_panel,
-        calibration=calibration_panel,
-        maps=maps_panel,
-        layer=layer_panel,
-        reading=reading_panel,
-        contrast=contrast_panel,
-        trust=trust_panel,
-        measure=measure_panel,
-        recover=recover_panel,
-        compare=compare_panel,
-        redundancy=redundancy_panel,
-        takeaway=takeaway_panel,
-        share=share_panel,
-    )
 
 
 def _header() -> str:

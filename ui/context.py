@@ -19,7 +19,7 @@ from ui.work.registry import Registry
 class AppContext:
     """The app's collaborators; one set for all visitors.
 
-    `unpainted`: what the steps of a visitor left that is still to be shown (see `long_step`).
+    `unpainted`: updates that a visitor's steps have kept for their end (see `long_step`).
     """
 
     registry: Registry

@@ -1,4 +1,4 @@
-"""`/healthz` and `/metrics`: how the app fares, for a host's probes.
+"""`/healthz` and `/metrics`: the state of the app, for a host's probes.
 
 Both are answered on the event loop, so they never wait for a thread, let alone for a job.
 """

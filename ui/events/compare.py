@@ -8,64 +8,67 @@ from ui.context import AppContext
 from ui.errors import NotYet
 from ui.events.measure import plan_and_text
 from ui.events.panels import Panels
-from ui.events.runner import explained, long_step, quick, say, watched
+from ui.events.runner import bound, explained, long_step, quick, say, watched
 from ui.pages import compare, redundancy
 from ui.state import plan_of_choice
-from ui.state.session import Moment, Redundancy, Session
+from ui.state.session import Moment, Redundancy, Result, Session
 from ui.work import measuring
 
 
 def connect(context: AppContext, panels: Panels) -> None:
     """Wire the pair of results, the way back to a result's settings, and the map."""
-
-    def on_pair(first, second, request: gr.Request):
-        session = context.sessions.get(context.visitor(request))
-        return quick(panels, lambda: compare.paint_pair(panels.compare, session, first, second))
-
-    def on_restore(number, request: gr.Request):
-        def act() -> dict:
-            owner = context.visitor(request)
-            result = context.sessions.get(owner).result(number)
-            if result is None:
-                raise NotYet("No first result is chosen; prune something, then choose it in the list.")
-
-            def change(session: Session) -> Session:
-                if result.scored.key != session.key:
-                    raise NotYet(f"Result {number} is of {result.scored.key.source}; load that model first.")
-                back = plan_of_choice.moved_to(session, Moment(result.scored, result.choice))
-                return replace(back, plan=result.plan)  # what the search chose is not to be had from the controls
-
-            session = context.sessions.update(owner, change)
-            note = f"The controls stand as for result {number}."
-            return {**panels.repaint_plan(session), **say(panels, note, "good")}
-
-        return quick(panels, act)
-
-    def on_map(measure_on, pasted, request: gr.Request):
-        owner = context.visitor(request)
-        try:
-            session, text = plan_and_text(context, owner, measure_on, pasted)
-        except Exception as error:
-            yield explained(panels, error)
-            return
-
-        def show(found: Redundancy) -> dict:
-            def change(old: Session) -> Session:
-                return replace(old, redundancy=found) if old.key == found.scored.key else old
-
-            return redundancy.paint(panels.redundancy, context.sessions.update(owner, change))
-
-        yield from watched(
-            context, panels, owner, "Mapping the redundancy",
-            lambda watch: measuring.redundancy(context.registry, session, text, watch),
-            show, partly=show, stopped="Stopped. The points measured so far stay in the map.",
-            kind="map",
-        )  # fmt: skip
-
     pair = [panels.compare.first, panels.compare.second]
     for chosen in pair:
-        chosen.input(on_pair, pair, panels.all, **panels.light)
-    panels.compare.restore.click(on_restore, panels.compare.first, panels.all, **panels.light)
+        chosen.input(bound(on_pair, context, panels), pair, panels.all, **panels.light)
+    restore = bound(on_restore, context, panels)
+    panels.compare.restore.click(restore, panels.compare.first, panels.all, **panels.light)
     text = [panels.measure.measure_on, panels.measure.pasted]
     shown = [panels.redundancy.plot, panels.redundancy.note]
     long_step(context, panels, panels.redundancy.draw.click, on_map, text, meanwhile=shown)
+
+
+def on_pair(context: AppContext, panels: Panels, first, second, request: gr.Request) -> dict:
+    session = context.sessions.get(context.visitor(request))
+    return quick(panels, lambda: compare.paint_pair(panels.compare, session, first, second))
+
+
+def on_restore(context: AppContext, panels: Panels, number, request: gr.Request) -> dict:
+    def act() -> dict:
+        owner = context.visitor(request)
+        result = context.sessions.get(owner).result(number)
+        if result is None:
+            raise NotYet("No first result is chosen; prune something, then choose it in the list.")
+        session = context.sessions.update(owner, lambda old: _as_for(result, old))
+        note = f"The controls stand as for result {number}."
+        return {**panels.repaint(session, "plan"), **say(panels, note, "good")}
+
+    return quick(panels, act)
+
+
+def on_map(context: AppContext, panels: Panels, measure_on, pasted, request: gr.Request):
+    owner = context.visitor(request)
+    try:
+        session, text = plan_and_text(context, owner, measure_on, pasted)
+    except Exception as error:
+        yield explained(panels, error)
+        return
+
+    def show(grid: Redundancy) -> dict:
+        def change(old: Session) -> Session:
+            return replace(old, redundancy=grid) if old.key == grid.scored.key else old
+
+        return redundancy.paint(panels.redundancy, context.sessions.update(owner, change))
+
+    yield from watched(
+        context, panels, owner, "Mapping the redundancy",
+        lambda watch: measuring.redundancy(context.registry, session, text, watch),
+        show, partly=show, stopped="Stopped. The points measured so far stay in the map.", kind="map",
+    )  # fmt: skip
+
+
+def _as_for(result: Result, session: Session) -> Session:
+    """The session with its controls and its plan as they were for a result. Raises `NotYet` for another model's."""
+    if result.scored.key != session.key:
+        raise NotYet(f"Result {result.number} is of {result.scored.key.source}; load that model first.")
+    back = plan_of_choice.moved_to(session, Moment(result.scored, result.choice))
+    return replace(back, plan=result.plan)  # the controls alone would not give what a search chose

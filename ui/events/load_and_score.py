@@ -5,7 +5,7 @@ import gradio as gr
 from ui.context import AppContext
 from ui.errors import WrongInput
 from ui.events.panels import Panels
-from ui.events.runner import explained, long_step, quick, say, watched
+from ui.events.runner import bound, explained, long_step, quick, say, watched
 from ui.pages import calibration, model
 from ui.pages.calibration import CalibrationForm
 from ui.server import limits
@@ -21,142 +21,6 @@ from ui.work.registry import Registry, is_streamed
 
 def connect(context: AppContext, panels: Panels) -> None:
     """Wire the sidebar and Stop."""
-    own = panels.calibration
-
-    def on_model_named(source, revision, dtype, request: gr.Request):
-        try:
-            key = model.key_of(source, revision, dtype)
-        except WrongInput as error:
-            yield {**explained(panels, error), panels.model.card: model.refused_card(str(error))}
-            return
-        if not key.source or key == context.sessions.get(context.visitor(request)).key:
-            yield {panels.model.card: model.loaded_card(context.sessions.get(context.visitor(request)))}
-            return
-        owner = _card_owner(context.visitor(request))
-        context.jobs.stop(owner)
-
-        def show(card) -> dict:
-            session = context.sessions.get(context.visitor(request))
-            is_loaded_by_now = session.key == key
-            if is_loaded_by_now:
-                return {panels.model.card: model.loaded_card(session)}
-            return {panels.model.card: model.preflight_card(card, streamed=is_streamed(card))}
-
-        yield from watched(
-            context, panels, owner, f"Reading the configuration of {key.source}",
-            lambda watch: context.registry.preflight(key, watch),
-            show,
-            failed=lambda error: {**explained(panels, error), panels.model.card: model.refused_card(str(error))},
-            kind="preflight", line=None,
-        )  # fmt: skip
-
-    def on_load(source, revision, dtype, request: gr.Request):
-        try:
-            key = model.key_of(source, revision, dtype)
-        except WrongInput as error:
-            yield explained(panels, error)
-            return
-        owner = context.visitor(request)
-
-        def finish(loaded) -> dict:
-            scored = context.first_scored if key == BUNDLED else None
-            session = context.sessions.update(owner, lambda old: scoring.opened(old, key, loaded, scored))
-            todo = "" if scored else " Now choose a calibration text and press Score."
-            place = "passes layer by layer from its files" if loaded.is_streamed else "is in memory"
-            return {**panels.repaint(session), **say(panels, f"{key.source} {place}.{todo}", "good")}
-
-        fetched = []
-        yield from watched(
-            context, panels, owner, f"Fetching {key.source}",
-            lambda watch: context.registry.fetch(key, watch), lambda _: fetched.append(key) or {},
-            kind="fetch", line=FILES,
-        )  # fmt: skip
-        if not fetched:
-            return
-        yield from watched(
-            context, panels, owner, f"Loading {key.source}",
-            lambda watch: scoring.load(context.registry, key, watch), finish, kind="load",
-        )  # fmt: skip
-
-    def on_source(source, text, file):
-        # what a visitor has typed stays, also when a source is chosen twice or its answer comes late
-        typed = bool(text) and not calibration.is_preview(text)
-        if text_source.is_sample(source):
-            shown = gr.update(value=calibration.preview(source), visible=True)
-        elif source == calibration.PASTE:
-            shown = gr.update(visible=True) if typed else gr.update(value="", visible=True)
-        else:
-            shown = gr.update(visible=False)
-        return {
-            own.text: shown,
-            own.file: gr.update(visible=source == calibration.UPLOAD),
-            own.column: gr.update(visible=source == calibration.UPLOAD and len(uploads.known_columns(file)) > 1),
-            own.dataset_fields: gr.update(visible=source == calibration.DATASET),
-        }
-
-    def on_typed(source):
-        return calibration.PASTE if text_source.is_sample(source) else gr.skip()
-
-    def columns_to_choose_from(names: tuple[str, ...]) -> dict:
-        return {own.column: gr.update(choices=names, value=names[0] if names else None, visible=len(names) > 1)}
-
-    def on_upload(file):
-        return quick(panels, lambda: columns_to_choose_from(uploads.text_columns(file)) if file else {})
-
-    def on_file_removed():
-        # no word about it: it could come after a sentence that was said since
-        return columns_to_choose_from(())
-
-    def on_form(request: gr.Request, *values):
-        session = context.sessions.get(context.visitor(request))
-        unknown = {own.estimate: calibration.scored_line(session)}
-        try:
-            text, sampling = read_form(CalibrationForm(*values))
-            if not isinstance(text, TextSource):
-                return unknown
-            run = scoring.estimate(context.registry, session, text, sampling)
-        except Exception as error:
-            return {**unknown, **_if_unexpected(panels, error)}
-        return unknown if run is None else {own.estimate: calibration.estimate_line(run)}
-
-    def on_score(request: gr.Request, *values):
-        owner = context.visitor(request)
-        try:
-            text, sampling = read_form(CalibrationForm(*values))
-            session = context.sessions.get(owner)
-            key = loaded_key(session, context.registry)
-        except Exception as error:
-            yield explained(panels, error)
-            return
-
-        def finish(scored) -> dict:
-            session = context.sessions.update(owner, lambda old: plan_of_choice.rescored(old, scored))
-            said = f"Scored {scored.num_tokens:,} tokens in {scored.seconds:.1f} s."
-            told = " ".join((said, *calibration.notes(scored.text, scored.calibration.notes)))
-            return {**panels.repaint(session), **say(panels, told, "good")}
-
-        if not isinstance(text, TextSource):  # a hub may take its time, and nobody else is to wait for it
-            found = []
-            yield from watched(
-                context, panels, owner, f"Reading {text.name}", text.read, lambda read: found.append(read) or {},
-                kind="read", line=None,
-            )  # fmt: skip
-            if not found:
-                return
-            (text,) = found
-        yield from watched(
-            context, panels, owner, f"Reading {text.name}",
-            lambda watch: scoring.score(context.registry, key, text, sampling, watch), finish,
-            kind="score",
-        )  # fmt: skip
-
-    def on_stop(request: gr.Request):
-        # the job itself says that it stops and has stopped: an answer from here could overtake its last word
-        owner = context.visitor(request)
-        for job in (owner, _card_owner(owner)):
-            context.jobs.stop(job)
-        return gr.update(interactive=False)
-
     named = [panels.model.select, panels.model.revision, panels.model.dtype]
     for control in named:
         long_step(
@@ -164,24 +28,172 @@ def connect(context: AppContext, panels: Panels) -> None:
             trigger_mode="always_last", **panels.light,
         )  # fmt: skip
     long_step(context, panels, panels.model.load.click, on_load, named, at_the_end=panels.all)
-    shown = [own.text, own.file, own.column, own.dataset_fields]
-    own.source.input(on_source, [own.source, own.text, own.file], shown, **panels.light)
-    own.text.input(on_typed, own.source, own.source, trigger_mode="always_last", **panels.light)
-    # one at a time of all visitors', apart from the sliders: a file may take seconds to read, a tokenizer too
-    estimated = {"fn": on_form, "inputs": own.inputs, "outputs": panels.all, "trigger_mode": "always_last"}
-    estimated |= panels.one_at_a_time
-    own.file.upload(on_upload, own.file, panels.all, **panels.one_at_a_time).then(**estimated)
-    own.file.clear(on_file_removed, None, panels.all, **panels.light).then(**estimated)
-    fields = own.source, own.column, own.num_samples, own.seq_len, own.seed, own.taylor
-    gr.on([field.change for field in fields], **estimated)
+    _connect_text(context, panels)
+    own = panels.calibration
     long_step(context, panels, own.score.click, on_score, own.inputs, at_the_end=panels.all)
-    panels.status.stop.click(on_stop, None, panels.status.stop, queue=False, **panels.light)
+    stop = bound(on_stop, context, panels)
+    panels.status.stop.click(stop, None, panels.status.stop, queue=False, **panels.light)
+
+
+def _connect_text(context: AppContext, panels: Panels) -> None:
+    """Wire the fields of the text, and the estimate of what scoring it takes."""
+    own = panels.calibration
+    shown = [own.text, own.file, own.column, own.dataset_fields]
+    source = bound(on_source, context, panels)
+    own.source.input(source, [own.source, own.text, own.file], shown, **panels.light)
+    own.text.input(on_typed, own.source, own.source, trigger_mode="always_last", **panels.light)
+    # one at a time for all visitors, apart from the sliders: reading a file may take seconds, so may its tokenizer
+    form = bound(on_form, context, panels)
+    estimated = {"fn": form, "inputs": own.inputs, "outputs": panels.all, "trigger_mode": "always_last"}
+    estimated |= panels.one_at_a_time
+    upload, removed = bound(on_upload, context, panels), bound(on_file_removed, context, panels)
+    own.file.upload(upload, own.file, panels.all, **panels.one_at_a_time).then(**estimated)
+    own.file.clear(removed, None, panels.all, **panels.light).then(**estimated)
+    controls = own.source, own.column, own.num_samples, own.seq_len, own.seed, own.taylor
+    gr.on([control.change for control in controls], **estimated)
+
+
+def on_model_named(context: AppContext, panels: Panels, source, revision, dtype, request: gr.Request):
+    try:
+        key = model.key_of(source, revision, dtype)
+    except WrongInput as error:
+        yield _refused(panels, error)
+        return
+    if not key.source or key == context.sessions.get(context.visitor(request)).key:
+        yield {panels.model.card: model.loaded_card(context.sessions.get(context.visitor(request)))}
+        return
+    owner = _card_owner(context.visitor(request))
+    context.jobs.stop(owner)
+
+    def show(card) -> dict:
+        session = context.sessions.get(context.visitor(request))
+        is_loaded_by_now = session.key == key
+        if is_loaded_by_now:
+            return {panels.model.card: model.loaded_card(session)}
+        return {panels.model.card: model.preflight_card(card, streamed=is_streamed(card))}
+
+    yield from watched(
+        context, panels, owner, f"Reading the configuration of {key.source}",
+        lambda watch: context.registry.preflight(key, watch),
+        show, failed=lambda error: _refused(panels, error), kind="preflight", line=None,
+    )  # fmt: skip
+
+
+def on_load(context: AppContext, panels: Panels, source, revision, dtype, request: gr.Request):
+    try:
+        key = model.key_of(source, revision, dtype)
+    except WrongInput as error:
+        yield explained(panels, error)
+        return
+    owner = context.visitor(request)
+
+    def finish(loaded) -> dict:
+        scored = context.first_scored if key == BUNDLED else None
+        session = context.sessions.update(owner, lambda old: scoring.opened(old, key, loaded, scored))
+        todo = "" if scored else " Now choose a calibration text and press Score."
+        place = "passes layer by layer from its files" if loaded.is_streamed else "is in memory"
+        return {**panels.repaint(session), **say(panels, f"{key.source} {place}.{todo}", "good")}
+
+    fetched = []
+    yield from watched(
+        context, panels, owner, f"Fetching {key.source}",
+        lambda watch: context.registry.fetch(key, watch), lambda _: fetched.append(key) or {},
+        kind="fetch", line=FILES,
+    )  # fmt: skip
+    if fetched:
+        yield from watched(
+            context, panels, owner, f"Loading {key.source}",
+            lambda watch: scoring.load(context.registry, key, watch), finish, kind="load",
+        )  # fmt: skip
+
+
+def on_source(context: AppContext, panels: Panels, source, text, file) -> dict:
+    own = panels.calibration
+    # what a visitor has typed stays, also when a source is chosen twice or its answer comes late
+    typed = bool(text) and not calibration.is_preview(text)
+    if text_source.is_sample(source):
+        shown = gr.update(value=calibration.preview(source), visible=True)
+    elif source == calibration.PASTE:
+        shown = gr.update(visible=True) if typed else gr.update(value="", visible=True)
+    else:
+        shown = gr.update(visible=False)
+    return {
+        own.text: shown,
+        own.file: gr.update(visible=source == calibration.UPLOAD),
+        own.column: gr.update(visible=source == calibration.UPLOAD and len(uploads.known_columns(file)) > 1),
+        own.dataset_fields: gr.update(visible=source == calibration.DATASET),
+    }
+
+
+def on_typed(source):
+    return calibration.PASTE if text_source.is_sample(source) else gr.skip()
+
+
+def on_upload(context: AppContext, panels: Panels, file) -> dict:
+    return quick(panels, lambda: _columns_to_choose_from(panels, uploads.text_columns(file)) if file else {})
+
+
+def on_file_removed(context: AppContext, panels: Panels) -> dict:
+    # no message: it could replace a later one
+    return _columns_to_choose_from(panels, ())
+
+
+def on_form(context: AppContext, panels: Panels, request: gr.Request, *values) -> dict:
+    session = context.sessions.get(context.visitor(request))
+    unknown = {panels.calibration.estimate: calibration.scored_line(session)}
+    try:
+        text, sampling = read_form(CalibrationForm(*values))
+        if not isinstance(text, TextSource):
+            return unknown
+        run = scoring.estimate(context.registry, session, text, sampling)
+    except Exception as error:
+        return {**unknown, **_if_unexpected(panels, error)}
+    return unknown if run is None else {panels.calibration.estimate: calibration.estimate_line(run)}
+
+
+def on_score(context: AppContext, panels: Panels, request: gr.Request, *values):
+    owner = context.visitor(request)
+    try:
+        text, sampling = read_form(CalibrationForm(*values))
+        session = context.sessions.get(owner)
+        key = loaded_key(session, context.registry)
+    except Exception as error:
+        yield explained(panels, error)
+        return
+
+    def finish(scored) -> dict:
+        session = context.sessions.update(owner, lambda old: plan_of_choice.rescored(old, scored))
+        amount = f"Scored {scored.num_tokens:,} tokens in {scored.seconds:.1f} s."
+        sentence = " ".join((amount, *calibration.notes(scored.text, scored.calibration.notes)))
+        return {**panels.repaint(session), **say(panels, sentence, "good")}
+
+    if not isinstance(text, TextSource):  # a hub may be slow, and no other visitor should wait for it
+        texts = []
+        yield from watched(
+            context, panels, owner, f"Reading {text.name}", text.read, lambda read: texts.append(read) or {},
+            kind="read", line=None,
+        )  # fmt: skip
+        if not texts:
+            return
+        (text,) = texts
+    yield from watched(
+        context, panels, owner, f"Reading {text.name}",
+        lambda watch: scoring.score(context.registry, key, text, sampling, watch), finish, kind="score",
+    )  # fmt: skip
+
+
+def on_stop(context: AppContext, panels: Panels, request: gr.Request) -> dict:
+    # the job itself shows that it stops and has stopped: an answer of this event's could arrive after its last one
+    owner = context.visitor(request)
+    for job in (owner, _card_owner(owner)):
+        context.jobs.stop(job)
+    return gr.update(interactive=False)
 
 
 def read_form(form: CalibrationForm) -> tuple[TextRequest, Sampling]:
     """The calibration form as typed values; what stands in the text box is what is run.
 
-    Raises `WrongInput` where a field holds what cannot be.
+    Raises `WrongInput` for a value that is not allowed.
     """
     sampling = Sampling(
         limits.counted("num_samples", "“Sequences”", form.num_samples),
@@ -223,6 +235,17 @@ def _trimmed(value: str | None) -> str:
 def _card_owner(session_hash: str) -> str:
     """Reading a configuration is a job of its own, beside the visitor's other one."""
     return f"{session_hash}/card"
+
+
+def _columns_to_choose_from(panels: Panels, names: tuple[str, ...]) -> dict:
+    """The choice among an uploaded file's columns, hidden where there is none."""
+    choice = gr.update(choices=names, value=names[0] if names else None, visible=len(names) > 1)
+    return {panels.calibration.column: choice}
+
+
+def _refused(panels: Panels, error: Exception) -> dict:
+    """Why the named model cannot be used, in the message line and on its card."""
+    return {**explained(panels, error), panels.model.card: model.refused_card(str(error))}
 
 
 def _if_unexpected(panels: Panels, error: Exception) -> dict:

@@ -1,6 +1,7 @@
 """Steps 5 and 6: try behind masks, prune and measure, generate."""
 
 import time
+from dataclasses import dataclass, fields
 
 import gradio as gr
 
@@ -22,84 +23,96 @@ _SHOW = """() => {{
 _SHOW_TRIED, _SHOW_RESULT = _SHOW.format("#tried"), _SHOW.format("#result-table")
 
 
+@dataclass(frozen=True)
+class PruneForm:
+    """What stands in the fields, as the page sends it; nothing is checked yet."""
+
+    measure_on: str
+    pasted: str | None
+    repair: str
+    search: bool | None
+    prompt: str | None
+
+
 def connect(context: AppContext, panels: Panels) -> None:
     """Wire trying, cutting and writing."""
-
-    def on_try(measure_on, pasted, prompt, request: gr.Request):
-        owner = context.visitor(request)
-        try:
-            session, text = plan_and_text(context, owner, measure_on, pasted)
-            prompt = prompt_text(prompt)
-        except Exception as error:
-            yield explained(panels, error)
-            return
-        yield from watched(
-            context, panels, owner, "Trying behind masks",
-            lambda watch: measuring.what_if(
-                context.registry, session, text, watch, prompt=prompt, with_probes=session.key == BUNDLED
-            ),
-            lambda tried: measure.paint_tried(panels.measure, tried), kind="try",
-        )  # fmt: skip
-
-    def on_prune(measure_on, pasted, repair, search, prompt, request: gr.Request):
-        owner = context.visitor(request)
-        try:
-            session, text = plan_and_text(context, owner, measure_on, pasted)
-            prompt = prompt_text(prompt)
-            limits.one_of("repair", repair, ta.COMPENSATIONS)
-        except Exception as error:
-            yield explained(panels, error)
-            return
-
-        began = time.monotonic()
-
-        def work(watch) -> Result:
-            result = pruning.cut(context.registry, session, repair, watch, search=bool(search))
-            return measuring.measure(
-                context.registry, owner, result, text, watch,
-                prompt=prompt if prompt.strip() else None, with_probes=session.key == BUNDLED,
-            )  # fmt: skip
-
-        def finish(result: Result) -> dict:
-            after = context.sessions.update(owner, lambda old: old.with_result(result))
-            note = f"Result {result.number} is ready: cut and measured in {time.monotonic() - began:.0f} s."
-            return {**panels.repaint_results(after), **panels.repaint_marks(after), **say(panels, note, "good")}
-
-        yield from watched(context, panels, owner, "Pruning", work, finish, kind="prune")
-
-    def on_generate(prompt, request: gr.Request):
-        owner = context.visitor(request)
-        try:
-            session = context.sessions.get(owner)
-            prompt = prompt_text(prompt)
-        except Exception as error:
-            yield explained(panels, error)
-            return
-        yield from watched(
-            context, panels, owner, "Writing",
-            lambda watch: measuring.generate(context.registry, session, prompt, watch),
-            lambda written: {panels.measure.dense: written[0], panels.measure.pruned: written[1] or ""},
-            kind="generate",
-        )  # fmt: skip
-
-    def on_measure_text(measure_on):
-        return gr.update(visible=measure_on == measure.PASTE)
-
-    def on_repair(repair):
-        return gr.update(visible=ta.REPAIRS[repair].takes_search)
-
     panel = panels.measure
     panel.repair.change(on_repair, panel.repair, panel.search, **panels.light)
-    chosen = [panel.measure_on, panel.pasted]
     panel.measure_on.change(on_measure_text, panel.measure_on, panel.pasted, **panels.light)
-    tried = long_step(
-        context, panels, panels.status.try_button.click, on_try, [*chosen, panel.prompt], at_the_end=parts(panel)
-    )
+    inputs = [panel.measure_on, panel.pasted, panel.prompt]
+    tried = long_step(context, panels, panels.status.try_button.click, on_try, inputs, at_the_end=parts(panel))
     tried.success(None, js=_SHOW_TRIED)
-    inputs = [*chosen, panel.repair, panel.search, panel.prompt]
+    inputs = [getattr(panel, field.name) for field in fields(PruneForm)]
     pruned = long_step(context, panels, panels.status.prune.click, on_prune, inputs, at_the_end=panels.all)
     pruned.success(None, js=_SHOW_RESULT)
     long_step(context, panels, panel.generate.click, on_generate, panel.prompt, at_the_end=[panel.dense, panel.pruned])
+
+
+def on_try(context: AppContext, panels: Panels, measure_on, pasted, prompt, request: gr.Request):
+    owner = context.visitor(request)
+    try:
+        session, text = plan_and_text(context, owner, measure_on, pasted)
+        prompt = prompt_text(prompt)
+    except Exception as error:
+        yield explained(panels, error)
+        return
+    yield from watched(
+        context, panels, owner, "Trying behind masks",
+        lambda watch: measuring.what_if(
+            context.registry, session, text, watch, prompt=prompt, with_probes=session.key == BUNDLED
+        ),
+        lambda tried: measure.paint_tried(panels.measure, tried), kind="try",
+    )  # fmt: skip
+
+
+def on_prune(context: AppContext, panels: Panels, request: gr.Request, *values):
+    owner, form = context.visitor(request), PruneForm(*values)
+    try:
+        session, text = plan_and_text(context, owner, form.measure_on, form.pasted)
+        prompt = prompt_text(form.prompt)
+        limits.one_of("repair", form.repair, ta.COMPENSATIONS)
+    except Exception as error:
+        yield explained(panels, error)
+        return
+    began = time.monotonic()
+
+    def work(watch) -> Result:
+        result = pruning.cut(context.registry, session, form.repair, watch, search=bool(form.search))
+        return measuring.measure(
+            context.registry, owner, result, text, watch,
+            prompt=prompt if prompt.strip() else None, with_probes=session.key == BUNDLED,
+        )  # fmt: skip
+
+    def finish(result: Result) -> dict:
+        after = context.sessions.update(owner, lambda old: old.with_result(result))
+        note = f"Result {result.number} is ready: cut and measured in {time.monotonic() - began:.0f} s."
+        return {**panels.repaint(after, "results"), **panels.repaint(after, "marks"), **say(panels, note, "good")}
+
+    yield from watched(context, panels, owner, "Pruning", work, finish, kind="prune")
+
+
+def on_generate(context: AppContext, panels: Panels, prompt, request: gr.Request):
+    owner = context.visitor(request)
+    try:
+        session = context.sessions.get(owner)
+        prompt = prompt_text(prompt)
+    except Exception as error:
+        yield explained(panels, error)
+        return
+    yield from watched(
+        context, panels, owner, "Writing",
+        lambda watch: measuring.generate(context.registry, session, prompt, watch),
+        lambda written: {panels.measure.dense: written[0], panels.measure.pruned: written[1] or ""},
+        kind="generate",
+    )  # fmt: skip
+
+
+def on_measure_text(measure_on) -> dict:
+    return gr.update(visible=measure_on == measure.PASTE)
+
+
+def on_repair(repair) -> dict:
+    return gr.update(visible=ta.REPAIRS[repair].takes_search)
 
 
 def plan_and_text(context: AppContext, owner: str, measure_on: str, pasted: str) -> tuple[Session, TextSource]:

@@ -5,11 +5,12 @@ from dataclasses import replace
 import gradio as gr
 
 from ui.context import AppContext
+from ui.events import recover
 from ui.events.panels import Panels
-from ui.events.runner import explained, long_step, say, under_way, watched
+from ui.events.runner import bound, explained, long_step, say, under_way, watched
 from ui.pages import calibration
-from ui.state import session, settings_link
-from ui.state.session import BUNDLED, Sampling, Session
+from ui.state import settings_link
+from ui.state.session import BUNDLED, ModelKey, Sampling, Session, Settings
 from ui.text_sources import text_source
 from ui.text_sources.text_source import TextSource
 from ui.work import scoring
@@ -36,105 +37,115 @@ _TAB_CHARACTERS = range(31, 48)
 """What sixteen bytes come to, as `TAB` writes them; names are remembered, so that none may be a book."""
 
 
-def connect(context: AppContext, panels: Panels, page: gr.Blocks) -> gr.events.Dependency:
-    """Wire the page's load event, and return it for what is to come after it."""
+def connect(context: AppContext, panels: Panels, page: gr.Blocks) -> None:
+    """Wire the page's load event, and what follows it."""
+    named, arrival = bound(on_named, context, panels), bound(on_arrival, context, panels)
+    page.load(named, gr.Textbox(visible=False), None, js=TAB, queue=False, **panels.light)
+    shown = page.load(arrival, None, panels.all, js=_DRAWN, **panels.heavy)
+    settled = long_step(context, panels, shown.then, on_settled, None, at_the_end=panels.all)
+    recover.estimate_after(context, panels, settled)
 
-    def on_named(tab, request: gr.Request):
-        # a browser that keeps nothing sends none, and must not share its work with all others that send none
-        named = isinstance(tab, str) and len(tab) in _TAB_CHARACTERS
-        context.sessions.adopt(request.session_hash, tab if named else None)
 
-    def on_arrival(request: gr.Request):
-        owner = context.visitor(request)
-        returning = owner != request.session_hash
-        try:
-            session = context.sessions.get(owner)
-        except Exception as error:
-            yield explained(panels, error)
-            return
-        yield panels.repaint_below(session)
-        try:
-            wanted = settings_link.settings(request.query_params)
-        except Exception as error:
-            yield explained(panels, error)
-            return
-        if returning:
-            yield {**panels.repaint(session), **fields(session)}
-        elif wanted is not None:
-            yield filled(owner, wanted)
+def on_named(context: AppContext, panels: Panels, tab, request: gr.Request) -> None:
+    # a browser that stores nothing sends no name; such browsers must not share their work
+    named = isinstance(tab, str) and len(tab) in _TAB_CHARACTERS
+    context.sessions.adopt(request.session_hash, tab if named else None)
 
-    def on_settled(request: gr.Request):
-        owner = context.visitor(request)
-        returning = owner != request.session_hash
-        if returning:
-            yield from under_way(context, panels, owner)
-            return
-        try:
-            session, wanted = context.sessions.get(owner), settings_link.settings(request.query_params)
-        except Exception:  # it was said when the page opened
-            return
-        if wanted is not None and is_here(wanted):
-            yield from restore(owner, session, wanted)
 
-    def fields(session: Session) -> dict:
-        """The sidebar's fields as they belong to a session."""
-        chosen = {
-            panels.model.select: session.key.source,
-            panels.model.revision: session.key.revision or "",
-            panels.model.dtype: session.key.dtype,
+def on_arrival(context: AppContext, panels: Panels, request: gr.Request):
+    owner = context.visitor(request)
+    returning = owner != request.session_hash
+    try:
+        session = context.sessions.get(owner)
+    except Exception as error:
+        yield explained(panels, error)
+        return
+    yield panels.repaint(session, "below")
+    try:
+        settings = settings_link.settings(request.query_params)
+    except Exception as error:
+        yield explained(panels, error)
+        return
+    if returning:
+        yield {**panels.repaint(session), **_fields_of(panels, session)}
+    elif settings is not None:
+        yield _filled(context, panels, owner, settings)
+
+
+def on_settled(context: AppContext, panels: Panels, request: gr.Request):
+    owner = context.visitor(request)
+    returning = owner != request.session_hash
+    if returning:
+        yield from under_way(context, panels, owner)
+        return
+    try:
+        session, settings = context.sessions.get(owner), settings_link.settings(request.query_params)
+    except Exception:  # already shown when the page opened
+        return
+    if settings is not None and _has_model(context, settings):
+        yield from _restore(context, panels, owner, session, settings)
+
+
+def _fields_of(panels: Panels, session: Session) -> dict:
+    """The sidebar's fields as they belong to a session."""
+    fields, scored = _model_fields(panels, session.key), session.scored
+    return fields if scored is None else {**fields, **_text_fields(panels, scored.text, scored.sampling)}
+
+
+def _model_fields(panels: Panels, key: ModelKey) -> dict:
+    return {
+        panels.model.select: key.source,
+        panels.model.revision: key.revision or "",
+        panels.model.dtype: key.dtype,
+    }
+
+
+def _text_fields(panels: Panels, text: TextSource | None, sampling: Sampling) -> dict:
+    """The text's fields; a text of one's own has to be given again."""
+    own = panels.calibration
+    known = {}
+    if text is not None and text.origin == "sample":
+        known = {own.source: text.name, own.text: calibration.preview(text.name)}
+    elif text is not None and text.dataset is not None:
+        known = {
+            own.source: calibration.DATASET,
+            own.dataset_fields: gr.update(visible=True),
+            own.text: gr.update(visible=False),
+            own.dataset: text.dataset.name,
+            own.config: text.dataset.config or "",
+            own.split: text.dataset.split,
+            own.dataset_column: text.dataset.column or "",
         }
-        scored = session.scored
-        return chosen if scored is None else {**chosen, **form(scored.text, scored.sampling)}
+    numbers = {own.num_samples: sampling.num_samples, own.seq_len: sampling.seq_len, own.seed: sampling.seed}
+    return {**known, **numbers}
 
-    def form(text: TextSource | None, sampling: Sampling) -> dict:
-        """The text's fields; a text of one's own has to be given again."""
-        own = panels.calibration
-        known = {}
-        if text is not None and text.origin == "sample":
-            known = {own.source: text.name, own.text: calibration.preview(text.name)}
-        elif text is not None and text.dataset is not None:
-            known = {
-                own.source: calibration.DATASET,
-                own.dataset_fields: gr.update(visible=True),
-                own.text: gr.update(visible=False),
-                own.dataset: text.dataset.name,
-                own.config: text.dataset.config or "",
-                own.split: text.dataset.split,
-                own.dataset_column: text.dataset.column or "",
-            }
-        settings = {own.num_samples: sampling.num_samples, own.seq_len: sampling.seq_len, own.seed: sampling.seed}
-        return {**known, **settings}
 
-    def is_here(wanted: session.Settings) -> bool:
-        return wanted.key == BUNDLED or context.registry.in_memory(wanted.key) is not None
+def _has_model(context: AppContext, settings: Settings) -> bool:
+    """Whether a link's model is in memory."""
+    return settings.key == BUNDLED or context.registry.in_memory(settings.key) is not None
 
-    def filled(owner: str, wanted: session.Settings) -> dict:
-        """The fields as a link says; where its model has to be loaded first, its settings wait for that."""
-        fields = {
-            panels.model.select: wanted.key.source,
-            panels.model.revision: wanted.key.revision or "",
-            panels.model.dtype: wanted.key.dtype,
-            **form(text_source.sample(wanted.text) if wanted.text else None, wanted.sampling),
-        }
-        if is_here(wanted):
-            return fields
-        context.sessions.update(owner, lambda old: replace(old, pending=wanted))
-        note = f"The link is about {wanted.key.source}: press Load, then Score; its ratios and locks are set then."
-        return {**fields, **say(panels, note)}
 
-    def restore(owner: str, session: Session, wanted: session.Settings):
-        text = text_source.sample(wanted.text or "mixed")
-        yield from watched(
-            context, panels, owner, "Restoring the link's settings",
-            lambda watch: scoring.restored(context.registry, session, wanted, text, watch),
-            lambda change: arrived(owner, change, wanted), kind="restore",
-        )  # fmt: skip
+def _filled(context: AppContext, panels: Panels, owner: str, settings: Settings) -> dict:
+    """The fields as a link says; where its model has to be loaded first, its settings wait for that."""
+    text = text_source.sample(settings.text) if settings.text else None
+    fields = {**_model_fields(panels, settings.key), **_text_fields(panels, text, settings.sampling)}
+    if _has_model(context, settings):
+        return fields
+    context.sessions.update(owner, lambda old: replace(old, pending=settings))
+    note = f"The link is about {settings.key.source}: press Load, then Score; its ratios and locks are set then."
+    return {**fields, **say(panels, note)}
 
-    def arrived(owner: str, change, wanted: session.Settings) -> dict:
-        session = context.sessions.update(owner, change)
-        missing = "" if wanted.text else " Its text was the sender's own, so a bundled one stands in for it."
-        return {**panels.repaint(session), **say(panels, f"The settings are those of the link.{missing}", "good")}
 
-    page.load(on_named, gr.Textbox(visible=False), None, js=TAB, queue=False, **panels.light)
-    shown = page.load(on_arrival, None, panels.all, js=_DRAWN, **panels.heavy)
-    return long_step(context, panels, shown.then, on_settled, None, at_the_end=panels.all)
+def _restore(context: AppContext, panels: Panels, owner: str, session: Session, settings: Settings):
+    """The settings of a link, whose text is scored first."""
+    text = text_source.sample(settings.text or "mixed")
+
+    def finish(change) -> dict:
+        restored = context.sessions.update(owner, change)
+        missing = "" if settings.text else " Its text was the sender's own, so a bundled one stands in for it."
+        return {**panels.repaint(restored), **say(panels, f"The settings are those of the link.{missing}", "good")}
+
+    yield from watched(
+        context, panels, owner, "Restoring the link's settings",
+        lambda watch: scoring.restored(context.registry, session, settings, text, watch), finish, kind="restore",
+    )  # fmt: skip

@@ -13,7 +13,8 @@ from ui.context import AppContext
 from ui.events.panels import Panels
 from ui.server import error_messages
 from ui.views import progress_line
-from ui.work.jobs import MODEL, Finished, Partial, Tick, Watch
+from ui.work.jobs import MODEL
+from ui.work.watch import Finished, Partial, Tick, Watch
 
 T = TypeVar("T")
 
@@ -36,6 +37,31 @@ def quick(panels: Panels, act: Callable[[], dict]) -> dict:
         return explained(panels, error)
 
 
+def bound(handler: Callable, *first) -> Callable:
+    """`handler` with its first parameters filled in, as a function whose signature has only the others.
+
+    Gradio passes a request, an event or a token where the annotations ask for one, and runs a generator step by step;
+    it recognises neither in a `functools.partial`.
+    """
+    if inspect.isgeneratorfunction(handler):
+
+        @functools.wraps(handler)
+        def function(*values, **named):
+            yield from handler(*first, *values, **named)
+    else:
+
+        @functools.wraps(handler)
+        def function(*values, **named):
+            return handler(*first, *values, **named)
+
+    signature = inspect.signature(handler)
+    left = list(signature.parameters.values())[len(first) :]
+    names = {*(parameter.name for parameter in left), "return"}
+    function.__signature__ = signature.replace(parameters=left)
+    function.__annotations__ = {name: hint for name, hint in handler.__annotations__.items() if name in names}
+    return function
+
+
 def long_step(
     context: AppContext,
     panels: Panels,
@@ -52,31 +78,49 @@ def long_step(
     Gradio makes each output of an event anew whenever something is yielded, also those that stay as they are: 70 ms
     where all parts of the page are outputs, several times a second, in which the work would stand still (one process,
     one interpreter lock). So outputs on the way are the line of progress and `meanwhile` alone; an update of any other
-    part is kept until the step is over, and then painted on `at_the_end`. A step that yields nothing has to be told to
-    leave its outputs as they are: gradio would send each of them a None, which empties the message line.
+    part is kept until the step is over, and then painted on `at_the_end`.
     """
     shown = [*panels.progress, *meanwhile]
-    wiring = {**panels.heavy, **wiring}
-    request = list(inspect.signature(handler).parameters).index("request")
+    step = bound(handler, context, panels)
+    on_the_way = _on_the_way(context, panels, step, set(shown) if at_the_end else None)
+    begun = listener(on_the_way, inputs, shown, **{**panels.heavy, **wiring})
+    if not at_the_end:
+        return begun
+    painted = list(dict.fromkeys([*shown, *at_the_end]))
+    return begun.then(bound(paint, context, panels), None, painted, **panels.light)
 
-    @functools.wraps(handler)
-    def on_the_way(*given):
+
+def paint(context: AppContext, panels: Panels, request: gr.Request) -> dict:
+    """What the visitor's last step has kept for its end."""
+    return context.unpainted.pop(context.visitor(request), _nothing(panels))
+
+
+def _on_the_way(context: AppContext, panels: Panels, step: Callable, shown: set[Component] | None) -> Callable:
+    """`step` without the updates of other parts than those `shown` (None: of any), which are kept for its end.
+
+    A step that yields nothing has to yield that nothing changes: gradio would send each output a None, which empties
+    the message line.
+    """
+    request = list(inspect.signature(step).parameters).index("request")
+
+    @functools.wraps(step)
+    def on_the_way(*values):
         silent = True
-        for update in handler(*given):
-            if at_the_end and not update.keys() <= set(shown):
-                context.unpainted.setdefault(context.visitor(given[request]), {}).update(update)
-            else:
+        for update in step(*values):
+            if shown is None or update.keys() <= shown:
                 silent = False
                 yield update
+            else:
+                context.unpainted.setdefault(context.visitor(values[request]), {}).update(update)
         if silent:
-            yield {panels.status.message: gr.skip()}
+            yield _nothing(panels)
 
-    def paint(request: gr.Request):
-        return context.unpainted.pop(context.visitor(request), {panels.status.message: gr.skip()})
+    return on_the_way
 
-    begun = listener(on_the_way, inputs, shown, **wiring)
-    painted = list(dict.fromkeys([*shown, *at_the_end]))
-    return begun.then(paint, None, painted, **panels.light) if at_the_end else begun
+
+def _nothing(panels: Panels) -> dict:
+    """The update that changes nothing."""
+    return {panels.status.message: gr.skip()}
 
 
 def watched(
@@ -88,7 +132,7 @@ def watched(
     finish: Callable[[T], dict],
     *,
     failed: Callable[[Exception], dict] | None = None,
-    partly: Callable[[object], dict] = lambda found: {},
+    partly: Callable[[object], dict] = lambda partial: {},
     stopped: str = "Stopped. Everything is as it was before.",
     kind: str = "other",
     line: str | None = MODEL,
@@ -96,7 +140,7 @@ def watched(
     """A step that takes longer: progress while it runs, then `finish`'s updates, or a sentence.
 
     `failed` gives the updates for an error, by default its sentence in the message line; `partly` those for what the
-    work has found so far; `stopped` says what a stop leaves behind; `kind` and `line` as for `Jobs.run`.
+    work has so far; `stopped` says what a stop leaves behind; `kind` and `line` as for `Jobs.run`.
     """
     try:
         for event in context.jobs.run(owner, title, work, kind=kind, line=line):

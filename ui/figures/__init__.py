@@ -1,7 +1,7 @@
 """Pure functions from values to Plotly figures.
 
 Text colour comes from the style sheet, so one figure reads in light and in dark. What is removed is grey and
-hatched, never told by colour alone. Arrays travel as numpy, which Plotly sends as base64.
+hatched, never marked by colour alone. Arrays travel as numpy, which Plotly sends as base64.
 """
 
 from ui.figures.contrast import (

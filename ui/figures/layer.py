@@ -44,28 +44,7 @@ def layer_channels_figure(landscape: Landscape, plan: ta.PruningPlan | None, sel
     """Every channel of the layer by rank, and the share of the whole score that the best ones hold."""
     layer = selection.layer
     ranked = landscape.channels[layer][landscape.order[layer]]
-    ranks = np.arange(1, len(ranked) + 1)
-    figure = go.Figure()
-    figure.add_trace(
-        go.Scatter(
-            x=ranks,
-            y=ranked.astype(np.float32),
-            name="score of a channel",
-            line={"color": ACCENT, "width": 2},
-            customdata=landscape.order[layer].astype(np.int32),
-            hovertemplate="rank %{x}, channel %{customdata}<br>score %{y:,.3r}<extra></extra>",
-        )
-    )
-    figure.add_trace(
-        go.Scatter(
-            x=ranks,
-            y=cumulative_shares(ranked).astype(np.float32) * 100,
-            name="cumulative share",
-            yaxis="y2",
-            line={"color": SECOND, "width": 2, "dash": "dash"},
-            hovertemplate="the best %{x} channels hold %{y:.1f} %<extra></extra>",
-        )
-    )
+    figure = go.Figure(_ranked_lines(ranked, landscape.order[layer]))
     if selection.channels:
         at = landscape.rank(layer, selection.channels[0])
         figure.add_trace(
@@ -161,3 +140,26 @@ def cumulative_shares(ranked: np.ndarray) -> np.ndarray:
     """The share of the whole that the best 1, 2, … hold; zeros where nothing has a score."""
     total = ranked.sum()
     return np.cumsum(ranked) / total if total > 0 else np.zeros(len(ranked))
+
+
+def _ranked_lines(ranked: np.ndarray, order: np.ndarray) -> list[go.Scatter]:
+    """The scores by rank, and the share of their sum that the best 1, 2, … hold. `order`: the channel at each rank."""
+    ranks = np.arange(1, len(ranked) + 1)
+    return [
+        go.Scatter(
+            x=ranks,
+            y=ranked.astype(np.float32),
+            name="score of a channel",
+            line={"color": ACCENT, "width": 2},
+            customdata=order.astype(np.int32),
+            hovertemplate="rank %{x}, channel %{customdata}<br>score %{y:,.3r}<extra></extra>",
+        ),
+        go.Scatter(
+            x=ranks,
+            y=cumulative_shares(ranked).astype(np.float32) * 100,
+            name="cumulative share",
+            yaxis="y2",
+            line={"color": SECOND, "width": 2, "dash": "dash"},
+            hovertemplate="the best %{x} channels hold %{y:.1f} %<extra></extra>",
+        ),
+    ]

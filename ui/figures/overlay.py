@@ -82,7 +82,7 @@ def channels_overlay(
 
 
 def overlay_traces(overlay: Overlay) -> list[go.Scatter]:
-    """The overlay drawn; locks are told by their shape: a triangle stays, a cross goes."""
+    """The overlay drawn; locks are marked by their shape: a triangle stays, a cross goes."""
     quiet = {"hoverinfo": "skip", "showlegend": False}
     styles = (
         {

@@ -37,10 +37,12 @@ def pareto_figure(points: list[Point], dense: tuple[int, float]) -> go.Figure:
     )
     floors = [point for point in points if point.floor is not None]
     if floors:
-        _add(figure, floors, [point.floor for point in floors], "random (the floor)", "x", GREY, words=False)
+        marks = _marks(floors, [point.floor for point in floors], "random (the floor)")
+        figure.add_trace(marks.update(mode="markers", marker={"symbol": "x", "color": GREY}))
     chosen = [point for point in points if point.perplexity != point.floor]
     if chosen:
-        _add(figure, chosen, [point.perplexity for point in chosen], "pruned", "circle", ACCENT, words=True)
+        marks = _marks(chosen, [point.perplexity for point in chosen], "pruned")
+        figure.add_trace(marks.update(mode="markers+text", marker={"symbol": "circle", "color": ACCENT}))
     figure.add_trace(
         go.Scatter(
             x=[dense[0]],
@@ -74,19 +76,15 @@ def pareto_front(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
     return front
 
 
-def _add(
-    figure: go.Figure, points: list[Point], values: list[float], name: str, symbol: str, colour: str, *, words: bool
-) -> None:
-    figure.add_trace(
-        go.Scatter(
-            x=[point.parameters for point in points],
-            y=values,
-            text=[f"#{point.number}" for point in points],
-            mode="markers+text" if words else "markers",
-            textposition="top center",
-            name=name,
-            marker={"symbol": symbol, "size": 11, "color": colour},
-            customdata=[numbers.count(point.parameters) for point in points],
-            hovertemplate=f"%{{text}} {name}<br>%{{customdata}} parameters<br>perplexity %{{y:,.3r}}<extra></extra>",
-        )
+def _marks(points: list[Point], values: list[float], name: str) -> go.Scatter:
+    """A mark for each result, at its number of parameters and one of its perplexities."""
+    return go.Scatter(
+        x=[point.parameters for point in points],
+        y=values,
+        text=[f"#{point.number}" for point in points],
+        textposition="top center",
+        name=name,
+        marker={"size": 11},
+        customdata=[numbers.count(point.parameters) for point in points],
+        hovertemplate=f"%{{text}} {name}<br>%{{customdata}} parameters<br>perplexity %{{y:,.3r}}<extra></extra>",
     )

@@ -59,7 +59,7 @@ def recovery_figure(points: tuple[ta.RecoveryPoint, ...], one_shot: float | None
 
 
 def _level(figure: go.Figure, until: int, value: float, words: str, colour: str, dash: str) -> None:
-    """A perplexity that does not change, told in the legend."""
+    """A perplexity that does not change, named in the legend."""
     figure.add_trace(
         go.Scatter(
             x=[0, max(until, 1)],

@@ -125,6 +125,9 @@ def paint(panel: CalibrationPanel, session: Session) -> dict:
     return {panel.estimate: scored_line(session)}
 
 
+PAINTS = {"all": paint, "plan": paint}
+
+
 def preview(name: str) -> str:
     """The beginning of a bundled sample, so that one sees what it is."""
     try:
@@ -153,11 +156,11 @@ def scored_line(session: Session) -> str:
 def estimate_line(run: Run) -> str:
     """What a run would take, and what is to be known of the text before it does."""
     time = "" if run.seconds is None else f", about {numbers.duration(run.seconds)}"
-    told = "".join(f"; {escape(note)}" for note in notes(run.text, run.notes))
-    return f'<p class="estimate">A run reads {run.amount}{time}{told}</p>'
+    remarks = "".join(f"; {escape(note)}" for note in notes(run.text, run.notes))
+    return f'<p class="estimate">A run reads {run.amount}{time}{remarks}</p>'
 
 
 def notes(text: TextSource, of_tokens: tuple[str, ...]) -> tuple[str, ...]:
-    """What is to be told of a text: rows that were left out, then the notes on its tokens."""
+    """Notes on a text: rows that were left out, then the notes on its tokens."""
     skipped = (f"{text.name}: rows without text, left out: {text.skipped:,}.",) if text.skipped else ()
     return (*skipped, *of_tokens)

@@ -68,6 +68,9 @@ def paint(panel: ComparePanel, session: Session) -> dict:
     }
 
 
+PAINTS = {"all": paint, "below": paint, "results": paint}
+
+
 def paint_pair(panel: ComparePanel, session: Session, first: int | None, second: int | None) -> dict:
     """Two results by their numbers."""
     return {panel.side: results_table.side_by_side(session.result(first), session.result(second))}

@@ -58,6 +58,9 @@ def paint(panel: ContrastPanel, session: Session) -> dict:
     return {panel.summary: summary_line(session), **dict(zip(panel.plots, _plots(session), strict=True))}
 
 
+PAINTS = {"all": paint, "plan": paint}
+
+
 def summary_line(session: Session) -> str:
     """The two texts in one sentence."""
     compared = _comparison(session)

@@ -31,11 +31,6 @@ def build(session: Session) -> GuidePanel:
     return GuidePanel(gr.HTML(card(STEPS, drawings), js_on_load=script, apply_default_css=False, elem_id="guide-panel"))
 
 
-def paint(panel: GuidePanel, session: Session) -> dict:
-    """Nothing: the guide is the same for every session."""
-    return {}
-
-
 def card(steps: tuple[Step, ...], drawings: Mapping[str, str]) -> str:
     """The button that opens the guide, and the card with all steps, as HTML. `drawings`: SVG by name."""
     articles = "".join(_article(step, number, len(steps), drawings) for number, step in enumerate(steps, 1))

@@ -125,6 +125,11 @@ def paint_choice(panel: LayerPanel, session: Session) -> dict:
     }
 
 
+PAINTS = {
+    "all": paint, "followers": paint_choice, "selection": paint_choice, "plan": paint_choice, "below": paint_choice,
+}  # fmt: skip
+
+
 def unit_line(session: Session) -> str:
     """The selected unit in words, whether it stays, and how it is locked."""
     if session.scored is None or session.plan is None:

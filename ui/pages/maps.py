@@ -72,71 +72,17 @@ def build(session: Session) -> MapsPanel:
         "in a map that has the focus, arrow keys move the selection and K, X and L lock and free it.</p>",
         js_on_load=None,
     )
-    with gr.Row():
-        metric = gr.Dropdown(
-            _metrics(session),
-            value=session.choice.metric,
-            label="Measured by (importance metric)",
-            elem_id="metric-select",
-            filterable=False,
-        )
-        normalisation = gr.Radio(
-            [(label, name) for name, label in figures.NORMALISATIONS.items()],
-            value=session.view.normalisation,
-            label="Brightest means highest in",
-            min_width=330,
-        )
+    metric, normalisation = _view(session)
     with gr.Row(elem_id="maps"):
         with gr.Column(scale=4, min_width=330):
-            gr.HTML("<h3>Attention heads</h3>", js_on_load=None)
-            heads = gr.Plot(
-                heads_plot(session), show_label=False, elem_id="heads-plot", elem_classes=["linked", "keyed"]
-            )
-            attention = gr.Slider(
-                **_attention_range(session),
-                value=session.choice.attention,
-                label="Remove heads (attention sparsity)",
-                elem_id="attention-sparsity",
-                buttons=[],
-            )
+            heads, attention = _heads(session)
         with gr.Column(scale=5, min_width=330):
-            gr.HTML("<h3>MLP channels</h3>", js_on_load=None)
-            channels = gr.Plot(
-                channels_plot(session), show_label=False, elem_id="channels-plot", elem_classes=["linked", "keyed"]
-            )
-            mlp = gr.Slider(
-                **_mlp_range(session),
-                value=session.choice.mlp,
-                label="Remove channels (MLP sparsity)",
-                elem_id="mlp-sparsity",
-                buttons=[],
-            )
+            channels, mlp = _channels(session)
     with gr.Row():
         with gr.Column(scale=4, min_width=330):
-            kind = gr.Radio(
-                _KINDS,
-                value=SLIDERS,
-                label="Set how much to keep by",
-                info="One limit sets both sliders in proportion",
-                elem_id="target-kind",
-            )
-            share = gr.Slider(
-                minimum=0, maximum=1, step=budgets.STEP, value=1, visible=False, elem_id="target-share", buttons=[],
-                label="Keep at most (share of the dense model)",
-            )  # fmt: skip
+            kind, share = _limit()
         with gr.Column(scale=5, min_width=330):
-            allocation = gr.Radio(
-                _ALLOCATIONS,
-                value=_allocation(session),
-                label="How much each layer keeps (allocation)",
-                info="Only layers of one size are compact in every other program",
-                elem_id="allocation",
-            )
-            granularity = gr.Radio(
-                **_granularity(session),
-                label="What goes of attention (granularity)",
-                elem_id="granularity",
-            )
+            allocation, granularity = _shapes(session)
     with gr.Row(elem_id="choice-row"):
         note = gr.HTML(note_line(session), elem_id="choice-note", js_on_load=None)
         undo = gr.Button("Undo", elem_id="undo-button", size="sm", min_width=64, scale=0, interactive=False)
@@ -185,6 +131,95 @@ def paint_marks(panel: MapsPanel, session: Session) -> dict:
         panel.undo: gr.update(interactive=bool(session.timeline.past)),
         panel.redo: gr.update(interactive=bool(session.timeline.future)),
     }
+
+
+def paint_selection(panel: MapsPanel, session: Session) -> dict:
+    """What follows another unit in view."""
+    return {panel.link: marks(session)}
+
+
+PAINTS = {"all": paint, "marks": paint_marks, "selection": paint_selection, "plan": paint}
+
+
+def _view(session: Session) -> tuple[gr.Dropdown, gr.Radio]:
+    """By which metric and scale the maps are drawn."""
+    with gr.Row():
+        metric = gr.Dropdown(
+            _metrics(session),
+            value=session.choice.metric,
+            label="Measured by (importance metric)",
+            elem_id="metric-select",
+            filterable=False,
+        )
+        normalisation = gr.Radio(
+            [(label, name) for name, label in figures.NORMALISATIONS.items()],
+            value=session.view.normalisation,
+            label="Brightest means highest in",
+            min_width=330,
+        )
+    return metric, normalisation
+
+
+def _heads(session: Session) -> tuple[gr.Plot, gr.Slider]:
+    """The map of heads, and how many of them go."""
+    gr.HTML("<h3>Attention heads</h3>", js_on_load=None)
+    heads = gr.Plot(heads_plot(session), show_label=False, elem_id="heads-plot", elem_classes=["linked", "keyed"])
+    attention = gr.Slider(
+        **_attention_range(session),
+        value=session.choice.attention,
+        label="Remove heads (attention sparsity)",
+        elem_id="attention-sparsity",
+        buttons=[],
+    )
+    return heads, attention
+
+
+def _channels(session: Session) -> tuple[gr.Plot, gr.Slider]:
+    """The map of channels, and how many of them go."""
+    gr.HTML("<h3>MLP channels</h3>", js_on_load=None)
+    plot = channels_plot(session)
+    channels = gr.Plot(plot, show_label=False, elem_id="channels-plot", elem_classes=["linked", "keyed"])
+    mlp = gr.Slider(
+        **_mlp_range(session),
+        value=session.choice.mlp,
+        label="Remove channels (MLP sparsity)",
+        elem_id="mlp-sparsity",
+        buttons=[],
+    )
+    return channels, mlp
+
+
+def _limit() -> tuple[gr.Radio, gr.Slider]:
+    """What is limited, and to which share of the dense model."""
+    kind = gr.Radio(
+        _KINDS,
+        value=SLIDERS,
+        label="Set how much to keep by",
+        info="One limit sets both sliders in proportion",
+        elem_id="target-kind",
+    )
+    share = gr.Slider(
+        minimum=0, maximum=1, step=budgets.STEP, value=1, visible=False, elem_id="target-share", buttons=[],
+        label="Keep at most (share of the dense model)",
+    )  # fmt: skip
+    return kind, share
+
+
+def _shapes(session: Session) -> tuple[gr.Radio, gr.Radio]:
+    """How what goes is shared among the layers, and what it is of attention."""
+    allocation = gr.Radio(
+        _ALLOCATIONS,
+        value=_allocation(session),
+        label="How much each layer keeps (allocation)",
+        info="Only layers of one size are compact in every other program",
+        elem_id="allocation",
+    )
+    granularity = gr.Radio(
+        **_granularity(session),
+        label="What goes of attention (granularity)",
+        elem_id="granularity",
+    )
+    return allocation, granularity
 
 
 def _metrics(session: Session) -> list[tuple[str, str]]:

@@ -102,6 +102,9 @@ def paint(panel: MeasurePanel, session: Session) -> dict:
     return {**shown, panel.tried: "", panel.probes: _probes_plot(probes), panel.repair: _repairs(session)}
 
 
+PAINTS = {"all": paint, "results": paint}
+
+
 def _repairs(session: Session) -> dict:
     """All of them, or those for which a streamed model is read once, with the last one chosen."""
     if not session.streamed:

@@ -63,6 +63,9 @@ def paint(panel: ModelPanel, session: Session) -> dict:
     return {panel.card: loaded_card(session)}
 
 
+PAINTS = {"all": paint}
+
+
 def key_of(source: str | None, revision: str | None, dtype: str) -> ModelKey:
     """The model that the controls name. Raises `WrongInput` for what is no name."""
     return ModelKey(

@@ -25,6 +25,9 @@ def paint(panel: ReadingPanel, session: Session) -> dict:
     return {panel.reads: reads_list(session)}
 
 
+PAINTS = {"all": paint, "selection": paint, "plan": paint}
+
+
 def reads_list(session: Session) -> str:
     """The strongest tokens in their context, strongest first, each with its activation as a bar."""
     selection, scored = session.view.selection, session.scored
@@ -37,9 +40,9 @@ def reads_list(session: Session) -> str:
         return f'<p class="empty">{_CHOOSE}</p>'
     if scored is None or scored.tokenizer is None:
         return '<p class="empty">Score the model first, with a tokenizer that can show what was read.</p>'
-    found = ta.reads(scored.statistics, scored.calibration, scored.tokenizer, layer=selection.layer, **unit)
-    strongest = max((abs(read.activation) for read in found), default=0.0) or 1.0
-    rows = "".join(_row(read, abs(read.activation) / strongest) for read in found)
+    reads = ta.reads(scored.statistics, scored.calibration, scored.tokenizer, layer=selection.layer, **unit)
+    strongest = max((abs(read.activation) for read in reads), default=0.0) or 1.0
+    rows = "".join(_row(read, abs(read.activation) / strongest) for read in reads)
     return (
         f'<p class="note-line">Layer {selection.layer}, <b>{name}</b> is most active at the marked tokens of '
         f"<b>{escape(scored.text.name)}</b>, once a sequence:</p>"

@@ -69,12 +69,15 @@ def paint(panel: RecoverPanel, session: Session) -> dict:
     return {panel.plot: _plot(session), panel.note: note_line(session)}
 
 
-def estimate_line(found: Estimate) -> str:
+PAINTS = {"all": paint, "below": paint, "results": paint}
+
+
+def estimate_line(estimate: Estimate) -> str:
     """What pressing the button will take, before it is pressed."""
-    time = "" if found.seconds is None else f", about {numbers.duration(found.seconds)} of training here"
+    time = "" if estimate.seconds is None else f", about {numbers.duration(estimate.seconds)} of training here"
     return (
-        f'<p class="estimate">{found.tokens:,} tokens{time}, {numbers.size(found.bytes)} of memory; beside it the cut, '
-        "text that the model writes, and the measuring</p>"
+        f'<p class="estimate">{estimate.tokens:,} tokens{time}, {numbers.size(estimate.bytes)} of memory; beside it '
+        "the cut, text that the model writes, and the measuring</p>"
     )
 
 
@@ -85,20 +88,20 @@ def refusal(sentence: str) -> str:
 
 def note_line(session: Session) -> str:
     """What the curves stand for."""
-    found = session.recovery
-    if found is None or not found.points:
+    recovery = session.recovery
+    if recovery is None or not recovery.points:
         return ""
-    speeds = [point.tokens_per_second for point in found.points if point.tokens_per_second]
+    speeds = [point.tokens_per_second for point in recovery.points if point.tokens_per_second]
     speed = f" {speeds[-1]:,.0f} tokens per second." if speeds else ""
-    stopped = " Stopped: what was best until then was kept." if found.stopped else ""
+    stopped = " Stopped: what was best until then was kept." if recovery.stopped else ""
     return (
-        f'<p class="note-line">Perplexity on {SEQUENCES} sequences at most of {escape(found.text.name)}; of the '
+        f'<p class="note-line">Perplexity on {SEQUENCES} sequences at most of {escape(recovery.text.name)}; of the '
         f"training after the last shot the weights with the lowest one are kept.{speed}{stopped}</p>"
     )
 
 
 def _plot(session: Session):
-    found = session.recovery
-    if found is None or not found.points:
+    recovery = session.recovery
+    if recovery is None or not recovery.points:
         return figures.empty_figure(_EMPTY, height=160)
-    return figures.recovery_figure(found.points, found.one_shot)
+    return figures.recovery_figure(recovery.points, recovery.one_shot)

@@ -38,20 +38,23 @@ def paint(panel: RedundancyPanel, session: Session) -> dict:
     return {panel.plot: _plot(session), panel.note: note_line(session)}
 
 
+PAINTS = {"all": paint, "below": paint, "results": paint}
+
+
 def note_line(session: Session) -> str:
     """What the map was measured on."""
-    found = session.redundancy
-    if found is None or not found.points:
+    grid = session.redundancy
+    if grid is None or not grid.points:
         return ""
     return (
-        f'<p class="note-line">{len(found.points)} of {counted(found.total, "point")}, chosen by '
-        f"<b>{escape(labels.metric(found.metric))}</b> on {escape(found.scored.text.name)}; perplexity behind masks on "
-        f"up to {MAP_SEQUENCES} sequences of {escape(found.text.name)}.</p>"
+        f'<p class="note-line">{len(grid.points)} of {counted(grid.total, "point")}, chosen by '
+        f"<b>{escape(labels.metric(grid.metric))}</b> on {escape(grid.scored.text.name)}; perplexity behind masks on "
+        f"up to {MAP_SEQUENCES} sequences of {escape(grid.text.name)}.</p>"
     )
 
 
 def _plot(session: Session):
-    found = session.redundancy
-    if found is None or not found.points:
+    grid = session.redundancy
+    if grid is None or not grid.points:
         return figures.empty_figure(_EMPTY, height=160)
-    return figures.redundancy_figure(found.points, session.spec)
+    return figures.redundancy_figure(grid.points, session.spec)

@@ -34,3 +34,6 @@ def build(session: Session) -> StatusPanel:
 
 def paint(panel: StatusPanel, session: Session) -> dict:
     return {panel.savings: savings.strip(session.plan)}
+
+
+PAINTS = {"all": paint, "marks": paint, "plan": paint}

@@ -107,6 +107,9 @@ def paint(panel: TakeawayPanel, session: Session) -> dict:
     }
 
 
+PAINTS = {"all": paint, "followers": paint, "plan": paint, "results": paint}
+
+
 def _layers(session: Session) -> dict:
     """Both ways to write sizes that no stock configuration names, with what each costs; nothing for others."""
     spec = None if session.latest is None else session.latest.plan.spec

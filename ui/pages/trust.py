@@ -48,15 +48,18 @@ def paint(panel: TrustPanel, session: Session) -> dict:
     }
 
 
+PAINTS = {"all": paint, "plan": paint}
+
+
 def summary_line(session: Session) -> str:
     """Whether the kept set has settled, in one sentence."""
-    found = _found(session)
-    if found is None:
+    stability = _current(session)
+    if stability is None:
         return ""
     return (
-        f'<p class="note-line">Drawn anew from all {counted(found.sizes[-1], "sequence")}, '
-        f"<b>{numbers.percent(found.head_group_overlaps[-1].mean)}</b> of the kept head groups and "
-        f"<b>{numbers.percent(found.channel_overlaps[-1].mean)}</b> of the kept channels stay the same on average. "
+        f'<p class="note-line">Drawn anew from all {counted(stability.sizes[-1], "sequence")}, '
+        f"<b>{numbers.percent(stability.head_group_overlaps[-1].mean)}</b> of the kept head groups and "
+        f"<b>{numbers.percent(stability.channel_overlaps[-1].mean)}</b> of the kept channels stay the same on average. "
         "Where this is far below 100 %, score on more sequences.</p>"
     )
 
@@ -67,14 +70,14 @@ def _agreement(session: Session):
     return figures.agreement_figure(ta.agreement(session.scored.scores))
 
 
-def _found(session: Session) -> ta.Stability | None:
-    """What was found, while the scores and the metric it was found for are in view."""
-    found = session.steadiness
-    if found is None or found.scored is not session.scored or found.metric != session.choice.metric:
+def _current(session: Session) -> ta.Stability | None:
+    """What the last check came to, while the scores and the metric that it was made for are in view."""
+    last = session.steadiness
+    if last is None or last.scored is not session.scored or last.metric != session.choice.metric:
         return None
-    return found.value
+    return last.value
 
 
 def _stability(session: Session):
-    found = _found(session)
-    return figures.empty_figure(_EMPTY, height=220) if found is None else figures.stability_figure(found)
+    stability = _current(session)
+    return figures.empty_figure(_EMPTY, height=220) if stability is None else figures.stability_figure(stability)

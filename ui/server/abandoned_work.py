@@ -1,4 +1,4 @@
-"""What nobody listens to any more: answers that nobody fetches are dropped, and work that nobody waits for stops.
+"""Abandoned work: answers that nobody fetches are dropped, and work that nobody waits for is stopped.
 
 Gradio keeps the answers of two thousand names for as long as it runs, and does whatever was asked for to its end.
 """
@@ -17,7 +17,7 @@ from ui.server.sweeping import sweeping
 logger = logging.getLogger(__name__)
 
 SILENT_SECONDS = 60.0
-"""How long nobody need listen, as on a connection that broke off, or between a question and the one for its answer."""
+"""How long a session may have no listener, as after a lost connection, or between a question and its answer."""
 MAX_UNREAD = 400
 """Messages of all visitors that lie here unread, a repainted page of a megabyte or so in each."""
 _SWEEP_SECONDS = 1.0
@@ -36,7 +36,7 @@ class Unheard:
         return sweeping(self._sweep_on)
 
     async def sweep(self, now: float) -> None:
-        """Drop what has been unheard for too long at the time `now`, and what is too much."""
+        """Drop what has had no listener for too long at the time `now`, and what exceeds the limits."""
         queue = self._queue()
         sessions = _sessions(queue)
         self._since = {name: since for name, since in self._since.items() if name in sessions}
@@ -64,7 +64,7 @@ class Unheard:
         queue.pending_event_ids_session.pop(name, None)
         self._since.pop(name, None)
         if events:
-            await asyncio.to_thread(self._stop, name)  # may wait for whoever changes a visitor's work just now
+            await asyncio.to_thread(self._stop, name)  # may wait for a change of that visitor's session
 
     async def _sweep_on(self) -> None:
         while True:
@@ -76,7 +76,7 @@ class Unheard:
 
 
 def _sessions(queue: Queue) -> dict[str, frozenset[str]]:
-    """Every session with messages or work here, and the events whose end it has not been told."""
+    """Every session with messages or work, and its events that have not ended."""
     names = {*queue.pending_messages_per_session, *queue.pending_event_ids_session}
     names |= {event.session_hash for events in queue.active_jobs if events for event in events}
     return {name: frozenset(queue.pending_event_ids_session.get(name, ())) for name in names}

@@ -72,10 +72,10 @@ def address(scope: Scope) -> str | None:
     written = ",".join(Headers(scope=scope).getlist("x-forwarded-for")).split(",")[-_MOST_HOPS:]
     for hop in (peer, *reversed(written)):
         try:
-            found = ipaddress.ip_address(hop.strip())
+            ip = ipaddress.ip_address(hop.strip())
         except ValueError:
             return None
-        if found.is_global:
+        if ip.is_global:
             # who has one address of IPv6 has 2⁶⁴ of them
-            return str(ipaddress.ip_network((found, 64), strict=False)) if found.version == 6 else str(found)
+            return str(ipaddress.ip_network((ip, 64), strict=False)) if ip.version == 6 else str(ip)
     return None

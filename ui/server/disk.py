@@ -52,9 +52,9 @@ def disk_budget() -> float:
 
     Infinity where nothing is said on one's own machine. Raises `ValueError` where the variable is no size above 0.
     """
-    given = bytes_set(BUDGET_VARIABLE)
-    if given is not None:
-        return given
+    setting = bytes_set(BUDGET_VARIABLE)
+    if setting is not None:
+        return setting
     return _SHARE * shutil.disk_usage(tempfile.gettempdir()).free if environment.is_public() else math.inf
 
 
@@ -141,9 +141,9 @@ class Disk:
     def _old_downloads(self, spared: Collection[Path]) -> list[Path]:
         """Visitors' sets of downloads that nobody can be fetching any more, the oldest first."""
         sets = [folder for folder in self._uploads.glob(f"{EXPORTS}*/*") if folder.is_dir() and folder not in spared]
-        found = sorted((folder.stat().st_mtime, folder) for folder in sets)
-        now = _files_clock() if found else 0.0
-        return [folder for made, folder in found if now - made > _SPARED_SECONDS]
+        dated = sorted((folder.stat().st_mtime, folder) for folder in sets)
+        now = _files_clock() if dated else 0.0
+        return [folder for made, folder in dated if now - made > _SPARED_SECONDS]
 
     @property
     def _uploads(self) -> Path:
@@ -151,7 +151,7 @@ class Disk:
 
 
 def _files_clock() -> float:
-    """The time as the file system writes it on a file: ages of files are told by the clock that dated them."""
+    """The time as the file system writes it on a file: a file's age is measured by the clock that dated it."""
     with tempfile.TemporaryFile() as new:
         return os.fstat(new.fileno()).st_mtime
 

@@ -31,7 +31,7 @@ def is_public() -> bool:
 
 
 def may_stream() -> bool:
-    """Whether models larger than memory are gone through layer by layer here: for hours maybe, and others wait.
+    """Whether models larger than memory are streamed layer by layer: that may take hours, in which others wait.
 
     So only where all visitors are the owner's own, unless TRANSACT_STREAM=1 says that it may be done for everybody.
     """

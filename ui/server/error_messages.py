@@ -1,4 +1,4 @@
-"""What is told when something goes wrong that nobody meant to happen: one sentence, and the details in the log."""
+"""What a visitor reads of an unexpected error: one sentence. The details are logged."""
 
 import errno
 import logging
@@ -14,10 +14,10 @@ class Interrupted(ta.TransactError):
 
 
 class DiskFull(ta.SaveRefused):
-    """The disk, or what visitors may have of it, is full; in words for who does not see that disk."""
+    """The disk, or what visitors may have of it, is full; worded for visitors, who do not see that disk."""
 
 
-def told(error: BaseException, title: str) -> Exception:
+def presentable(error: BaseException, title: str) -> Exception:
     """The error that ended the work `title`, as one that can be shown where its cause lies outside this program.
 
     An exception that would end a thread or the whole server (`SystemExit`) becomes one that does not.

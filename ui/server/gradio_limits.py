@@ -1,4 +1,4 @@
-"""What gradio prints, keeps and lets wait, within bounds: it is made for few visitors, who mean well.
+"""Bounds on what gradio prints, keeps and queues: it is made for few visitors, who mean well.
 
 Only objects of the page are changed, but for what it prints and how it words an error, which are functions of its
 modules.
@@ -44,12 +44,12 @@ _worded = utils.error_payload
 
 
 def _shortly(error: BaseException | None, show_error: bool) -> dict[str, Any]:
-    """What gradio tells of an error, without the megabytes that it may quote."""
-    told = _worded(error, show_error)
-    said = told.get("error")
-    if isinstance(said, str) and len(said) > MAX_ERROR_CHARACTERS:
-        told["error"] = f"{said[:MAX_ERROR_CHARACTERS]} …"
-    return told
+    """Gradio's account of an error, without the megabytes that it may quote."""
+    payload = _worded(error, show_error)
+    sentence = payload.get("error")
+    if isinstance(sentence, str) and len(sentence) > MAX_ERROR_CHARACTERS:
+        payload["error"] = f"{sentence[:MAX_ERROR_CHARACTERS]} …"
+    return payload
 
 
 def keep_quiet() -> None:
@@ -72,7 +72,7 @@ class _VisitorConfig(BlocksConfig):
     """A visitor's list of the page's parts.
 
     Gradio describes every part of it for links that this page does not have. That took 30 ms of the event loop for
-    every new name that anybody came up with, also when such a one only left.
+    every new session, also for one that only left.
     """
 
     @staticmethod
@@ -110,7 +110,7 @@ class Doorkeeper:
 def bound(page: Blocks, audience: Audience, *, direct: bool) -> None:
     """Let `page`, complete but not yet launched, keep to these limits.
 
-    `direct`: whether work may be asked for without standing in the queue.
+    `direct`: whether events may be called without waiting in the queue.
     """
     page.default_config.__class__ = _PageConfig
     page.queue(max_size=MAX_WAITING, api_open=direct)
@@ -121,8 +121,8 @@ def _has_more_parts(value, most: int) -> bool:
     """Whether a value of JSON has more than so many values in it."""
     counted, left = 0, [value]
     while left:
-        found = left.pop()
-        inner = found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
+        part = left.pop()
+        inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
         counted += len(inner)
         if counted > most:
             return True

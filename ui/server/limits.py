@@ -1,6 +1,6 @@
-"""How much may be asked for, and what a value from outside may be: the page, the endpoints and links all ask here.
+"""Limits on requests, and checks of values from outside, for the page, the endpoints and links alike.
 
-One visitor must not be able to take the machine from the others, nor a slip of the finger an afternoon from oneself.
+No visitor can take the machine from the others, and no slip of the finger costs an afternoon.
 """
 
 from collections.abc import Collection

@@ -22,19 +22,19 @@ def memory_budget() -> int:
 
     Raises `ValueError` where the variable holds anything else.
     """
-    given = bytes_set(BUDGET_VARIABLE)
-    return int(_BUDGET_SHARE * limit_bytes()) if given is None else given
+    setting = bytes_set(BUDGET_VARIABLE)
+    return int(_BUDGET_SHARE * limit_bytes()) if setting is None else setting
 
 
 def bytes_set(variable: str) -> int | None:
     """The bytes that a host has set, None where nothing is; raises `ValueError` for what is no size above 0."""
-    given = os.environ.get(variable, "").strip()
-    if not given:
+    setting = os.environ.get(variable, "").strip()
+    if not setting:
         return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", given.lower())
-    if not found or float(found[1]) == 0:
-        raise ValueError(f"{variable} is {given!r}; give bytes above 0, as 6000000000, 500MB or 6GB.")
-    return int(float(found[1]) * _UNITS[found[2]])
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", setting.lower())
+    if not match or float(match[1]) == 0:
+        raise ValueError(f"{variable} is {setting!r}; give bytes above 0, as 6000000000, 500MB or 6GB.")
+    return int(float(match[1]) * _UNITS[match[2]])
 
 
 def nbytes(value) -> int:
@@ -60,7 +60,7 @@ class LruCache:
         idle_seconds: float = math.inf,
         dropped: Callable[[int, str], None] = lambda size, why: None,
     ):
-        """`dropped` is told the bytes of what makes room or expires, and why: "number", "memory" or "idle"."""
+        """`dropped` is called with the bytes of what makes room or expires, and why: "number", "memory" or "idle"."""
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._idle_seconds = idle_seconds
@@ -83,7 +83,7 @@ class LruCache:
 
     @property
     def oldest(self) -> float:
-        """When what was used longest ago was used, infinity where nothing is here."""
+        """When the value that was used longest ago was used; infinity where there is none."""
         with self._lock:
             return next((used for used, _, _ in self._items.values()), math.inf)
 
@@ -117,10 +117,10 @@ class LruCache:
             self._dropped(size, why)
             return True
 
-    def drop(self, wanted: Callable[[Hashable], bool]) -> None:
-        """Drop every key that `wanted` says yes to."""
+    def drop(self, chosen: Callable[[Hashable], bool]) -> None:
+        """Drop every key that `chosen` says yes to."""
         with self._lock:
-            for key in [key for key in self._items if wanted(key)]:
+            for key in [key for key in self._items if chosen(key)]:
                 del self._items[key]
 
     def expire(self) -> None:

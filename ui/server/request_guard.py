@@ -19,7 +19,7 @@ from ui.server.audience import Audience
 BODY_BYTES = "transact.body_bytes"
 """The key of a request's scope under which stands how long its body was so far."""
 MAX_ERROR_BYTES = 4_000
-"""Of an answer that says no; a longer one repeats what was sent."""
+"""Of a refusal; a longer one repeats what was sent."""
 _FILES, _PROXY = ("/file=", "/file/"), "/proxy="
 _DEEP_LINK = "/deep_link"
 """Writes the whole page to the disk for whoever asks; the links of this page hold their settings themselves."""
@@ -61,7 +61,7 @@ class Pace:
 class Guard:
     """ASGI middleware around the whole app.
 
-    `audience` is told who listens; `upload_refused` says why no upload of so many bytes is taken now, None where it is.
+    `audience` counts who listens; `upload_refused` says why no upload of so many bytes is taken now, None where it is.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Guard:
 
 
 class _Answer:
-    """`send` with headers of ours, and one sentence in place of a long answer that says no."""
+    """`send` with our headers, and one sentence in place of a long refusal."""
 
     def __init__(self, send: Send):
         self._send = send
@@ -152,8 +152,8 @@ class _Answer:
 def _asks_elsewhere(path: str) -> bool:
     """Whether a path is of a route for files or a proxy and names an address of the network, or writes of its own."""
     for route in _FILES:
-        _, found, name = path.partition(route)
-        if found and ":/" in unquote(name).replace("\\", "/"):
+        _, separator, name = path.partition(route)
+        if separator and ":/" in unquote(name).replace("\\", "/"):
             return True
     return _PROXY in path or path.rstrip("/").endswith(_DEEP_LINK)
 

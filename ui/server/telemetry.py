@@ -39,7 +39,7 @@ def log_to_stderr() -> None:
 class JsonLines(logging.Formatter):
     """One JSON object a record: time, level, event, and the event's own fields.
 
-    Records of other libraries may quote what a visitor typed, so of these only where they come from is told.
+    Records of other libraries may quote what a visitor typed, so only their origin is logged.
     """
 
     def format(self, record: logging.LogRecord) -> str:

@@ -76,8 +76,8 @@ def _own_folder(place: Path) -> Path:
 
 def _lock_of_dead(folder: Path) -> int | None:
     """The lock of a folder whose process has ended, None where it has removed that already. Raises `OSError` else."""
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         raise PermissionError(f"{folder} is not a folder of this user")
     try:
         lock = os.open(folder / _LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)

@@ -1,4 +1,4 @@
-"""What a caller is told who asks for an event that this page does not have: gradio looks it up unguarded.
+"""The answer to a request for an event that the page does not have, which gradio looks up unguarded.
 
 It would answer with status 500 and a traceback in the log, as if the fault were ours.
 """

@@ -69,7 +69,7 @@ class Sessions:
             return self.owner(hash)
 
     def leave(self, hash: str) -> bool:
-        """Take note that a page load was closed; True where its visitor has no other open, as after a reload."""
+        """Note that a page load was closed; True where its visitor has no other open, as after a reload."""
         with self._lock:
             owner = self._open.pop(hash, self.owner(hash))
             return owner not in self._open.values()

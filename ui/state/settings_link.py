@@ -3,8 +3,8 @@
 The visitor's own text is not in it, nor are results; everything else is as it stood.
 """
 
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Collection, Mapping
+from dataclasses import fields, replace
 from urllib.parse import urlencode
 
 import transact as ta
@@ -61,69 +61,73 @@ def settings(params: Mapping[str, str]) -> Settings | None:
     """What a link holds; None where there is none. Raises `WrongInput` for one that was damaged."""
     if "model" not in params:
         return None
-    standard, sampling = Choice(), Sampling()
     text = params.get("text")
-    if text is not None and text not in text_source.SAMPLES:
-        raise _damaged("text", text)
-    metric = params.get("metric", standard.metric)
-    if metric not in ta.METRICS:
-        raise _damaged("metric", metric)
-    allocation = params.get("allocation", standard.allocation)
-    if allocation not in ta.ALLOCATIONS:
-        raise _damaged("allocation", allocation)
-    granularity = params.get("granularity", standard.granularity)
-    if granularity not in ta.GRANULARITIES:
-        raise _damaged("granularity", granularity)
-    budget = None
-    if "limit" in params:
-        kind, _, share = params["limit"].partition(":")
-        if kind not in budgets.BUDGETS:
-            raise _damaged("limit", params["limit"])
-        budget = Budget(kind, limits.share_left(_read("limit", share, float)))
-    locks = {
-        name: frozenset(_read(name, unit, _unit) for unit in params[name].split(","))
-        for name in _LOCKS
-        if name in params
-    }
-    by_hand = [
+    if text is not None:
+        _one_of("text", text, text_source.SAMPLES)
+    choice = _choice(params)
+    key, sampling = _key(params), _sampling(params, choice.metric)
+    return Settings(key=key, text=text, sampling=sampling, choice=replace(choice, **_shares(params)))
+
+
+def _choice(params: Mapping[str, str]) -> Choice:
+    """All but the two shares."""
+    standard = Choice()
+    return Choice(
+        metric=_one_of("metric", params.get("metric", standard.metric), ta.METRICS),
+        allocation=_one_of("allocation", params.get("allocation", standard.allocation), ta.ALLOCATIONS),
+        granularity=_one_of("granularity", params.get("granularity", standard.granularity), ta.GRANULARITIES),
+        budget=_budget(params["limit"]) if "limit" in params else None,
+        locks=ta.Locks(**{name: _units(name, params[name]) for name in _LOCKS if name in params}),
+        **_counts_by_hand(params),
+    )
+
+
+def _key(params: Mapping[str, str]) -> ModelKey:
+    dtype = _one_of("dtype", params.get("dtype", "auto"), ("auto", *DTYPES))
+    revision = limits.name("The link's “revision”", params.get("revision", "")) or None
+    return ModelKey(limits.name("The link's “model”", params["model"]), revision, dtype)
+
+
+def _sampling(params: Mapping[str, str], metric: str) -> Sampling:
+    standard = Sampling()
+    num_samples = _whole("num_samples", "samples", params.get("samples", standard.num_samples))
+    seq_len = _whole("seq_len", "length", params.get("length", standard.seq_len))
+    seed = _whole("seed", "seed", params.get("seed", standard.seed))
+    limits.tokens(num_samples, seq_len)
+    taylor = "gradients" in params or ta.METRICS[metric].needs_gradients
+    return Sampling(num_samples, seq_len, seed, taylor=taylor)
+
+
+def _budget(text: str) -> Budget:
+    kind, _, share = text.partition(":")
+    if kind not in budgets.BUDGETS:
+        raise _damaged("limit", text)
+    return Budget(kind, limits.share_left(_read("limit", share, float)))
+
+
+def _counts_by_hand(params: Mapping[str, str]) -> dict[str, tuple[int, ...] | None]:
+    """What each layer keeps, where that was set by hand."""
+    groups, channels = (
         tuple(_whole("units", name, count) for count in params[name].split(",")) if name in params else None
         for name in ("groups", "channels")
-    ]
-    if (by_hand[0] is None) != (by_hand[1] is None):
+    )
+    if (groups is None) != (channels is None):
         raise _damaged("groups and channels", "one without the other")
-    dtype = params.get("dtype", "auto")
-    if dtype not in ("auto", *DTYPES):
-        raise _damaged("dtype", dtype)
-    revision = limits.name("The link's “revision”", params.get("revision", "")) or None
-    num_samples, seq_len, seed = (
-        _whole(kind, name, params.get(name, standing))
-        for kind, name, standing in (
-            ("num_samples", "samples", sampling.num_samples),
-            ("seq_len", "length", sampling.seq_len),
-            ("seed", "seed", sampling.seed),
-        )
-    )
-    limits.tokens(num_samples, seq_len)
-    return Settings(
-        key=ModelKey(limits.name("The link's “model”", params["model"]), revision, dtype),
-        text=text,
-        sampling=Sampling(
-            num_samples, seq_len, seed, taylor="gradients" in params or ta.METRICS[metric].needs_gradients
+    return {"keep_head_groups": groups, "keep_channels": channels}
+
+
+def _shares(params: Mapping[str, str]) -> dict[str, float]:
+    standard = Choice()
+    return {
+        "attention": limits.share_removed(
+            "attention", _read("attention", params.get("attention", standard.attention), float)
         ),
-        choice=Choice(
-            metric=metric,
-            attention=limits.share_removed(
-                "attention", _read("attention", params.get("attention", standard.attention), float)
-            ),
-            mlp=limits.share_removed("MLP", _read("mlp", params.get("mlp", standard.mlp), float)),
-            allocation=allocation,
-            granularity=granularity,
-            budget=budget,
-            keep_head_groups=by_hand[0],
-            keep_channels=by_hand[1],
-            locks=ta.Locks(**locks),
-        ),
-    )
+        "mlp": limits.share_removed("MLP", _read("mlp", params.get("mlp", standard.mlp), float)),
+    }
+
+
+def _units(name: str, text: str) -> frozenset[tuple[int, int]]:
+    return frozenset(_read(name, unit, _unit) for unit in text.split(","))
 
 
 def _unit(text: str) -> tuple[int, int]:
@@ -141,6 +145,12 @@ def _read(name: str, value, kind):
         return kind(value)
     except ValueError:
         raise _damaged(name, value) from None
+
+
+def _one_of(name: str, value: str, known: Collection[str]) -> str:
+    if value not in known:
+        raise _damaged(name, value)
+    return value
 
 
 def _damaged(name: str, value) -> WrongInput:

@@ -62,14 +62,14 @@ def streamed(choice: DatasetChoice, limit: int, progress: ta.Progress = ta.NO_PR
     """
     place = _place(choice.name)
     texts: list[str] = []
-    found: dict[str, str | None] = {}
+    origin: dict[str, str | None] = {}
     characters, column = 0, choice.column
 
     def look_in() -> None:
         progress(len(texts), limit, "texts")
 
     look_in()
-    with closing(_arriving(_rows(choice, place, found), look_in, choice.name)) as rows:
+    with closing(_arriving(_rows(choice, place, origin), look_in, choice.name)) as rows:
         for row in islice(rows, MAX_ROWS):
             ((column, cell),) = row.items()
             if is_text(cell):
@@ -82,7 +82,7 @@ def streamed(choice: DatasetChoice, limit: int, progress: ta.Progress = ta.NO_PR
                 break
     if not texts:
         raise WrongInput(_no_text(choice, column, characters))
-    read = replace(choice, name=place, column=column, revision=found.get("revision"))
+    read = replace(choice, name=place, column=column, revision=origin.get("revision"))
     return TextSource(str(choice), tuple(texts), "dataset", dataset=read)
 
 
@@ -111,8 +111,8 @@ def _place(name: str) -> str:
     raise WrongInput(f"There is no folder “{name[:200]}”, and it is no hub id either; give {_EXAMPLE}.")
 
 
-def _rows(choice: DatasetChoice, place: str, found: dict[str, str | None]) -> Iterator[dict]:
-    """Rows of one column, {its name: cell}; the commit they are of is left in `found` under "revision".
+def _rows(choice: DatasetChoice, place: str, origin: dict[str, str | None]) -> Iterator[dict]:
+    """Rows of one column, {its name: cell}; the commit they are of is left in `origin` under "revision".
 
     Raises `WrongInput` for everything that `datasets` can raise.
     """
@@ -122,9 +122,9 @@ def _rows(choice: DatasetChoice, place: str, found: dict[str, str | None]) -> It
     if place in {module.name for module in pkgutil.iter_modules(datasets.packaged_modules.__path__)}:
         raise WrongInput(f"“{place}” is the name of a file format and not of a dataset; give {_EXAMPLE}.")
     try:
-        found["revision"] = pinned(place)
+        origin["revision"] = pinned(place)
         stream = datasets.load_dataset(
-            place, choice.config, split=choice.split, streaming=True, revision=found["revision"]
+            place, choice.config, split=choice.split, streaming=True, revision=origin["revision"]
         )
         # the other columns may be pictures or sound, which would be decoded for nothing
         yield from stream.select_columns([_column(choice, stream)])
@@ -144,8 +144,8 @@ def _column(choice: DatasetChoice, stream) -> str:
         names = list(dict.fromkeys(name for row in rows for name in row))
         strings = [name for name in names if any(isinstance(row.get(name), str) for row in rows)]
     if not strings:
-        found = ", ".join(names) or "none"
-        raise WrongInput(f"{choice} has no column of text (its columns: {found}); choose another dataset or config.")
+        columns = ", ".join(names) or "none"
+        raise WrongInput(f"{choice} has no column of text (its columns: {columns}); choose another dataset or config.")
     column = choice.column or likeliest_first(strings)[0]
     if column not in strings:
         raise WrongInput(f"{choice} has no text column “{column}”; choose one of {', '.join(strings)}.")
@@ -206,7 +206,7 @@ def _no_text(choice: DatasetChoice, column: str | None, characters: int) -> str:
 
 
 def _sentence(choice: DatasetChoice, error: Exception) -> str:
-    """One sentence for what `datasets` raised; which one it is, often only the words of the error tell."""
+    """One sentence for what `datasets` raised; often only the words of the error say what was wrong."""
     from datasets.data_files import EmptyDatasetError
     from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
 
@@ -250,8 +250,8 @@ def _sentence(choice: DatasetChoice, error: Exception) -> str:
 
 def _listed(error: Exception) -> str:
     """The names that an error of `datasets` lists as available."""
-    found = re.search(r"available[^:]*: (\[.*\])", str(error), re.IGNORECASE)
+    match = re.search(r"available[^:]*: (\[.*\])", str(error), re.IGNORECASE)
     try:
-        return ", ".join(map(str, ast.literal_eval(found[1]))) if found else ""
+        return ", ".join(map(str, ast.literal_eval(match[1]))) if match else ""
     except (ValueError, SyntaxError):
-        return found[1]
+        return match[1]

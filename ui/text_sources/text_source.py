@@ -146,7 +146,7 @@ def calibration_set(
 def evaluation_set(
     source: TextSource, loaded: ta.LoadedModel, *, seq_len: int, num_samples: int | None = None
 ) -> ta.EvaluationSet:
-    """Tokens of `source` for measuring `loaded`; all of it unless told otherwise."""
+    """Tokens of `source` for measuring `loaded`; all of it by default."""
     return _tokens(ta.EvaluationSet, source, loaded, num_samples=num_samples, seq_len=seq_len)
 
 

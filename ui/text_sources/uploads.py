@@ -33,8 +33,8 @@ def text_columns(path: str | Path) -> tuple[str, ...]:
 def known_columns(path: str | Path | None) -> tuple[str, ...]:
     """As `text_columns`, at once: none for a file that was not read lately, or cannot be read."""
     try:
-        found = _kept.get(_identity(Path(path))) if path else None
-        return _columns(found) if isinstance(found, Table) else ()
+        content = _kept.get(_identity(Path(path))) if path else None
+        return _columns(content) if isinstance(content, Table) else ()
     except (OSError, WrongInput):
         return ()
 
@@ -50,10 +50,10 @@ def uploaded(path: str | Path, column: str | None, seq_len: int) -> TextSource:
         source = from_prose(read, file.name, "file", seq_len)
     else:
         try:
-            found = read.column(column)
+            texts = read.column(column)
         except ta.InvalidText as error:  # what the library refuses is the visitor's to mend
             raise WrongInput(str(error)) from None
-        source = TextSource(file.name, found.texts, "file", is_chat=found.is_chat, skipped=found.skipped)
+        source = TextSource(file.name, texts.texts, "file", is_chat=texts.is_chat, skipped=texts.skipped)
     if len(source.texts) > limits.MAX_TEXTS:
         raise WrongInput(
             f"{file.name} has {len(source.texts):,} texts; at most {limits.MAX_TEXTS:,} are taken. Upload a part of it."
@@ -74,16 +74,16 @@ def _read(file: Path) -> Table | str:
     """The file's texts by column, or its prose; raises `WrongInput`."""
     key = _identity(file)
     with _one_at_a_time:
-        found = _kept.get(key)
-        if found is None:
+        content = _kept.get(key)
+        if content is None:
             try:
-                found = _parsed(file)
+                content = _parsed(file)
             except ta.InvalidText as error:
-                found = WrongInput(str(error))
-            _kept.put(key, found, _held_bytes(found))
-    if isinstance(found, WrongInput):
-        raise WrongInput(str(found))
-    return found
+                content = WrongInput(str(error))
+            _kept.put(key, content, _held_bytes(content))
+    if isinstance(content, WrongInput):
+        raise WrongInput(str(content))
+    return content
 
 
 def _parsed(file: Path) -> Table | str:
@@ -97,8 +97,8 @@ def _parsed(file: Path) -> Table | str:
     return read_table(file, file.name, limits=most)
 
 
-def _held_bytes(found: Table | str | WrongInput) -> int:
-    return found.held_bytes if isinstance(found, Table) else sys.getsizeof(found)
+def _held_bytes(content: Table | str | WrongInput) -> int:
+    return content.held_bytes if isinstance(content, Table) else sys.getsizeof(content)
 
 
 def _identity(file: Path) -> tuple:

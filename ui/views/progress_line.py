@@ -4,7 +4,7 @@ from html import escape
 from typing import Literal
 
 from ui.format import numbers
-from ui.work.jobs import Tick
+from ui.work.watch import Tick
 
 Mood = Literal["plain", "good", "wrong"]
 

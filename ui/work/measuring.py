@@ -12,9 +12,9 @@ from ui.text_sources import text_source
 from ui.text_sources.text_source import TextSource
 from ui.work import streamed
 from ui.work.gpu_cost import PROBE_TOKENS, SPEED_STEPS, WRITTEN_TOKENS
-from ui.work.jobs import Watch
 from ui.work.pruning import pruned_model
 from ui.work.registry import Registry
+from ui.work.watch import Watch
 
 EVALUATION_TOKENS = 512
 """Longest sequence that is measured; the bundled model's context."""
@@ -157,11 +157,11 @@ def steadiness(registry: Registry, session: Session, watch: Watch) -> Steadiness
     session.need_plan()
     loaded = registry.dense(session.key, watch)
     watch.says("Choosing again from parts of the text")
-    found = ta.stability(
+    stability = ta.stability(
         loaded, scored.statistics, plan_of_choice.target(session.spec, session.choice), metric=session.choice.metric,
         allocation=plan_of_choice.allocation(session.choice), progress=watch,
     )  # fmt: skip
-    return Steadiness(scored, session.choice.metric, found)
+    return Steadiness(scored, session.choice.metric, stability)
 
 
 def redundancy(registry: Registry, session: Session, text: TextSource, watch: Watch) -> Redundancy:
@@ -171,7 +171,7 @@ def redundancy(registry: Registry, session: Session, text: TextSource, watch: Wa
     streamed.refuse(loaded, "The map would read all of them for every point. “Try” and “Prune” measure one plan.")
     evaluation = evaluation_set(text, loaded, num_samples=MAP_SEQUENCES)
     grid = ta.sparsity_grid(session.spec, mlp=MAP_MLP_SPARSITIES)
-    found = Redundancy(scored, metric, text, len(grid))
+    measured = Redundancy(scored, metric, text, len(grid))
     watch.says("Mapping the redundancy")
     watch(0, len(grid), "points")
 
@@ -182,10 +182,10 @@ def redundancy(registry: Registry, session: Session, text: TextSource, watch: Wa
             tokens=at_once * evaluation.num_tokens, steps=at_once * evaluation.num_samples,
             progress=watch.raise_if_cancelled,
         )  # fmt: skip
-        found = replace(found, points=(*found.points, *points))
-        watch.finds(found)
-        watch(len(found.points), len(grid), "points")
-    return found
+        measured = replace(measured, points=(*measured.points, *points))
+        watch.finds(measured)
+        watch(len(measured.points), len(grid), "points")
+    return measured
 
 
 def _swept(*arguments, **named) -> tuple[ta.SweepPoint, ...]:

@@ -10,8 +10,8 @@ from ui.state import plan_of_choice
 from ui.state.session import Result, Scored, Session
 from ui.work import streamed
 from ui.work.gpu_cost import SEARCH_PASSES
-from ui.work.jobs import Watch
 from ui.work.registry import Registry
+from ui.work.watch import Watch
 
 
 def cut(registry: Registry, session: Session, repair: str, watch: Watch, *, search: bool = False) -> Result:
@@ -85,8 +85,8 @@ def write_gguf(registry: Registry, owner: str, result: Result, file: Path, watch
                     "convert_hf_to_gguf.py.")  # fmt: skip
     watch.says("Writing GGUF")
     report = ta.save_gguf(pruned, file, file_type=file_type, progress=watch)
-    told = f"llama.cpp runs it as {report.architecture}, {report.bytes / 1e6:,.1f} MB."
-    return " ".join((told, *report.notes))
+    summary = f"llama.cpp runs it as {report.architecture}, {report.bytes / 1e6:,.1f} MB."
+    return " ".join((summary, *report.notes))
 
 
 def _gram_statistics(

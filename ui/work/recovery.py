@@ -7,11 +7,11 @@ from transact.planning.search import METRIC as SEARCH
 from ui.errors import WrongInput
 from ui.server import limits
 from ui.state import plan_of_choice
-from ui.state.session import Recovery, Result, Session, Training
+from ui.state.session import Recovery, Result, Sampling, Session, Training
 from ui.text_sources.text_source import TextSource
 from ui.work import measuring, streamed
-from ui.work.jobs import Watch
 from ui.work.registry import Registry
+from ui.work.watch import Watch
 
 SEQUENCES = 32
 """Evaluation sequences that the perplexities on the way are measured on; the result is measured on all."""
@@ -103,24 +103,15 @@ def recover(
         watch.says("All cut at once, for comparison")
         with ta.masked(loaded, session.need_plan()):
             one_shot = ta.perplexity(loaded, evaluation, progress=watch)
-    found = Recovery(scored, chosen, text, one_shot)
+    curves = Recovery(scored, chosen, text, one_shot)
 
     def report(point: ta.RecoveryPoint) -> None:
-        nonlocal found
-        found = replace(found, points=(*found.points, point))
-        watch.finds(found)
+        nonlocal curves
+        curves = replace(curves, points=(*curves.points, point))
+        watch.finds(curves)
         watch.shows(_title(point))
 
-    own = None
-    if chosen.own_samples:
-        watch.says("The dense model writes what to train on")
-        own = ta.CalibrationSet.from_model(
-            loaded,
-            num_samples=chosen.own_samples,
-            seq_len=scored.sampling.seq_len,
-            seed=scored.sampling.seed,
-            progress=watch,
-        )
+    own = _own_text(loaded, scored.sampling, chosen.own_samples, watch) if chosen.own_samples else None
     watch.says("Cutting")
     target = plan_of_choice.same_amounts(session)
     recovered = ta.recover(
@@ -135,20 +126,8 @@ def recover(
         stop=watch.stop.is_set,
         progress=watch.note,
     )
-    folder = registry.training_folder(session.id, [result.folder for result in session.results])
-    ta.Savepoints(folder).keep(1, recovered.pruned)
-    found = replace(found, stopped=recovered.stopped)
-    result = Result(
-        number=session.counted + 1,
-        scored=scored,
-        choice=session.choice,
-        plan=replace(recovered.plan, requested=target.requested),  # the shots asked for it in pieces
-        repair=chosen.settings.compensation,
-        recovery=found,
-        folder=folder,
-    )
-    registry.keep_pruned(session.id, result.identity, recovered.pruned)
-    return result
+    plan = replace(recovered.plan, requested=target.requested)  # the shots asked for it in pieces
+    return _kept(registry, session, recovered.pruned, plan, replace(curves, stopped=recovered.stopped))
 
 
 def recover_and_measure(
@@ -160,6 +139,33 @@ def recover_and_measure(
         return measuring.measure(registry, session.id, result, text, watch, **settings)
     except ta.Cancelled:
         return result
+
+
+def _own_text(loaded: ta.LoadedModel, sampling: Sampling, num_samples: int, watch: Watch) -> ta.CalibrationSet:
+    """What the dense model writes by itself."""
+    watch.says("The dense model writes what to train on")
+    return ta.CalibrationSet.from_model(
+        loaded, num_samples=num_samples, seq_len=sampling.seq_len, seed=sampling.seed, progress=watch
+    )
+
+
+def _kept(
+    registry: Registry, session: Session, pruned: ta.LoadedModel, plan: ta.PruningPlan, curves: Recovery
+) -> Result:
+    """The session's next result, its model on the disk and at hand in memory."""
+    folder = registry.training_folder(session.id, [result.folder for result in session.results])
+    ta.Savepoints(folder).keep(1, pruned)
+    result = Result(
+        number=session.counted + 1,
+        scored=curves.scored,
+        choice=session.choice,
+        plan=plan,
+        repair=curves.training.settings.compensation,
+        recovery=curves,
+        folder=folder,
+    )
+    registry.keep_pruned(session.id, result.identity, pruned)
+    return result
 
 
 def _title(point: ta.RecoveryPoint) -> str:

@@ -22,8 +22,8 @@ from ui.server.memory import BUDGET_VARIABLE, LruCache, memory_budget
 from ui.server.telemetry import Telemetry
 from ui.state.session import BUNDLED, ModelKey, Sampling, Scored
 from ui.text_sources.text_source import TextSource
-from ui.work.jobs import Watch
 from ui.work.text_extent import Extent
+from ui.work.watch import Watch
 
 _MAX_DENSE, _MAX_PRUNED, _MAX_SCORED, _MAX_PROBED, _MAX_GRAM, _MAX_EXTENTS = 4, 16, 32, 8, 4, 64
 _PRUNED_SECONDS = 30 * 60
@@ -33,7 +33,7 @@ _GRAM_SHARE = 0.2
 
 
 class Registry:
-    """The models and calibration runs that are in memory. Who computes with a model does so in a job of its line."""
+    """The models and calibration runs that are in memory. Work with a model is done in a job."""
 
     def __init__(
         self, telemetry: Telemetry | None = None, *, budget_bytes: int | None = None, disk_bytes: float = math.inf
@@ -178,9 +178,9 @@ class Registry:
 
     def extent(self, key: Hashable, count: Callable[[], Extent]) -> Extent:
         """How much of a text is read; counted once, as a form asks at every change."""
-        found = self._extents.get(key) or count()
-        self._extents.put(key, found)
-        return found
+        extent = self._extents.get(key) or count()
+        self._extents.put(key, extent)
+        return extent
 
     def note_speed(self, flops: float, seconds: float) -> None:
         """Remember how fast this machine was last, to say how long the next run will take."""

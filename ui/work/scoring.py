@@ -1,4 +1,4 @@
-"""Load a model, bring a link's settings back, score a calibration text, and tell what that would take."""
+"""Load a model, bring a link's settings back, score a calibration text, and estimate what that would take."""
 
 import time
 from collections.abc import Callable
@@ -11,8 +11,8 @@ from ui.state.session import ModelKey, Sampling, Scored, Session, Settings, Time
 from ui.text_sources.text_source import TextSource
 from ui.work import streamed, text_extent
 from ui.work.gpu_cost import scoring_flops, scoring_passes
-from ui.work.jobs import Watch
 from ui.work.registry import Registry
+from ui.work.watch import Watch
 
 _TOP_READS = 8
 _SAMPLE_BYTES = 256_000_000
@@ -23,7 +23,7 @@ _SAMPLE_BYTES = 256_000_000
 class Run:
     """What scoring would read, and the seconds that it would take, None where nothing was timed yet.
 
-    `amount` in words, `notes` on it; of a long text both are told from its beginning.
+    `amount` in words, `notes` on it; of a long text both are estimated from its beginning.
     """
 
     text: TextSource
@@ -56,17 +56,17 @@ def opened(session: Session, key: ModelKey, loaded: ta.LoadedModel, scored: Scor
 
 
 def restored(
-    registry: Registry, session: Session, wanted: Settings, text: TextSource, watch: Watch
+    registry: Registry, session: Session, settings: Settings, text: TextSource, watch: Watch
 ) -> Callable[[Session], Session]:
     """The change that brings a session to a link's settings: the model loaded, the text scored, a plan made.
 
     Raises whatever loading, scoring or planning raises, before anything is changed.
     """
-    loaded = load(registry, wanted.key, watch)
-    scored = score(registry, wanted.key, text, wanted.sampling, watch)
+    loaded = load(registry, settings.key, watch)
+    scored = score(registry, settings.key, text, settings.sampling, watch)
 
     def change(old: Session) -> Session:
-        arrived = opened(replace(old, pending=wanted), wanted.key, loaded, None)
+        arrived = opened(replace(old, pending=settings), settings.key, loaded, None)
         return plan_of_choice.planned(replace(arrived, scored=scored))
 
     change(session)
@@ -125,6 +125,6 @@ def estimate(registry: Registry, session: Session, text: TextSource, sampling: S
     beginning = text.beginning(limits.MAX_ESTIMATED_CHARACTERS)
     whole = (len(text.texts), text.characters)
     known = (session.key, beginning, whole, replace(sampling, taylor=False))
-    found = registry.extent(known, lambda: text_extent.of(text, beginning, loaded, sampling))
-    flops = scoring_flops(loaded.spec, found.tokens, found.longest, sampling)
-    return Run(text, found.amount, found.notes, registry.seconds_for(flops))
+    extent = registry.extent(known, lambda: text_extent.of(text, beginning, loaded, sampling))
+    flops = scoring_flops(loaded.spec, extent.tokens, extent.longest, sampling)
+    return Run(text, extent.amount, extent.notes, registry.seconds_for(flops))

@@ -12,8 +12,8 @@ from pathlib import Path
 import transact as ta
 from ui.errors import WrongInput
 from ui.state.session import Result
-from ui.work.jobs import Watch
 from ui.work.registry import Registry
+from ui.work.watch import Watch
 
 SEQUENCES = 16
 """Sequences that are measured on: reading them takes about as long as scoring does."""

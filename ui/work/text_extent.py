@@ -1,4 +1,4 @@
-"""How much of a text a scoring run would read: counted for a short one, told from its beginning for a long one."""
+"""How much of a text a scoring run would read: counted for a short one, estimated from the beginning of a long one."""
 
 from dataclasses import dataclass
 

@@ -18,7 +18,7 @@ from ui.state.session import BUNDLED, Moment, Result, Sampling, Scored, Session,
 from ui.state.session_store import Sessions
 from ui.text_sources.text_source import TextSource
 from ui.views import progress_line
-from ui.work import jobs as jobs_module
+from ui.work import job_queue
 from ui.work.jobs import FILES, MODEL, Finished, Jobs, Tick, Watch
 
 
@@ -265,7 +265,7 @@ class TestJobs:
         assert list(unheard)[-1].value == "late"
 
     def test_a_full_line_is_said_at_once_and_work_without_a_model_goes_on(self, monkeypatch):
-        monkeypatch.setattr(jobs_module, "MAX_JOBS", 2)
+        monkeypatch.setattr(job_queue, "MAX_JOBS", 2)
         jobs, release = Jobs(), threading.Event()
         runs = [jobs.run(owner, "Working", lambda watch: release.wait(10)) for owner in ("a", "b")]
         for run in runs:
@@ -279,7 +279,7 @@ class TestJobs:
         assert jobs.finish("c", "Working", lambda watch: "done") == "done"
 
     def test_one_address_has_half_of_the_line_and_others_come_in(self, monkeypatch):
-        monkeypatch.setattr(jobs_module, "MAX_JOBS_EACH", 2)
+        monkeypatch.setattr(job_queue, "MAX_JOBS_EACH", 2)
         jobs, release = Jobs(), threading.Event()
         for owner in ("a", "b", "c"):
             jobs.come_from(owner, "8.8.8.8")
