@@ -15,6 +15,7 @@ import ui.events.plan_controls
 import ui.events.recover
 import ui.events.selection
 import ui.events.share
+import ui.events.stop
 import ui.pages.calibration
 import ui.pages.compare
 import ui.pages.contrast
@@ -54,7 +55,7 @@ class Page:
 
 
 PAGES = (
-    Page("status", ui.pages.status),
+    Page("status", ui.pages.status, ui.events.stop),
     Page("model", ui.pages.model, ui.events.load_and_score, SIDEBAR),
     Page("calibration", ui.pages.calibration, place=SIDEBAR),
     Page("maps", ui.pages.maps, ui.events.plan_controls),

@@ -18,7 +18,7 @@ from ui.pages import calibration, model, reading, redundancy
 from ui.server.folders import folder_name
 from ui.state.session import ModelKey, Redundancy, Session
 from ui.text_sources.text_source import DatasetChoice, TextSource
-from ui.views import progress_line, python_code, results_table, tables
+from ui.views import progress_line, python_code, result_table, results_history
 from ui.views.downloads import Exports, model_stem
 from ui.views.python_code import Recipe, code
 from ui.views.shell_commands import commands
@@ -37,7 +37,7 @@ def named(result, name: str):  # noqa: F811
 
 @pytest.mark.parametrize("name", FORMULAS)
 def test_no_cell_of_the_csv_is_a_formula(result, name):  # noqa: F811
-    rows = list(csv.DictReader(io.StringIO(results_table.history_csv((named(result, name),)), newline="")))
+    rows = list(csv.DictReader(io.StringIO(results_history.history_csv((named(result, name),)), newline="")))
     assert [rows[0][column] for column in ("model", "calibration", "evaluation")] == [f"'{name}"] * 3
     assert rows[0]["perplexity"] == "6.5"
 
@@ -49,8 +49,8 @@ def test_names_are_text_wherever_html_is_written(result):  # noqa: F811
     read = replace(ta.CalibrationSet.from_token_ids([[1]], name=SCRIPT), protocol=SCRIPT)
     shown = [
         progress_line.message(SCRIPT, "wrong"),
-        tables.result_table(one),
-        results_table.side_by_side(one, one),
+        result_table.result_table(one),
+        results_history.side_by_side(one, one),
         model.refused_card(SCRIPT),
         redundancy.note_line(replace(session, redundancy=found)),
         reading._row(ta.Reading(SCRIPT, SCRIPT, SCRIPT, 1.0, 0, 0), 1.0),

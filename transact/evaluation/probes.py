@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from transact.errors import InvalidText, whole_number
+from transact.models.blockwise_logits import Head, log_probabilities, output_head, row_blocks
 from transact.models.loaded_model import LoadedModel
-from transact.models.output_head import Head, log_probabilities, output_head, row_blocks
 from transact.progress import NO_PROGRESS, Progress, Repeating
 from transact.text.generation import encode_prompt
 from transact.text.tokens import TokenSet

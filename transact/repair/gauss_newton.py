@@ -24,8 +24,8 @@ from transact.errors import NonFiniteActivations
 from transact.layers.hooks import checking
 from transact.layers.slicing import reading_role
 from transact.layers.weights import matrix
+from transact.models.blockwise_logits import log_probabilities, output_head, row_blocks, summed_divergence
 from transact.models.loaded_model import DTYPES, Batch, LoadedModel
-from transact.models.output_head import log_probabilities, output_head, row_blocks, summed_divergence
 from transact.observing.gradients import BlockLosses, Key, drawn_losses, output_gradients, pass_bytes, predictions
 from transact.progress import Check, Progress, Repeating, part
 from transact.runtime.blockwise_algebra import cholesky, solve

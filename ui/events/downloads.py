@@ -14,7 +14,7 @@ from ui.events.runner import bound, explained, long_step, say, watched
 from ui.pages import takeaway
 from ui.server import limits
 from ui.state.session import Result
-from ui.views import results_table
+from ui.views import results_history
 from ui.views.downloads import file_stem, model_stem
 from ui.work import pruning
 from ui.work.watch import Watch
@@ -82,7 +82,7 @@ def on_csv(context: AppContext, panels: Panels, request: gr.Request) -> dict:
         results = context.sessions.get(owner).results
         if not results:
             raise NotYet("The table is empty; press Prune to make its first row.")
-        return context.exports.history(owner, results_table.history_csv(results))
+        return context.exports.history(owner, results_history.history_csv(results))
 
     return _written(panels, write)
 

@@ -1,4 +1,4 @@
-"""Steps 1 and 2: pre-flight, load, choose text, score, stop."""
+"""Steps 1 and 2: pre-flight, load, choose text, score."""
 
 import gradio as gr
 
@@ -31,8 +31,6 @@ def connect(context: AppContext, panels: Panels) -> None:
     _connect_text(context, panels)
     own = panels.calibration
     long_step(context, panels, own.score.click, on_score, own.inputs, at_the_end=panels.all)
-    stop = bound(on_stop, context, panels)
-    panels.status.stop.click(stop, None, panels.status.stop, queue=False, **panels.light)
 
 
 def _connect_text(context: AppContext, panels: Panels) -> None:
@@ -62,7 +60,7 @@ def on_model_named(context: AppContext, panels: Panels, source, revision, dtype,
     if not key.source or key == context.sessions.get(context.visitor(request)).key:
         yield {panels.model.card: model.loaded_card(context.sessions.get(context.visitor(request)))}
         return
-    owner = _card_owner(context.visitor(request))
+    owner = card_owner(context.visitor(request))
     context.jobs.stop(owner)
 
     def show(card) -> dict:
@@ -182,14 +180,6 @@ def on_score(context: AppContext, panels: Panels, request: gr.Request, *values):
     )  # fmt: skip
 
 
-def on_stop(context: AppContext, panels: Panels, request: gr.Request) -> dict:
-    # the job itself shows that it stops and has stopped: an answer of this event's could arrive after its last one
-    owner = context.visitor(request)
-    for job in (owner, _card_owner(owner)):
-        context.jobs.stop(job)
-    return gr.update(interactive=False)
-
-
 def read_form(form: CalibrationForm) -> tuple[TextRequest, Sampling]:
     """The calibration form as typed values; what stands in the text box is what is run.
 
@@ -232,7 +222,7 @@ def _trimmed(value: str | None) -> str:
     return (value or "").strip()
 
 
-def _card_owner(session_hash: str) -> str:
+def card_owner(session_hash: str) -> str:
     """Reading a configuration is a job of its own, beside the visitor's other one."""
     return f"{session_hash}/card"
 

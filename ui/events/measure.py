@@ -112,7 +112,7 @@ def on_measure_text(measure_on) -> dict:
 
 
 def on_repair(repair) -> dict:
-    return gr.update(visible=ta.REPAIRS[repair].takes_search)
+    return gr.update(visible=any(each.takes_search for each in ta.REPAIRS.values() if each.name == repair))
 
 
 def plan_and_text(context: AppContext, owner: str, measure_on: str, pasted: str) -> tuple[Session, TextSource]:

@@ -7,7 +7,7 @@ import gradio as gr
 from ui import figures
 from ui.format import labels
 from ui.state.session import Result, Session
-from ui.views import results_table
+from ui.views import results_history
 
 _EMPTY = "Every result becomes a point here: prune twice with different settings and compare"
 
@@ -31,8 +31,8 @@ def build(session: Session) -> ComparePanel:
     )
     pareto = gr.Plot(show_label=False, elem_id="pareto-plot", elem_classes="linked")
     table = gr.Dataframe(
-        results_table.history_rows(session.results),
-        headers=list(results_table.HISTORY_HEADERS),
+        results_history.history_rows(session.results),
+        headers=list(results_history.HISTORY_HEADERS),
         datatype="str",
         type="array",
         interactive=False,
@@ -49,7 +49,7 @@ def build(session: Session) -> ComparePanel:
         restore = gr.Button(
             "Set the controls as for the first", elem_id="restore-button", size="sm", scale=0, min_width=180
         )
-    side = gr.HTML(results_table.side_by_side(None, None), elem_id="side-by-side", js_on_load=None)
+    side = gr.HTML(results_history.side_by_side(None, None), elem_id="side-by-side", js_on_load=None)
     return ComparePanel(table, pareto, csv, first, second, restore, side)
 
 
@@ -60,11 +60,11 @@ def paint(panel: ComparePanel, session: Session) -> dict:
     newest = measured[-1] if measured else None
     before = measured[-2] if len(measured) > 1 else None
     return {
-        panel.table: results_table.history_rows(session.results),
+        panel.table: results_history.history_rows(session.results),
         panel.pareto: _pareto(session),
         panel.first: gr.update(choices=choices, value=before.number if before else None),
         panel.second: gr.update(choices=choices, value=newest.number if newest else None),
-        panel.side: results_table.side_by_side(before, newest),
+        panel.side: results_history.side_by_side(before, newest),
     }
 
 
@@ -73,7 +73,7 @@ PAINTS = {"all": paint, "below": paint, "results": paint}
 
 def paint_pair(panel: ComparePanel, session: Session, first: int | None, second: int | None) -> dict:
     """Two results by their numbers."""
-    return {panel.side: results_table.side_by_side(session.result(first), session.result(second))}
+    return {panel.side: results_history.side_by_side(session.result(first), session.result(second))}
 
 
 def _name(result: Result) -> str:

@@ -12,7 +12,7 @@ from ui.errors import WrongInput
 from ui.format import numbers
 from ui.state import selection
 from ui.state.session import Session
-from ui.views.tables import LAYER_HEADERS, layer_rows
+from ui.views.result_table import LAYER_HEADERS, layer_rows
 
 _EDITABLE = (1, 3)
 _LOCKED = {selection.KEEP: "locked to stay", selection.REMOVE: "locked to go", selection.FREE: "left to the score"}

@@ -12,7 +12,7 @@ from ui import figures
 from ui.format import numbers
 from ui.state.session import Session
 from ui.text_sources import text_source
-from ui.views import tables
+from ui.views import result_table
 from ui.work.measuring import WhatIf
 
 PASTE = "paste"
@@ -94,7 +94,7 @@ def paint(panel: MeasurePanel, session: Session) -> dict:
         shown = {panel.table: _NOTHING_YET if latest is None else _UNMEASURED, panel.dense: "", panel.pruned: ""}
     else:
         shown = {
-            panel.table: tables.result_table(latest),
+            panel.table: result_table.result_table(latest),
             panel.dense: latest.report.reference_generation or "",
             panel.pruned: latest.report.generation or "",
         }

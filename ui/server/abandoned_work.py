@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from gradio.queueing import Queue
 
 from ui.server.audience import Audience
-from ui.server.sweeping import sweeping
+from ui.server.background_task import running_beside
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Unheard:
 
     def watching(self, app) -> AbstractAsyncContextManager[None]:
         """Sweep for as long as the server runs: its lifespan."""
-        return sweeping(self._sweep_on)
+        return running_beside(self._sweep_on)
 
     async def sweep(self, now: float) -> None:
         """Drop what has had no listener for too long at the time `now`, and what exceeds the limits."""

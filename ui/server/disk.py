@@ -24,9 +24,9 @@ from starlette.types import Scope
 import transact as ta
 from ui.server import environment, limits
 from ui.server.audience import address
+from ui.server.background_task import running_beside
 from ui.server.error_messages import DiskFull
 from ui.server.memory import bytes_set
-from ui.server.sweeping import sweeping
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class Disk:
 
     def watching(self, app) -> AbstractAsyncContextManager[None]:
         """Sweep for as long as the server runs: its lifespan."""
-        return sweeping(self._sweep_on)
+        return running_beside(self._sweep_on)
 
     def sweep(self, now: float) -> None:
         """Remove uploads that are too old, or were broken off, at the time `now` (in seconds since 1970)."""

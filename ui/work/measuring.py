@@ -11,9 +11,9 @@ from ui.state.session import ModelKey, Redundancy, Result, Session, Steadiness
 from ui.text_sources import text_source
 from ui.text_sources.text_source import TextSource
 from ui.work import streamed
-from ui.work.gpu_cost import PROBE_TOKENS, SPEED_STEPS, WRITTEN_TOKENS
 from ui.work.pruning import pruned_model
 from ui.work.registry import Registry
+from ui.work.step_costs import PROBE_TOKENS, SPEED_STEPS, WRITTEN_TOKENS
 from ui.work.watch import Watch
 
 EVALUATION_TOKENS = 512

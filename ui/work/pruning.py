@@ -9,8 +9,8 @@ from ui.server import zerogpu
 from ui.state import plan_of_choice
 from ui.state.session import Result, Scored, Session
 from ui.work import streamed
-from ui.work.gpu_cost import SEARCH_PASSES
 from ui.work.registry import Registry
+from ui.work.step_costs import SEARCH_PASSES
 from ui.work.watch import Watch
 
 

@@ -10,8 +10,8 @@ from ui.state import plan_of_choice, slider_steps
 from ui.state.session import ModelKey, Sampling, Scored, Session, Settings, Timeline, View
 from ui.text_sources.text_source import TextSource
 from ui.work import streamed, text_extent
-from ui.work.gpu_cost import scoring_flops, scoring_passes
 from ui.work.registry import Registry
+from ui.work.step_costs import scoring_flops, scoring_passes
 from ui.work.watch import Watch
 
 _TOP_READS = 8

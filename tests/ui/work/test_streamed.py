@@ -17,7 +17,7 @@ from ui.pages.model import loaded_card, preflight_card
 from ui.state import plan_of_choice
 from ui.state.session import Choice, ModelKey, Sampling, Session
 from ui.text_sources import text_source
-from ui.views import tables
+from ui.views import result_table
 from ui.views.downloads import Exports
 from ui.views.python_code import Recipe, code
 from ui.views.shell_commands import commands
@@ -125,7 +125,7 @@ def test_cut_measured_and_taken_away(registry, session, watch, whole, evaluation
     expected = ta.evaluate(pruned, evaluation, reference=whole, speed=False)
     for name in ("perplexity", "reference_perplexity", "top1_agreement", "kl_divergence", "parameters"):
         assert getattr(result.report, name) == pytest.approx(getattr(expected, name), rel=1e-4), name
-    assert result.floor is None and "Speed was not measured" in tables.result_table(result)
+    assert result.floor is None and "Speed was not measured" in result_table.result_table(result)
 
     def write(folder):
         return pruning.write_checkpoint(registry, session.id, result, folder, watch)

@@ -8,7 +8,7 @@ from transformers import LlamaConfig
 import transact as ta
 from ui.state.session import BUNDLED, Choice, Result, Sampling, Scored
 from ui.text_sources.text_source import TextSource
-from ui.views import results_table, tables
+from ui.views import result_table, results_history
 
 REPORT = ta.EvalReport(
     perplexity=6.5,
@@ -63,7 +63,7 @@ def result() -> Result:
 
 
 def test_every_number_stands_beside_its_difference(result):
-    table = tables.result_table(result)
+    table = result_table.result_table(result)
     for shown in (
         "6.50 <small>± 0.250", "× 1.08 <small>(+0.500 <small>± 0.0500", "87.5 %", "0.125", "−37.5 %", "−50.0 %",
         "+50.0 %",
@@ -73,30 +73,30 @@ def test_every_number_stands_beside_its_difference(result):
 
 
 def test_overlap_with_the_calibration_text_is_said(result):
-    assert "also stand in the calibration text" not in tables.result_table(result)
-    assert "25 % of the measured sequences also stand" in tables.result_table(replace(result, overlap=0.25))
+    assert "also stand in the calibration text" not in result_table.result_table(result)
+    assert "25 % of the measured sequences also stand" in result_table.result_table(replace(result, overlap=0.25))
 
 
 def test_no_name_of_the_library_alone_is_shown(result):
     """What chose and what repaired are called as in the menus, the search too."""
     searched = replace(result, plan=replace(result.plan, metric="search"), repair="least_squares")
-    assert "chosen by Search" in tables.result_table(searched)
-    assert "chosen by Fluctuation (FLAP)" in tables.result_table(
+    assert "chosen by Search" in result_table.result_table(searched)
+    assert "chosen by Fluctuation (FLAP)" in result_table.result_table(
         replace(result, plan=replace(result.plan, metric="fluctuation"))
     )
-    for shown in (*results_table.history_rows((searched,))[0], results_table.side_by_side(searched, searched)):
+    for shown in (*results_history.history_rows((searched,))[0], results_history.side_by_side(searched, searched)):
         assert "least_squares" not in shown
-    assert "least squares" in results_table.history_rows((searched,))[0]
+    assert "least squares" in results_history.history_rows((searched,))[0]
 
 
 def test_names_from_outside_are_escaped(result):
-    assert "&lt;mixed&gt;" in tables.result_table(result)
-    assert "&lt;held-out&gt;" in tables.result_table(result)
-    assert "<mixed>" not in tables.result_table(result)
+    assert "&lt;mixed&gt;" in result_table.result_table(result)
+    assert "&lt;held-out&gt;" in result_table.result_table(result)
+    assert "<mixed>" not in result_table.result_table(result)
 
 
 def test_a_faster_model_is_said_to_be():
-    assert tables.speed_sentence(REPORT) == (
+    assert result_table.speed_sentence(REPORT) == (
         "On this machine it reads 2.00 × as fast and writes 1.50 × as fast; the saved operations alone would allow "
         "2.50 × and 2.00 ×."
     )
@@ -112,22 +112,22 @@ def test_a_faster_model_is_said_to_be():
 )
 def test_what_is_no_faster_is_told_with_the_reason(prefill, decode, named):
     measured = {"prefill_tokens_per_second": prefill, "decode_tokens_per_second": decode}
-    sentence = tables.speed_sentence(replace(REPORT, **measured, prefill_differs=prefill != 1010))
+    sentence = result_table.speed_sentence(replace(REPORT, **measured, prefill_differs=prefill != 1010))
     assert named in sentence and "2.50 × and 2.00 ×" in sentence and "fixed costs" in sentence
 
 
 def test_speeds_stand_with_their_spread_and_a_difference_within_it_is_none(result):
-    table = tables.result_table(result)
+    table = result_table.result_table(result)
     assert "1.00 k <small>950 – 1.05 k</small></td><td>2.00 k <small>1.90 k – 2.10 k</small></td><td>+100.0 %" in table
     noise = replace(REPORT, decode_tokens_per_second=205.0, decode_spread=(195.0, 215.0), decode_differs=False)
-    table = tables.result_table(replace(result, report=noise))
+    table = result_table.result_table(replace(result, report=noise))
     assert "205 <small>195 – 215</small></td><td>no different within the noise</td>" in table
 
 
 def test_equal_work_is_not_called_faster():
     same = {f"{kind}_flops_per_token": getattr(REPORT, f"reference_{kind}_flops_per_token")
             for kind in ("prefill", "decode")}  # fmt: skip
-    sentence = tables.speed_sentence(replace(REPORT, **same, prefill_differs=False, decode_differs=False))
+    sentence = result_table.speed_sentence(replace(REPORT, **same, prefill_differs=False, decode_differs=False))
     assert "no different within the noise): nothing" in sentence and "fixed costs" not in sentence
 
 
@@ -137,27 +137,27 @@ def test_two_results_differ_in_speed_only_beyond_their_spreads(result):
         ta.ImportanceScores.random(result.plan.dense_spec), result.plan.dense_spec, ta.PruningTarget(2, 4)
     )
     other = replace(result, plan=plan, report=slower)
-    compared = results_table.side_by_side(result, other)
+    compared = results_history.side_by_side(result, other)
     assert "<td>−25.0 %</td>" in compared
     assert "no different within the noise" in compared  # writing
-    again = results_table.side_by_side(result, replace(result, report=slower))  # the same shapes
+    again = results_history.side_by_side(result, replace(result, report=slower))  # the same shapes
     assert "<td>−25.0 %</td>" not in again
 
 
 def test_without_timing_nothing_is_claimed():
-    assert tables.speed_sentence(replace(REPORT, decode_tokens_per_second=None)) == "Speed was not measured."
+    assert result_table.speed_sentence(replace(REPORT, decode_tokens_per_second=None)) == "Speed was not measured."
 
 
 def test_history_newest_first_and_csv_oldest_first(result):
     unmeasured = replace(result, number=4, report=None)
     later = replace(result, number=5)
-    rows = results_table.history_rows((result, unmeasured, later))
+    rows = results_history.history_rows((result, unmeasured, later))
     assert [row[0] for row in rows] == ["5", "4", "3"]
-    assert rows[1][results_table.HISTORY_HEADERS.index("Perplexity")] == "not measured"
-    assert len(rows[0]) == len(results_table.HISTORY_HEADERS)
-    assert rows[0][results_table.HISTORY_HEADERS.index("random")] == "9.50"
-    assert rows[0][results_table.HISTORY_HEADERS.index("Metric")] == "Random (the floor)"
-    lines = results_table.history_csv((result, unmeasured, later)).splitlines()
+    assert rows[1][results_history.HISTORY_HEADERS.index("Perplexity")] == "not measured"
+    assert len(rows[0]) == len(results_history.HISTORY_HEADERS)
+    assert rows[0][results_history.HISTORY_HEADERS.index("random")] == "9.50"
+    assert rows[0][results_history.HISTORY_HEADERS.index("Metric")] == "Random (the floor)"
+    lines = results_history.history_csv((result, unmeasured, later)).splitlines()
     assert lines[0].startswith("number,model,") and lines[0].endswith("evaluation,probe_recall")
     assert [line.split(",")[0] for line in lines[1:]] == ["3", "5"]
     assert len(lines[1].split(",")) == len(lines[0].split(","))
@@ -171,14 +171,14 @@ def test_two_results_side_by_side(result):
         result, number=5, repair="least_squares", report=replace(REPORT, perplexity=3.25),
         plan=replace(result.plan, layers=(swapped, result.plan.layers[1])),
     )  # fmt: skip
-    table = results_table.side_by_side(result, later)
+    table = results_history.side_by_side(result, later)
     assert "Result 3" in table and "Result 5" in table
     assert "<td>6.50</td><td>3.25</td><td>× 0.500</td>" in table
     assert "<td>87.5 %</td><td>87.5 %</td><td>±0 points</td>" in table
     assert "<td>none</td><td>least squares</td>" in table
     assert "<td>10</td><td>10</td><td>90 % in common</td>" in table
-    assert "Two results are needed" in results_table.side_by_side(result, None)
+    assert "Two results are needed" in results_history.side_by_side(result, None)
 
 
 def test_layer_rows_show_counts_before_and_after(result):
-    assert tables.layer_rows(result.plan) == [[0, 3, 4, 4, 8], [1, 3, 4, 6, 8]]
+    assert result_table.layer_rows(result.plan) == [[0, 3, 4, 4, 8], [1, 3, 4, 6, 8]]

@@ -7,7 +7,7 @@ from html import escape
 import transact as ta
 from ui.format import labels, numbers
 from ui.state.session import Result
-from ui.views.tables import NOISE, row, scrolled_table, speed
+from ui.views.result_table import NOISE, row, scrolled_table, speed
 
 HISTORY_HEADERS = (
     "#", "Parameters", "Perplexity", "dense", "random", "Same token", "Heads cut", "MLP cut", "Metric", "Repair",
