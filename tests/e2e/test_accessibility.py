@@ -32,6 +32,7 @@ def barriers(explorer: Explorer, axe: str) -> list[str]:
     return [f"{rule['id']}: {[node['html'][:160] for node in rule['nodes']][:4]}" for rule in found]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("theme", "width"), cases([("light", 1280), ("dark", 1280), ("light", 390)], test=[("dark", 1280)])
 )
@@ -56,6 +57,7 @@ def tab_to(explorer: Explorer, selector: str, presses: int = 160) -> None:
     raise AssertionError(f"{selector} cannot be reached by Tab")
 
 
+@pytest.mark.long
 def test_the_main_way_from_the_keyboard_alone(explorer):
     page = explorer.page
     keys = page.keyboard

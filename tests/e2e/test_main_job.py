@@ -175,7 +175,7 @@ def test_wrong_input_gets_one_sentence_and_loses_nothing(explorer, tmp_path):
 
     assert "\n" not in explorer.text("message").strip()
     assert explorer.text("savings") == savings
-    page.click("#prune-button")
+    explorer.prune(1)
     page.wait_for_selector("#result-table table", timeout=SLOW)
 
 

@@ -1,5 +1,7 @@
 """A reloaded page is its tab's own from the first click on, and what the page before it still says stops nothing."""
 
+import pytest
+
 from tests.e2e.explorer import SLOW
 
 NEVER_DRAWN = """
@@ -9,6 +11,7 @@ document.querySelector = (selector) => selector.includes("heatmaplayer") ? null 
 """For the page's own scripts the maps are never drawn, as on a machine that takes long for them."""
 
 
+@pytest.mark.long
 def test_what_is_pressed_at_once_after_a_reload_is_about_the_tabs_own_work(explorer):
     page = explorer.page
     explorer.prune(1)

@@ -70,6 +70,14 @@ def test_from_a_machine_of_ones_own(opened, hub):
     assert {"model.safetensors", "config.json", "tokenizer.json", "plan.json", "README.md"} <= files.keys()
     assert b"Proved: a fresh process" in files["README.md"]
 
+
+@pytest.mark.long
+def test_what_is_there_is_replaced_only_if_wanted_and_a_push_can_be_stopped(opened, hub):
+    explorer = opened({})
+    page = explorer.page
+    explorer.prune(1)
+    push(explorer, "small")
+    explorer.says("The model is at")
     commits = len(hub.repositories["host/small"].commits)
     push(explorer, "host/small")
     assert "“Replace what is there”" in explorer.says("host/small exists and holds")
