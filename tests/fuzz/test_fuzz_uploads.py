@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.fuzz.strategies import JUNK, ODD_TEXTS, fuzzing, one_sentence, spoiled_bytes
-from transact.text import parquet as parquet_here
+from transact.text import parquet as parquet_module
 from ui.errors import WrongInput
 from ui.text_sources import uploads
 
@@ -35,7 +35,7 @@ def in_this_process():
     """What a process of its own does with parquet, without the hundreds of starts; whether it is one is tested there
     (tests/ui/text_sources/test_uploads.py)."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parquet_here, "_alone", parquet_here._here)
+        patch.setattr(parquet_module, "_isolated", parquet_module._in_process)
         yield
 
 

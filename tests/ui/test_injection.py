@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import transact as ta
-from tests.ui.views.test_tables import result  # noqa: F401 (a fixture)
+from tests.ui.views.test_result_tables import result  # noqa: F401 (a fixture)
 from transact.export import model_card
 from ui import figures
 from ui.pages import calibration, model, reading, redundancy

@@ -112,6 +112,7 @@ def evaluate(
     if prompt is not None:
         for model in models:
             model.check_can(WRITING)
+        for model in models:
             encode_prompt(model, prompt)  # refused now rather than after the measurements
     agreement = None if reference is None else _compare(loaded, reference, evaluation, progress)
     losses = _measure_losses(loaded, evaluation, progress) if agreement is None else agreement.losses

@@ -16,6 +16,7 @@ DRAWINGS = sorted(guide.DRAWINGS.glob("*.svg"))
 SOURCES = [
     *(path for path in (ROOT / "ui").rglob("*.py") if path.name != "guide_steps.py"),
     ROOT / "transact" / "scoring" / "metrics.py",
+    ROOT / "transact" / "repair" / "repairs.py",
 ]
 SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in SOURCES)
 HOSTILE = Step('<b>"1" & 2</b>', "a < b > c", 'x" onclick="y', None, "<script>z</script>")
