@@ -11,7 +11,7 @@ import transact as ta
 from docs.build import build
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 class _Page(HTMLParser):
@@ -42,7 +42,6 @@ def reference(tmp_path_factory):
     return modules, {path.resolve(): _Page(path) for path in sorted(folder.rglob("*.html"))}, folder
 
 
-@pytest.mark.long
 def test_every_module_has_a_page(reference):
     _, pages, folder = reference
     files = {path.relative_to(ROOT) for path in (ROOT / "transact").rglob("*.py") if path.stem != "__main__"}

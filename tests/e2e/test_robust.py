@@ -10,6 +10,7 @@ from tests.tiers import cases
 LONG = "\n\n".join(["A fox and a crow met by the river and told each other stories. " * 20] * 400)
 
 
+@pytest.mark.long
 def test_a_reload_mid_run_keeps_what_was_good(explorer, app_url):
     page = explorer.page
     explorer.prune(1)

@@ -19,6 +19,8 @@ from gradio_client import Client
 
 from tests.e2e.server import app_process
 
+pytestmark = pytest.mark.long
+
 SECRET = "zanzibar"
 MEGABYTE = 1_000_000
 
@@ -131,7 +133,6 @@ def test_work_cannot_be_asked_for_around_the_queue(public):
     assert answer.status_code == 404
 
 
-@pytest.mark.long
 def test_uploads_that_are_broken_off_and_without_end_are_bounded(public):
     """They stayed for ever."""
     url, folder, _ = public

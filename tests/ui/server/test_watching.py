@@ -59,6 +59,7 @@ def events(log: Path) -> list[dict]:
     return [json.loads(line) for line in lines if not line.startswith(("* ", "TransAct Explorer listens"))]
 
 
+@pytest.mark.long
 def test_work_is_logged_and_counted_without_the_visitors_words(served, tmp_path):
     url, log = served
     client = Client(url, verbose=False)

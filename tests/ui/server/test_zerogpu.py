@@ -11,7 +11,7 @@ import transact as ta
 from tests.conftest import ROOT
 from ui.server import zerogpu
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 SCRIPT = """
 import json, os
@@ -97,7 +97,6 @@ def told():
     return json.loads(run.stdout.splitlines()[-1])
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("how", ["forked", "kept"])
 def test_the_same_numbers_whether_the_process_is_new_or_kept(told, how):
     """A kept process was forked before the models were there, and is given them."""

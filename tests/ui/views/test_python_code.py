@@ -190,7 +190,9 @@ AS_A_PROGRAM = "sliders and a lock"
 """The choice whose lines start Python, and prove what they write, as a user's do."""
 
 
-@pytest.mark.parametrize("name", cases(SHELL_CHOICES, test=SHELL_CHOICES))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name == AS_A_PROGRAM else ()) for name in SHELL_CHOICES]
+)
 def test_the_shell_lines_come_to_the_same_numbers(registry, untimed, tmp_path, monkeypatch, capsys, name):
     session = planned(registry, BUNDLED, text_source.sample("stories"), SHELL_CHOICES[name])
     watch = Watch("test")
