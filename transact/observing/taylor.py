@@ -26,8 +26,8 @@ import torch
 from transact.errors import InvalidOption, InvalidText, NonFiniteActivations, NotEnoughMemory
 from transact.layers.slicing import written_rows
 from transact.layers.weights import matrix
-from transact.models.capabilities import GRADIENTS
 from transact.models.loaded_model import LoadedModel
+from transact.models.placement_limits import GRADIENTS
 from transact.observing.gradients import BlockLosses, Key, output_gradients, pass_bytes
 from transact.progress import Progress
 from transact.runtime.devices import free_bytes

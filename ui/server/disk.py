@@ -24,9 +24,9 @@ from starlette.types import Scope
 import transact as ta
 from ui.server import environment, limits
 from ui.server.audience import address
-from ui.server.background_task import running_beside
 from ui.server.error_messages import DiskFull
 from ui.server.memory import bytes_set
+from ui.server.running_beside import running_beside
 
 logger = logging.getLogger(__name__)
 
