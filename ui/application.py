@@ -3,7 +3,6 @@
 import gc
 import logging
 import sys
-from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
 import gradio as gr
@@ -16,7 +15,7 @@ from ui.events import page_load
 from ui.events.panels import MAX_THREADS
 from ui.format.theme import ASSETS, STYLE_SHEET, instrument_theme
 from ui.pages import guide
-from ui.server import environment, gradio_limits, limits, unknown_events
+from ui.server import environment, gradio_limits, lifespan, limits, unknown_events
 from ui.server.abandoned_work import Unheard
 from ui.server.audience import Audience
 from ui.server.disk import disk_budget
@@ -73,7 +72,7 @@ def launch_options(context: AppContext | None = None, page: gr.Blocks | None = N
         guard = Middleware(Guard, context.audience, context.registry.disk.upload_refused)
         server |= {"middleware": [guard], "routes": health.routes(context)}
     if context is not None and page is not None:
-        server["lifespan"] = _while_served(
+        server["lifespan"] = lifespan.together(
             Unheard(lambda: page._queue, context.audience, context.left).watching, context.registry.disk.watching
         )
     return {
@@ -91,19 +90,6 @@ def launch_options(context: AppContext | None = None, page: gr.Blocks | None = N
         "max_threads": MAX_THREADS,
         "state_session_capacity": environment.max_sessions(),
     }
-
-
-def _while_served(*watches):
-    """Several lifespans of a server as one."""
-
-    @asynccontextmanager
-    async def all_of_them(app):
-        async with AsyncExitStack() as stack:
-            for watching in watches:
-                await stack.enter_async_context(watching(app))
-            yield
-
-    return all_of_them
 
 
 def build(opening: Scored | None = None) -> gr.Blocks:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transact.errors import InvalidOption
 from transact.layers.hooks import checking
 from transact.models import stored_weights
-from transact.models.placement_limits import SPREAD, STREAMED, TOGETHER, Task, refusal
+from transact.models.tasks_by_placement import SPREAD, STREAMED, TOGETHER, Task, refusal
 from transact.progress import NO_CHECK, NO_PROGRESS, Check, Progress
 from transact.runtime.devices import device_of
 from transact.spec.digest import digest
@@ -132,7 +132,7 @@ class LoadedModel:
 
     @property
     def placement(self) -> str:
-        """Where its weights are, as `transact.models.placement_limits` names it."""
+        """Where its weights are, as `transact.models.tasks_by_placement` names it."""
         return STREAMED if self.is_streamed else SPREAD if self.is_spread else TOGETHER
 
     def can(self, task: Task) -> bool:

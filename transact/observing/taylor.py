@@ -27,7 +27,7 @@ from transact.errors import InvalidOption, InvalidText, NonFiniteActivations, No
 from transact.layers.slicing import written_rows
 from transact.layers.weights import matrix
 from transact.models.loaded_model import LoadedModel
-from transact.models.placement_limits import GRADIENTS
+from transact.models.tasks_by_placement import GRADIENTS
 from transact.observing.gradients import BlockLosses, Key, output_gradients, pass_bytes
 from transact.progress import Progress
 from transact.runtime.devices import free_bytes

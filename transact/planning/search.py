@@ -24,7 +24,7 @@ import torch
 from transact.errors import NonFiniteActivations, NotEnoughMemory
 from transact.layers.hooks import hooks_suspended
 from transact.layers.weights import matrix
-from transact.models import placement_limits
+from transact.models import tasks_by_placement
 from transact.models.loaded_model import LoadedModel
 from transact.models.stock_config import check_writable
 from transact.observing.gradients import BlockLosses, Key, drawn_losses, output_gradients, pass_bytes
@@ -73,7 +73,7 @@ def search_plan(
     from a file) or, where pairs are to go, observed without `queries=True`, `NotEnoughMemory` before the work and
     `NonFiniteActivations`.
     """
-    loaded.check_can(placement_limits.SEARCH)
+    loaded.check_can(tasks_by_placement.SEARCH)
     shapes, locks = target.per_layer(loaded.spec), locks or NO_LOCKS
     check_writable(loaded, target.spec(loaded.spec))
     tokens = calibration_tokens(loaded, statistics)

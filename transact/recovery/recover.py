@@ -18,8 +18,8 @@ from transact.errors import InvalidText, NotEnoughMemory
 from transact.evaluation.evaluate import perplexity
 from transact.layers.hooks import copy_without_hooks, hooks_suspended
 from transact.models.loaded_model import LoadedModel
-from transact.models.placement_limits import TRAINING
 from transact.models.stock_config import check_writable
+from transact.models.tasks_by_placement import TRAINING
 from transact.observing.observe import observe
 from transact.planning.make_plan import make_plan
 from transact.planning.search import METRIC as SEARCH

@@ -4,7 +4,7 @@ steps over the whole network (`transact.repair.gauss_newton`). Runs the model on
 
 from transact.errors import NotEnoughMemory
 from transact.models.loaded_model import LoadedModel
-from transact.models.placement_limits import BEST_REPAIR
+from transact.models.tasks_by_placement import BEST_REPAIR
 from transact.observing.statistics import ActivationStatistics
 from transact.progress import Check, Progress, part
 from transact.repair.gauss_newton import gauss_newton_bytes, gauss_newton_steps

@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from gradio.queueing import Queue
 
 from ui.server.audience import Audience
-from ui.server.running_beside import running_beside
+from ui.server.lifespan import running_beside
 
 logger = logging.getLogger(__name__)
 

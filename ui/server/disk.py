@@ -25,8 +25,8 @@ import transact as ta
 from ui.server import environment, limits
 from ui.server.audience import address
 from ui.server.error_messages import DiskFull
+from ui.server.lifespan import running_beside
 from ui.server.memory import bytes_set
-from ui.server.running_beside import running_beside
 
 logger = logging.getLogger(__name__)
 

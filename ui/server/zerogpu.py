@@ -22,7 +22,7 @@ except ImportError:
 import gradio as gr
 
 import transact as ta
-from transact.models.placement_limits import MOVING
+from transact.models.tasks_by_placement import MOVING
 
 LENT = spaces is not None and os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
 """Whether this is such a Space."""

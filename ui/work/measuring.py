@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import transact as ta
-from transact.models.placement_limits import WRITING
+from transact.models.tasks_by_placement import WRITING
 from ui.server import limits, zerogpu
 from ui.state import plan_of_choice
 from ui.state.session import ModelKey, Redundancy, Result, Session, Steadiness
