@@ -26,6 +26,16 @@ _LOCK = ".lock"
 _GONE = ".gone"
 _ATTEMPTS = 10
 """A thread that is still at work can make a folder anew while it is being removed."""
+_REMOVE = """
+import os, shutil, signal, sys
+number, *folders = sys.argv[1:]
+for folder in folders:
+    shutil.rmtree(folder, ignore_errors=True)
+signal.signal(int(number), signal.SIG_DFL)
+os.kill(os.getpid(), int(number))
+os._exit(128 + int(number))  # the first process of a container is not ended by its own signal
+"""
+"""What a process becomes that a signal ends: it has no threads that could write on, and the same id and end."""
 _SERVED = "GRADIO_TEMP_DIR"
 """The variable that says where gradio keeps uploads and downloads."""
 _folders: list[Path] = []
@@ -111,8 +121,7 @@ def _leave(signum: int, owner: int) -> None:
         for child in psutil.Process().children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 child.kill()
-        _remove_own(owner)
+    folders = map(str, _folders) if os.getpid() == owner else ()
+    sys.stdout.flush()
     sys.stderr.flush()
-    signal.signal(signum, signal.SIG_DFL)
-    os.kill(os.getpid(), signum)
-    os._exit(128 + signum)  # the first process of a container is not ended by its own signal
+    os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", _REMOVE, str(signum), *folders])

@@ -152,7 +152,7 @@ def test_a_server_ends_work_that_nobody_listens_for_and_forgets_it(monkeypatch):
             until(lambda: context.jobs.waiting == 1)  # it is begun for who listens
             with httpx.stream("GET", f"{score}/{asked['event_id']}", timeout=60):
                 until(lambda: context.jobs.running == 1)
-            assert page._queue.pending_messages_per_session
+                assert page._queue.pending_messages_per_session
             until(lambda: not page._queue.pending_messages_per_session)
             until(lambda: context.jobs.running == 0)
         assert context.telemetry.counters()[ended] == 1
