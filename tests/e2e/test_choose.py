@@ -54,6 +54,7 @@ def test_locks_on_a_bin_of_channels(explorer):
     explorer.reads("unit", "it goes, left to the score · 1 unit")
 
 
+@pytest.mark.long
 def test_undo_redo_and_reset_over_everything_that_changes_the_plan(explorer):
     page = explorer.page
     start = explorer.text("savings")

@@ -36,12 +36,9 @@ def test_training_is_drawn_as_it_goes_and_becomes_a_result(explorer):
     assert row[9] == "training"
     assert "ta.recover(loaded, calibration, target, settings" in explorer.text("code-view")
     assert "python -m transact recover" in page.locator("body").inner_text()
-    with page.expect_download(timeout=SLOW) as download:
-        page.click("#export-button")
-    assert download.value.path().stat().st_size > 1_000_000
 
 
-@pytest.mark.exhaustive
+@pytest.mark.long
 def test_a_stop_keeps_what_was_best_until_then(explorer):
     page = explorer.page
     explorer.choose("repair-select", "None")
@@ -53,6 +50,9 @@ def test_a_stop_keeps_what_was_best_until_then(explorer):
     explorer.says("Result 1 is ready: stopped, with the best so far")
     assert "Stopped: what was best until then was kept" in explorer.text("recover-note")
     assert len(explorer.rows("history-table", 13)) == 1
+    with page.expect_download(timeout=SLOW) as download:
+        page.click("#export-button")
+    assert download.value.path().stat().st_size > 1_000_000
 
 
 @pytest.mark.exhaustive

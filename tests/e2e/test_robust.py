@@ -51,6 +51,7 @@ def prepared_text(explorer) -> None:
     explorer.page.get_by_label("Tokens each").fill("512")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("prepare", "button", "running"),
     cases(

@@ -15,7 +15,7 @@ from transact.cli import main
 from transact.evaluation import lm_eval_tasks
 from transact.evaluation.probes import MinimalPair
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 COUNT = 12
 
@@ -273,7 +273,6 @@ def test_what_is_refused(models, folder, settings, error, sentence):
         ta.evaluate_tasks(models, **settings)
 
 
-@pytest.mark.long
 def test_unknown_tasks_and_data_that_cannot_be_had(models, folder):
     with pytest.raises(ta.InvalidTask, match="no task named 'local_pears'. Similar names: .*local_pairs"):
         ta.check_tasks(["local_text", "local_pears"], include_path=folder)
@@ -284,7 +283,6 @@ def test_unknown_tasks_and_data_that_cannot_be_had(models, folder):
         ta.evaluate_tasks(models, ["arc_easy"])
 
 
-@pytest.mark.long
 def test_a_group_is_one_task_with_a_mean_of_its_own(models, folder, results):
     names = ["local_pairs", "local_answers"]
     mean = {"metric": "acc", "aggregation": "mean", "weight_by_size": True}

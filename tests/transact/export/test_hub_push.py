@@ -10,6 +10,8 @@ from tests.conftest import processes_alone
 from tests.writable_hub import MADE_BY_THE_HUB, Repository, WritableHub, serve
 from transact.export import hub_push
 
+pytestmark = pytest.mark.long
+
 TOKEN = "hf_myOwnSecret"
 OTHERS = {"config.json": b"{}", "old.safetensors": b"1234", "notes/mine.txt": b"mine"}
 

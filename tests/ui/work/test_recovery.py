@@ -21,7 +21,7 @@ from ui.work.jobs import Watch
 from ui.work.recovery import Form
 from ui.work.registry import Registry
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 FORM = Form(
     shots=2, shot_tokens=1200, recovery_tokens=2000, learning_rate=1e-3, loss="distillation", own_text=True,
@@ -49,7 +49,6 @@ def session_of(registry: Registry, **choice) -> Session:
     return planned(registry, BUNDLED, text_source.sample("stories"), Choice(attention=0.25, mlp=0.5, **choice))
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("choice", "form"),
     [
@@ -84,7 +83,6 @@ def test_the_emitted_lines_come_to_the_same_weights(
         assert 2 in result.plan.layers[1].kept_channels
 
 
-@pytest.mark.long
 def test_the_shell_line_comes_to_the_same_perplexity(registry, tmp_path, monkeypatch, capsys):
     session = session_of(registry)
     text = text_source.evaluation_sample("stories")

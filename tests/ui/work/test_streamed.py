@@ -25,7 +25,7 @@ from ui.work import measuring, pruning, recovery, scoring, streamed
 from ui.work.jobs import Watch
 from ui.work.registry import Registry, is_streamed
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 KEY = ModelKey(str(BUNDLED_DIRECTORY))  # by its folder, as the bundled one stays in memory whatever the budget
 SAMPLING = Sampling(num_samples=6, seq_len=48)
