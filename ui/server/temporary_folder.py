@@ -1,8 +1,9 @@
 """The temporary folder of this process alone: what visitors bring and make lies in it and goes with the process.
 
 However the process ends. Normally and after Ctrl-C the folder goes at the interpreter's exit, after SIGTERM and SIGHUP
-by a handler. What is left of a process that was killed goes at the next start: each folder holds a file that its
-process keeps locked for as long as it lives (flock, which the system frees with the process, whatever its id becomes).
+by a program that the process becomes, as its own threads could write on. What is left of a process that was killed goes
+at the next start: each folder holds a file that its process keeps locked for as long as it lives (flock, which the
+system frees with the process, whatever its id becomes).
 
 Imports nothing of gradio, which reads the places once, when it is imported.
 """
@@ -117,11 +118,12 @@ def _remove_own(owner: int) -> None:
 
 def _leave(signum: int, owner: int) -> None:
     """End as the signal would have ended the process, without its children and its folders."""
-    if os.getpid() == owner:
+    folders: list[str] = []
+    if os.getpid() == owner:  # a copy of it leaves its parent's alone
         for child in psutil.Process().children(recursive=True):
             with suppress(psutil.NoSuchProcess):
                 child.kill()
-    folders = map(str, _folders) if os.getpid() == owner else ()
+        folders = [str(folder) for folder in _folders]
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(sys.executable, [sys.executable, "-I", "-S", "-c", _REMOVE, str(signum), *folders])
