@@ -33,22 +33,35 @@ def insert(file: Path, before: str, lines: str) -> None:
     file.write_text(text.replace(before, lines + before, 1), encoding="utf-8")
 
 
-HELP = """
+PRELUDE = """
 import contextlib, io
+from pathlib import Path
+
+import torch
+import transact as ta
 from transact.cli import main
+from ui.application import build
+
+loaded = ta.load("bundled")
+text = ta.CalibrationSet.from_sequences([list(range(3, 40)), list(range(5, 25))], name="numbers")
+statistics = ta.observe(loaded, text)
+target = ta.PruningTarget.from_sparsity(loaded.spec, attention=0.25, mlp=0.5)
+
+def menu(elem_id):
+    return next(each for each in build().blocks.values() if getattr(each, "elem_id", "") == elem_id).choices
 
 def help_of(command):
     with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
         main([command, "--help"])
     return printed.getvalue()
 """
-"""What a command's help says, for scripts that `run` runs."""
+"""What the scripts that `run` runs begin with: a model and its statistics, the page's menus, a command's help."""
 
 
 def run(project: Path, script: str) -> str:
     """What a script prints in that project."""
     done = subprocess.run(
-        [sys.executable, "-c", HELP + script], cwd=project, capture_output=True, text=True, check=False
+        [sys.executable, "-c", PRELUDE + script], cwd=project, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -63,23 +76,14 @@ def test_a_metric(project):
     said = run(
         project,
         """
-import torch
-import transact as ta
-from ui.application import build
-
-loaded = ta.load("bundled")
-text = ta.CalibrationSet.from_sequences([list(range(3, 40)), list(range(5, 25))], name="numbers")
-statistics = ta.observe(loaded, text)
 scores = ta.score(loaded, statistics, metric="mean_size")
 expected = (statistics.mlp[1].square_sums / text.num_tokens).sqrt()
 assert torch.equal(scores.mlp_channels[1], expected)
 assert torch.allclose(scores.heads[1], (statistics.attention[1].square_sums / text.num_tokens).sqrt()
                       .unflatten(0, (loaded.spec.layers[1].num_attention_heads, -1)).sum(1))
-plan = ta.make_plan(scores, loaded.spec, ta.PruningTarget.from_sparsity(loaded.spec, attention=0.25, mlp=0.5))
+plan = ta.make_plan(scores, loaded.spec, target)
 assert plan.metric == "mean_size"
-page = build()
-menu = next(each for each in page.blocks.values() if getattr(each, "elem_id", "") == "metric-select")
-print([value for label, value in menu.choices if "Root mean square" in label])
+print([value for label, value in menu("metric-select") if "Root mean square" in label])
 print("mean_size" in help_of("score"))
 """,
     )
@@ -96,16 +100,6 @@ def test_a_repair(project):
     said = run(
         project,
         """
-from pathlib import Path
-
-import torch
-import transact as ta
-from ui.application import build
-
-loaded = ta.load("bundled")
-text = ta.CalibrationSet.from_sequences([list(range(3, 40)), list(range(5, 25))], name="numbers")
-statistics = ta.observe(loaded, text)
-target = ta.PruningTarget.from_sparsity(loaded.spec, attention=0.25, mlp=0.5)
 plan = ta.make_plan(ta.score(loaded, statistics), loaded.spec, target)
 pruned = ta.prune(loaded, plan, compensation="rescale", statistics=statistics)
 plain = ta.prune(loaded, plan)
@@ -125,9 +119,7 @@ ta.stream_prune("bundled", plan, "streamed", compensation="rescale", statistics=
 first, second = (ta.load(str(Path(name).resolve())).model.state_dict() for name in ("in-memory", "streamed"))
 assert all(torch.equal(first[name], second[name]) for name in first)
 ta.RecoverySettings(compensation="rescale")
-page = build()
-menu = next(each for each in page.blocks.values() if getattr(each, "elem_id", "") == "repair-select")
-print([value for label, value in menu.choices if label == "Scale what is left"])
+print([value for label, value in menu("repair-select") if label == "Scale what is left"])
 print("rescale" in help_of("prune"))
 """,
     )
