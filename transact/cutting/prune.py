@@ -26,7 +26,7 @@ from transact.models.stock_config import check_writable
 from transact.observing.statistics import ActivationStatistics
 from transact.progress import NO_PROGRESS, Progress
 from transact.repair.bias import needs_bias
-from transact.repair.refit import plain_refit
+from transact.repair.refit_base import plain_refit
 from transact.repair.repairs import COMPENSATIONS, REPAIRS, Repair
 from transact.spec.layer_plan import LayerPlan
 from transact.spec.model_spec import SITES, ModelSpec

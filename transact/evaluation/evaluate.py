@@ -11,7 +11,7 @@ import torch
 
 from transact.errors import InvalidText, NonFiniteActivations, NotEnoughMemory
 from transact.evaluation.speed import DECODE_TOKENS, PREFILL_TOKENS, REPEATS, Speed, Spread, differ, measure_speed
-from transact.models.blockwise_logits import Head, log_probabilities, output_head, row_blocks, summed_divergence
+from transact.models.chunked_logits import Head, log_probabilities, output_head, row_blocks, summed_divergence
 from transact.models.loaded_model import DTYPES, Batch, LoadedModel
 from transact.models.tasks_by_placement import TIMING, WRITING
 from transact.progress import NO_PROGRESS, Progress, Repeating, part

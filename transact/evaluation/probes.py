@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from transact.errors import InvalidText, whole_number
-from transact.models.blockwise_logits import Head, log_probabilities, output_head, row_blocks
+from transact.models.chunked_logits import Head, log_probabilities, output_head, row_blocks
 from transact.models.loaded_model import LoadedModel
 from transact.progress import NO_PROGRESS, Progress, Repeating
 from transact.text.generation import encode_prompt

@@ -169,7 +169,7 @@ class LoadedModel:
     ) -> Generator[torch.Tensor]:
         """What the output head reads of each batch in turn: [sample, seq, hidden].
 
-        `transact.models.blockwise_logits` makes predictions of it before the iteration continues. `progress` is called
+        `transact.models.chunked_logits` makes predictions of it before the iteration continues. `progress` is called
         for work before the first batch (here: none); `check` is called at every layer.
         """
         for batch in batches:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from transact.layers.hooks import by_sample, checking, on_calls
-from transact.models.blockwise_logits import hidden_gradients, output_head
+from transact.models.chunked_logits import hidden_gradients, output_head
 from transact.models.loaded_model import Batch, LoadedModel
 from transact.progress import Progress, Repeating
 from transact.runtime.distributed import share

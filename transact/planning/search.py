@@ -33,7 +33,7 @@ from transact.observing.statistics import ActivationStatistics
 from transact.planning.allocation import Units, heads_in_groups, keep_in_each
 from transact.planning.make_plan import kept_inside_heads
 from transact.progress import NO_CHECK, NO_PROGRESS, Check, Progress, Repeating, part
-from transact.repair.refit import calibration_tokens
+from transact.repair.refit_base import calibration_tokens
 from transact.repair.ridge import RIDGE, NormalEquations
 from transact.repair.sequential import refit, sequential_bytes
 from transact.runtime.blockwise_algebra import cholesky, inverse, solve

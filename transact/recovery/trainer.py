@@ -21,7 +21,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transact.errors import InvalidOption, TrainingFailed
 from transact.layers.hooks import checking, copy_without_hooks
 from transact.layers.weights import without_tied_copies
-from transact.models.blockwise_logits import Head, at_least_float32, head_of, summed_loss, without_decoder
+from transact.models.chunked_logits import Head, at_least_float32, head_of, summed_loss, without_decoder
 from transact.models.loaded_model import LoadedModel
 from transact.progress import Progress, StoppedEarly
 from transact.recovery.best_weights import BestWeights

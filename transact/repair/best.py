@@ -8,7 +8,7 @@ from transact.models.tasks_by_placement import BEST_REPAIR
 from transact.observing.statistics import ActivationStatistics
 from transact.progress import Check, Progress, part
 from transact.repair.gauss_newton import gauss_newton_bytes, gauss_newton_steps
-from transact.repair.refit import WholeModelRepair, calibration_tokens
+from transact.repair.refit_base import WholeModelRepair, calibration_tokens
 from transact.repair.ridge import NormalEquations
 from transact.repair.sequential import refit, sequential_bytes
 from transact.runtime.devices import free_bytes

@@ -24,7 +24,7 @@ from transact.errors import NonFiniteActivations
 from transact.layers.hooks import checking
 from transact.layers.slicing import reading_role
 from transact.layers.weights import matrix
-from transact.models.blockwise_logits import log_probabilities, output_head, row_blocks, summed_divergence
+from transact.models.chunked_logits import log_probabilities, output_head, row_blocks, summed_divergence
 from transact.models.loaded_model import DTYPES, Batch, LoadedModel
 from transact.observing.gradients import BlockLosses, Key, drawn_losses, output_gradients, pass_bytes, predictions
 from transact.progress import Check, Progress, Repeating, part

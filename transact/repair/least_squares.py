@@ -19,7 +19,7 @@ from transact.layers.weights import matrix
 from transact.models.loaded_model import LoadedModel
 from transact.observing.statistics import ActivationStatistics
 from transact.repair.layer_grams import GramPass
-from transact.repair.refit import Refit, check_same_model
+from transact.repair.refit_base import Refit, check_same_model
 from transact.repair.ridge import reduced, solved
 
 

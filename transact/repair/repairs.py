@@ -14,7 +14,7 @@ from transact.progress import Progress
 from transact.repair.best import best, best_bytes, check_tokens
 from transact.repair.bias import BiasRefit, check_means
 from transact.repair.least_squares import LeastSquaresRefit, check_grams
-from transact.repair.refit import Refit, WholeModelRepair, no_check
+from transact.repair.refit_base import Refit, WholeModelRepair, no_check
 from transact.spec.model_spec import ModelSpec
 from transact.spec.plan import PruningPlan
 from transact.text.tokens import TokenSet

@@ -21,7 +21,7 @@ from transact.layers.weights import origin, with_tensors
 from transact.models.loaded_model import DTYPES, LoadedModel
 from transact.observing.statistics import ActivationStatistics
 from transact.progress import NO_PROGRESS, Check, Progress, Repeating
-from transact.repair.refit import Refit, plain_refit
+from transact.repair.refit_base import Refit, plain_refit
 from transact.repair.repairs import COMPENSATIONS, REPAIRS, Repair
 from transact.runtime.distributed import rank_and_count
 from transact.spec.plan import PruningPlan

@@ -10,7 +10,7 @@ import transact as ta
 from tests.tiers import PLAIN, cases
 from tests.tiny_models import TINY, build, token_ids
 from tests.transact.cutting.test_exactness import stay_in_float64
-from transact.models import blockwise_logits
+from transact.models import chunked_logits
 from transact.models.loaded_model import Batch, LoadedModel
 from transact.observing.gradients import drawn_losses, output_gradients
 from transact.planning.search import fisher_losses
@@ -25,7 +25,7 @@ CLOSE = {"rtol": 1e-12, "atol": 1e-14}
 @pytest.fixture(params=[1, 3])
 def rows_at_once(request, monkeypatch):
     """Blocks of so few rows that every batch has many; float64 over the 48 words of the tiny models."""
-    monkeypatch.setattr(blockwise_logits, "BLOCK_BYTES", request.param * 48 * 8)
+    monkeypatch.setattr(chunked_logits, "BLOCK_BYTES", request.param * 48 * 8)
     return request.param
 
 
@@ -41,14 +41,14 @@ def test_every_familys_head_is_that_of_its_stock_class(name, rows_at_once):
     ids = token_ids(loaded)
     expected = loaded.model(input_ids=ids, use_cache=False).logits.flatten(0, 1)
     (hidden,) = loaded.final_hidden([Batch(ids, torch.ones_like(ids, dtype=torch.bool), (0, 1))])
-    rows, head = hidden.flatten(0, 1), blockwise_logits.output_head(loaded)
-    blocks = list(blockwise_logits.row_blocks(len(rows), loaded.spec.vocab_size, torch.float64))
+    rows, head = hidden.flatten(0, 1), chunked_logits.output_head(loaded)
+    blocks = list(chunked_logits.row_blocks(len(rows), loaded.spec.vocab_size, torch.float64))
     assert [block.stop - block.start for block in blocks] == [rows_at_once] * (24 // rows_at_once)
     torch.testing.assert_close(torch.cat([head(rows[block]) for block in blocks]), expected, **CLOSE)
 
 
 def test_blocks_of_rows():
-    blocks = blockwise_logits.row_blocks
+    blocks = chunked_logits.row_blocks
     assert list(blocks(0, 10, torch.float32)) == []
     # 34 MiB / (262,144 words · 4 bytes) = 34 rows, as many in bfloat16, whose losses are taken in float32
     for dtype in (torch.float32, torch.bfloat16):
@@ -140,7 +140,7 @@ def _searched_and_repaired(dense: LoadedModel, tokens: ta.CalibrationSet):
 def test_scores_plans_and_repairs_do_not_depend_on_the_blocks(name, monkeypatch):
     dense, tokens = build(name), _texts(samples=9)
     plan, taylor, losses, weights = _searched_and_repaired(dense, tokens)
-    monkeypatch.setattr(blockwise_logits, "BLOCK_BYTES", 5 * 48 * 8)
+    monkeypatch.setattr(chunked_logits, "BLOCK_BYTES", 5 * 48 * 8)
     again = _searched_and_repaired(dense, tokens)
     assert again[0] == plan
     torch.testing.assert_close(again[1], taylor, rtol=1e-11, atol=0)
@@ -179,7 +179,7 @@ def test_training_losses_and_gradients_are_those_of_whole_logits(name, loss, row
 def test_a_replica_of_several_gpus_trains_its_head_too():
     """`torch.nn.DataParallel` gives its replicas tensors that `parameters()` does not name."""
     loaded = build("llama")
-    face = blockwise_logits.without_decoder(loaded.model, loaded.layout)
+    face = chunked_logits.without_decoder(loaded.model, loaded.layout)
     weight = loaded.model.lm_head.weight
     replica = loaded.model.lm_head._replicate_for_data_parallel()
     replica.weight = weight * 1  # what a broadcast gives: no parameter, but on the way to one
@@ -188,6 +188,6 @@ def test_a_replica_of_several_gpus_trains_its_head_too():
     face._modules["lm_head"] = replica
     assert list(face.parameters()) == []
     hidden = torch.randn(4, 32, dtype=torch.float64)
-    blockwise_logits.summed_loss(face, hidden, 48, lambda logits, block: logits.square().sum()).backward()
+    chunked_logits.summed_loss(face, hidden, 48, lambda logits, block: logits.square().sum()).backward()
     expected = 2 * (hidden @ weight.detach().T).T @ hidden
     torch.testing.assert_close(weight.grad, expected)
