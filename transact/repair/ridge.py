@@ -7,6 +7,7 @@ directions which the text never used stay what they were and every factorisation
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from transact.errors import NonFiniteActivations
@@ -58,13 +59,20 @@ class NormalEquations:
     def obs_select(
         self, keep: int, staying: Sequence[int] = (), going: Sequence[int] = (), check: Check = NO_CHECK
     ) -> tuple[int, ...]:
-        """Which `keep` channels to keep, by removing again and again those that cost least.
+        """Which `keep` channels to keep, by removing again and again those that cost least: see `removal_path`."""
+        path = self.removal_path(keep, staying, going, check)
+        return tuple(sorted(set(range(len(self.inner))).difference(path.order)))
+
+    def removal_path(
+        self, keep: int, staying: Sequence[int] = (), going: Sequence[int] = (), check: Check = NO_CHECK
+    ) -> "RemovalPath":
+        """In which order channels go until `keep` are left, and what the minimum has risen by after each.
 
         With Ŵ the solution for the channels that are left and P the inverse of `inner` for them, removing the
         channel u and solving again raises the minimum by |Ŵ_u|² / P_uu: the error that remains after repair, so a
         channel that others can stand in for goes early (optimal brain surgery, Hassibi and Stork 1993, with all
         outputs at once). Both Ŵ and P follow by one downdate. Channels go in small rounds; those of `going` go
-        first, those of `staying` never.
+        first, those of `staying` never. What a round costs is exact; within it, channels share it as they cost alone.
         """
         inverted = inverse(cholesky(self.inner, check), check)
         solution = product(self.outer, inverted, check)
@@ -73,10 +81,18 @@ class NormalEquations:
         may_go[list(staying)] = False
         left = torch.ones_like(may_go)
         per_round = max(1, len(ids) // _ROUNDS)
+        order: list[int] = []
+        rises: list[torch.Tensor] = []
+
+        def costs() -> torch.Tensor:
+            return solution.square().sum(dim=0) / inverted.diagonal()
 
         def remove(rows: torch.Tensor) -> None:
             left[rows] = may_go[rows] = False
-            _downdate(inverted, solution, rows.sort().values, check)
+            alone = costs()[rows]
+            together = _downdate(inverted, solution, rows, check)
+            order.extend(ids[rows].tolist())
+            rises.append(together * alone / alone.sum().clamp_min(torch.finfo(alone.dtype).tiny))
 
         if len(going):
             for rows in torch.tensor(list(going), device=inverted.device).split(_ROWS_AT_ONCE):
@@ -87,21 +103,37 @@ class NormalEquations:
                 inverted, solution = _shrunk(inverted, rows, check), solution[:, rows]
                 ids, may_go, left = ids[rows], may_go[rows], left[rows]
             check()
-            costs = solution.square().sum(dim=0) / inverted.diagonal()
-            remove(costs.masked_fill(~may_go, torch.inf).argsort(stable=True)[: min(per_round, excess)])
-        return tuple(ids[left].tolist())
+            remove(costs().masked_fill(~may_go, torch.inf).argsort(stable=True)[: min(per_round, excess)])
+        rise = torch.cat(rises).cpu() if rises else torch.zeros(0, dtype=torch.float64)
+        return RemovalPath(tuple(order), rise.numpy())
 
 
-def _downdate(inverted: torch.Tensor, solution: torch.Tensor, removed: torch.Tensor, check: Check) -> None:
-    """Remove channels from both in place: their rows and columns become those of a unit matrix, and zeros."""
+@dataclass(frozen=True, eq=False)
+class RemovalPath:
+    """The order in which channels go, and by how much each raises the minimum of the regression: float64 [removed]."""
+
+    order: tuple[int, ...]
+    rises: np.ndarray
+
+
+def _downdate(inverted: torch.Tensor, solution: torch.Tensor, removed: torch.Tensor, check: Check) -> torch.Tensor:
+    """Remove channels from both in place: their rows and columns become those of a unit matrix, and zeros.
+
+    Returned is what that raises the minimum by: tr(Ŵ_R (P_RR)^-1 Ŵ_R^T) for the removed R.
+    """
+    removed = removed.sort().values
     columns = inverted[:, removed]  # [channel, removed]
     factor = cholesky(columns[removed], check)
-    add_product(solution, solve(factor, solution[:, removed].T, check).T, columns.T, check, scale=-1)
+    going = solution[:, removed]
+    multipliers = solve(factor, going.T, check).T
+    rise = (multipliers * going).sum()
+    add_product(solution, multipliers, columns.T, check, scale=-1)
     add_product(inverted, solve(factor, columns.T, check).T, columns.T, check, scale=-1)
     solution[:, removed] = 0
     inverted[removed] = 0
     inverted[:, removed] = 0
     inverted[removed, removed] = 1
+    return rise
 
 
 def _shrunk(matrix: torch.Tensor, rows: torch.Tensor, check: Check) -> torch.Tensor:

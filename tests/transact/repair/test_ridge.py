@@ -63,6 +63,22 @@ def test_locked_channels_go_first_or_never():
     assert normal.obs_select(6, staying=(first, second), going=(dearest,)) == tuple(left)
 
 
+def test_the_path_tells_what_each_removal_costs():
+    """Each rise is that of the least error that is left, also for a channel that must go and where two go at once."""
+    normal, everything = _mixed(), torch.arange(8)
+    path = normal.removal_path(1, going=(5,))
+    assert path.order[0] == 5 and len(set(path.order)) == len(path.rises) == 7
+    left = everything.tolist()
+    for removed, rise in zip(path.order, path.rises, strict=True):
+        before = _error(normal, torch.tensor(left))
+        left.remove(removed)
+        assert rise == pytest.approx(_error(normal, torch.tensor(left)) - before, rel=1e-9)
+    both = normal.removal_path(6, going=(5, 2))
+    rest = torch.tensor([each for each in range(8) if each not in (5, 2)])
+    assert both.order == (5, 2)
+    assert both.rises.sum() == pytest.approx(_error(normal, rest) - _error(normal, everything), rel=1e-9)
+
+
 def test_keeping_everything_solves_for_the_weights_themselves():
     generator = torch.Generator().manual_seed(2)
     weight = torch.randn(3, 6, generator=generator, dtype=torch.float64)
