@@ -68,6 +68,7 @@ class Method:
     - `family`: what the table calls it; of several methods of one family, `variant` tells them apart, and the best
       at each size counts. `role`: "scores" (no refit), "refits" or "ours".
     - `splits`: it takes the request's split between head groups and channels as it is.
+    - `gradients`: it works from statistics observed with `taylor=True`; all others get Gram matrices.
     """
 
     key: str
@@ -77,6 +78,7 @@ class Method:
     variant: str = ""
     version: str = "1"
     splits: bool = True
+    gradients: bool = False
 
 
 @contextmanager
@@ -321,7 +323,7 @@ SPLIT_BY = least_squares(RIDGES[0])
 METHODS = (
     Method("transact", "TransAct", by_metric("transact")),
     Method("wanda", "Wanda-sp", by_metric("wanda")),
-    Method("taylor", "LLM-Pruner's Taylor", by_metric("taylor")),
+    Method("taylor", "LLM-Pruner's Taylor", by_metric("taylor"), gradients=True),
     Method(
         FLAP, "FLAP as published (AL-AM) + bias",
         by_metric("flap", compensation="bias", allocation="flap"), splits=False,

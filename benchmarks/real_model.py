@@ -82,8 +82,18 @@ class Bench:
 
     @cached_property
     def statistics(self) -> ta.ActivationStatistics:
-        sys.stderr.write("observing the calibration text\n")
-        return ta.observe(self.loaded, self.calibration, gram=True, taylor=True)
+        return self._observed(gram=True)
+
+    @cached_property
+    def gradients(self) -> ta.ActivationStatistics:
+        """Statistics with Taylor scores; apart, as their backward passes take longer than all the rest."""
+        return self._observed(taylor=True)
+
+    def _observed(self, **options: bool) -> ta.ActivationStatistics:
+        started = time.perf_counter()
+        statistics = ta.observe(self.loaded, self.calibration, **options)
+        sys.stderr.write(f"observed {', '.join(options)} in {time.perf_counter() - started:.0f} s\n")
+        return statistics
 
     def budget(self, size: float) -> int:
         """The most parameters in all at that size."""
@@ -132,7 +142,8 @@ class Runner:
         bench, dense = self.bench, self.bench.loaded
         seconds, peak, pruned = 0.0, 0, dense
         if target is not None:
-            request = Request(dense, bench.statistics, target, bench.budget(size), size / 100)
+            statistics = bench.gradients if method.gradients else bench.statistics
+            request = Request(dense, statistics, target, bench.budget(size), size / 100)
             return_freed()
             forget_peak()
             held, started = status_bytes("VmRSS"), time.perf_counter()
