@@ -1,5 +1,6 @@
-"""What benchmarks share: timing in alternation, tables, and a record of the machine and versions."""
+"""What benchmarks share: timing in alternation, peak memory, tables, and a record of the machine and versions."""
 
+import contextlib
 import json
 import platform
 import statistics
@@ -39,23 +40,49 @@ def median(taken: list[float]) -> float:
     return statistics.median(taken)
 
 
+def status_bytes(name: str) -> int:
+    """Bytes of this process, as the system counts them (Linux)."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[name].split()[0]) * 1024
+
+
+def forget_peak() -> None:
+    """Have the system count the peak from now on; where it won't, that of loading counts too."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def table(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def publish(name: str, title: str, text: str, figures: dict) -> None:
-    """Print the table and write `results/<name>.json`; figures of parts that were not run stay there."""
-    machine = {
+def machine() -> dict[str, str | int]:
+    """What figures depend on beside the code."""
+    return {
         "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
+
+
+def write_between(document: Path, mark: str, text: str) -> None:
+    """Replace what stands between the lines <!-- mark --> and <!-- /mark -->; refuses a document without them."""
+    begin, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    before, found, rest = document.read_text(encoding="utf-8").partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise SystemExit(f"{document.name} has no lines {begin} and {end} for the tables to stand between.")
+    document.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
+
+
+def publish(name: str, title: str, text: str, figures: dict) -> None:
+    """Print the table and write `results/<name>.json`; figures of parts that were not run stay there."""
     sys.stdout.write(f"\n{title}\n\n{text}\n")
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / f"{name}.json"
     before = json.loads(file.read_text()) if file.exists() else {}
-    file.write_text(json.dumps({**before, "machine": machine, **figures}, indent=1) + "\n")
+    file.write_text(json.dumps({**before, "machine": machine(), **figures}, indent=1) + "\n")

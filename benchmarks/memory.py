@@ -7,19 +7,17 @@ Python and torch map into memory at their first computation counts, some 30 MB).
 """
 
 import argparse
-import contextlib
 import json
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import transact as ta
 import transact.recovery.trainer  # noqa: F401  (imported late by `recover`: the import is no part of its work)
-from benchmarks.harness import publish, table
+from benchmarks.harness import forget_peak, publish, status_bytes, table
 from transact.observing.gradients import pass_bytes
 from transact.runtime.memory import return_freed
 from transact.text.tokens import TokenSet
@@ -99,14 +97,14 @@ WORKS: dict[str, Work] = {
 
 def measured(name: str, model: str, samples: int, seq: int) -> dict:
     """Run one of the works in this process."""
-    before = _status("VmRSS")
+    before = status_bytes("VmRSS")
     loaded = random_model() if model == RANDOM else ta.load(model, dtype="float32")
     made = {kind: _tokens(kind, loaded, samples, seq) for kind in (ta.CalibrationSet, ta.EvaluationSet)}
     return_freed()
-    _forget_peak()
-    held = _status("VmRSS")
+    forget_peak()
+    held = status_bytes("VmRSS")
     estimate = WORKS[name](loaded, made[ta.CalibrationSet], made[ta.EvaluationSet])
-    peak = _status("VmHWM")
+    peak = status_bytes("VmHWM")
     return {
         "work": name,
         "weights_bytes": loaded.held_bytes,
@@ -119,18 +117,6 @@ def measured(name: str, model: str, samples: int, seq: int) -> dict:
 def _tokens(kind: type[TokenSet], loaded: ta.LoadedModel, samples: int, seq: int) -> TokenSet:
     draws = torch.Generator().manual_seed(1)
     return kind.from_token_ids(torch.randint(3, loaded.spec.vocab_size, (samples, seq), generator=draws), name="random")
-
-
-def _status(name: str) -> int:
-    """Bytes of this process, as the system counts them (Linux)."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(lines[name].split()[0]) * 1024
-
-
-def _forget_peak() -> None:
-    """Have the system count the peak from now on; where it won't, that of loading counts too."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
 
 
 def in_its_own_process(name: str, model: str = RANDOM, samples: int = SAMPLES, seq: int = SEQ) -> dict:

@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import transact as ta
-from benchmarks.harness import publish, table
+from benchmarks.harness import publish, table, write_between
 from benchmarks.pareto import Line, Panel, picture
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -266,12 +266,7 @@ def panel(subject: Subject, results: list[Result]) -> Panel:
 
 def write_into_document(text: str) -> None:
     """Replace what stands between the two marks; refuses a document without them."""
-    begin, end = "<!-- quality -->", "<!-- /quality -->"
-    before, found, rest = DOCUMENT.read_text(encoding="utf-8").partition(begin)
-    _, closed, after = rest.partition(end)
-    if not (found and closed):
-        raise SystemExit(f"{DOCUMENT.name} has no lines {begin} and {end} for the tables to stand between.")
-    DOCUMENT.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
+    write_between(DOCUMENT, "quality", text)
 
 
 def main() -> None:
