@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import transact as ta
-from tests.tiny_models import build
+from tests.tiny_models import build, token_ids
 from transact.scoring.scores import ImportanceScores
 
 SCORES, ALL = (0.3, 0.1, 0.3, 0.2), (0, 1, 2, 3)
@@ -83,3 +83,13 @@ def test_scores_without_layers_say_what_to_do(spec, scores):
     broken = replace(scores, layers=torch.tensor([0.1, float("nan"), 0.2, 0.3]).double())
     with pytest.raises(ta.InvalidPlan, match="NaN"):
         ta.make_plan(broken, spec, ta.PruningTarget(2, 7, keep_layers=2))
+
+
+def test_work_that_keeps_all_layers_says_so():
+    dense = build("llama")
+    calibration = ta.CalibrationSet.from_token_ids(token_ids(dense, 4))
+    target = ta.PruningTarget(2, 24, keep_layers=2)
+    with pytest.raises(ta.InvalidTarget, match="Iterative pruning does not remove whole layers"):
+        ta.recover(dense, calibration, target)
+    with pytest.raises(ta.InvalidTarget, match="does not remove whole layers"):
+        ta.stability(dense, ta.observe(dense, calibration, samples=True), target)
