@@ -30,5 +30,5 @@ def only_layers(spec: ModelSpec, kept: Sequence[int]) -> ModelSpec:
         spec,
         layers=tuple(spec.layers[index] for index in kept),
         windows=tuple(spec.windows[index] for index in kept),
-        other_parameters=outside + norms * len(kept),
+        other_parameters=spec.other_parameters - norms * (spec.num_hidden_layers - len(kept)),
     )

@@ -175,6 +175,8 @@ class PruningPlan:
             numbers = values["kept_layers"] if values["version"] == _VERSION else list(range(len(layers)))
             kept_layers = _indices(numbers, len(layers))
             _check_heads(tuple(layers[index] for index in kept_layers), spec)
+            for layer in layers:
+                _check_heads((layer,), spec)
             fingerprint = _text(values["fingerprint"])
             if fingerprint.split("/")[0] != spec.fingerprint:
                 raise ValueError("the fingerprint does not belong to dense_spec")
