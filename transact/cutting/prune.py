@@ -53,8 +53,7 @@ def prune(
     the output projection, removing a head those of the query and output projections; removing a channel removes its
     rows of gate and up and its column of down; removing dimensions inside heads removes pairs of rows of query and key,
     and rows of value with their columns of the output projection. The layers that the plan does not keep are left out.
-    `compensation` makes up for it, without training (see
-    `transact.repair`):
+    `compensation` makes up for it, without training (see `transact.repair`):
 
     - `"bias"`: from `statistics`; where the stock class has an output bias or, as Llama, can be configured to have one.
     - `"least_squares"`: from `statistics` observed with `gram=True`, or `gram="by_layer"` where the Gram matrices of
@@ -128,9 +127,9 @@ def _assembled(loaded: LoadedModel, new: dict[int, torch.nn.Module], spec: Model
     plan = cut.plan
     # copying takes a new projection from the memo as it is, so that no full-size projection is copied, and nothing of
     # a layer that goes; it copies everything else (norms, embeddings, ties, buffers)
-    nothing = {id(loaded.decoder_layers[index]): torch.nn.Identity() for index in plan.removed_layers}
+    removed = {id(loaded.decoder_layers[index]): torch.nn.Identity() for index in plan.removed_layers}
     with torch.no_grad():
-        model = copy_without_hooks(loaded.model, new | nothing)
+        model = copy_without_hooks(loaded.model, new | removed)
         keep_layers(model, spec.layout, plan.kept_layers)
         update_config(model, spec)
         if spec.has_narrow_heads:

@@ -27,8 +27,7 @@ class Units:
     `scores` has one array [unit] per layer, `counts` how many of them each layer is to keep (0 for a layer that
     goes whole), `keep` and `remove` the locked units as (layer, index), and `kind` names the units in errors. The
     allocation of FLAP alone also reads `parameters`, which a unit holds, `channels`, the scores [channel] of each
-    layer's activation that the units are made of, and `score_of_ones`, what a unit scores whose channels all score
-    1.
+    layer's activation that the units are made of, and `score_of_ones`, what a unit scores whose channels all score 1.
     """
 
     scores: list[np.ndarray]
