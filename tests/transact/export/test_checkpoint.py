@@ -61,6 +61,23 @@ def test_the_card_says_which_layers_went(stories, tmp_path):
         assert kept == ((0, 2, 4), (0, 4))[number]
 
 
+@pytest.mark.parametrize(
+    ("name", "kept", "lists"),
+    [
+        ("gemma2", (0, 1), ["layer_types"]),
+        ("gemma2", (0, 2), []),
+        ("gemma2", (0, 1, 2), []),
+        ("smollm3", (1, 2), ["no_rope_layers"]),
+        ("llama", (0, 1), []),
+    ],
+)
+def test_patterns_that_others_may_derive_are_told(name, kept, lists, tmp_path):
+    dense = build(name)
+    pruned = ta.prune(dense, replace(_plan(dense, ta.PruningTarget(2, 24)), kept_layers=kept))
+    notes = [note for note in ta.save(pruned, tmp_path / "out").notes if "differ in kind" in note]
+    assert [each for note in notes for each in ("layer_types", "no_rope_layers") if each in note] == lists
+
+
 def test_base_model_and_licence_stand_in_the_card(pruned, tmp_path):
     source = tmp_path / "base"
     ta.save(pruned, source)
