@@ -96,7 +96,8 @@ class CosineAccumulator:
         self.samples = torch.zeros(num_samples, device=device) if num_samples else None
 
     def add(self, before: torch.Tensor, after: torch.Tensor, tokens: RealTokens) -> None:
-        """Both [sample, seq, hidden]."""
+        """Both [sample, seq, hidden]; a layer of a spread model may be given `before` on the device of the last one."""
+        before = before.to(after.device)
         before, after = (by_sample(states, tokens.mask.shape).to(_precision(states)) for states in (before, after))
         sizes = [torch.linalg.vector_norm(states, dim=-1).double() for states in (before, after)]  # [sample, seq]
         # three passes over the states: a tenth of what torch's own function takes (measured)

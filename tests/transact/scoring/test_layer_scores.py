@@ -33,6 +33,14 @@ def test_cosines_by_hand():
     assert cosines.of_samples([2, 2, 0]).total.item() == 1
 
 
+def test_sums_are_where_the_layer_computes():
+    """What goes into the first layer of another device may still be where it was; torch's meta device stands for it."""
+    tokens = RealTokens(torch.ones(1, 2, dtype=torch.bool), lengths=(2,), samples=(0,))
+    running = CosineAccumulator(torch.device("meta"), num_samples=1)
+    running.add(torch.ones(1, 2, 4), torch.ones(1, 2, 4, device="meta"), tokens)
+    assert running.total.device == running.samples.device == torch.device("meta")
+
+
 @pytest.mark.parametrize("name", cases(TINY, test=PLAIN, check=FEW))
 def test_they_are_those_of_the_models_own_hidden_states(name):
     loaded = build(name)
