@@ -78,6 +78,7 @@ def stability(
             f"The metric {metric!r} works from gradients of whole batches, which cannot be resampled. Choose "
             f"one of {', '.join(name for name, each in METRICS.items() if not each.needs_gradients)}."
         )
+    target.check_keeps_all_layers("The comparison of resamples")
     statistics.check_samples()
     available = len(statistics.sample_tokens)
     requested_sizes = _sizes(sizes, available)

@@ -186,6 +186,8 @@ PLANNING = Group(
                 "RoPE turns pairs; alone, or beside shares or counts", type=int, metavar="N"),
         _option("--keep-value-dim", "dimensions that the values of every head keep; only this project loads such heads "
                 "compact, see --layers", type=int, metavar="N"),
+        _option("--keep-layers", "decoder layers that stay, those that change the residual stream most; alone, or "
+                "beside shares or counts (default: all)", type=int, metavar="N"),
         _option("--allocation", "how the removal is shared among layers; uniform: the same in each; global: "
                 "more where less is lost, half the count at least; flap: as many parameters, heads and channels under "
                 f"one threshold (default: {ALLOCATION})",
@@ -289,10 +291,13 @@ def target_problem(arguments: Namespace) -> str | None:
     shares = (arguments.attention_sparsity, arguments.mlp_sparsity)
     kept = (arguments.keep_head_groups, arguments.keep_channels)
     inside = any(width is not None for width in (arguments.keep_query_key_dim, arguments.keep_value_dim))
+    beside = inside or arguments.keep_layers is not None
     ways = [way for way in (shares, (arguments.parameters,), kept) if any(value is not None for value in way)]
     if inside and arguments.parameters is not None:
         return "--parameters knows whole heads alone; leave it out, or --keep-query-key-dim and --keep-value-dim"
-    if len(ways) > 1 or not (ways or inside):
+    if arguments.keep_layers is not None and arguments.parameters is not None:
+        return "--parameters counts on all layers; leave it out, or --keep-layers"
+    if len(ways) > 1 or not (ways or beside):
         return (
             f"{'several ways' if ways else 'nothing'} given to say how much to remove; give --attention-sparsity "
             "and/or --mlp-sparsity, or --parameters, or --keep-head-groups with --keep-channels"

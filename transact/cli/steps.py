@@ -158,7 +158,7 @@ def choose(
     calibration = None if sources.calibration is None else calibration_set(arguments, loaded, sources.calibration)
     if sources.plan is not None:
         sources.plan.check_fits(loaded.fingerprint)
-        check_writable(loaded, sources.plan.spec)
+        check_writable(loaded, sources.plan.spec, sources.plan.kept_layers)
         statistics = None
         if compensation != "none":
             assert calibration is not None, "the options ask for it"
@@ -285,8 +285,8 @@ def _length(requested: int | None, loaded: ta.LoadedModel) -> int:
 
 
 def target_of(arguments: Namespace, spec: ta.ModelSpec) -> ta.PruningTarget:
-    widths = {"keep_query_key_dim": arguments.keep_query_key_dim, "keep_value_dim": arguments.keep_value_dim}
-    requested = {name: width for name, width in widths.items() if width is not None}
+    names = ("keep_query_key_dim", "keep_value_dim", "keep_layers")
+    requested = {name: count for name in names if (count := getattr(arguments, name)) is not None}
     return replace(_of_shares_or_counts(arguments, spec), **requested)
 
 

@@ -23,11 +23,17 @@ _NOISE = "none within the noise"
 
 
 def score_table(scores: ImportanceScores) -> str:
-    """Per layer: the weakest head group, and how its group and channel scores spread."""
-    rows = [["layer", "head groups: lowest", "(which)", "median", "highest", "channels: lowest", "median", "highest"]]
+    """Per layer: its own score, its weakest head group, and how its group and channel scores spread."""
+    rows = [
+        [
+            *("layer", "its score", "head groups: lowest", "(which)", "median", "highest"),
+            *("channels: lowest", "median", "highest"),
+        ]
+    ]
     for index, (groups, channels) in enumerate(zip(scores.head_groups, scores.mlp_channels, strict=True)):
+        own = "" if scores.layers is None else f"{scores.layers[index]:.3g}"
         low, *rest = _spread(groups)
-        rows.append([str(index), low, str(int(groups.argmin())), *rest, *_spread(channels)])
+        rows.append([str(index), own, low, str(int(groups.argmin())), *rest, *_spread(channels)])
     return _table(rows)
 
 
@@ -40,6 +46,9 @@ def plan(source: str, made: PruningPlan, compensation: str = "none") -> tuple[st
     rows = [["", "before", "after", "change"]]
     costs = (*_COSTS, (f"KV-cache bytes of {made.spec.max_position_embeddings:,} tokens", "kv_bytes_full_context"))
     rows += [_cost(f"{label}{' (16-bit)' * ('bytes' in name)}", before[name], after[name]) for label, name in costs]
+    if made.removed_layers:
+        layers = [f"{spec.num_hidden_layers:,}" for spec in (made.dense_spec, made.spec)]
+        rows.append(["layers", *layers, f"without {', '.join(map(str, made.removed_layers))}"])
     for label, name in (("head groups per layer", "num_key_value_heads"), ("channels per layer", "intermediate_size")):
         rows.append([label, _counts(made.dense_spec, name), _counts(made.spec, name), ""])
     if made.spec.has_narrow_heads:

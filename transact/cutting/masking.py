@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 import torch
 
-from transact.layers.hooks import on_calls, on_inputs
-from transact.layers.masks import joint_norms, removed_pairs, set_to_zero
+from transact.layers.hooks import CallFunction, InputFunction, on_calls, on_inputs
+from transact.layers.masks import joint_norms, pass_on, removed_pairs, set_to_zero
 from transact.layers.slicing import kept_input_indices, reading_role
 from transact.models.loaded_model import LoadedModel
 from transact.spec.model_spec import SITES
@@ -18,20 +18,25 @@ def masked(loaded: LoadedModel, plan: PruningPlan) -> Iterator[LoadedModel]:
     """Let `loaded` compute what the pruned model would, without cutting; undone however the block ends.
 
     A removed head or channel feeds zeros to the projection that reads it, which is exactly its absence; a removed RoPE
-    pair is zero in the queries. Where queries and keys are normed over all heads together (OLMo 2), they are normed
-    over the kept ones. Only forward passes of the calling thread are masked. Raises `InvalidPlan` for the plan of
-    another model.
+    pair is zero in the queries; a removed layer passes the residual stream on as it came. Where queries and keys are
+    normed over all heads together (OLMo 2), they are normed over the kept ones. Only forward passes of the calling
+    thread are masked. Raises `InvalidPlan` for the plan of another model.
     """
     plan.check_fits(loaded.fingerprint)
     spec = loaded.spec
-    functions, queries = [], []
-    for layer, kept, shape in zip(loaded.decoder_layers, plan.layers, spec.layers, strict=True):
+    functions: list[tuple[torch.nn.Module, InputFunction]] = []
+    calls: list[tuple[torch.nn.Module, CallFunction]] = []
+    for index, layer in enumerate(loaded.decoder_layers):
+        kept, shape = plan.kept_layer_plans.get(index), spec.layers[index]
+        if kept is None:
+            calls.append((layer, pass_on))
+            continue
         for site, width in zip(SITES, (spec.attention_width(shape), shape.intermediate_size), strict=True):
             removed = torch.ones(width, dtype=torch.bool)
             removed[kept_input_indices(kept, spec, site)] = False
             if removed.any():
                 functions.append((layer.get_submodule(reading_role(spec, site)), set_to_zero(removed)))
         functions += joint_norms(layer, kept, shape, spec)
-        queries += removed_pairs(layer, kept, shape, spec)
-    with on_inputs(functions), on_calls(queries):
+        calls += removed_pairs(layer, kept, shape, spec)
+    with on_inputs(functions), on_calls(calls):
         yield loaded

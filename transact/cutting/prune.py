@@ -12,6 +12,7 @@ import torch
 from transact.errors import choice
 from transact.layers.config_sizes import update_config
 from transact.layers.hooks import copy_without_hooks, hooks_suspended
+from transact.layers.layer_removal import keep_layers
 from transact.layers.narrow_attention import narrow_attention
 from transact.layers.slicing import (
     NewProjection,
@@ -28,6 +29,7 @@ from transact.progress import NO_PROGRESS, Progress
 from transact.repair.bias import needs_bias
 from transact.repair.refit_base import plain_refit
 from transact.repair.repairs import COMPENSATIONS, REPAIRS, Repair
+from transact.spec.kept_layers import only_layers
 from transact.spec.layer_plan import LayerPlan
 from transact.spec.model_spec import SITES, ModelSpec
 from transact.spec.plan import Cut, PruningPlan
@@ -50,8 +52,8 @@ def prune(
     Removing a head group removes its rows of the query, key and value projections (and biases) and its columns of
     the output projection, removing a head those of the query and output projections; removing a channel removes its
     rows of gate and up and its column of down; removing dimensions inside heads removes pairs of rows of query and key,
-    and rows of value with their columns of the output projection. `compensation` makes up for it, without training (see
-    `transact.repair`):
+    and rows of value with their columns of the output projection. The layers that the plan does not keep are left out.
+    `compensation` makes up for it, without training (see `transact.repair`):
 
     - `"bias"`: from `statistics`; where the stock class has an output bias or, as Llama, can be configured to have one.
     - `"least_squares"`: from `statistics` observed with `gram=True`, or `gram="by_layer"` where the Gram matrices of
@@ -69,7 +71,7 @@ def prune(
     """
     choice(compensation, COMPENSATIONS, "compensation")
     plan.check_fits(loaded.fingerprint)
-    check_writable(loaded, plan.spec)
+    check_writable(loaded, plan.spec, plan.kept_layers)
     repair = REPAIRS[compensation]
     repair.check(loaded, statistics)
     if repair.refit is not None:
@@ -91,8 +93,8 @@ def cut(loaded: LoadedModel, plan: PruningPlan, repair: Repair, refit_one: Refit
         attention, mlp = needs_bias(plan, loaded.layout)
         spec = _with_biases(spec, attention, mlp)
     new: dict[int, torch.nn.Module] = {}
-    for index, layer in enumerate(loaded.decoder_layers):
-        new |= cut_projections(loaded.spec, layer, index, plan.layers[index], refit_one)
+    for index, kept in plan.kept_layer_plans.items():
+        new |= cut_projections(loaded.spec, loaded.decoder_layers[index], index, kept, refit_one)
     return _assembled(loaded, new, spec, Cut(plan, repair.name))
 
 
@@ -122,28 +124,33 @@ def cut_layer(
 
 def _assembled(loaded: LoadedModel, new: dict[int, torch.nn.Module], spec: ModelSpec, cut: Cut) -> LoadedModel:
     """A copy of the model with the `new` projections by the `id` of those that they replace."""
-    # copying takes a new projection from the memo as it is, so that no full-size projection is copied,
-    # and copies everything else (norms, embeddings, ties, buffers)
+    plan = cut.plan
+    # copying takes a new projection from the memo as it is, so that no full-size projection is copied, and nothing of
+    # a layer that goes; it copies everything else (norms, embeddings, ties, buffers)
+    removed = {id(loaded.decoder_layers[index]): torch.nn.Identity() for index in plan.removed_layers}
     with torch.no_grad():
-        model = copy_without_hooks(loaded.model, dict(new))
+        model = copy_without_hooks(loaded.model, new | removed)
+        keep_layers(model, spec.layout, plan.kept_layers)
         update_config(model, spec)
         if spec.has_narrow_heads:
-            for layer, kept in zip(model.get_submodule(spec.layout.layers), cut.plan.layers, strict=True):
+            layers = model.get_submodule(spec.layout.layers)
+            for layer, kept in zip(layers, plan.kept_layer_plans.values(), strict=True):
                 narrow_attention(layer, kept, spec.layout)
         _add_zero_biases(model, spec)
-    spec = spec.configured_as(loaded.spec)
-    exceptions = _cut_exceptions(loaded, cut.plan, spec)
+    spec = spec.configured_as(only_layers(loaded.spec, plan.kept_layers))
+    exceptions = _cut_exceptions(loaded, plan, spec)
     return replace(loaded, model=model.eval(), spec=spec, cuts=(*loaded.cuts, cut), stored_exceptions=exceptions)
 
 
 def _cut_exceptions(loaded: LoadedModel, plan: PruningPlan, spec: ModelSpec) -> dict[str, torch.Tensor]:
     """What the files hold in another dtype than memory, cut as memory is."""
-    cut = dict(loaded.stored_exceptions)
-    for index, layer in enumerate(loaded.decoder_layers):
-        prefix = f"{loaded.layout.layers}.{index}."
-        layer_exceptions = {name.removeprefix(prefix): cut.pop(name) for name in list(cut) if name.startswith(prefix)}
-        smaller = cut_exceptions(loaded.spec, layer, index, plan.layers[index], spec, layer_exceptions)
-        cut |= {prefix + name: tensor for name, tensor in smaller.items()}
+    layers, dense = loaded.layout.layers, loaded.stored_exceptions
+    cut = {name: tensor for name, tensor in dense.items() if not name.startswith(f"{layers}.")}
+    for number, (index, kept) in enumerate(plan.kept_layer_plans.items()):
+        prefix = f"{layers}.{index}."
+        of_layer = {name.removeprefix(prefix): each for name, each in dense.items() if name.startswith(prefix)}
+        smaller = cut_exceptions(loaded.spec, loaded.decoder_layers[index], index, kept, spec, of_layer)
+        cut |= {f"{layers}.{number}.{name}": tensor for name, tensor in smaller.items()}
     return cut
 
 

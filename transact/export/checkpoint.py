@@ -46,6 +46,11 @@ _COMPACT_NOTE = (
     "ta.load does."
 )
 _EAGER_NOTE = 'transformers 4 leaves out {} unless it is told to load the model with attn_implementation="eager".'
+_PATTERN_NOTE = (
+    "Layers were removed whole, and those that are left differ in kind: {} in config.json says how. transformers reads "
+    "that; software that derives it from the layers' numbers instead, as llama.cpp does for some families, computes "
+    "something else."
+)
 _NARROW_NOTE = (
     "The files hold heads whose queries and keys have {query_key_dim} of {head_dim} dimensions and whose values have "
     "{value_dim}. No stock class computes such heads: only this project loads the files, with ta.load or, after "
@@ -149,6 +154,9 @@ def form_of(loaded: LoadedModel, directory: Path, dtype: torch.dtype, layers: st
         notes.append(_padding_note(loaded.spec, stored))
     if needs_eager(config) is not None:
         notes.append(_EAGER_NOTE.format(needs_eager(config)))
+    patterns = [name for name in loaded.layout.layer_lists if len(set(getattr(config, name, None) or ())) > 1]
+    if patterns and loaded.cuts and compose_cuts(loaded.cuts).removed_layers:
+        notes.append(_PATTERN_NOTE.format(" and ".join(patterns)))
     report = SaveReport(
         directory=str(directory),
         model_class=_class_name(config),

@@ -56,7 +56,7 @@ def _body(loaded: LoadedModel, report: "SaveReport") -> str:
         "",
         f"Activation-guided structured pruning of `{name}` after TransAct ({_PAPER}): head groups"
         f"{', dimensions of heads' if loaded.spec.has_narrow_heads else ''} and MLP channels were removed inside the "
-        "modules, the residual stream between them is as it was."
+        f"modules, the residual stream between them is as it was.{_removed_layers(loaded)}"
         if loaded.cuts
         else f"A copy of `{name}`, nothing removed.",
         "",
@@ -97,6 +97,18 @@ def _body(loaded: LoadedModel, report: "SaveReport") -> str:
     lines += [] if report.compact else [f"Needs transformers {LOWEST_TRANSFORMERS} or later.", ""]
     lines += [] if report.proof is None else _proof(report.proof)
     return "\n".join(lines)
+
+
+def _removed_layers(loaded: LoadedModel) -> str:
+    """A sentence on the layers that went whole, by their numbers in the model before the first cut."""
+    removed = compose_cuts(loaded.cuts).removed_layers
+    if not removed:
+        return ""
+    left = loaded.spec.num_hidden_layers
+    return (
+        f" Of its {left + len(removed)} decoder layers, counted from 0, these were removed whole: "
+        f"{', '.join(map(str, removed))}."
+    )
 
 
 def has_foreign_template(loaded: LoadedModel) -> bool:

@@ -11,6 +11,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
 
 import torch
 
@@ -18,8 +19,9 @@ from transact.progress import Check
 
 InputFunction = Callable[[torch.Tensor], torch.Tensor | None]
 """Takes a module's input; returns what to use instead, or None to leave it."""
-CallFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor | None]
-"""Takes a module's input and its output; returns what to use instead of the output, or None to leave it."""
+CallFunction = Callable[[torch.Tensor, Any], torch.Tensor | tuple | None]
+"""Takes a module's input and its output (that of some layers is a tuple, their hidden states first); returns what to
+use instead of the output, or None to leave it."""
 
 _numbers = itertools.count(1)
 _registering = threading.Lock()

@@ -1,4 +1,4 @@
-"""Functions that let one decoder layer compute as if heads, RoPE pairs or channels were removed."""
+"""Functions that let one decoder layer compute as if heads, RoPE pairs or channels were removed, or the whole layer."""
 
 from collections.abc import Callable
 
@@ -39,6 +39,11 @@ def joint_norms(
         if removed.any():
             functions.append((layer.get_submodule(path), _of_kept(removed)))
     return functions
+
+
+def pass_on(hidden: torch.Tensor, output: torch.Tensor | tuple) -> torch.Tensor | tuple:
+    """For a layer that is removed: the residual stream as it came; what else the layer returns stays."""
+    return hidden if isinstance(output, torch.Tensor) else (hidden, *output[1:])
 
 
 def _of_kept(removed: torch.Tensor) -> InputFunction:

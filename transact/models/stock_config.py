@@ -4,11 +4,16 @@ Configuration classes validate their values, each in its own way. So the configu
 (`check_writable`), not only when the result is written.
 """
 
+import copy
+from collections.abc import Sequence
+
 from transformers import AutoConfig, PreTrainedConfig
 
 from transact.errors import InvalidPlan
+from transact.layers.layer_removal import keep_in_config
 from transact.models.loaded_model import LoadedModel
 from transact.spec.families import FAMILIES
+from transact.spec.kept_layers import only_layers
 from transact.spec.model_spec import HEAD_WIDTHS, ModelSpec
 
 # what GraniteConfig adds to a Llama configuration; with these values it computes what Llama computes
@@ -61,6 +66,12 @@ def _made(model_type: str, values: dict, spec: ModelSpec) -> PreTrainedConfig:
         ) from error
 
 
-def check_writable(loaded: LoadedModel, spec: ModelSpec) -> None:
-    """Raise `InvalidPlan` where no stock configuration would be taken for `spec`, which `loaded` is to be cut to."""
-    stock_config(loaded.model.config, spec.configured_as(loaded.spec).stored)
+def check_writable(loaded: LoadedModel, spec: ModelSpec, kept_layers: Sequence[int] = ()) -> None:
+    """Raise `InvalidPlan` where no stock configuration would be taken for `spec`, which `loaded` is to be cut to.
+
+    `kept_layers`: the layers that stay, by default as many of the first ones as `spec` has.
+    """
+    kept_layers = kept_layers or range(spec.num_hidden_layers)
+    config = copy.copy(loaded.model.config)
+    keep_in_config(config, loaded.layout, kept_layers)
+    stock_config(config, spec.configured_as(only_layers(loaded.spec, kept_layers)).stored)

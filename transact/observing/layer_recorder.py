@@ -1,4 +1,6 @@
-"""What is recorded of one decoder layer while text passes through it: the sums of its two sites, and their peaks."""
+"""What is recorded of one decoder layer while text passes through it: the sums of its two sites, their peaks, and how
+far the layer turns the residual stream.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,8 +9,15 @@ import torch
 
 from transact.errors import NonFiniteActivations
 from transact.layers.hooks import CallFunction, by_sample
-from transact.observing.accumulators import MomentAccumulator, PeakAccumulator, RealTokens, channels, head_norms
-from transact.observing.statistics import Moments, Peaks
+from transact.observing.accumulators import (
+    CosineAccumulator,
+    MomentAccumulator,
+    PeakAccumulator,
+    RealTokens,
+    channels,
+    head_norms,
+)
+from transact.observing.statistics import Cosines, Moments, Peaks
 from transact.spec.model_spec import SITES, ModelSpec
 
 
@@ -32,6 +41,7 @@ class LayerRecord:
 
     attention: Moments
     mlp: Moments
+    residual: Cosines
     head_peaks: Peaks | None = None
     channel_peaks: Peaks | None = None
     queries: Moments | None = None
@@ -50,6 +60,7 @@ class LayerRecorder:
             site: MomentAccumulator(size, device, gram=site in options.gram_sites, num_samples=options.num_samples)
             for site, size in sizes.items()
         }
+        self.cosines = CosineAccumulator(device, options.num_samples)
         self.peaks: dict[str, PeakAccumulator] = {}
         if options.top_k:
             norms = head_norms(spec.value_dim)
@@ -88,10 +99,15 @@ class LayerRecorder:
         roles = {"attention": self._layout.output, "mlp": self._layout.down}
         return [(layer.get_submodule(roles[site]), recorder(site)) for site in SITES]
 
-    def query_functions(
+    def call_functions(
         self, layer: torch.nn.Module, tokens: Callable[[], RealTokens]
     ) -> list[tuple[torch.nn.Module, CallFunction]]:
-        """What to call on the outputs of the query and key projections, where that was asked for."""
+        """What to call on what goes into the layer and comes out of it, and, where that was asked for, on the outputs
+        of the query and key projections.
+        """
+
+        def record_layer(before: torch.Tensor, output: torch.Tensor | tuple) -> None:
+            self.cosines.add(before, output if isinstance(output, torch.Tensor) else output[0], tokens())
 
         def recorder(sums: MomentAccumulator) -> CallFunction:
             def record(_: torch.Tensor, output: torch.Tensor) -> None:
@@ -101,7 +117,8 @@ class LayerRecorder:
             return record
 
         roles = {"queries": self._layout.query, "keys": self._layout.key}
-        return [(layer.get_submodule(roles[name]), recorder(sums)) for name, sums in self.query_moments.items()]
+        queries = [(layer.get_submodule(roles[name]), recorder(sums)) for name, sums in self.query_moments.items()]
+        return [(layer, record_layer), *queries]
 
     def totals(self) -> torch.Tensor:
         """All sums in one vector, to check whether they are finite."""
@@ -122,10 +139,11 @@ class LayerRecorder:
             moments.combine()
         for peaks in self.peaks.values():
             peaks.combine()
+        self.cosines.combine()
 
     def result(self) -> LayerRecord:
         attention, mlp = (self.moments[site].result() for site in SITES)
         head_peaks, channel_peaks = (self.peaks[site].result() if self.peaks else None for site in SITES)
         projections = self.query_moments
         queries, keys = (projections[name].result() if projections else None for name in ("queries", "keys"))
-        return LayerRecord(attention, mlp, head_peaks, channel_peaks, queries, keys)
+        return LayerRecord(attention, mlp, self.cosines.result(), head_peaks, channel_peaks, queries, keys)

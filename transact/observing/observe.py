@@ -2,7 +2,8 @@
 
 The transitional activations of a layer (TransAct, arXiv 2407.05690) are the inputs of its `o_proj` and
 `down_proj`. Of each channel x_j the pass keeps Σ x_j and Σ x_j² over all real tokens; every metric follows
-from these and from the weights, so switching metrics needs no second pass.
+from these and from the weights, so switching metrics needs no second pass. Of each layer it keeps the sum of the
+cosines between its input and its output, which tell how much the layer does.
 """
 
 from collections.abc import Callable, Sequence
@@ -72,7 +73,7 @@ def observe(
     )
     watch = part(progress, 0, 2) if taylor else progress
     pass_ = _Pass(loaded, calibration.num_tokens, watch, options)
-    with torch.inference_mode(), on_inputs(pass_.functions()), on_calls(pass_.query_functions()):
+    with torch.inference_mode(), on_inputs(pass_.functions()), on_calls(pass_.call_functions()):
         for batch in share(calibration.batches(batch_size=batch_size, max_tokens=most_tokens(loaded))):
             pass_.run(batch)
         pass_.combine()
@@ -136,6 +137,7 @@ def gathered_statistics(
         channel_peaks=tuple(record.channel_peaks for record in records if record.channel_peaks is not None),
         queries=tuple(record.queries for record in records if record.queries is not None),
         keys=tuple(record.keys for record in records if record.keys is not None),
+        residual=tuple(record.residual for record in records),
         gram_by_layer=gram == BY_LAYER,
     )
 
@@ -205,12 +207,12 @@ class _Pass:
                 pairs.append((module, self._with_progress(record, recorder.index)))
         return pairs
 
-    def query_functions(self) -> list[tuple[torch.nn.Module, CallFunction]]:
-        """What adds up the outputs of the query and key projections, with `queries`."""
+    def call_functions(self) -> list[tuple[torch.nn.Module, CallFunction]]:
+        """What adds up the layers' cosines and, with `queries`, the outputs of the query and key projections."""
         return [
             pair
             for layer, recorder in zip(self.loaded.decoder_layers, self.recorders, strict=True)
-            for pair in recorder.query_functions(layer, lambda: self.tokens)
+            for pair in recorder.call_functions(layer, lambda: self.tokens)
         ]
 
     def _with_progress(self, record: Callable[[torch.Tensor], None], index: int) -> Callable[[torch.Tensor], None]:

@@ -73,6 +73,23 @@ class Moments:
 
 
 @dataclass(frozen=True, eq=False)
+class Cosines:
+    """Σ over the real tokens of the cosine between the residual stream before a layer and after it, float64 [].
+
+    `samples`: the same sum of every sample, float32 [sample], None unless asked for.
+    """
+
+    total: torch.Tensor
+    samples: torch.Tensor | None = None
+
+    def of_samples(self, indices: list[int]) -> "Cosines":
+        """The sum of these samples alone, a repeated one counting as often as it occurs."""
+        assert self.samples is not None, "observed without samples=True"
+        kept = self.samples[indices]
+        return Cosines(kept.sum(dtype=torch.float64), kept)
+
+
+@dataclass(frozen=True, eq=False)
 class Peaks:
     """The calibration samples in which each unit of a layer was strongest, strongest first; one token of each.
 
@@ -122,8 +139,9 @@ class ActivationStatistics:
 
     `attention[layer]`: inputs of `o_proj`, channels ordered [head · value_dim]; `mlp[layer]`: inputs of
     `down_proj`; `queries[layer]` [head · query_key_dim] and `keys[layer]` [group · query_key_dim]: outputs of `q_proj`
-    and `k_proj`, both empty unless observed with `queries=True`. `fingerprint`: the model they belong to; `dtype`: what
-    the forward pass computed in.
+    and `k_proj`, both empty unless observed with `queries=True`. `residual[layer]`: how far the layer turns the
+    residual stream; empty in files of 1.0. `fingerprint`: the model they belong to; `dtype`: what the forward pass
+    computed in.
 
     `sample_tokens`: real tokens of each sample, empty unless observed with `samples=True`. `head_peaks[layer]`
     and `channel_peaks[layer]`: where each unit was strongest, empty unless observed with `top_k`.
@@ -145,6 +163,7 @@ class ActivationStatistics:
     channel_peaks: tuple[Peaks, ...] = ()
     queries: tuple[Moments, ...] = ()
     keys: tuple[Moments, ...] = ()
+    residual: tuple[Cosines, ...] = ()
     tokens: CalibrationSet | None = None
     gram_by_layer: bool = False
 
@@ -179,6 +198,7 @@ class ActivationStatistics:
             mlp=tuple(moments.of_samples(chosen) for moments in self.mlp),
             queries=tuple(moments.of_samples(chosen) for moments in self.queries),
             keys=tuple(moments.of_samples(chosen) for moments in self.keys),
+            residual=tuple(cosines.of_samples(chosen) for cosines in self.residual),
             num_tokens=sum(tokens),
             calibration=self._record(chosen, tokens),
             sample_tokens=tokens,
@@ -254,6 +274,7 @@ _SITES = {
     "mlp": Moments,
     "queries": Moments,
     "keys": Moments,
+    "residual": Cosines,
     "head_peaks": Peaks,
     "channel_peaks": Peaks,
 }

@@ -24,10 +24,10 @@ _FLAP_FLOOR = 1
 class Units:
     """Units of one kind, head groups or channels, that compete for a place.
 
-    `scores` has one array [unit] per layer, `counts` how many of them each layer is to keep, `keep` and `remove` the
-    locked units as (layer, index), and `kind` names the units in errors. The allocation of FLAP alone also reads
-    `parameters`, which a unit holds, `channels`, the scores [channel] of each layer's activation that the units are
-    made of, and `score_of_ones`, what a unit scores whose channels all score 1.
+    `scores` has one array [unit] per layer, `counts` how many of them each layer is to keep (0 for a layer that
+    goes whole), `keep` and `remove` the locked units as (layer, index), and `kind` names the units in errors. The
+    allocation of FLAP alone also reads `parameters`, which a unit holds, `channels`, the scores [channel] of each
+    layer's activation that the units are made of, and `score_of_ones`, what a unit scores whose channels all score 1.
     """
 
     scores: list[np.ndarray]
@@ -92,9 +92,10 @@ def keep_above_threshold(groups: Units, channels: Units) -> tuple[Kept, Kept]:
     Ours: a unit is a head group, as grouped-query attention needs; each layer keeps one head group and one channel.
     """
     kinds = (groups, channels)
+    floors = [[min(_FLAP_FLOOR, count) for count in units.counts] for units in kinds]
     scores = [
-        _with_floors(units, _locked(units, units.standardised()), [_FLAP_FLOOR] * len(units.counts), "flap")
-        for units in kinds
+        _with_floors(units, _locked(units, units.standardised()), least, "flap")
+        for units, least in zip(kinds, floors, strict=True)
     ]
     locked = [_num_locked(values) for values in scores]
     budget = sum(units.parameters * sum(units.counts) for units in kinds)
@@ -138,7 +139,9 @@ def highest_in_groups(scores: np.ndarray, groups: tuple[int, ...], count: int) -
 
 
 def _locked(units: Units, scores: list[np.ndarray]) -> list[np.ndarray]:
-    """Those scores of the units, infinite for what is locked to stay and minus infinite for what is to go."""
+    """Those scores of the units, infinite for what is locked to stay and minus infinite for what is to go: also for all
+    units of a layer that goes whole.
+    """
     locked: dict[int, dict[int, float]] = {}
     for pairs, value in ((units.keep, np.inf), (units.remove, -np.inf)):
         for layer, index in pairs:
@@ -150,7 +153,9 @@ def _locked(units: Units, scores: list[np.ndarray]) -> list[np.ndarray]:
     for layer, values in enumerate(scores):
         if not np.isfinite(values).all():
             raise InvalidPlan(f"Layer {layer} has scores that are NaN or infinite. Score the model again.")
-        if layer in locked:
+        if not units.counts[layer]:
+            values = np.full_like(values, -np.inf)
+        elif layer in locked:
             values = values.copy()
             values[list(locked[layer])] = list(locked[layer].values())
         ready.append(values)
@@ -182,6 +187,26 @@ def _highest_by_layer(units: Units, all_scores: np.ndarray, count: int) -> Kept:
     return [tuple(np.flatnonzero(flags).tolist()) for flags in np.split(_flags(all_scores, count), ends)]
 
 
+def filled(kept: Kept, units: Units) -> Kept:
+    """The same with, for layers that keep nothing, their highest scores: as many as the counts of `units` say."""
+    return [
+        each or _highest(values, count) for each, values, count in zip(kept, units.scores, units.counts, strict=True)
+    ]
+
+
+def layers_to_keep(scores: np.ndarray, count: int, locked: Pairs) -> tuple[int, ...]:
+    """Sorted indices of the `count` layers with the highest scores; those with units locked to stay come first."""
+    with_locks = sorted({layer for layer, _ in locked})
+    if len(with_locks) > count:
+        raise InvalidTarget(
+            f"The model is to keep {count} layers, but units of {len(with_locks)} are locked to stay. Keep more layers "
+            "or free some locks."
+        )
+    values = scores.copy()
+    values[[layer for layer in with_locks if 0 <= layer < len(values)]] = np.inf
+    return _highest(values, count)
+
+
 def _highest(values: np.ndarray, count: int) -> tuple[int, ...]:
     """Sorted indices of the `count` highest values, of equals those of lower index."""
     return tuple(np.flatnonzero(_flags(values, count)).tolist())
@@ -189,8 +214,8 @@ def _highest(values: np.ndarray, count: int) -> tuple[int, ...]:
 
 def _flags(values: np.ndarray, count: int) -> np.ndarray:
     """Which are the `count` highest values: bool [unit]; partitioning finds the threshold in linear time."""
-    if count == len(values):
-        return np.ones(len(values), dtype=bool)
+    if count in (0, len(values)):
+        return np.full(len(values), count > 0)
     threshold = np.partition(values, len(values) - count)[len(values) - count]
     chosen = values > threshold
     ties = np.flatnonzero(values == threshold)

@@ -1,10 +1,21 @@
 """From scores and a target to a `PruningPlan`, without the model."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from transact.errors import InvalidOption, InvalidPlan, InvalidTarget, choice
-from transact.planning.allocation import ALLOCATIONS, KEEP_HIGHEST, Units, heads_in_groups, highest_in_groups
+from transact.planning.allocation import (
+    ALLOCATIONS,
+    KEEP_HIGHEST,
+    Kept,
+    Units,
+    filled,
+    heads_in_groups,
+    highest_in_groups,
+    layers_to_keep,
+)
 from transact.scoring.metrics import METRICS
 from transact.scoring.scores import ImportanceScores
 from transact.spec.layer_plan import LayerPlan
@@ -36,9 +47,11 @@ def make_plan(
 
     Inside heads, each kept group keeps the pairs and the value channels that are worth most in it.
 
+    With `keep_layers` the layers go that change the residual stream least, and those that stay share the target.
+
     `spec` is the model that the scores belong to. Raises `InvalidPlan` if it is not, `InvalidTarget` for
     counts that a layer does not have, locks that contradict them or, under "flap", a target made for a size of the KV
-    cache, `InvalidOption` for an allocation and for pairs to be removed by scores that know none.
+    cache, `InvalidOption` for an allocation and for pairs, or layers, to be removed by scores that know none.
     """
     choice(allocation, ALLOCATIONS, "allocation")
     if scores.fingerprint.split("/")[0] != spec.fingerprint:
@@ -48,8 +61,10 @@ def make_plan(
             "The allocation 'flap' decides itself how many head groups stay, so that it cannot keep within a limit of "
             "memory or of the KV cache. Give a limit of parameters, shares or counts, or choose another allocation."
         )
+    locks = locks or NO_LOCKS
+    kept_layers = chosen_layers(scores, spec, target, locks)
     heads = [layer.numpy().reshape(-1, spec.group_size) for layer in scores.heads]  # [group, head in it]
-    groups, channels = KEEP_HIGHEST[allocation](*_units(scores, spec, target, heads, locks or NO_LOCKS))
+    groups, channels = _kept_units(_units(scores, spec, target, heads, locks), kept_layers, allocation)
     per_group = target.heads_per_group(spec)
     inside = kept_inside_heads(scores, spec, target, groups)
     return PruningPlan(
@@ -63,7 +78,39 @@ def make_plan(
         calibration=scores.calibration,
         allocation="manual" if target.is_by_layer and allocation == "uniform" else allocation,
         requested=target.requested,
+        kept_layers=kept_layers,
     )
+
+
+def chosen_layers(scores: ImportanceScores, spec: ModelSpec, target: PruningTarget, locks: Locks) -> tuple[int, ...]:
+    """Sorted indices of the layers that the target keeps: those with the highest scores, on a tie the lower index.
+
+    A layer with units that are locked to stay stays. Raises as `make_plan` does.
+    """
+    count = target.num_layers(spec)
+    if count == spec.num_hidden_layers:
+        return tuple(range(count))
+    if scores.layers is None:
+        raise InvalidOption(
+            "These scores do not know how much each layer changes the residual stream, which keep_layers goes by: an "
+            "earlier version observed them, or they were put together from channels. Observe and score again, or leave "
+            "out keep_layers."
+        )
+    if not bool(scores.layers.isfinite().all()):
+        raise InvalidPlan("The scores of the layers are NaN or infinite. Score the model again.")
+    return layers_to_keep(scores.layers.numpy(), count, {*locks.keep_head_groups, *locks.keep_channels})
+
+
+def _kept_units(units: tuple[Units, Units], kept_layers: tuple[int, ...], allocation: str) -> tuple[Kept, Kept]:
+    """The head groups and channels that stay, those of layers that go as they would be by themselves."""
+    of_staying = (
+        replace(each, counts=[count * (layer in kept_layers) for layer, count in enumerate(each.counts)])
+        for each in units
+    )
+    groups, channels = (
+        filled(kept, each) for kept, each in zip(KEEP_HIGHEST[allocation](*of_staying), units, strict=True)
+    )
+    return groups, channels
 
 
 def _units(

@@ -31,7 +31,7 @@ from transact.observing.gradients import BlockLosses, Key, drawn_losses, output_
 from transact.observing.observe import gram_bytes, observe
 from transact.observing.statistics import ActivationStatistics
 from transact.planning.allocation import Units, heads_in_groups, keep_in_each
-from transact.planning.make_plan import kept_inside_heads
+from transact.planning.make_plan import chosen_layers, kept_inside_heads
 from transact.progress import NO_CHECK, NO_PROGRESS, Check, Progress, Repeating, part
 from transact.repair.refit_base import calibration_tokens
 from transact.repair.ridge import RIDGE, NormalEquations
@@ -66,7 +66,7 @@ def search_plan(
     """Our best choice of what to remove for that target; runs the model on the tokens that `statistics` keep.
 
     Made for `prune(…, compensation="best", statistics=statistics)`. The model is unchanged. Deterministic. What goes
-    inside heads is not searched for but chosen as `make_plan` does by the metric transact.
+    inside heads, and which layers go, is not searched for but chosen as `make_plan` does by the metric transact.
 
     Raises `InvalidTarget` for counts that a layer does not have or locks that contradict them, `InvalidPlan` for
     the statistics of another model and as `prune` does, `InvalidOption` for statistics without their tokens (read
@@ -75,7 +75,6 @@ def search_plan(
     """
     loaded.check_can(tasks_by_placement.SEARCH)
     shapes, locks = target.per_layer(loaded.spec), locks or NO_LOCKS
-    check_writable(loaded, target.spec(loaded.spec))
     tokens = calibration_tokens(loaded, statistics)
     # equal scores for all: impossible locks are refused before the work, and these stay where all activations are zero
     groups = _groups([np.zeros(shape.num_key_value_heads) for shape in loaded.spec.layers], shapes, locks)
@@ -83,6 +82,8 @@ def search_plan(
     heads = [np.zeros((shape.num_key_value_heads, size)) for shape in loaded.spec.layers]
     channels = _channels([np.zeros(shape.intermediate_size) for shape in loaded.spec.layers], shapes, locks)
     scores = score(loaded, statistics)
+    kept_layers = chosen_layers(scores, loaded.spec, target, locks)
+    check_writable(loaded, target.spec(loaded.spec), kept_layers)
     kept_inside_heads(scores, loaded.spec, target, groups)  # raises before the work where it cannot choose
     _check_fits(loaded, target, tokens)
     pairs = list(zip(shapes, loaded.spec.layers, strict=True))
@@ -99,18 +100,18 @@ def search_plan(
         )
     ]
     if any(shape.intermediate_size < before.intermediate_size for shape, before in pairs):
-        selector = _ChannelSearch(attention, locks)
-        layers = refit(loaded, tokens, selector, batch_size=_BATCH, progress=part(progress, 1, 2)).layers
-    else:
-        layers = tuple(attention)
+        selector = _ChannelSearch(attention, locks, kept_layers)
+        chosen = refit(loaded, tokens, selector, batch_size=_BATCH, progress=part(progress, 1, 2)).layers
+        attention = [chosen.get(index, planned) for index, planned in enumerate(attention)]
     return PruningPlan(
-        layers=layers,
+        layers=tuple(attention),
         dense_spec=loaded.spec,
         fingerprint=loaded.fingerprint,
         metric=METRIC,
         calibration=statistics.calibration.name,
         allocation="manual" if target.is_by_layer else "uniform",
         requested=target.requested,
+        kept_layers=kept_layers,
     )
 
 
@@ -161,7 +162,8 @@ class _ChannelSearch:
     The channels of `planned[layer]` are kept where all activations are zero.
     """
 
-    def __init__(self, planned: list[LayerPlan], locks: Locks):
+    def __init__(self, planned: list[LayerPlan], locks: Locks, kept_layers: tuple[int, ...]):
+        self.kept_layers = kept_layers
         self.planned = planned
         self.locks = locks
 

@@ -138,6 +138,7 @@ def phases(
 
     Raises `InvalidTarget`.
     """
+    target.check_keeps_all_layers("Iterative pruning")
     pairs = list(zip(spec.layers, target.per_layer(spec), strict=True))
     groups = [(before.num_key_value_heads, after.num_key_value_heads) for before, after in pairs]
     channels = [(before.intermediate_size, after.intermediate_size) for before, after in pairs]

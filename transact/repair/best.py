@@ -71,6 +71,7 @@ class _PlannedUnits:
 
     def __init__(self, plan: PruningPlan):
         self.plan = plan
+        self.kept_layers = plan.kept_layers
 
     def attention(self, layer: int) -> LayerPlan:
         return self.plan.layers[layer]

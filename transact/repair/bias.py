@@ -45,7 +45,7 @@ def needs_bias(plan: PruningPlan, family: Family) -> tuple[bool, bool]:
 
     Raises `InvalidOption`, with the reason, where the family's stock class cannot have it.
     """
-    pairs = list(zip(plan.layers, plan.dense_spec.layers, strict=True))
+    pairs = [(kept, plan.dense_spec.layers[index]) for index, kept in plan.kept_layer_plans.items()]
     needed = (
         any(len(kept.kept_heads) < shape.num_attention_heads for kept, shape in pairs)
         or plan.spec.value_dim < plan.dense_spec.value_dim,

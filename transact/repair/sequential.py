@@ -10,7 +10,8 @@ the module's own output, moved half-way towards the one that undoes the error ac
 stands between the module and the residual stream (Gemma, OLMo 2), the dense module's own output stands in for
 (h⁺ − h') / r. Moving all the way overshoots, as the error on the calibration text is not that on new text; not moving
 lets errors grow (measured). The sums are taken in the activations' precision, solved in float64, and the next module
-sees the rounded weights. A module that loses nothing itself is refitted too.
+sees the rounded weights. A module that loses nothing itself is refitted too. The pruned stream passes by a layer that
+goes whole, and the modules behind make up for it.
 """
 
 import copy
@@ -49,8 +50,12 @@ _FEEDBACK = 0.5
 class UnitSelector(Protocol):
     """Decides what a layer keeps: of attention (channels in that plan are ignored), and of its channels.
 
-    The channels are chosen once the module's sums are known; `check` is called meanwhile.
+    The channels are chosen once the module's sums are known; `check` is called meanwhile. Neither is asked for layers
+    that are none of `kept_layers`.
     """
+
+    @property
+    def kept_layers(self) -> tuple[int, ...]: ...
 
     def attention(self, layer: int) -> LayerPlan: ...
 
@@ -59,12 +64,14 @@ class UnitSelector(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Refitted:
-    """The result of `refit`: the plan's layers, and the new projections by the `id` of those that they replace.
+    """The result of `refit`: what each layer that stays keeps, by its index, and the new projections by the `id` of
+    those that they replace.
 
-    `grams[layer, site]`: X^T X + λI of the kept channels, float64, where `grams_of` was given and anything was cut.
+    `grams[layer, site]`: X^T X + λI of the kept channels, float64, where `grams_of` was given and anything was cut;
+    layers are numbered as after the cut.
     """
 
-    layers: tuple[LayerPlan, ...]
+    layers: dict[int, LayerPlan]
     projections: dict[int, torch.nn.Module]
     grams: dict[tuple[int, str], torch.Tensor]
 
@@ -108,7 +115,7 @@ def refit(
             f"{needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free. Give fewer or shorter samples, or use "
             'compensation="least_squares".'
         )
-    layers: list[LayerPlan] = []
+    layers: dict[int, LayerPlan] = {}
     projections: dict[int, torch.nn.Module] = {}
     grams: dict[tuple[int, str], torch.Tensor] = {}
     count = loaded.spec.num_hidden_layers
@@ -117,12 +124,15 @@ def refit(
         sequential = _SequentialPass(loaded, calibration, selector, grams_of is not None, batch_size, watch.check)
         for index in range(count):
             watch(index, count, "layers")
+            if index not in selector.kept_layers:
+                sequential.pass_by(index)
+                continue
             kept, new = sequential.layer(index)
-            layers.append(kept)
+            grams |= {(len(layers), site): gram for site, gram in sequential.grams.items()}
+            layers[index] = kept
             projections |= new
-            grams |= sequential.grams
         watch(count, count, "layers")
-    return Refitted(tuple(layers), projections, grams if sequential.changed else {})
+    return Refitted(layers, projections, grams if sequential.changed else {})
 
 
 class _SequentialPass:
@@ -142,7 +152,7 @@ class _SequentialPass:
         self.selector = selector
         self.keep_grams = keep_grams
         self.changed = False
-        self.grams: dict[tuple[int, str], torch.Tensor] = {}
+        self.grams: dict[str, torch.Tensor] = {}
         self.pruned = streams(loaded, calibration, size)
         self.dense = [HiddenStream(stream.hidden, stream.real, stream.arguments) for stream in self.pruned]
         self.rounding = DTYPES[loaded.stored_dtype]
@@ -150,6 +160,11 @@ class _SequentialPass:
         scale = layout.residual_multiplier
         self.scale = 1.0 if scale is None else float(getattr(config, scale))
         self.parallel = is_on(layout.parallel, config)
+
+    def pass_by(self, index: int) -> None:
+        """For a layer that goes whole: only the dense text passes through it."""
+        self._advance_dense(self.loaded.decoder_layers[index], index)
+        self.changed = True
 
     def layer(self, index: int) -> tuple[LayerPlan, dict[int, torch.nn.Module]]:
         layer, spec, layout = self.loaded.decoder_layers[index], self.loaded.spec, self.loaded.layout
@@ -166,7 +181,7 @@ class _SequentialPass:
             with on_inputs(norms), on_calls(pairs):
                 inputs = [stream.input_of(layout.output, layer, index) for stream in self.pruned]
             normal = self._normal(layer, "attention", inputs, targets["attention"])
-        new = self._reading(layer, index, kept, "attention", normal)
+        new = self._reading(layer, kept, "attention", normal)
         before = [stream.hidden for stream in self.pruned]
         self._add_module(layer, new, kept, "attention", inputs)
         del normal, inputs
@@ -181,7 +196,7 @@ class _SequentialPass:
         self._set_pruned(after)
         normal = self._normal(layer, "mlp", inputs, targets["mlp"])
         kept = replace(kept, kept_channels=self.selector.channels(index, normal, self.check))
-        mlp = self._reading(layer, index, kept, "mlp", normal)
+        mlp = self._reading(layer, kept, "mlp", normal)
         self._add_module(layer, mlp, kept, "mlp", inputs)
         new |= mlp
         for site in SITES:
@@ -254,7 +269,7 @@ class _SequentialPass:
         return NormalEquations.of(gram, products, weight)
 
     def _reading(
-        self, layer: torch.nn.Module, index: int, kept: LayerPlan, site: str, normal: NormalEquations | None
+        self, layer: torch.nn.Module, kept: LayerPlan, site: str, normal: NormalEquations | None
     ) -> dict[int, torch.nn.Module]:
         positions = kept_input_indices(kept, self.loaded.spec, site, self.loaded.device)
         old = layer.get_submodule(reading_role(self.loaded.spec, site))
@@ -264,5 +279,5 @@ class _SequentialPass:
         if normal is not None and self.changed:  # before the first cut there is nothing to make up for
             new = normal.solved(positions, self.check).to(weight.dtype).to(self.rounding).to(weight.dtype)
         if normal is not None and self.keep_grams:
-            self.grams[index, site] = part_of(normal.inner, positions, self.check)
+            self.grams[site] = part_of(normal.inner, positions, self.check)
         return reading_projection(old, NewProjection(new, old.bias))

@@ -19,6 +19,7 @@ class ImportanceScores:
 
     `attention_channels[layer]` [head, value_dim]; `heads[layer]` [head]; `head_groups[layer]` [group];
     `mlp_channels[layer]` [channel]; `rotary_pairs[layer]` [group, pair], empty unless observed with `queries=True`.
+    `layers` [layer]: see `layer_scores`; None where they were not observed.
     `calibration` is the name of the text; `fingerprint` the model's.
     """
 
@@ -30,6 +31,7 @@ class ImportanceScores:
     fingerprint: str
     calibration: str
     rotary_pairs: tuple[torch.Tensor, ...] = ()
+    layers: torch.Tensor | None = None
 
     @classmethod
     def from_channels(
@@ -42,6 +44,7 @@ class ImportanceScores:
         fingerprint: str,
         calibration: str,
         rotary_pairs: tuple[torch.Tensor, ...] = (),
+        layers: torch.Tensor | None = None,
     ) -> "ImportanceScores":
         """Head and group scores from channel scores: `attention[layer]` [head · value_dim], `mlp[layer]`."""
         channels = tuple(scores.reshape(-1, spec.value_dim) for scores in attention)  # [head, value_dim]
@@ -50,7 +53,7 @@ class ImportanceScores:
             scores.reshape(-1, layer.group_size).mean(dim=1)  # [head] -> [group, heads in it] -> [group]
             for scores, layer in zip(heads, spec.layers, strict=True)
         )
-        return cls(metric, channels, heads, groups, tuple(mlp), fingerprint, calibration, rotary_pairs)
+        return cls(metric, channels, heads, groups, tuple(mlp), fingerprint, calibration, rotary_pairs, layers)
 
     @classmethod
     def random(cls, spec: ModelSpec, seed: int = 0) -> "ImportanceScores":
@@ -70,16 +73,18 @@ class ImportanceScores:
             fingerprint=spec.fingerprint,
             calibration="none",
             rotary_pairs=_random_pairs(spec, generator),
+            layers=_random_layers(spec, generator),
         )
 
     def to_dict(self) -> dict:
-        """JSON-able: of each layer the scores of channels, and those that follow from them."""
+        """JSON-able: of each layer its own score, the scores of channels, and those that follow from them."""
         names = ["heads", "head_groups", "attention_channels", "mlp_channels"]
         names += ["rotary_pairs"] if self.rotary_pairs else []
         return {
             "metric": self.metric,
             "fingerprint": self.fingerprint,
             "calibration": {"name": self.calibration},
+            **({} if self.layers is None else {"layer_scores": self.layers.tolist()}),
             "layers": [
                 {name: getattr(self, name)[layer].tolist() for name in names} for layer in range(len(self.heads))
             ],
@@ -111,12 +116,13 @@ class ImportanceScores:
                 for layer, shape in zip(layers, spec.layers, strict=True)
                 if "rotary_pairs" in layer
             )
+            of_layers = _read(values["layer_scores"], len(layers)) if "layer_scores" in values else None
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
             raise InvalidPlan(
                 f"These are no scores that can be read ({type(error).__name__}: {str(error)[:200]}). Give what the "
                 "score command writes with --output, or score again."
             ) from None
-        return cls.from_channels(metric, attention, mlp, spec, **named, rotary_pairs=pairs)
+        return cls.from_channels(metric, attention, mlp, spec, **named, rotary_pairs=pairs, layers=of_layers)
 
     def value_channels(self, layer: int) -> torch.Tensor:
         """What a value channel of each head group is worth, float64 [group, value_dim]: the mean over its heads."""
@@ -147,6 +153,20 @@ def pair_scores(queries: torch.Tensor, keys: torch.Tensor, query_key_dim: int) -
     return of_queries.sqrt() * of_keys.sqrt()
 
 
+def layer_scores(statistics: ActivationStatistics) -> torch.Tensor | None:
+    """How much each layer changes the residual stream, float64 [layer]; None for statistics that do not know it.
+
+    1 − mean over the tokens of cos(input, output): the Block Influence of ShortGPT (Men et al. 2024, arXiv 2403.03853).
+    """
+    if not statistics.residual:
+        return None
+    return 1 - torch.stack([cosines.total for cosines in statistics.residual]) / statistics.num_tokens
+
+
+def _random_layers(spec: ModelSpec, generator: torch.Generator) -> torch.Tensor:
+    return torch.rand(spec.num_hidden_layers, dtype=torch.float64, generator=generator)
+
+
 def _random_pairs(spec: ModelSpec, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
     return tuple(
         torch.rand(layer.num_key_value_heads, spec.query_key_dim // 2, dtype=torch.float64, generator=generator)
@@ -170,9 +190,10 @@ def score(
 ) -> ImportanceScores:
     """Scores of every head, group and channel by the named metric; no forward pass. Progress is in layers.
 
-    RoPE pairs are scored by `pair_scores` under every metric but `random`, and only from statistics observed with
-    `queries=True`. `seed` matters to `random` alone. Raises `InvalidOption` for an unknown metric and for one that
-    these statistics do not allow (see `available_metrics`), `InvalidPlan` for the statistics of another model.
+    RoPE pairs are scored by `pair_scores` and layers by `layer_scores` under every metric but `random`, pairs only from
+    statistics observed with `queries=True`. `seed` matters to `random` alone. Raises `InvalidOption` for an unknown
+    metric and for one that these statistics do not allow (see `available_metrics`), `InvalidPlan` for the statistics of
+    another model.
     """
     chosen = METRICS[choice(metric, METRICS, "metric")]
     if metric not in available_metrics(statistics):
@@ -200,6 +221,7 @@ def score(
         pair_scores(queries.square_sums, keys.square_sums, loaded.spec.query_key_dim)
         for queries, keys in zip(statistics.queries, statistics.keys, strict=True)
     )
+    drawn = metric == "random"
     return ImportanceScores.from_channels(
         metric,
         tuple(attention),
@@ -207,5 +229,6 @@ def score(
         loaded.spec,
         fingerprint=loaded.fingerprint,
         calibration=statistics.calibration.name,
-        rotary_pairs=_random_pairs(loaded.spec, generator) if pairs and metric == "random" else pairs,
+        rotary_pairs=_random_pairs(loaded.spec, generator) if pairs and drawn else pairs,
+        layers=_random_layers(loaded.spec, generator) if drawn else layer_scores(statistics),
     )

@@ -66,6 +66,8 @@ class Family:
     `windows`: which layers attend to the last `sliding_window` positions alone, where the configuration names a number:
     none, all, or those that are "sliding_attention" in its "layer_types".
     `head`: the output head, which may be the embeddings again.
+    `layer_lists`: configuration keys that hold a list with one entry per layer; `first_layers`: one that holds a number
+    of layers from the first; `index_scale`: one that lets attention depend on the number of its layer.
     `rope_names`: what `transformers` 4 calls entries of `rope_parameters`, which it has at the top of config.json: name
     now, name in version 4; `local_rope_theta`: its name for the base of layers with a sliding window, where these have
     their own; `rope_scaling_keys`: what its `rope_scaling` consists of, where its class takes nothing else.
@@ -104,6 +106,9 @@ class Family:
     rope_scaling_keys: tuple[str, ...] = ()
     needs_eager: str | None = None
     position_rows: int | None = None
+    layer_lists: tuple[str, ...] = ("layer_types",)
+    first_layers: str = "max_window_layers"
+    index_scale: str | None = None
     file_names: tuple[tuple[str, str], ...] = ()
     requires: tuple[Requirement, ...] = ()
     transposed: bool = False
@@ -118,6 +123,11 @@ class Family:
     gate: str | None = "mlp.gate_proj"
     up: str = "mlp.up_proj"
     down: str = "mlp.down_proj"
+
+    def parameters_outside_layers(self, hidden_size: int, max_positions: int) -> int:
+        """Those beside embeddings of tokens and output head: the norm after the last layer, and learned positions."""
+        rows = 0 if self.position_rows is None else max_positions + self.position_rows
+        return hidden_size * (1 + self.norm_bias + rows)
 
     def names_in_files(self, name: str) -> tuple[str, ...]:
         """The names under which files may hold a model's tensor; those of a bare decoder leave out its own in front."""
@@ -228,7 +238,15 @@ FAMILIES: dict[str, Family] = {
             mlp_bias="mlp_bias",
             residual_multiplier="residual_multiplier",
         ),
-        Family("smollm3", "SmolLM3", **_ATTENTION_BIAS, **_NARROW, mlp_bias="mlp_bias", windows="layer_types"),
+        Family(
+            "smollm3",
+            "SmolLM3",
+            **_ATTENTION_BIAS,
+            **_NARROW,
+            mlp_bias="mlp_bias",
+            windows="layer_types",
+            layer_lists=("layer_types", "no_rope_layers"),
+        ),
         Family(
             "stablelm",
             "StableLM",
@@ -295,6 +313,7 @@ FAMILIES: dict[str, Family] = {
             norm_bias=True,
             channels="n_inner",
             needs_eager="scale_attn_by_inverse_layer_idx",
+            index_scale="scale_attn_by_inverse_layer_idx",
             position_rows=0,
             requires=(Requirement("add_cross_attention", False, "its cross-attention reads another model's text"),),
             transposed=True,

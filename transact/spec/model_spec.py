@@ -96,11 +96,10 @@ class ModelSpec:
 
         head_norms = family.query_norm is not None and is_on(family.has_head_norms, config)
         norms = family.parallel_norms if is_on(family.parallel, config) else family.layer_norms
-        others = (norms * config.num_hidden_layers + 1) * hidden * (1 + family.norm_bias)
+        norm_parameters = norms * hidden * (1 + family.norm_bias)
         if head_norms and family.head_norms == "shared":
-            others += 2 * head_dim * config.num_hidden_layers
-        if family.position_rows is not None:
-            others += (config.max_position_embeddings + family.position_rows) * hidden
+            norm_parameters += 2 * head_dim
+        outside = family.parameters_outside_layers(hidden, config.max_position_embeddings)
         spec = cls(
             family=family.model_type,
             hidden_size=hidden,
@@ -114,7 +113,7 @@ class ModelSpec:
             output_bias=is_on(family.output_bias, config),
             mlp_bias=is_on(family.mlp_bias, config),
             own_head_norms=head_norms and family.head_norms != "shared",
-            other_parameters=others,
+            other_parameters=norm_parameters * config.num_hidden_layers + outside,
             layers=(LayerShape(heads, groups, channels),) * config.num_hidden_layers,
             head_counts=head_counts_of(family, config),
             windows=windows_of(family.windows, config),

@@ -8,17 +8,24 @@ import numpy as np
 
 from transact.errors import InvalidPlan
 from transact.spec.digest import digest
+from transact.spec.kept_layers import checked_layers, only_layers
 from transact.spec.layer_plan import LayerPlan
 from transact.spec.model_spec import HEAD_WIDTHS, ModelSpec
 
 _FORMAT = "transact-plan"
-_VERSION = 3
+_VERSION = 4
+_WITHOUT_LAYERS = 3
+"""The version before, whose plans keep all layers."""
 _SUMMARY_CONTEXT = 512
 
 
 @dataclass(frozen=True)
 class PruningPlan:
-    """The kept units of every layer, the model they belong to, and how they were chosen.
+    """The kept units of every layer, the layers that stay, the model they belong to, and how they were chosen.
+
+    `layers` has one entry per layer of the model before the cut, and `kept_layers` the sorted indices of those that
+    stay, all of them by default. Nothing reads the entry of a layer that goes: it says what the layer would keep, so
+    that `dataclasses.replace(plan, kept_layers=(0, 2))` is a plan with other layers.
 
     `dense_spec` is the model before the cut, `fingerprint` names its shapes and, after a slash, its weights;
     `requested` is the requested target, as pairs.
@@ -31,12 +38,27 @@ class PruningPlan:
     calibration: str
     allocation: str
     requested: tuple[tuple[str, float], ...] = ()
+    kept_layers: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        """Raise `InvalidPlan` for layers that are not sorted or that the model does not have."""
+        object.__setattr__(self, "kept_layers", checked_layers(self.kept_layers, len(self.layers)))
 
     @cached_property
     def spec(self) -> ModelSpec:
         """The shape that pruning will give."""
         spec = self.dense_spec.with_layers(tuple(layer.shape for layer in self.layers))
-        return spec.with_heads(**self.layers[0].head_widths)
+        return only_layers(spec, self.kept_layers).with_heads(**self.layers[self.kept_layers[0]].head_widths)
+
+    @cached_property
+    def kept_layer_plans(self) -> dict[int, LayerPlan]:
+        """What the layers that stay keep, in their order, by their indices before the cut."""
+        return {index: self.layers[index] for index in self.kept_layers}
+
+    @property
+    def removed_layers(self) -> tuple[int, ...]:
+        """Sorted indices of the layers that go."""
+        return tuple(index for index in range(len(self.layers)) if index not in self.kept_layer_plans)
 
     @property
     def cuts_inside_groups(self) -> bool:
@@ -92,6 +114,7 @@ class PruningPlan:
                 "attention_sparsity": 1 - heads[1] / heads[0],
                 "mlp_sparsity": 1 - channels[1] / channels[0],
                 "parameter_sparsity": 1 - after.num_parameters / before.num_parameters,
+                "kept_layers": list(self.kept_layers),
                 "keep_head_groups": [layer.num_key_value_heads for layer in after.layers],
                 "keep_heads_per_group": after.group_size,
                 "keep_query_key_dim": after.query_key_dim,
@@ -114,6 +137,7 @@ class PruningPlan:
                 "requested": dict(self.requested),
                 "fingerprint": self.fingerprint,
                 "dense_spec": self.dense_spec.to_dict(),
+                "kept_layers": list(self.kept_layers),
                 "layers": [
                     {
                         "kept_head_groups": list(layer.kept_head_groups),
@@ -133,7 +157,7 @@ class PruningPlan:
         """Read a plan; raises `InvalidPlan` for anything that `to_json` does not write."""
         try:
             values = json.loads(text)
-            if values["format"] != _FORMAT or values["version"] != _VERSION:
+            if values["format"] != _FORMAT or values["version"] not in (_WITHOUT_LAYERS, _VERSION):
                 raise ValueError(f"format {values['format']!r}, version {values['version']!r}")
             spec = ModelSpec.from_dict(values["dense_spec"])
             if len(values["layers"]) != spec.num_hidden_layers:
@@ -148,7 +172,11 @@ class PruningPlan:
                 )
                 for kept, shape in zip(values["layers"], spec.layers, strict=True)
             )
-            _check_heads(layers, spec)
+            numbers = values["kept_layers"] if values["version"] == _VERSION else list(range(len(layers)))
+            kept_layers = _indices(numbers, len(layers))
+            _check_heads(tuple(layers[index] for index in kept_layers), spec)
+            for layer in layers:
+                _check_heads((layer,), spec)
             fingerprint = _text(values["fingerprint"])
             if fingerprint.split("/")[0] != spec.fingerprint:
                 raise ValueError("the fingerprint does not belong to dense_spec")
@@ -160,6 +188,7 @@ class PruningPlan:
                 calibration=_text(values["calibration"]),
                 allocation=_text(values["allocation"]),
                 requested=tuple((_text(name), _number(value)) for name, value in values["requested"].items()),
+                kept_layers=kept_layers,
             )
         except KeyError as error:
             raise InvalidPlan(f"This is no plan that can be read (it lacks {error}). Export the plan again.") from None
@@ -181,8 +210,14 @@ def compose_cuts(cuts: tuple[Cut, ...]) -> PruningPlan:
     """One plan for the model before the first cut that keeps what all cuts kept."""
     whole = cuts[0].plan
     for cut in cuts[1:]:
-        layers = tuple(_both(before, after) for before, after in zip(whole.layers, cut.plan.layers, strict=True))
-        whole = replace(whole, layers=layers, metric=cut.plan.metric, calibration=cut.plan.calibration, requested=())
+        plan, layers = cut.plan, list(whole.layers)
+        for before, after in zip(whole.kept_layers, plan.layers, strict=True):
+            layers[before] = _both(whole.layers[before], after)
+        kept_layers = tuple(whole.kept_layers[index] for index in plan.kept_layers)
+        whole = replace(
+            whole, layers=tuple(layers), kept_layers=kept_layers, metric=plan.metric, calibration=plan.calibration,
+            requested=(),
+        )  # fmt: skip
     return whole
 
 
@@ -223,7 +258,7 @@ def _costs(spec: ModelSpec) -> dict[str, int]:
 def _indices(values: list, available: int) -> tuple[int, ...]:
     """Strictly rising whole numbers in [0, available), at least one."""
     if not isinstance(values, list) or not values:
-        raise ValueError("a layer keeps nothing")
+        raise ValueError("a layer, or the model, keeps nothing")
     if any(isinstance(value, bool) or not isinstance(value, int) for value in values):
         raise ValueError("an index is not a whole number")
     if any(low >= high for low, high in zip(values, values[1:], strict=False)):

@@ -16,6 +16,7 @@ from transact.spec.kept_counts import (
     kept_count,
     largest_within,
 )
+from transact.spec.kept_layers import only_layers
 from transact.spec.model_spec import LayerShape, ModelSpec
 
 GRANULARITIES = ("head_groups", "heads", "head_dims")
@@ -39,6 +40,9 @@ class PruningTarget:
     RoPE pairs, so their width is even. No stock class holds such heads (see `save`), and not every family can have
     them.
 
+    `keep_layers`: how many decoder layers stay, those with the highest `ImportanceScores.layers`; None for all. Tuples
+    have one number per layer of the model before the cut; those of layers that go must be possible and are not used.
+
     `requested` remembers what the counts were derived from, for the plan's summary.
     """
 
@@ -48,9 +52,10 @@ class PruningTarget:
     keep_heads_per_group: int | None = None
     keep_query_key_dim: int | None = None
     keep_value_dim: int | None = None
+    keep_layers: int | None = None
 
     def __post_init__(self):
-        for name in INSIDE_HEADS:
+        for name in (*INSIDE_HEADS, "keep_layers"):
             value = getattr(self, name)
             if value is not None:
                 if not is_whole_number(value):
@@ -227,12 +232,13 @@ class PruningTarget:
         """The shape each layer of `spec` will have.
 
         Raises `InvalidTarget` for counts below one, above what the layer has, or for the wrong number of
-        layers; counts are never changed.
+        layers; counts are never changed. Layers that go whole are not left out.
         """
         groups = _spread("keep_head_groups", self.keep_head_groups, spec.num_hidden_layers)
         channels = _spread("keep_channels", self.keep_channels, spec.num_hidden_layers)
         per_group = self.heads_per_group(spec)
         self.head_widths(spec)
+        self.num_layers(spec)
         shapes = []
         for index, (layer, group, channel) in enumerate(zip(spec.layers, groups, channels, strict=True)):
             _check(index, "head groups", group, layer.num_key_value_heads)
@@ -241,9 +247,32 @@ class PruningTarget:
         return tuple(shapes)
 
     def spec(self, dense: ModelSpec) -> ModelSpec:
-        """The spec of `dense` after the cut. Raises `InvalidTarget` as `per_layer` does."""
+        """The spec of `dense` after the cut. Raises `InvalidTarget` as `per_layer` does.
+
+        Which layers stay is for the scores to say: with `keep_layers` the first ones stand for them.
+        """
         widths = self.head_widths(dense)
-        return dense.with_layers(self.per_layer(dense)).with_heads(**widths)
+        spec = dense.with_layers(self.per_layer(dense)).with_heads(**widths)
+        return only_layers(spec, range(self.num_layers(dense)))
+
+    def num_layers(self, spec: ModelSpec) -> int:
+        """Layers that stay of those of `spec`. Raises `InvalidTarget` for none and for more than there are."""
+        available = spec.num_hidden_layers
+        if self.keep_layers is None:
+            return available
+        if not 1 <= self.keep_layers <= available:
+            raise InvalidTarget(
+                f"keep_layers is {self.keep_layers}; the model has {available} layers and must keep at least 1."
+            )
+        return self.keep_layers
+
+    def check_keeps_all_layers(self, work: str) -> None:
+        """Raise `InvalidTarget` with `keep_layers`, which that work does not know."""
+        if self.keep_layers is not None:
+            raise InvalidTarget(
+                f"{work} does not remove whole layers. Leave out keep_layers; or prune the layers first and go on "
+                "from the model that is left."
+            )
 
     def head_widths(self, spec: ModelSpec) -> dict[str, int]:
         """`query_key_dim` and `value_dim` that the heads of `spec` keep.

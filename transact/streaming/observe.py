@@ -11,20 +11,26 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from transact.errors import InvalidOption, SaveRefused
-from transact.layers.hooks import on_inputs
+from transact.layers.hooks import on_calls, on_inputs
 from transact.models.loaded_model import Batch
 from transact.observing.accumulators import RealTokens
 from transact.observing.layer_recorder import LayerRecord, LayerRecorder, RecordOptions
 from transact.observing.layer_stream import stream
 from transact.observing.observe import checked, gathered_statistics, most_tokens
-from transact.observing.statistics import ActivationStatistics, Moments, Peaks
+from transact.observing.statistics import ActivationStatistics, Cosines, Moments, Peaks
 from transact.progress import NO_PROGRESS, Progress, Repeating
 from transact.runtime.distributed import rank_and_count, share
 from transact.streaming.layer_log import NOTES, LayerLog
 from transact.streaming.streamed_model import StreamedModel, streamed
 from transact.text.calibration import CalibrationSet
 
-_VALUES = {"attention": Moments, "mlp": Moments, "head_peaks": Peaks, "channel_peaks": Peaks}
+_VALUES = {
+    "attention": Moments,
+    "mlp": Moments,
+    "residual": Cosines,
+    "head_peaks": Peaks,
+    "channel_peaks": Peaks,
+}
 
 
 def stream_observe(
@@ -69,6 +75,7 @@ def stream_observe(
             "calibration": calibration.fingerprint,
             "computed_in": str(loaded.dtype),
             "batch_size": batch_size,
+            "records": list(_VALUES),
             "wanted": [list(options.gram_sites), options.num_samples, options.top_k],
         }
         with closing(LayerLog(Path(savepoint).expanduser().resolve(), identity)) as log:
@@ -120,8 +127,9 @@ class _Pass:
         recorder = LayerRecorder(self.loaded.spec, index, self.options, self.loaded.device)
         done = 0
         self._report(index, done)
-        functions = recorder.functions(self.loaded.decoder_layers[index], lambda: self.current)
-        with self.loaded.layer(index, self.watch.check) as layer, on_inputs(functions):
+        module = self.loaded.decoder_layers[index]
+        inputs, calls = recorder.functions(module, self._current), recorder.call_functions(module, self._current)
+        with self.loaded.layer(index, self.watch.check) as layer, on_inputs(inputs), on_calls(calls):
             for each, tokens in zip(self.streams, self.tokens, strict=True):
                 self.current = tokens
                 each.hidden = each.run(layer, index)
@@ -130,6 +138,9 @@ class _Pass:
         recorder.combine()
         recorder.check_finite(self.loaded.dtype)
         return recorder.result()
+
+    def _current(self) -> RealTokens:
+        return self.current
 
     def _report(self, index: int, tokens: int) -> None:
         self.watch(self._done(index, tokens), self.total, "tokens")

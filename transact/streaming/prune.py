@@ -108,7 +108,7 @@ def _check_plan(loaded: StreamedModel, plan: PruningPlan) -> None:
 
 
 class _Job:
-    """The tensors to write, in order: all outside the layers, then layer by layer."""
+    """The tensors to write, in order: all outside the layers, then layer by layer, numbered as they are written."""
 
     def __init__(
         self,
@@ -129,9 +129,9 @@ class _Job:
         # where nothing is computed, the precision of the files suffices
         self.dtype = loaded.dtype if repair.changes else DTYPES[loaded.stored_dtype]
         shapes = {name: tuple(each.shape) for name, each in outline.model.named_parameters()}
-        prefixes = [f"{loaded.layout.layers}.{index}." for index in range(loaded.spec.num_hidden_layers)]
-        for index, (prefix, layer) in enumerate(zip(prefixes, outline.decoder_layers, strict=True)):
-            sizes = {name: each.shape for name, each in self._at_its_size(index, layer).items()}
+        prefixes = [f"{loaded.layout.layers}.{number}." for number in range(self.after.num_hidden_layers)]
+        for number, (prefix, layer) in enumerate(zip(prefixes, outline.decoder_layers, strict=True)):
+            sizes = {name: each.shape for name, each in self._at_its_size(number, layer).items()}
             shapes |= {prefix + name: tuple(shape) for name, shape in sizes.items()}
         self.layers = [[name for name in shapes if name.startswith(prefix)] for prefix in prefixes]
         inside = {name for names in self.layers for name in names}
@@ -141,7 +141,12 @@ class _Job:
         self.names = {each: name for name, each in form.named(self.names).items()}
         self.shapes = {self.names[name]: shapes[name] for name in self.names}
         kept = {origin(name, loaded.layout): dtype for name, dtype in self.exceptions.items()}
-        self.dtypes = {self.names[name]: kept[of] for name in self.names if (of := origin(name, loaded.layout)) in kept}
+        read = {name: name for name in self.outside}  # where a written tensor comes from
+        for prefix, index, names in zip(prefixes, plan.kept_layers, self.layers, strict=True):
+            read |= {name: f"{loaded.layout.layers}.{index}.{name.removeprefix(prefix)}" for name in names}
+        self.dtypes = {
+            self.names[name]: kept[of] for name in self.names if (of := origin(read[name], loaded.layout)) in kept
+        }
 
     @property
     def identity(self) -> dict[str, object]:
@@ -169,11 +174,11 @@ class _Job:
                 exceptions |= {} if name.endswith(refitted) else {name: kept}
         return exceptions
 
-    def _at_its_size(self, index: int, layer: torch.nn.Module) -> dict[str, torch.Tensor]:
+    def _at_its_size(self, number: int, layer: torch.nn.Module) -> dict[str, torch.Tensor]:
         """The tensors of a layer of the cut model as they are written."""
         tensors = layer.state_dict()
-        if is_padded(self.after, self.form.spec, index):
-            small, large = self.after.layers[index], self.form.spec.layers[index]
+        if is_padded(self.after, self.form.spec, number):
+            small, large = self.after.layers[number], self.form.spec.layers[number]
             tensors |= padded_layer(layer, small, large, self.after, self.form.spec)
         return tensors
 
@@ -199,7 +204,8 @@ class _Job:
         assert self.repair.refit is not None, "refused by _streamed_repair"
         refit_one = self.repair.refit(self.loaded, self.statistics, check_within_layer)
         if start:
-            refit_one.resume(start, [log.tensors[str(number)] for number in range(len(log.tensors))])
+            after = self.plan.kept_layers[start - 1] + 1
+            refit_one.resume(after, [log.tensors[str(batch)] for batch in range(len(log.tensors))])
         try:
             if not start:
                 writer.begin_after(0)
@@ -208,12 +214,12 @@ class _Job:
             # while one layer is flushed to the disk, the next is read and cut
             with ThreadPoolExecutor(1) as disk:
                 kept = disk.submit(lambda: None)
-                for index in range(start, count):
-                    watch(index, count, "layers")
-                    self._write_layer(writer, index, refit_one, watch.check)
+                for number in range(start, count):
+                    watch(number, count, "layers")
+                    self._write_layer(writer, number, refit_one, watch.check)
                     kept.result()
-                    hidden = {str(number): each for number, each in enumerate(refit_one.hidden)}
-                    kept = disk.submit(_keep, writer.to_disk(), log, index + 1, hidden)
+                    hidden = {str(batch): each for batch, each in enumerate(refit_one.hidden)}
+                    kept = disk.submit(_keep, writer.to_disk(), log, number + 1, hidden)
                     if hidden:  # these are not kept in memory beside the next layer's
                         kept.result()
                 kept.result()
@@ -225,8 +231,9 @@ class _Job:
     def _tensors_before(self, layer: int) -> int:
         return len(self.outside) + sum(map(len, self.layers[:layer])) if layer else 0
 
-    def _write_layer(self, writer: ShardWriter, index: int, refit_one: Refit, check: Check) -> None:
-        spec, prefix, kept = self.loaded.spec, f"{self.loaded.layout.layers}.{index}.", self.plan.layers[index]
+    def _write_layer(self, writer: ShardWriter, number: int, refit_one: Refit, check: Check) -> None:
+        layers, index = self.loaded.layout.layers, self.plan.kept_layers[number]
+        spec, prefix, kept = self.loaded.spec, f"{layers}.{index}.", self.plan.layers[index]
         exceptions = {
             name.removeprefix(prefix): self.loaded.files.read(name, dtype).to(self.loaded.device)
             for name, dtype in self.exceptions.items()
@@ -235,9 +242,9 @@ class _Job:
         with self.loaded.layer_as(index, self.dtype, check) as layer:
             smaller = cut_layer(spec, layer, index, kept, refit_one, self.after)
             smaller_exceptions = cut_exceptions(spec, layer, index, kept, self.after, exceptions)
-        tensors = self._at_its_size(index, with_tensors(smaller, smaller_exceptions))
-        for name in self.layers[index]:
-            writer.write(self.names[name], [tensors[name.removeprefix(prefix)]], check)
+        tensors = self._at_its_size(number, with_tensors(smaller, smaller_exceptions))
+        for name in self.layers[number]:
+            writer.write(self.names[name], [tensors[name.removeprefix(f"{layers}.{number}.")]], check)
 
     def _check_room(self, folder: Path, writer: ShardWriter) -> None:
         needed, free = writer.total_bytes - writer.written_bytes, shutil.disk_usage(folder).free

@@ -78,7 +78,7 @@ def _kept_parts(first: Result, second: Result):
 
 def _kept_row(first: Result, second: Result, label: str, units) -> str:
     kept = [
-        {(index, unit) for index, layer in enumerate(result.plan.layers) for unit in units(layer)}
+        {(index, unit) for index, layer in result.plan.kept_layer_plans.items() for unit in units(layer)}
         for result in (first, second)
     ]
     common = len(kept[0] & kept[1]) / min(map(len, kept))

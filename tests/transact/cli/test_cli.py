@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -120,6 +121,11 @@ def test_scores_are_those_of_the_library(run, calibrated, loaded, statistics, tm
         (
             ("--mlp-sparsity", "0.5", "--keep-value-dim", "9"),
             lambda spec: replace(ta.PruningTarget.from_sparsity(spec, mlp=0.5), keep_value_dim=9),
+        ),
+        (("--keep-layers", "4"), lambda spec: replace(ta.PruningTarget.from_sparsity(spec), keep_layers=4)),
+        (
+            ("--keep-head-groups", "3", "--keep-channels", "200", "--keep-layers", "5"),
+            lambda spec: ta.PruningTarget(3, 200, keep_layers=5),
         ),
     ],
 )
@@ -321,6 +327,7 @@ def test_the_example_is_a_line_that_can_be_typed(command, monkeypatch):
         ("plan --calibration C --keep-channels 3", "are given together"),
         ("plan --calibration C --keep-channels 3,x --keep-head-groups 1", "'3,x' is neither a whole number nor"),
         ("plan --calibration C --parameters 1e6 --keep-value-dim 3", "--parameters knows whole heads alone"),
+        ("plan --calibration C --parameters 1e6 --keep-layers 3", "--parameters counts on all layers"),
         ("plan --mlp-sparsity 0.5", "--calibration"),
         ("plan --calibration C --mlp-sparsity half", "invalid float"),
         ("plan --calibration C --keep-head-groups 2 --keep-channels 9 --multiple-of 4", "--multiple-of rounds shares"),
@@ -536,6 +543,19 @@ def test_what_a_person_reads(capsys, calibrated, folder, loaded, row, tmp_path):
     assert cells["channels per layer"][-2:] == kept
     assert "decode, tokens per second" in cells and "perplexity" in cells
     assert f"The checkpoint is in {tmp_path / 'pruned'} (LlamaForCausalLM). Proved: a fresh process" in captured.out
+
+
+def test_layers_that_go_are_told_and_cut(capsys, run, calibrated, loaded, tmp_path):
+    values = run("prune", *calibrated, "--keep-layers", 4, "--no-proof", "--output", tmp_path / "pruned")
+    kept = ta.PruningPlan.from_json((tmp_path / "pruned" / "plan.json").read_text()).kept_layers
+    assert values["plan"]["achieved"]["kept_layers"] == list(kept) and len(kept) == 4
+    assert ta.load(str(tmp_path / "pruned")).spec.num_hidden_layers == 4
+    line = ["plan", "--model", "bundled", *calibrated, "--keep-layers", "4", "--output", str(tmp_path / "plan")]
+    assert main(line) == 0
+    removed = ", ".join(str(layer) for layer in range(6) if layer not in kept)
+    assert re.search(rf"^layers +6 +4 +without {removed}$", capsys.readouterr().out, re.MULTILINE)
+    again = run("prune", "--plan", tmp_path / "plan", "--no-proof", "--output", tmp_path / "again")
+    assert again["plan"]["achieved"] == values["plan"]["achieved"]
 
 
 @pytest.mark.slow

@@ -45,6 +45,39 @@ def test_everything_travels_along(pruned, tmp_path):
     assert ta.generate(again, "Once upon a time") == ta.generate(pruned, "Once upon a time")
 
 
+def test_the_card_says_which_layers_went(stories, tmp_path):
+    target = ta.PruningTarget(keep_head_groups=2, keep_channels=86)
+    plan = ta.make_plan(ta.ImportanceScores.random(stories.spec), stories.spec, target)
+    first = ta.prune(stories, replace(plan, kept_layers=(0, 2, 4)))
+    plan = ta.make_plan(ta.ImportanceScores.random(first.spec), first.spec, target)
+    second = ta.prune(first, replace(plan, kept_layers=(0, 2)))
+    for number, (loaded, sentence) in enumerate(
+        ((first, "Of its 5 decoder layers, counted from 0, these were removed whole: 1, 3."), (second, ": 1, 2, 3."))
+    ):
+        ta.save(loaded, tmp_path / str(number))
+        assert sentence in (tmp_path / str(number) / "README.md").read_text()
+        assert json.loads((tmp_path / str(number) / "config.json").read_text())["num_hidden_layers"] == 3 - number
+        kept = ta.PruningPlan.from_json((tmp_path / str(number) / "plan.json").read_text()).kept_layers
+        assert kept == ((0, 2, 4), (0, 4))[number]
+
+
+@pytest.mark.parametrize(
+    ("name", "kept", "lists"),
+    [
+        ("gemma2", (0, 1), ["layer_types"]),
+        ("gemma2", (0, 2), []),
+        ("gemma2", (0, 1, 2), []),
+        ("smollm3", (1, 2), ["no_rope_layers"]),
+        ("llama", (0, 1), []),
+    ],
+)
+def test_patterns_that_others_may_derive_are_told(name, kept, lists, tmp_path):
+    dense = build(name)
+    pruned = ta.prune(dense, replace(_plan(dense, ta.PruningTarget(2, 24)), kept_layers=kept))
+    notes = [note for note in ta.save(pruned, tmp_path / "out").notes if "differ in kind" in note]
+    assert [each for note in notes for each in ("layer_types", "no_rope_layers") if each in note] == lists
+
+
 def test_base_model_and_licence_stand_in_the_card(pruned, tmp_path):
     source = tmp_path / "base"
     ta.save(pruned, source)

@@ -1,6 +1,7 @@
 """Files that hold some tensors in another dtype: what nothing changed is written as it was, streamed too."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,26 @@ def test_saved_and_streamed_are_the_same_bytes(name, in_memory, tmp_path):
             ta.save(ta.prune(loaded, plan), ours, dtype=loaded.file_dtype, layers=layers)
             ta.stream_prune(source, plan, streamed, layers=layers)
             assert_same(streamed, ours)
+
+
+def test_dtypes_move_with_their_layer(tmp_path):
+    """Of three layers the last alone has norms in float32; without the middle one it is the second."""
+    source = mixed("llama", tmp_path / "base")
+    tensors = weights(tmp_path / "base")
+    for name, tensor in tensors.items():
+        if ".layers.2." not in name:
+            tensors[name] = tensor.bfloat16()
+    save_file(tensors, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
+    loaded = ta.load(source, dtype="bfloat16")
+    plan = replace(plan_for(loaded, EVEN), kept_layers=(0, 2))
+    ta.save(ta.prune(loaded, plan), tmp_path / "saved", dtype=loaded.file_dtype)
+    ta.stream_prune(source, plan, tmp_path / "streamed")
+    assert_same(tmp_path / "streamed", tmp_path / "saved")
+    written = weights(tmp_path / "saved")
+    for name in ("input_layernorm.weight", "post_attention_layernorm.weight"):
+        assert torch.equal(written[f"model.layers.1.{name}"], tensors[f"model.layers.2.{name}"])
+        assert written[f"model.layers.1.{name}"].dtype == torch.float32
+        assert written[f"model.layers.0.{name}"].dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("in_memory", ["bfloat16", "float32", "float64"])

@@ -36,6 +36,14 @@ def kept(bundled, tmp_path_factory):
     return pruned, folder, ta.save(pruned, folder, dtype="bfloat16", prove=True)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["gemma3", "smollm3"])
+def test_fewer_layers_are_proved(name, tmp_path):
+    pruned = cut(build(name, torch.float64), ta.PruningTarget(2, 24, keep_layers=2))
+    made = ta.save(pruned, tmp_path / "out", prove=True).proof
+    assert made.passed and made.largest_difference < 1e-6
+
+
 def cut(loaded: ta.LoadedModel, target: ta.PruningTarget) -> ta.LoadedModel:
     return ta.prune(loaded, ta.make_plan(ta.ImportanceScores.random(loaded.spec), loaded.spec, target))
 

@@ -5,6 +5,7 @@ devices and no content, tell where what is made beside a layer lies.
 """
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 import torch
@@ -40,8 +41,8 @@ def _texts(loaded: LoadedModel, kind: type):
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "olmo2", "gpt-neox", "opt"])
-@pytest.mark.parametrize("compensation", ["none", "least_squares"])
-def test_with_the_hooks_of_accelerate_all_numbers_are_the_same(name, compensation, tmp_path):
+@pytest.mark.parametrize(("compensation", "keep_layers"), [("none", 2), ("least_squares", None)])
+def test_with_the_hooks_of_accelerate_all_numbers_are_the_same(name, compensation, keep_layers, tmp_path):
     plain, hooked = build(name), build(name)
     dispatch_model(hooked.model, _map(hooked, "cpu", "cpu"), main_device="cpu", force_hooks=True)
     assert hasattr(hooked.decoder_layers[0], "_hf_hook") and not any(each.is_meta for each in hooked.model.parameters())
@@ -49,7 +50,7 @@ def test_with_the_hooks_of_accelerate_all_numbers_are_the_same(name, compensatio
     for loaded in (plain, hooked):
         calibration, evaluation = _texts(loaded, ta.CalibrationSet), _texts(loaded, ta.EvaluationSet)
         statistics = ta.observe(loaded, calibration, gram="by_layer", samples=True, top_k=2)
-        plan = ta.make_plan(ta.score(loaded, statistics), loaded.spec, PLAN)
+        plan = ta.make_plan(ta.score(loaded, statistics), loaded.spec, replace(PLAN, keep_layers=keep_layers))
         with ta.masked(loaded, plan):
             behind_masks = ta.perplexity(loaded, evaluation)
         pruned = ta.prune(loaded, plan, compensation=compensation, statistics=statistics)

@@ -102,9 +102,10 @@ class GgufFile:
             f"{label} per layer: {per_layer(after, size)} of {per_layer(before, size)}"
             for label, size in (("head groups", "num_key_value_heads"), ("channels", "intermediate_size"))
         )
+        removed = f"layers removed whole: {', '.join(map(str, plan.removed_layers))}; " if plan.removed_layers else ""
         writer.add_description(
-            f"{name} pruned by TransAct to {after.num_parameters:,} of {before.num_parameters:,} parameters; {kept}; "
-            f"scored with {plan.metric} on {plan.calibration}; "
+            f"{name} pruned by TransAct to {after.num_parameters:,} of {before.num_parameters:,} parameters; "
+            f"{removed}{kept}; scored with {plan.metric} on {plan.calibration}; "
             f"compensation: {', '.join(cut.compensation for cut in cuts)}"
         )
 

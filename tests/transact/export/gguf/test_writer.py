@@ -26,7 +26,7 @@ from transact.export.gguf.architectures import ARCHITECTURES_OF
 
 TOLERANCES = {"f32": 5e-6, "f16": 3.5e-3, "bf16": 2.5e-2, "q8_0": 7.5e-2}
 WRITTEN = [name for name, (family, _) in TINY.items() if family in ARCHITECTURES_OF]
-KINDS = ("dense", "uniform", "per_layer")
+KINDS = ("dense", "uniform", "per_layer", "layers")
 PROMPTS = ("Once upon a time", "The little dog", "One day, a girl named")
 
 
@@ -51,6 +51,7 @@ def cut(loaded: ta.LoadedModel, kind: str, **repair) -> ta.LoadedModel:
     widest = loaded.spec.layers[0].intermediate_size
     targets = {
         "uniform": ta.PruningTarget(keep_head_groups=3, keep_channels=widest // 2),
+        "layers": ta.PruningTarget(keep_head_groups=3, keep_channels=widest // 2, keep_layers=layers - 2),
         "per_layer": ta.PruningTarget(
             keep_head_groups=tuple((4, 3, 2, 1)[layer % 4] for layer in range(layers)),
             keep_channels=tuple(widest - layer * (widest // layers) for layer in range(layers)),
@@ -155,6 +156,16 @@ def test_what_stands_in_the_file(stories, tmp_path):
         "layer: 4 / 3 / 2 / 1 / 4 of 4; channels per layer: 172 / 138 / 104 / 70 / 36 of 172; scored with random on "
         "none; compensation: none"
     )
+
+
+def test_layers_that_went_stand_in_the_file(stories, tmp_path):
+    loaded = cut(stories, "layers")
+    (plan,) = (each.plan for each in loaded.cuts)
+    path = ta.save_gguf(loaded, tmp_path / "model.gguf", file_type="f32").path
+    assert field(path, f"{gguf.GGUFReader(path).get_field('general.architecture').contents()}.block_count") == 3
+    assert sum(name.endswith("ffn_down.weight") for name in tensors(path)) == 3
+    removed = ", ".join(map(str, plan.removed_layers))
+    assert f"parameters; layers removed whole: {removed}; head groups" in field(path, "general.description")
 
 
 @pytest.mark.parametrize(
