@@ -17,6 +17,7 @@ from transact.analysis.agreement import (
 from transact.analysis.stability import Spread, Stability, stability
 from transact.analysis.sweep import SweepPoint, search_split, sparsity_grid, sweep
 from transact.analysis.top_tokens import Reading, reads
+from transact.analysis.width_search import search_widths
 from transact.assets import SAMPLES
 from transact.cutting.masking import masked
 from transact.cutting.prune import prune
@@ -57,6 +58,7 @@ from transact.observing.statistics import ActivationStatistics, Moments, Peaks
 from transact.planning.allocation import ALLOCATIONS
 from transact.planning.make_plan import make_plan
 from transact.planning.search import search_bytes, search_plan
+from transact.planning.widths import widths_bytes
 from transact.progress import NO_PROGRESS, Cancelled, Progress
 from transact.recovery.recover import Recovered, recover
 from transact.recovery.savepoints import RecoveryPoint, Savepoints
@@ -186,10 +188,12 @@ __all__ = [
     "search_bytes",
     "search_plan",
     "search_split",
+    "search_widths",
     "sparsity_grid",
     "stability",
     "stream_observe",
     "stream_prune",
     "sweep",
     "trim_hub_cache",
+    "widths_bytes",
 ]

@@ -16,6 +16,7 @@ from transact.scoring.metrics import METRICS
 from transact.spec.target import GRANULARITIES
 
 METRIC, ALLOCATION, GGUF_TYPE = "transact", "uniform", "f16"
+WIDTHS = ("uniform", "free")
 SEQ_LEN = 512
 """Longest sequence by default; the model's context where that is shorter."""
 
@@ -192,6 +193,9 @@ PLANNING = Group(
                 "more where less is lost, half the count at least; flap: as many parameters, heads and channels under "
                 f"one threshold (default: {ALLOCATION})",
                 choices=ALLOCATIONS),
+        _option("--widths", "uniform: channels are shared out as --allocation says; free: as many in all, where they "
+                "are missed least after a refit, found by running the model; layers then differ, see --layers "
+                "(default: uniform)", choices=WIDTHS),
         _option("--locks", 'units kept or removed whatever their score: JSON with [layer, index] pairs, as '
                 '{"keep_head_groups": [[0, 2]], "remove_channels": [[1, 7], [1, 9]]}', type=Path, metavar="FILE"),
     ),
@@ -315,6 +319,8 @@ def target_problem(arguments: Namespace) -> str | None:
         return f"{' and '.join(rounded)} goes with --allocation {ALLOCATION}, which keeps the same number in each layer"
     if arguments.metric == SEARCH and vars(arguments).get("allocation") is not None:
         return f"--metric {SEARCH} does not know --allocation; leave it out or choose another metric"
+    if vars(arguments).get("widths") == "free" and vars(arguments).get("allocation") is not None:
+        return "--widths free shares the channels out itself; leave --allocation out"
     return None
 
 
@@ -322,6 +328,8 @@ def scores_problem(arguments: Namespace) -> str | None:
     """What is wrong with a file of scores or the calibration text that stands for one, if anything."""
     if arguments.scores is None and arguments.calibration is None:
         return "give --calibration to score on, or --scores"
+    if arguments.scores is not None and arguments.widths == "free":
+        return "--widths free runs the model; give --calibration instead of --scores"
     beside = [flag for flag in ("--calibration", "--metric") if vars(arguments)[flag[2:]] is not None]
     if arguments.scores is not None and beside:
         return f"--scores has decided already what {', '.join(beside)} would; give one or the other"

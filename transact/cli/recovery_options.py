@@ -64,7 +64,7 @@ def _setting(name: str) -> Option:
 TARGET = Group(
     PLANNING.title,
     PLANNING.description,
-    tuple(option for option in PLANNING.options if option.flag != "--allocation"),
+    tuple(option for option in PLANNING.options if option.flag not in ("--allocation", "--widths")),
 )
 SETTINGS = Group(
     "shots and training",

@@ -17,6 +17,7 @@ from transact.cli import options
 from transact.cli.bars import Meter
 from transact.cli.files import Text, read_locks, read_plan, read_scores, read_text
 from transact.models.stock_config import check_writable
+from transact.models.tasks_by_placement import SEARCH as SEARCH_TASK
 from transact.runtime.distributed import rank_and_count
 from transact.text.text_tables import TEXT
 from transact.text.tokens import TokenSet
@@ -176,14 +177,36 @@ def choose(
     # a target that is impossible, or that no file can hold, is refused here
     check_writable(loaded, make_plan(ta.ImportanceScores.random(loaded.spec)).spec)
     gram, queries = _grams(compensation, loaded), target.keep_query_key_dim is not None
+    if arguments.widths == "free":
+        loaded.check_can(SEARCH_TASK)
+        gram = ta.grams_for_repair(loaded.spec)
     if searched:
         statistics = observe(arguments, loaded, calibration, meter, gram=gram or "attention", queries=queries)
+        target = _with_widths(arguments, loaded, sources, statistics, target, meter)
         needed = ta.search_bytes(loaded.spec, target, calibration, loaded.dtype.itemsize)
         progress = meter(with_memory("Searching", needed))
         plan = ta.search_plan(loaded, statistics, target, locks=sources.locks, progress=progress)
         return Chosen(plan, calibration, statistics)
     statistics = observe(arguments, loaded, calibration, meter, gram=gram, metric=metric(arguments), queries=queries)
-    return Chosen(make_plan(score(arguments, loaded, statistics)), calibration, statistics)
+    target = _with_widths(arguments, loaded, sources, statistics, target, meter)
+    return Chosen(make_plan(score(arguments, loaded, statistics), target=target), calibration, statistics)
+
+
+def _with_widths(
+    arguments: Namespace,
+    loaded: ta.LoadedModel,
+    sources: Sources,
+    statistics: ta.ActivationStatistics,
+    target: ta.PruningTarget,
+    meter: Meter,
+) -> ta.PruningTarget:
+    """The target, its channels shared out among the layers where --widths free asks for it."""
+    if arguments.widths != "free":
+        return target
+    assert statistics.tokens is not None, "observed just now"
+    needed = ta.widths_bytes(loaded.spec, statistics.tokens, loaded.dtype.itemsize)
+    progress = meter(with_memory("Searching widths", needed))
+    return ta.search_widths(loaded, statistics, target, locks=sources.locks, progress=progress)
 
 
 def chosen_by_scores(arguments: Namespace, loaded: ta.LoadedModel, sources: Sources) -> Chosen:

@@ -339,6 +339,9 @@ def test_the_example_is_a_line_that_can_be_typed(command, monkeypatch):
         ("prune --output out", "give --plan, or --calibration"),
         ("prune --output out --plan P --metric wanda --locks L", "what --metric, --locks would"),
         ("plan --calibration C --mlp-sparsity 0.5 --metric search --allocation global", "does not know --allocation"),
+        ("plan --calibration C --mlp-sparsity 0.5 --widths free --allocation global", "leave --allocation out"),
+        ("plan --scores S --mlp-sparsity 0.5 --widths free", "give --calibration instead of --scores"),
+        ("recover --output o --calibration C --mlp-sparsity 0.5 --widths free", "unrecognized arguments"),
         ("score --calibration C --metric search", "invalid choice"),
         ("prune --output out --plan P --compensation least_squares", "give --calibration"),
         ("export --output out --plan P --kind zip", "invalid choice"),
@@ -543,6 +546,21 @@ def test_what_a_person_reads(capsys, calibrated, folder, loaded, row, tmp_path):
     assert cells["channels per layer"][-2:] == kept
     assert "decode, tokens per second" in cells and "perplexity" in cells
     assert f"The checkpoint is in {tmp_path / 'pruned'} (LlamaForCausalLM). Proved: a fresh process" in captured.out
+
+
+def test_widths_are_searched_for(run, calibrated, loaded, monkeypatch, tmp_path):
+    """The library's own search, with the matrices that it needs, says how many channels each layer keeps."""
+    widths = (400, 300, 307, 307, 307, 221)
+
+    def search(given, statistics, target, **named):
+        assert target == ta.PruningTarget.from_sparsity(loaded.spec, mlp=0.4) and statistics.mlp[0].gram is not None
+        return replace(target, keep_channels=widths)
+
+    monkeypatch.setattr(ta, "search_widths", search)
+    values = run("plan", *calibrated, "--mlp-sparsity", 0.4, "--widths", "free", "--output", tmp_path / "plan")
+    plan = ta.PruningPlan.from_json((tmp_path / "plan").read_text())
+    assert tuple(len(layer.kept_channels) for layer in plan.layers) == widths
+    assert values["plan"]["achieved"]["keep_channels"] == list(widths)
 
 
 def test_layers_that_go_are_told_and_cut(capsys, run, calibrated, loaded, tmp_path):

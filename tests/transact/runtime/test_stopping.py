@@ -77,6 +77,9 @@ CALLS: dict[str, Callable[[Case, ta.Progress], object]] = {
     "search_plan": lambda case, progress: ta.search_plan(
         case.loaded, ta.observe(case.loaded, case.text.first(1)), case.target, progress=progress
     ),
+    "search_widths": lambda case, progress: ta.search_widths(
+        case.loaded, ta.observe(case.loaded, case.text.first(2), gram=True), case.target, progress=progress
+    ),
     "prune, least_squares": lambda case, progress: ta.prune(
         case.loaded, case.plan, compensation="least_squares", statistics=case.statistics, progress=progress
     ),

@@ -1,0 +1,232 @@
+"""How many MLP channels each layer keeps, where only their number in all layers together is given.
+
+The price of a channel is what the model loses by its absence *after* the others have been refitted. Within a layer the
+channels go in the order of `transact.repair.ridge.NormalEquations.removal_path`; with Ŵ, P as there and B the mean of
+ĝ ĝ^T in the module's output (`transact.observing.output_fisher`), the next one, u, costs
+
+    Ŵ_u^T B Ŵ_u / P_uu,    proportional to the rise of the loss, to second order,
+
+so that prices of different layers are in one unit; the error of the residual stream, in which every direction of every
+layer counts alike, is not such a unit, and with it the first layers were ruined (measured). The cheapest go, whichever
+layer they are in. To second order a channel gets dearer the fewer are left, so that the curve of a layer's prices is
+made to rise.
+"""
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from transact.errors import NotEnoughMemory
+from transact.layers.hooks import hooks_suspended
+from transact.layers.slicing import reading_role
+from transact.layers.weights import matrix
+from transact.models import tasks_by_placement
+from transact.models.loaded_model import LoadedModel
+from transact.observing.output_fisher import fisher_bytes, output_fishers
+from transact.observing.statistics import ActivationStatistics
+from transact.planning.make_plan import make_plan
+from transact.progress import NO_PROGRESS, Check, Progress, Repeating, part
+from transact.repair.layer_grams import GramPass
+from transact.repair.least_squares import check_grams, gathers_grams
+from transact.repair.refit_base import calibration_tokens
+from transact.repair.ridge import NormalEquations
+from transact.runtime.blockwise_algebra import cholesky, product
+from transact.runtime.devices import free_bytes
+from transact.scoring.scores import score
+from transact.spec.kept_counts import collapse
+from transact.spec.locks import NO_LOCKS, Locks
+from transact.spec.model_spec import ModelSpec
+from transact.spec.target import PruningTarget
+from transact.text.calibration import CalibrationSet
+from transact.text.tokens import TokenSet
+
+_STEPS = 64
+"""Steps in which a layer's channels are shared out: single ones would follow rounding errors."""
+_FLOOR = 16
+"""Every layer keeps at least one of so many of its channels."""
+_DAMPING = 1e-6
+"""Of B's mean diagonal: with less text than dimensions, B is singular."""
+_FISHER_TOKENS = 16_384
+"""Text that B is taken from: it is a mean, so more of it changes little."""
+
+
+@hooks_suspended()
+def priced_widths(
+    loaded: LoadedModel,
+    statistics: ActivationStatistics,
+    target: PruningTarget,
+    *,
+    locks: Locks | None = None,
+    progress: Progress = NO_PROGRESS,
+) -> PruningTarget:
+    """The target with its MLP channels shared out among the layers by their prices, the cheapest to go.
+
+    As many channels in all, so that the parameters are the same, and in every layer a multiple of the target's
+    `multiple_of`; head groups and layers are left as they are. Layers of different widths have no stock configuration:
+    see `save`. Takes the Gram matrices of `observe(gram=True)`, or gathers them layer by layer where the statistics say
+    so, and one backward pass over some of the text. The model is unchanged. Deterministic.
+
+    Raises `InvalidTarget` for counts that a layer does not have or locks that contradict them, `InvalidPlan` for
+    the statistics of another model, `InvalidOption` for statistics without their tokens (read from a file) or without
+    Gram matrices, `NotEnoughMemory` before the work and `NonFiniteActivations`.
+    """
+    loaded.check_can(tasks_by_placement.SEARCH)
+    check_grams(loaded, statistics)
+    tokens = _some_of(calibration_tokens(loaded, statistics))
+    # raises for what cannot be planned, before the work
+    kept_layers = make_plan(score(loaded, statistics), loaded.spec, target, locks=locks).kept_layers
+    _check_fits(loaded, tokens)
+    counts = [shape.intermediate_size for shape in target.per_layer(loaded.spec)]
+    layers = [
+        _Layer.of(index, loaded.spec.layers[index].intermediate_size, counts[index], target, locks or NO_LOCKS)
+        for index in kept_layers
+    ]
+    to_go = sum(layer.available - counts[layer.index] for layer in layers)
+    if not to_go:
+        return target
+    prices = _prices(loaded, statistics, tokens, layers, progress)
+    for layer, going in zip(layers, _cheapest(prices, layers, to_go), strict=True):
+        counts[layer.index] = layer.available - going
+    return replace(target, keep_channels=collapse(tuple(counts)))
+
+
+def widths_bytes(spec: ModelSpec, calibration: CalibrationSet, bytes_per_element: int = 4) -> int:
+    """About what `priced_widths` takes at its peak beside the model and the statistics."""
+    widest = max(layer.intermediate_size for layer in spec.layers)
+    # a layer's matrix, its inverse, its factor and a copy in the making; the solution, before and after
+    of_layer = 8 * (4 * widest**2 + 3 * spec.hidden_size * widest)
+    return fisher_bytes(spec, _some_of(calibration), bytes_per_element) + of_layer
+
+
+def _some_of(calibration: CalibrationSet) -> CalibrationSet:
+    """Evenly spread samples of about `_FISHER_TOKENS` tokens."""
+    every = max(1, calibration.num_tokens // _FISHER_TOKENS)
+    if every == 1:
+        return calibration
+    return CalibrationSet.from_sequences(list(calibration.rows())[::every], name=calibration.name)
+
+
+def _check_fits(loaded: LoadedModel, tokens: CalibrationSet) -> None:
+    needed, free = widths_bytes(loaded.spec, tokens, loaded.dtype.itemsize), free_bytes(loaded.device)
+    if needed > free:
+        raise NotEnoughMemory(
+            f"Searching for the layers' widths needs about {needed / 1e9:.1f} GB beside the model and "
+            f"{free / 1e9:.1f} GB are free. Give every layer the same width."
+        )
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer that channels may go from: how many it has, which are locked, and how many stay at least.
+
+    What stays is a multiple of `multiple` where the layer has as many.
+    """
+
+    index: int
+    available: int
+    staying: tuple[int, ...]
+    going: tuple[int, ...]
+    least: int
+    multiple: int
+
+    @classmethod
+    def of(cls, index: int, available: int, asked: int, target: PruningTarget, locks: Locks) -> "_Layer":
+        multiple = int(dict(target.requested).get("multiple_of", 1))
+        multiple = multiple if available % multiple == 0 and asked % multiple == 0 else 1
+        staying, going = (
+            tuple(channel for layer, channel in pairs if layer == index)
+            for pairs in (locks.keep_channels, locks.remove_channels)
+        )
+        least = max(min(available // _FLOOR, asked), len(staying), 1)
+        return cls(index, available, staying, going, -(-least // multiple) * multiple, multiple)
+
+    @property
+    def step(self) -> int:
+        """Channels that are shared out together."""
+        return -(-max(1, self.available // _STEPS) // self.multiple) * self.multiple
+
+    @property
+    def going_first(self) -> int:
+        """Channels that go whatever they cost."""
+        return -(-len(self.going) // self.multiple) * self.multiple
+
+
+def _prices(
+    loaded: LoadedModel,
+    statistics: ActivationStatistics,
+    tokens: TokenSet,
+    layers: list[_Layer],
+    progress: Progress,
+) -> list[np.ndarray]:
+    """Of every layer the prices of its channels in the order in which they go, rising: float64 [channel that may go].
+
+    Those that are locked to go come first and cost nothing.
+    """
+    fishers = output_fishers(loaded, tokens, "mlp", part(progress, 0, 2))
+    watch = Repeating(part(progress, 1, 2), len(layers), "layers")
+    grams = _grams(loaded, statistics, watch)
+    prices = []
+    for number, layer in enumerate(layers):
+        watch(number, len(layers), "layers")
+        weight = matrix(loaded.decoder_layers[layer.index].get_submodule(reading_role(loaded.spec, "mlp"))).detach()
+        gram = grams(layer.index).to(weight.device)
+        normal = _weighed(gram, weight, fishers[layer.index], watch.check)
+        if normal is None:
+            prices.append(np.zeros(layer.available - layer.least))
+            continue
+        rises = normal.removal_path(layer.least, layer.staying, layer.going, watch.check).rises.copy()
+        rises[: len(layer.going)] = 0
+        prices.append(np.maximum.accumulate(rises))
+    watch(len(layers), len(layers), "layers")
+    return prices
+
+
+def _grams(loaded: LoadedModel, statistics: ActivationStatistics, progress: Progress) -> Callable[[int], torch.Tensor]:
+    """X^T X of a layer's channels, from the statistics or gathered as asked for, in rising order."""
+    if gathers_grams(statistics):
+        gathered = GramPass(loaded, calibration_tokens(loaded, statistics), progress)
+        return lambda layer: gathered.gram("mlp", layer)
+    held = [moments.gram for moments in statistics.mlp]
+    return lambda layer: held[layer]
+
+
+def _weighed(gram: torch.Tensor, weight: torch.Tensor, fisher: torch.Tensor, check: Check) -> NormalEquations | None:
+    """The regression of the module's own output, whose errors are measured by B = `fisher`; None where it is zero."""
+    weight = weight.double()
+    normal = NormalEquations.of(gram.clone(), product(weight, gram, check), weight)
+    if normal is None:
+        return None
+    damped = fisher.clone()
+    size = float(damped.diagonal().mean())
+    damped.diagonal().add_(_DAMPING * size if size else 1.0)
+    root = cholesky(damped, check)  # |root^T w|² = w^T B w
+    return NormalEquations(normal.inner, product(root.T, normal.outer, check))
+
+
+def _cheapest(prices: list[np.ndarray], layers: list[_Layer], to_go: int) -> list[int]:
+    """How many channels of every layer go, so that `to_go` of all do, or a few more where multiples are to stay.
+
+    The cheapest step of any layer goes next, of equal ones that of the lower layer; the last may be a part of one.
+    """
+    going = [layer.going_first for layer in layers]
+    offers: list[tuple[float, int, int]] = []
+
+    def offer(number: int) -> None:
+        """The layer's next step, at its mean price."""
+        layer = layers[number]
+        size = min(layer.step, layer.available - layer.least - going[number])
+        if size > 0:
+            ahead = prices[number][going[number] : going[number] + size]
+            heapq.heappush(offers, (float(ahead.mean()), number, size))
+
+    for number in range(len(layers)):
+        offer(number)
+    while (left := to_go - sum(going)) > 0 and offers:
+        _, number, size = heapq.heappop(offers)
+        multiple = layers[number].multiple
+        going[number] += min(size, -(-left // multiple) * multiple)
+        offer(number)
+    return going
