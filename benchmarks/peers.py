@@ -15,11 +15,10 @@ Left out: Týr-the-Pruner (arXiv 2503.09657), an evolutionary search over many p
 takes hours on a GPU, so that it is no peer in time.
 """
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 
 import torch
@@ -28,7 +27,6 @@ import transact as ta
 from transact.cutting.prune import cut
 from transact.layers.slicing import NewProjection
 from transact.layers.weights import matrix
-from transact.observing.layer_stream import streams
 from transact.progress import NO_PROGRESS, Check
 from transact.repair import ridge, sequential
 from transact.repair.refit_base import Refit
@@ -276,40 +274,19 @@ def slim_gpt(request: Request) -> ta.LoadedModel:
     return obs(request, ta.PruningTarget(groups, channels, request.target.requested))
 
 
-def block_influence(loaded: ta.LoadedModel, tokens: ta.CalibrationSet) -> list[float]:
-    """1 − mean over tokens of cos(h_i, h_i+1), with h_i the residual stream before layer i: ShortGPT's BI."""
-    sums = [0.0] * loaded.spec.num_hidden_layers
-    with torch.inference_mode():
-        for stream in streams(loaded, tokens, BATCH):
-            for index, layer in enumerate(loaded.decoder_layers):
-                before, stream.hidden = stream.hidden, stream.run(layer, index)
-                rows = stream.counted(before), stream.counted(stream.hidden)
-                sums[index] += float(torch.nn.functional.cosine_similarity(*rows, dim=-1).double().sum())
-    return [1 - each / tokens.num_tokens for each in sums]
-
-
-def without_layers(loaded: ta.LoadedModel, removed: set[int]) -> ta.LoadedModel:
-    """A copy of the model that lacks those layers."""
-    model = copy.deepcopy(loaded.model)
-    parent, name = loaded.layout.layers.rsplit(".", 1)
-    layers = model.get_submodule(loaded.layout.layers)
-    kept = [index for index in range(len(layers)) if index not in removed]
-    setattr(model.get_submodule(parent), name, torch.nn.ModuleList(layers[index] for index in kept))
-    for place, index in enumerate(kept):
-        for module in layers[index].modules():
-            if hasattr(module, "layer_idx"):  # the place of its keys and values in the cache
-                module.layer_idx = place
-    model.config.num_hidden_layers = len(kept)
-    if getattr(model.config, "layer_types", None):
-        model.config.layer_types = [model.config.layer_types[index] for index in kept]
-    return ta.LoadedModel.from_model(model, loaded.tokenizer, source=f"{loaded.source} without {sorted(removed)}")
-
-
 def short_gpt(request: Request) -> ta.LoadedModel:
     """The layers of least influence go, as many as come nearest to the size; of two as near, the fewer."""
-    influence = block_influence(request.loaded, request.statistics.tokens)
-    count = math.ceil(request.removed * len(influence) - 0.5)
-    return without_layers(request.loaded, set(sorted(range(len(influence)), key=influence.__getitem__)[:count]))
+    spec = request.loaded.spec
+    kept = spec.num_hidden_layers - math.ceil(request.removed * spec.num_hidden_layers - 0.5)
+    target = replace(ta.PruningTarget.from_sparsity(spec), keep_layers=kept)
+    plan = ta.make_plan(ta.score(request.loaded, request.statistics), spec, target)
+    return ta.prune(request.loaded, plan)
+
+
+def searched_widths(request: Request) -> ta.LoadedModel:
+    target = ta.search_widths(request.loaded, request.statistics, request.target)
+    plan = ta.search_plan(request.loaded, request.statistics, target)
+    return ta.prune(request.loaded, plan, compensation="least_squares", statistics=request.statistics)
 
 
 def search_and_best(request: Request) -> ta.LoadedModel:
@@ -340,4 +317,5 @@ METHODS = (
     Method("obs", "OBS + exact refit (OSSCAR, ZipLM)", obs, "refits"),
     Method("slimgpt", "OBS, logarithmic ratios (SlimGPT)", slim_gpt, "refits"),
     Method("search-best", "ours: search + best", search_and_best, "ours"),
+    Method("widths-ls", "ours: searched widths + least squares", searched_widths, "ours"),
 )  # fmt: skip

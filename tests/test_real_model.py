@@ -11,7 +11,6 @@ from benchmarks import peers
 from benchmarks.cells import DENSE, Cell, Protocol, Record, above_chance, missing, overview, rows_of
 from benchmarks.peers import Method, Request
 from benchmarks.real_model import Bench, Runner, report
-from transact.layers.hooks import on_calls
 from transact.repair import ridge
 from transact.repair.ridge import NormalEquations
 
@@ -61,21 +60,6 @@ def test_constants_come_back_after_an_error():
         assert ridge.RIDGE == 0.5
         raise RuntimeError
     assert before == ridge.RIDGE
-
-
-def test_a_dropped_layer_adds_nothing(stories):
-    ids = torch.arange(3, 40)[None]
-    before: list[torch.Tensor] = []
-    layer = stories.decoder_layers[2]
-    catch = stories.decoder_layers[1], lambda _, output: before.append(output)
-    with torch.no_grad(), on_calls([catch, (layer, lambda _, output: before[0])]):
-        expected = stories.model(ids).logits
-    shorter = peers.without_layers(stories, {2})
-    with torch.no_grad():
-        torch.testing.assert_close(shorter.model(ids).logits, expected)
-    assert shorter.spec.num_hidden_layers == shorter.model.config.num_hidden_layers == 4
-    assert [each.self_attn.layer_idx for each in shorter.decoder_layers] == [0, 1, 2, 3]
-    assert stories.spec.num_hidden_layers == 5 and stories.decoder_layers[4].self_attn.layer_idx == 4
 
 
 def test_gaps_and_ratios_by_hand():
