@@ -104,7 +104,7 @@ ELSEWHERE = {
     # amounts, which may be parts of something; tests/transact/spec/test_target.py refuses what is none
     "PruningTarget.from_memory", "PruningTarget.from_parameters", "PruningTarget.splits", "search_split",
     "trim_hub_cache",
-    "best_bytes", "evaluation_bytes", "search_bytes",  # formulas, which hold for any number
+    "best_bytes", "evaluation_bytes", "search_bytes", "widths_bytes",  # formulas, which hold for any number
     "StreamedText.from_hub",  # asks the hub first, and makes a `StreamedText`
 }  # fmt: skip
 
