@@ -91,6 +91,14 @@ def build(name: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> Loade
     return LoadedModel.from_model(model, source=name)
 
 
+def with_an_idle_mlp() -> LoadedModel:
+    """A Llama of whose three layers the second adds next to nothing to the residual stream by its MLP."""
+    loaded = build("llama")
+    with torch.no_grad():
+        loaded.decoder_layers[1].mlp.down_proj.weight *= 1e-4
+    return loaded
+
+
 def token_ids(loaded: LoadedModel, samples: int = 2, seq: int = 12) -> torch.Tensor:
     generator = torch.Generator().manual_seed(7)
     return torch.randint(3, loaded.spec.vocab_size, (samples, seq), generator=generator)

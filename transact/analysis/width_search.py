@@ -11,7 +11,7 @@ from transact.analysis.sweep import sweep
 from transact.layers.hooks import hooks_suspended
 from transact.models.loaded_model import LoadedModel
 from transact.observing.statistics import ActivationStatistics
-from transact.planning.widths import priced_widths
+from transact.planning.widths import common_multiple, priced_widths
 from transact.progress import NO_PROGRESS, Progress, part
 from transact.repair.refit_base import calibration_tokens
 from transact.scoring.scores import score
@@ -19,7 +19,7 @@ from transact.spec.kept_counts import collapse
 from transact.spec.locks import Locks
 from transact.spec.model_spec import ModelSpec
 from transact.spec.target import PruningTarget
-from transact.text.calibration import CalibrationSet
+from transact.text.calibration import evenly_spread
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """How far from equal widths towards the priced ones."""
@@ -49,19 +49,12 @@ def search_widths(
     candidates = dict.fromkeys(_between(loaded.spec, target, priced, share) for share in SHARES)
     if len(candidates) == 1:
         return target
+    text = evenly_spread(calibration_tokens(loaded, statistics), _MEASURED_TOKENS)
     points = sweep(
-        loaded, score(loaded, statistics), candidates, _some_of(calibration_tokens(loaded, statistics)),
+        loaded, score(loaded, statistics), candidates, text,
         compensation="least_squares", statistics=statistics, locks=locks, progress=part(progress, 1, 2),
     )  # fmt: skip
     return min(points, key=lambda point: point.perplexity).target
-
-
-def _some_of(calibration: CalibrationSet) -> CalibrationSet:
-    """Evenly spread samples of about `_MEASURED_TOKENS` tokens."""
-    every = max(1, calibration.num_tokens // _MEASURED_TOKENS)
-    if every == 1:
-        return calibration
-    return CalibrationSet.from_sequences(list(calibration.rows())[::every], name=calibration.name)
 
 
 def _between(spec: ModelSpec, target: PruningTarget, priced: PruningTarget, share: float) -> PruningTarget:
@@ -69,7 +62,7 @@ def _between(spec: ModelSpec, target: PruningTarget, priced: PruningTarget, shar
 
     In whole multiples: those that rounding down leaves over go to the layers that lost most by it.
     """
-    multiple = int(dict(target.requested).get("multiple_of", 1))
+    multiple = common_multiple(spec, target)
     own, other = ([shape.intermediate_size for shape in each.per_layer(spec)] for each in (target, priced))
     exact = [mine + share * (theirs - mine) for mine, theirs in zip(own, other, strict=True)]
     counts = [int(number // multiple) * multiple for number in exact]

@@ -40,7 +40,7 @@ from transact.spec.kept_counts import collapse
 from transact.spec.locks import NO_LOCKS, Locks
 from transact.spec.model_spec import ModelSpec
 from transact.spec.target import PruningTarget
-from transact.text.calibration import CalibrationSet
+from transact.text.calibration import CalibrationSet, evenly_spread
 from transact.text.tokens import TokenSet
 
 _STEPS = 64
@@ -75,13 +75,14 @@ def priced_widths(
     """
     loaded.check_can(tasks_by_placement.SEARCH)
     check_grams(loaded, statistics)
-    tokens = _some_of(calibration_tokens(loaded, statistics))
+    tokens = evenly_spread(calibration_tokens(loaded, statistics), _FISHER_TOKENS)
     # raises for what cannot be planned, before the work
     kept_layers = make_plan(score(loaded, statistics), loaded.spec, target, locks=locks).kept_layers
     _check_fits(loaded, tokens)
     counts = [shape.intermediate_size for shape in target.per_layer(loaded.spec)]
+    multiple = common_multiple(loaded.spec, target)
     layers = [
-        _Layer.of(index, loaded.spec.layers[index].intermediate_size, counts[index], target, locks or NO_LOCKS)
+        _Layer.of(index, loaded.spec.layers[index].intermediate_size, counts[index], multiple, locks or NO_LOCKS)
         for index in kept_layers
     ]
     to_go = sum(layer.available - counts[layer.index] for layer in layers)
@@ -98,15 +99,7 @@ def widths_bytes(spec: ModelSpec, calibration: CalibrationSet, bytes_per_element
     widest = max(layer.intermediate_size for layer in spec.layers)
     # a layer's matrix, its inverse, its factor and a copy in the making; the solution, before and after
     of_layer = 8 * (4 * widest**2 + 3 * spec.hidden_size * widest)
-    return fisher_bytes(spec, _some_of(calibration), bytes_per_element) + of_layer
-
-
-def _some_of(calibration: CalibrationSet) -> CalibrationSet:
-    """Evenly spread samples of about `_FISHER_TOKENS` tokens."""
-    every = max(1, calibration.num_tokens // _FISHER_TOKENS)
-    if every == 1:
-        return calibration
-    return CalibrationSet.from_sequences(list(calibration.rows())[::every], name=calibration.name)
+    return fisher_bytes(spec, evenly_spread(calibration, _FISHER_TOKENS), bytes_per_element) + of_layer
 
 
 def _check_fits(loaded: LoadedModel, tokens: CalibrationSet) -> None:
@@ -118,11 +111,18 @@ def _check_fits(loaded: LoadedModel, tokens: CalibrationSet) -> None:
         )
 
 
+def common_multiple(spec: ModelSpec, target: PruningTarget) -> int:
+    """What the channels that stay are to be multiples of: the target's own, where all of its layers already are."""
+    multiple = int(dict(target.requested).get("multiple_of", 1))
+    counts = [layer.intermediate_size for layer in (*spec.layers, *target.per_layer(spec))]
+    return multiple if all(count % multiple == 0 for count in counts) else 1
+
+
 @dataclass(frozen=True)
 class _Layer:
     """A layer that channels may go from: how many it has, which are locked, and how many stay at least.
 
-    What stays is a multiple of `multiple` where the layer has as many.
+    What stays is a multiple of `multiple`.
     """
 
     index: int
@@ -133,9 +133,7 @@ class _Layer:
     multiple: int
 
     @classmethod
-    def of(cls, index: int, available: int, asked: int, target: PruningTarget, locks: Locks) -> "_Layer":
-        multiple = int(dict(target.requested).get("multiple_of", 1))
-        multiple = multiple if available % multiple == 0 and asked % multiple == 0 else 1
+    def of(cls, index: int, available: int, asked: int, multiple: int, locks: Locks) -> "_Layer":
         staying, going = (
             tuple(channel for layer, channel in pairs if layer == index)
             for pairs in (locks.keep_channels, locks.remove_channels)

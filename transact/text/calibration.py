@@ -89,3 +89,11 @@ class CalibrationSet(TokenSet):
         if loaded.tokenizer is not None:
             protocol += f", {Beginning.of(loaded.tokenizer).described('sequence')}"
         return cls.from_sequences(rows, name=name or f"{loaded.source}'s own text", seed=seed, protocol=protocol)
+
+
+def evenly_spread(calibration: CalibrationSet, num_tokens: int) -> CalibrationSet:
+    """Every n-th sample, so that about that many tokens are left; all of them where there are few."""
+    every = max(1, calibration.num_tokens // num_tokens)
+    if every == 1:
+        return calibration
+    return CalibrationSet.from_sequences(list(calibration.rows())[::every], name=calibration.name)

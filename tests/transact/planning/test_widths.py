@@ -22,11 +22,7 @@ def _text(samples: int = 12) -> ta.CalibrationSet:
 
 @pytest.fixture(scope="module")
 def tiny() -> ta.LoadedModel:
-    """Of its three layers the second adds next to nothing to the residual stream by its MLP."""
-    loaded = tiny_models.build("llama")
-    with torch.no_grad():
-        loaded.decoder_layers[1].mlp.down_proj.weight *= 1e-4
-    return loaded
+    return tiny_models.with_an_idle_mlp()
 
 
 @pytest.fixture(scope="module")
