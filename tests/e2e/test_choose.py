@@ -81,6 +81,7 @@ def test_undo_redo_and_reset_over_everything_that_changes_the_plan(explorer):
     assert explorer.text("savings") == moved
 
 
+@pytest.mark.long
 def test_one_limit_sets_both_sliders(explorer):
     page = explorer.page
     for label, most in (("KV cache", 0.5), ("Parameters", 0.5), ("Memory", 0.4)):  # each changes what is there

@@ -52,6 +52,7 @@ def push(explorer: Explorer, name: str) -> None:
     explorer.page.click("#push-button")
 
 
+@pytest.mark.long
 def test_from_a_machine_of_ones_own(opened, hub):
     explorer = opened({})
     page = explorer.page

@@ -54,8 +54,8 @@ def test_nothing_to_share_out_is_left_as_it_is(tiny, observed):
     assert ta.search_widths(tiny, observed, target) is target
 
 
-@pytest.mark.slow
 @pytest.mark.rounding
+@pytest.mark.long
 def test_no_more_is_lost_than_with_equal_widths(stories, calibration_texts, evaluation_texts):
     """On text that took no part, at the five sizes of the reference table: equal widths are one of what is tried."""
     protocol = {"seq_len": 256, "min_tokens": 64}
@@ -72,6 +72,7 @@ def test_no_more_is_lost_than_with_equal_widths(stories, calibration_texts, eval
         assert perplexities[1] <= 1.005 * perplexities[0]
 
 
+@pytest.mark.long
 def test_priced_widths_alone_would_lose_more_there(stories, calibration_texts):
     """Why measuring decides: prices, which are those of small changes, take too much from the first layers."""
     text = ta.CalibrationSet.from_texts(calibration_texts, stories.tokenizer, seq_len=256, min_tokens=64)

@@ -121,6 +121,7 @@ def test_health_answers_at_once_while_visitors_wait_for_each_other(served):
     assert json.loads(get(f"{url}healthz"))["jobs_running"] == 0
 
 
+@pytest.mark.long
 def test_every_family_of_metrics_says_what_it_is(served):
     url, _ = served
     text = get(f"{url}metrics")
