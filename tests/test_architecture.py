@@ -11,8 +11,8 @@ PAGES = sorted((ROOT / "ui" / "pages").glob("*.py"))
 LAYERS = {
     "transact": (
         "assets", "redaction", "errors", "progress", "wording", "runtime", "spec", "layers", "models", "text",
-        "observing", "scoring", "repair", "planning", "cutting", "evaluation", "analysis", "recovery", "export",
-        "streaming", "__init__", "cli", "__main__",
+        "observing", "scoring", "repair", "planning", "cutting", "evaluation", "analysis", "compression", "recovery",
+        "export", "streaming", "__init__", "cli", "__main__",
     ),
     "ui": (
         "__init__", "errors", "format", "server", "text_sources", "state", "work", "figures", "views", "context",

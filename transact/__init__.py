@@ -19,6 +19,8 @@ from transact.analysis.sweep import SweepPoint, search_split, sparsity_grid, swe
 from transact.analysis.top_tokens import Reading, reads
 from transact.analysis.width_search import search_widths
 from transact.assets import SAMPLES
+from transact.compression.compress import compress
+from transact.compression.recipe import WIDTHS, Recipe
 from transact.cutting.masking import masked
 from transact.cutting.prune import prune
 from transact.errors import (
@@ -92,6 +94,7 @@ __all__ = [
     "MULTIPLES",
     "NO_PROGRESS",
     "SAMPLES",
+    "WIDTHS",
     "ActivationStatistics",
     "CalibrationComparison",
     "CalibrationSet",
@@ -133,6 +136,7 @@ __all__ = [
     "Pushed",
     "Reading",
     "Recovered",
+    "Recipe",
     "RecoveryPoint",
     "RecoveryCost",
     "RecoverySettings",
@@ -156,6 +160,7 @@ __all__ = [
     "check_push",
     "check_tasks",
     "compare_calibrations",
+    "compress",
     "evaluate",
     "evaluate_tasks",
     "evaluation_bytes",

@@ -45,8 +45,8 @@ def search_widths(
 
     Raises as `transact.planning.widths.priced_widths` and `sweep` do.
     """
-    priced = priced_widths(loaded, statistics, target, locks=locks, progress=part(progress, 0, 2))
-    candidates = dict.fromkeys(_between(loaded.spec, target, priced, share) for share in SHARES)
+    priced = priced_widths(loaded, statistics, target, locks=locks, progress=part(progress, 0, 2)).target
+    candidates = dict.fromkeys(between(loaded.spec, target, priced, share) for share in SHARES)
     if len(candidates) == 1:
         return target
     text = evenly_spread(calibration_tokens(loaded, statistics), _MEASURED_TOKENS)
@@ -57,7 +57,7 @@ def search_widths(
     return min(points, key=lambda point: point.perplexity).target
 
 
-def _between(spec: ModelSpec, target: PruningTarget, priced: PruningTarget, share: float) -> PruningTarget:
+def between(spec: ModelSpec, target: PruningTarget, priced: PruningTarget, share: float) -> PruningTarget:
     """The target with channels that lie so far between its own and the priced ones, as many of them in all.
 
     In whole multiples: those that rounding down leaves over go to the layers that lost most by it.

@@ -33,6 +33,12 @@ def _output(help: str, *others: Option, metavar: str = "FILE", **settings) -> Gr
     return Group("result", None, (*others, output, *options.TELLING))
 
 
+_CHECKPOINT = _output(
+    "save a checkpoint with tokenizer, plan and model card in this new folder, in the dtype of the model's own files",
+    options.LAYERS,
+    options.NO_PROOF,
+    metavar="DIR",
+)
 _FROM_A_PLAN = (options.MODEL, options.PLAN_FILE, options.CALIBRATION_UNLESS_PLANNED, options.PLANNING, options.REPAIR)
 
 COMMANDS = (
@@ -85,16 +91,22 @@ COMMANDS = (
             *_FROM_A_PLAN,
             options.STREAM,
             options.EVALUATION_OR_NOT,
-            _output(
-                "save a checkpoint with tokenizer, plan and model card in this new folder, in the dtype of the model's "
-                "own files",
-                options.LAYERS,
-                options.NO_PROOF,
-                metavar="DIR",
-            ),
+            _CHECKPOINT,
         ),
         commands.prune,
         options.prune_problem,
+    ),
+    Command(
+        "compress",
+        "a smaller model of a size, as good as the minutes allow",
+        "Name a size and a time: what goes, how it is shared out among the layers, refitted and taught by the dense\n"
+        "model is chosen for you. Saves the result as prune does, measures it, or both.",
+        """\
+  python -m transact compress --model bundled --calibration assets/samples/stories.jsonl --size 0.75 --minutes 1 \\
+      --evaluation assets/samples/evaluation_stories.jsonl --output smaller-model""",
+        (options.MODEL, options.CALIBRATION, options.COMPRESSION, options.EVALUATION_OR_NOT, _CHECKPOINT),
+        commands.compress,
+        options.result_problem,
     ),
     Command(
         "recover",

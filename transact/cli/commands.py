@@ -75,15 +75,68 @@ def prune(arguments: Namespace, meter: Meter) -> Answer:
     evaluation = None if sources.evaluation is None else steps.evaluation_set(arguments, loaded, sources.evaluation)
     chosen = steps.choose(arguments, loaded, sources, meter, compensation=arguments.compensation)
     pruned, answer = _cut(arguments, loaded, chosen, meter)
-    notes = steps.notes(sources, chosen.calibration, evaluation)
+    return _measured_too(arguments, _Beside(loaded, chosen.calibration, evaluation, sources), pruned, answer, meter)
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """What a result is measured beside and on."""
+
+    dense: ta.LoadedModel
+    calibration: ta.CalibrationSet | None
+    evaluation: ta.EvaluationSet | None
+    sources: steps.Sources
+
+
+def _measured_too(
+    arguments: Namespace, beside: _Beside, pruned: ta.LoadedModel, answer: Answer, meter: Meter
+) -> Answer:
+    """The answer with the result's measurement, where an evaluation text was named."""
+    calibration, evaluation = beside.calibration, beside.evaluation
+    notes = steps.notes(beside.sources, calibration, evaluation)
     if evaluation is None:
         return answer.with_notes(notes)
-    report = steps.evaluate(arguments, pruned, loaded, evaluation, meter)
-    overlap = None if chosen.calibration is None else evaluation.overlap(chosen.calibration)
+    report = steps.evaluate(arguments, pruned, beside.dense, evaluation, meter)
+    overlap = None if calibration is None else evaluation.overlap(calibration)
     measured = {"evaluation": {**_record(evaluation), "overlap": overlap}, "report": report.to_dict()}
     warning = (summaries.overlap(overlap),) if overlap else ()
     parts = (*answer.parts, *summaries.measured(report, evaluation), *warning)
     return Answer(answer.values | measured, parts).with_notes(notes)
+
+
+def compress(arguments: Namespace, meter: Meter) -> Answer:
+    """As good a model of a size as the minutes allow: saved, measured against the dense model, or both."""
+    sources = steps.read_sources(arguments)
+    if arguments.output is not None:
+        check_free(arguments.output, folder=True)
+    loaded = steps.load(arguments, meter, arguments.model, arguments.revision)
+    evaluation = None if sources.evaluation is None else steps.evaluation_set(arguments, loaded, sources.evaluation)
+    assert sources.calibration is not None, "the command asks for it"
+    calibration = steps.calibration_set(arguments, loaded, sources.calibration)
+    recipes: list[ta.Recipe] = []
+    pruned = ta.compress(
+        loaded,
+        calibration,
+        size=arguments.size,
+        minutes=arguments.minutes,
+        widths=arguments.widths,
+        report=recipes.append,
+        progress=meter("Compressing"),
+    )
+    cut = pruned.cuts[-1]
+    values = {
+        **_planned(loaded, Chosen(cut.plan, calibration, None)),
+        "compensation": cut.compensation,
+        "trained": cut.trained,
+        "recipe": recipes[-1].seconds,
+    }
+    how = (f"Expected: {recipes[-1].words}.", *([f"Trained: {cut.trained}."] if cut.trained else []))
+    parts = (*summaries.plan(loaded.source, cut.plan, cut.compensation), *how)
+    answer = Answer(values, parts)
+    if arguments.output is not None:
+        saved = steps.save(arguments, pruned, meter)
+        answer = Answer({**values, "saved": asdict(saved)}, (*parts, summaries.saved(saved)))
+    return _measured_too(arguments, _Beside(loaded, calibration, evaluation, sources), pruned, answer, meter)
 
 
 _STREAMED = (

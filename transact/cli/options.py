@@ -7,6 +7,7 @@ from argparse import ArgumentTypeError, BooleanOptionalAction, Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
+from transact.compression.recipe import WIDTHS
 from transact.export.checkpoint import LAYERS as LAYERS_OF_A_CHECKPOINT
 from transact.models.loaded_model import DTYPES
 from transact.planning.allocation import ALLOCATIONS
@@ -16,7 +17,6 @@ from transact.scoring.metrics import METRICS
 from transact.spec.target import GRANULARITIES
 
 METRIC, ALLOCATION, GGUF_TYPE = "transact", "uniform", "f16"
-WIDTHS = ("uniform", "free")
 SEQ_LEN = 512
 """Longest sequence by default; the model's context where that is shorter."""
 
@@ -200,6 +200,18 @@ PLANNING = Group(
                 '{"keep_head_groups": [[0, 2]], "remove_channels": [[1, 7], [1, 9]]}', type=Path, metavar="FILE"),
     ),
 )  # fmt: skip
+COMPRESSION = Group(
+    "size and time",
+    "What is cut, how it is shared out, refitted and taught follows from these two.",
+    (
+        _option("--size", "share of all parameters that stays, above 0 and below 1", type=float, metavar="SHARE",
+                required=True),
+        _option("--minutes", "the time there is; more gives a better model (default: %(default)s)",
+                type=float, metavar="N", default=10.0),
+        _option("--widths", "free: each layer keeps as many channels as suits it, see --layers; uniform: all layers "
+                "as many, which every loader takes (default: %(default)s)", choices=WIDTHS, default="free"),
+    ),
+)  # fmt: skip
 _ROUNDING = ("--multiple-of", "--groups-multiple-of")
 _PLAN_OPTIONS = tuple(option.flag for option in PLANNING.options)
 
@@ -350,11 +362,16 @@ def plan_problem(arguments: Namespace) -> str | None:
     return None
 
 
-def prune_problem(arguments: Namespace) -> str | None:
-    """As `plan_problem`; there must also be an output or a measurement."""
+def result_problem(arguments: Namespace) -> str | None:
+    """There must be an output or a measurement."""
     if arguments.output is None and arguments.evaluation is None:
         return "give --output to save the result, --evaluation to measure it, or both"
-    return plan_problem(arguments)
+    return None
+
+
+def prune_problem(arguments: Namespace) -> str | None:
+    """As `result_problem` and `plan_problem`."""
+    return result_problem(arguments) or plan_problem(arguments)
 
 
 def export_problem(arguments: Namespace) -> str | None:

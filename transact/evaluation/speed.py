@@ -2,7 +2,6 @@
 
 import inspect
 import statistics
-import time
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +10,7 @@ from transact.errors import whole_number
 from transact.layers.hooks import checking
 from transact.models.loaded_model import LoadedModel
 from transact.progress import NO_PROGRESS, Progress, Repeating
+from transact.runtime.devices import seconds_at
 from transact.spec.model_spec import ModelSpec
 
 PREFILL_TOKENS = 256
@@ -100,13 +100,13 @@ def _speed(spec: ModelSpec, times: list[tuple[float, float]], prefill_tokens: in
 def _time_once(loaded: LoadedModel, ids: torch.Tensor, decode_tokens: int) -> tuple[float, float]:
     """Seconds to read the prompt, and to write `decode_tokens` after it."""
     ids = ids.to(loaded.device)
-    started = _now(loaded.device)
+    started = seconds_at(loaded.device)
     output = loaded.model(input_ids=ids, use_cache=True, logits_to_keep=1)
-    read = _now(loaded.device)
+    read = seconds_at(loaded.device)
     for _ in range(decode_tokens):
         token = output.logits[:, -1:].argmax(dim=-1)
         output = loaded.model(input_ids=token, use_cache=True, **cache_of(loaded.model, output))
-    return read - started, _now(loaded.device) - read
+    return read - started, seconds_at(loaded.device) - read
 
 
 def cache_of(model: torch.nn.Module, output) -> dict:
@@ -116,9 +116,3 @@ def cache_of(model: torch.nn.Module, output) -> dict:
     """
     name = "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
     return {name: getattr(output, name)}
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

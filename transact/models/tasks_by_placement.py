@@ -21,6 +21,7 @@ class Task:
 GRADIENTS = Task("a gradient")
 SEARCH = Task("the search")
 BEST_REPAIR = Task("the best repair")
+COMPRESSION = Task("compressing in a given time")
 TRAINING = Task("training")
 WRITING = Task("writing", (SPREAD,))
 TIMING = Task("timing", (SPREAD,))

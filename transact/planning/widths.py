@@ -32,10 +32,10 @@ from transact.progress import NO_PROGRESS, Check, Progress, Repeating, part
 from transact.repair.layer_grams import GramPass
 from transact.repair.least_squares import check_grams, gathers_grams
 from transact.repair.refit_base import calibration_tokens
-from transact.repair.ridge import NormalEquations
+from transact.repair.ridge import NormalEquations, RemovalPath
 from transact.runtime.blockwise_algebra import cholesky, product
 from transact.runtime.devices import free_bytes
-from transact.scoring.scores import score
+from transact.scoring.scores import ImportanceScores, score
 from transact.spec.kept_counts import collapse
 from transact.spec.locks import NO_LOCKS, Locks
 from transact.spec.model_spec import ModelSpec
@@ -49,8 +49,18 @@ _FLOOR = 16
 """Every layer keeps at least one of so many of its channels."""
 _DAMPING = 1e-6
 """Of B's mean diagonal: with less text than dimensions, B is singular."""
-_FISHER_TOKENS = 16_384
+PRICED_TOKENS = 16_384
 """Text that B is taken from: it is a mean, so more of it changes little."""
+
+
+@dataclass(frozen=True, eq=False)
+class PricedWidths:
+    """`target`: how many channels every layer keeps. `scores`: those of the metric transact, but channels by how late
+    they go, so that `make_plan` keeps what costs most to lose after refitting.
+    """
+
+    target: PruningTarget
+    scores: ImportanceScores
 
 
 @hooks_suspended()
@@ -60,14 +70,15 @@ def priced_widths(
     target: PruningTarget,
     *,
     locks: Locks | None = None,
+    num_tokens: int = PRICED_TOKENS,
     progress: Progress = NO_PROGRESS,
-) -> PruningTarget:
+) -> PricedWidths:
     """The target with its MLP channels shared out among the layers by their prices, the cheapest to go.
 
     As many channels in all, so that the parameters are the same, and in every layer a multiple of the target's
     `multiple_of`; head groups and layers are left as they are. Layers of different widths have no stock configuration:
     see `save`. Takes the Gram matrices of `observe(gram=True)`, or gathers them layer by layer where the statistics say
-    so, and one backward pass over some of the text. The model is unchanged. Deterministic.
+    so, and one backward pass over about `num_tokens` of the text. The model is unchanged. Deterministic.
 
     Raises `InvalidTarget` for counts that a layer does not have or locks that contradict them, `InvalidPlan` for
     the statistics of another model, `InvalidOption` for statistics without their tokens (read from a file) or without
@@ -75,9 +86,9 @@ def priced_widths(
     """
     loaded.check_can(tasks_by_placement.SEARCH)
     check_grams(loaded, statistics)
-    tokens = evenly_spread(calibration_tokens(loaded, statistics), _FISHER_TOKENS)
-    # raises for what cannot be planned, before the work
-    kept_layers = make_plan(score(loaded, statistics), loaded.spec, target, locks=locks).kept_layers
+    tokens = evenly_spread(calibration_tokens(loaded, statistics), num_tokens)
+    scores = score(loaded, statistics)
+    kept_layers = make_plan(scores, loaded.spec, target, locks=locks).kept_layers  # raises before the work
     _check_fits(loaded, tokens)
     counts = [shape.intermediate_size for shape in target.per_layer(loaded.spec)]
     multiple = common_multiple(loaded.spec, target)
@@ -87,11 +98,14 @@ def priced_widths(
     ]
     to_go = sum(layer.available - counts[layer.index] for layer in layers)
     if not to_go:
-        return target
-    prices = _prices(loaded, statistics, tokens, layers, progress)
-    for layer, going in zip(layers, _cheapest(prices, layers, to_go), strict=True):
+        return PricedWidths(target, scores)
+    priced = _priced(loaded, statistics, tokens, layers, progress)
+    for layer, going in zip(layers, _cheapest([each.rises for each in priced], layers, to_go), strict=True):
         counts[layer.index] = layer.available - going
-    return replace(target, keep_channels=collapse(tuple(counts)))
+    return PricedWidths(
+        replace(target, keep_channels=collapse(tuple(counts))),
+        _by_removal(scores, {layer.index: path.order for layer, path in zip(layers, priced, strict=True)}),
+    )
 
 
 def widths_bytes(spec: ModelSpec, calibration: CalibrationSet, bytes_per_element: int = 4) -> int:
@@ -99,7 +113,7 @@ def widths_bytes(spec: ModelSpec, calibration: CalibrationSet, bytes_per_element
     widest = max(layer.intermediate_size for layer in spec.layers)
     # a layer's matrix, its inverse, its factor and a copy in the making; the solution, before and after
     of_layer = 8 * (4 * widest**2 + 3 * spec.hidden_size * widest)
-    return fisher_bytes(spec, evenly_spread(calibration, _FISHER_TOKENS), bytes_per_element) + of_layer
+    return fisher_bytes(spec, evenly_spread(calibration, PRICED_TOKENS), bytes_per_element) + of_layer
 
 
 def _check_fits(loaded: LoadedModel, tokens: CalibrationSet) -> None:
@@ -152,34 +166,46 @@ class _Layer:
         return -(-len(self.going) // self.multiple) * self.multiple
 
 
-def _prices(
+def _priced(
     loaded: LoadedModel,
     statistics: ActivationStatistics,
     tokens: TokenSet,
     layers: list[_Layer],
     progress: Progress,
-) -> list[np.ndarray]:
-    """Of every layer the prices of its channels in the order in which they go, rising: float64 [channel that may go].
+) -> list[RemovalPath]:
+    """Of every layer its channels in the order in which they go, and their prices, which rise.
 
-    Those that are locked to go come first and cost nothing.
+    Those that are locked to go come first and cost nothing. Where all activations are zero, there is no order.
     """
     fishers = output_fishers(loaded, tokens, "mlp", part(progress, 0, 2))
     watch = Repeating(part(progress, 1, 2), len(layers), "layers")
     grams = _grams(loaded, statistics, watch)
-    prices = []
+    paths = []
     for number, layer in enumerate(layers):
         watch(number, len(layers), "layers")
         weight = matrix(loaded.decoder_layers[layer.index].get_submodule(reading_role(loaded.spec, "mlp"))).detach()
         gram = grams(layer.index).to(weight.device)
         normal = _weighed(gram, weight, fishers[layer.index], watch.check)
         if normal is None:
-            prices.append(np.zeros(layer.available - layer.least))
+            paths.append(RemovalPath((), np.zeros(layer.available - layer.least)))
             continue
-        rises = normal.removal_path(layer.least, layer.staying, layer.going, watch.check).rises.copy()
+        path = normal.removal_path(layer.least, layer.staying, layer.going, watch.check)
+        rises = path.rises.copy()
         rises[: len(layer.going)] = 0
-        prices.append(np.maximum.accumulate(rises))
+        paths.append(RemovalPath(path.order, np.maximum.accumulate(rises)))
     watch(len(layers), len(layers), "layers")
-    return prices
+    return paths
+
+
+def _by_removal(scores: ImportanceScores, orders: dict[int, tuple[int, ...]]) -> ImportanceScores:
+    """The scores with channels that count by how late they go; those that never go count most, by their own scores."""
+    channels = list(scores.mlp_channels)
+    for layer, order in orders.items():
+        own = channels[layer]
+        late = len(own) + own / own.max().clamp_min(torch.finfo(own.dtype).tiny)
+        late[list(order)] = torch.arange(len(order), dtype=own.dtype)
+        channels[layer] = late
+    return replace(scores, mlp_channels=tuple(channels))
 
 
 def _grams(loaded: LoadedModel, statistics: ActivationStatistics, progress: Progress) -> Callable[[int], torch.Tensor]:

@@ -24,10 +24,10 @@ from transact.errors import NonFiniteActivations
 from transact.layers.hooks import checking
 from transact.layers.slicing import reading_role
 from transact.layers.weights import matrix
-from transact.models.chunked_logits import log_probabilities, output_head, row_blocks, summed_divergence
-from transact.models.loaded_model import DTYPES, Batch, LoadedModel
-from transact.observing.gradients import BlockLosses, Key, drawn_losses, output_gradients, pass_bytes, predictions
+from transact.models.loaded_model import DTYPES, LoadedModel
+from transact.observing.gradients import BlockLosses, Key, drawn_losses, output_gradients, pass_bytes
 from transact.progress import Check, Progress, Repeating, part
+from transact.repair.dense_predictions import DensePredictions, divergence
 from transact.runtime.blockwise_algebra import cholesky, solve
 from transact.runtime.random_numbers import random_numbers
 from transact.spec.model_spec import ModelSpec
@@ -65,9 +65,9 @@ def gauss_newton_steps(
         return
     watch = Repeating(progress, STEPS * training.num_tokens, "tokens")
     with checking([*loaded.stages, *pruned.stages], watch.check):
-        texts = {"training": _Dense(loaded, training), "held_out": _Dense(loaded, held_out)}
+        texts = {"training": DensePredictions(loaded, training), "held_out": DensePredictions(loaded, held_out)}
         network = _Network(pruned, grams, watch.check, **texts)
-        loss = _divergence(pruned, network.held_out)
+        loss = divergence(pruned, network.held_out)
         for number in range(STEPS):
             loss, improved = network.step(loss, part(watch, number, STEPS))
             if not improved:
@@ -102,8 +102,8 @@ class _Network:
         grams: dict[Key, torch.Tensor],
         check: Check,
         *,
-        training: "_Dense",
-        held_out: "_Dense",
+        training: DensePredictions,
+        held_out: DensePredictions,
     ):
         self.pruned, self.check, self.training, self.held_out = pruned, check, training, held_out
         self.modules = {
@@ -120,7 +120,7 @@ class _Network:
 
         def loss_at(length: float) -> float:
             self._place(start, direction, length / len(self.modules))
-            return _divergence(self.pruned, self.held_out)
+            return divergence(self.pruned, self.held_out)
 
         losses = {0.0: loss} | {length: loss_at(length) for length in _LENGTHS}
         vertex = _vertex(losses)
@@ -166,7 +166,7 @@ class _Network:
 class _Sums:
     """Σ g x^T and, `with_curvature`, Σ ĝ ĝ^T of every module over the text."""
 
-    def __init__(self, dense: "_Dense", modules: dict[Key, torch.nn.Linear], *, with_curvature: bool):
+    def __init__(self, dense: DensePredictions, modules: dict[Key, torch.nn.Linear], *, with_curvature: bool):
         device = dense.loaded.device
         self.dense, self.dense_hidden = dense, iter(dense.hidden)
         self.with_curvature = with_curvature
@@ -208,40 +208,3 @@ def _vertex(losses: dict[float, float]) -> float | None:
         return _MAX_LENGTH if y2 < y1 < y0 else None
     lowest = min((x0 + x1) / 2 - slope / (2 * bend), _MAX_LENGTH)
     return lowest if lowest > 0 and lowest not in losses else None
-
-
-class _Dense:
-    """The dense model's predictions on one text, kept as the hidden states that its output head reads.
-
-    `hidden`: [row, hidden] of every batch, for its positions that predict.
-    """
-
-    def __init__(self, loaded: LoadedModel, tokens: CalibrationSet):
-        self.loaded, self.tokens = loaded, tokens
-        self.head = output_head(loaded)
-        with torch.no_grad():
-            self.hidden = [_hidden(loaded, batch, rows) for batch, rows in predictions(loaded, tokens)]
-
-    @torch.no_grad()
-    def log_probabilities(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[row, hidden] -> [row, vocabulary]"""
-        return log_probabilities(self.head(hidden))
-
-
-def _divergence(pruned: LoadedModel, dense: _Dense) -> float:
-    """Mean KL(p ‖ q), nats; infinite where it is NaN."""
-    total, head = 0.0, output_head(pruned)
-    with torch.inference_mode():
-        for (batch, rows), other in zip(predictions(pruned, dense.tokens), dense.hidden, strict=True):
-            own = _hidden(pruned, batch, rows)
-            total += sum(
-                summed_divergence(dense.log_probabilities(other[block]), log_probabilities(head(own[block])))
-                for block in row_blocks(len(own), pruned.spec.vocab_size, pruned.dtype)
-            )
-    return total / dense.tokens.num_predictions if total == total else float("inf")
-
-
-def _hidden(loaded: LoadedModel, batch: Batch, rows: torch.Tensor) -> torch.Tensor:
-    """What the output head reads where a real token is predicted: [row, hidden]"""
-    (hidden,) = loaded.final_hidden([batch])
-    return hidden[rows]

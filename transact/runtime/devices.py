@@ -1,4 +1,6 @@
-"""Which device a name stands for, and how much memory is free there."""
+"""Which device a name stands for, how much memory is free there, and when its work is done."""
+
+import time
 
 import torch
 
@@ -37,3 +39,10 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return memory.available_bytes()
+
+
+def seconds_at(device: torch.device) -> float:
+    """The clock's reading once the device has done all that it was given, for differences."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

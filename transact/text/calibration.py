@@ -92,8 +92,10 @@ class CalibrationSet(TokenSet):
 
 
 def evenly_spread(calibration: CalibrationSet, num_tokens: int) -> CalibrationSet:
-    """Every n-th sample, so that about that many tokens are left; all of them where there are few."""
-    every = max(1, calibration.num_tokens // num_tokens)
-    if every == 1:
+    """Samples at equal distances, so that about that many tokens are left; all of them where there are few."""
+    available = calibration.num_samples
+    count = max(1, round(available * min(1.0, num_tokens / calibration.num_tokens)))
+    if count == available:
         return calibration
-    return CalibrationSet.from_sequences(list(calibration.rows())[::every], name=calibration.name)
+    rows = list(calibration.rows())
+    return CalibrationSet.from_sequences([rows[n * available // count] for n in range(count)], name=calibration.name)

@@ -9,7 +9,7 @@ import transact as ta
 from benchmarks.quality import SIZES
 from tests import tiny_models
 from transact.analysis import width_search
-from transact.planning.widths import priced_widths
+from transact.planning.widths import PricedWidths, priced_widths
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_between_equal_and_priced_widths_as_many_stay(tiny, observed, multiple):
     target = ta.PruningTarget.from_sparsity(tiny.spec, mlp=0.3, multiple_of=multiple)
     priced = replace(target, keep_channels=(40, 8, 36))
     for share in width_search.SHARES:
-        widths = _widths(width_search._between(tiny.spec, target, priced, share), tiny)
+        widths = _widths(width_search.between(tiny.spec, target, priced, share), tiny)
         assert sum(widths) == 84 and all(width % multiple == 0 for width in widths)
         assert widths == {0.0: [28, 28, 28], 1.0: [40, 8, 36]}.get(share, widths)
 
@@ -42,9 +42,8 @@ def test_the_least_perplexity_decides(tiny, observed, monkeypatch):
     target = ta.PruningTarget(4, 24)
     right = _widths(ta.search_widths(tiny, observed, target), tiny)
     assert sum(right) == 72 and right[1] == min(right) < 24
-    monkeypatch.setattr(
-        width_search, "priced_widths", lambda *given, **named: replace(target, keep_channels=(31, 40, 1))
-    )
+    worst = PricedWidths(replace(target, keep_channels=(31, 40, 1)), ta.score(tiny, observed))
+    monkeypatch.setattr(width_search, "priced_widths", lambda *given, **named: worst)
     wrong = ta.search_widths(tiny, observed, target)
     assert _widths(wrong, tiny) != [31, 40, 1]
 
@@ -78,6 +77,6 @@ def test_priced_widths_alone_would_lose_more_there(stories, calibration_texts):
     text = ta.CalibrationSet.from_texts(calibration_texts, stories.tokenizer, seq_len=256, min_tokens=64)
     statistics = ta.observe(stories, text, gram=True)
     target = ta.PruningTarget(4, 86)
-    priced, searched = priced_widths(stories, statistics, target), ta.search_widths(stories, statistics, target)
+    priced, searched = priced_widths(stories, statistics, target).target, ta.search_widths(stories, statistics, target)
     first = [_widths(each, stories)[0] for each in (priced, searched)]
     assert first[0] < first[1]

@@ -19,7 +19,7 @@ def clock(monkeypatch):
     def set_to(*seconds: float) -> None:
         steps = itertools.chain.from_iterable((0.0, read, written) for read, written in seconds)
         now = itertools.accumulate(steps)
-        monkeypatch.setattr(speed, "_now", lambda device: next(now))
+        monkeypatch.setattr(speed, "seconds_at", lambda device: next(now))
 
     return set_to
 

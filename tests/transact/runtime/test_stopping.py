@@ -80,6 +80,9 @@ CALLS: dict[str, Callable[[Case, ta.Progress], object]] = {
     "search_widths": lambda case, progress: ta.search_widths(
         case.loaded, ta.observe(case.loaded, case.text.first(2), gram=True), case.target, progress=progress
     ),
+    "compress": lambda case, progress: ta.compress(
+        case.loaded, case.text.first(2), size=0.95, minutes=0.02, progress=progress
+    ),
     "prune, least_squares": lambda case, progress: ta.prune(
         case.loaded, case.plan, compensation="least_squares", statistics=case.statistics, progress=progress
     ),

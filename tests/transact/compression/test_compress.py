@@ -1,0 +1,151 @@
+"""The whole way in a given time: the size is kept, the nearest to the dense model goes on, what is left teaches."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import transact as ta
+from tests.tiny_models import build, token_ids
+from tests.transact.cutting.test_leaves_nothing_behind import _hooks
+from transact.compression import compress as module
+from transact.compression.recipe import Recipe
+from transact.compression.recipe import recipe_for as planned
+
+SAMPLES = Path(__file__).resolve().parents[3] / "assets" / "samples"
+
+
+@pytest.fixture
+def dense() -> ta.LoadedModel:
+    return build("llama", torch.float32)
+
+
+def _text(dense: ta.LoadedModel, samples: int = 24) -> ta.CalibrationSet:
+    return ta.CalibrationSet.from_token_ids(token_ids(dense, samples), name="drawn")
+
+
+@pytest.fixture
+def with_recipe(monkeypatch):
+    """Makes every recipe the planned one with these changes."""
+
+    def change(**changes):
+        monkeypatch.setattr(module, "recipe_for", lambda *given, **named: replace(planned(*given, **named), **changes))
+
+    return change
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt2", "phi3", "opt"])
+def test_the_size_is_kept_the_dense_model_too_and_stock_transformers_loads_it(name, tmp_path, with_recipe):
+    with_recipe(tries=5, priced_tokens=200)
+    dense = build(name, torch.float32)
+    before = {key: value.clone() for key, value in dense.model.state_dict().items()}
+    told, seen = [], []
+    smaller = ta.compress(
+        dense, _text(dense), size=0.8, minutes=0.04, report=told.append, progress=lambda *figures: seen.append(figures)
+    )
+    assert smaller.spec.num_parameters <= 0.8 * dense.spec.num_parameters
+    assert all(torch.equal(before[key], value) for key, value in dense.model.state_dict().items())
+    assert _hooks(dense) == _hooks(smaller) == 0
+    assert isinstance(told[0], Recipe) and len(told) == 1
+    assert {unit for _, _, unit in seen} == {"seconds"} and len({total for _, total, _ in seen}) == 1
+    assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
+    ta.save(smaller, tmp_path / "out")
+    again = ta.load(str(tmp_path / "out"), dtype="float32")
+    ids = _text(dense).input_ids
+    with torch.no_grad():
+        torch.testing.assert_close(again.model(ids).logits, smaller.model(ids).logits, rtol=1e-3, atol=1e-3)
+
+
+def test_what_is_nearest_on_text_held_back_goes_on(dense, monkeypatch, with_recipe):
+    with_recipe(tries=5, priced_tokens=200, distills=False)
+    tried: list[tuple[ta.LoadedModel, float]] = []
+    read: list[ta.CalibrationSet] = []
+    real, observe = module.divergence, module.observe
+
+    def noted(pruned, predictions):
+        assert not {*predictions.tokens.rows()} & {*read[0].rows()}
+        tried.append((pruned, real(pruned, predictions)))
+        return tried[-1][1]
+
+    def observed(loaded, text, **options):
+        read.append(text)
+        return observe(loaded, text, **options)
+
+    monkeypatch.setattr(module, "divergence", noted)
+    monkeypatch.setattr(module, "observe", observed)
+    smaller = ta.compress(dense, _text(dense), size=0.8, minutes=60)
+    assert len(tried) >= 3
+    assert smaller is min(tried, key=lambda each: each[1])[0]
+
+
+def test_the_rest_of_the_time_teaches(dense, monkeypatch, with_recipe):
+    with_recipe(distills=True)
+    given = {}
+    real = module.distill
+
+    def short(*models, seconds, progress):
+        given["seconds"] = seconds
+        return real(*models, steps=12, progress=progress)
+
+    monkeypatch.setattr(module, "distill", short)
+    smaller = ta.compress(dense, _text(dense), size=0.8, minutes=5)
+    assert 200 < given["seconds"] < 300
+    assert "12 steps" in smaller.cuts[-1].trained and "drawn" in smaller.cuts[-1].trained
+    assert smaller.fingerprint != replace(smaller, cuts=(replace(smaller.cuts[-1], trained=""),)).fingerprint
+
+
+def test_uniform_widths_are_equal(dense, with_recipe):
+    with_recipe(tries=5)
+    smaller = ta.compress(dense, _text(dense), size=0.8, minutes=0.02, widths="uniform")
+    assert len({(shape.num_key_value_heads, shape.intermediate_size) for shape in smaller.spec.layers}) == 1
+
+
+def test_one_sample_is_enough_for_a_cut(dense):
+    smaller = ta.compress(dense, _text(dense, 1), size=0.8, minutes=0.02)
+    assert smaller.spec.num_parameters <= 0.8 * dense.spec.num_parameters and not smaller.cuts[-1].trained
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [
+        ({"size": 0}, ta.InvalidTarget),
+        ({"size": 1.5}, ta.InvalidTarget),
+        ({"size": 1e-6}, ta.InvalidTarget),
+        ({"minutes": 0}, ta.InvalidOption),
+        ({"minutes": float("nan")}, ta.InvalidOption),
+        ({"minutes": "3"}, ta.InvalidOption),
+        ({"widths": "odd"}, ta.InvalidOption),
+    ],
+)
+def test_wrong_numbers_are_refused(dense, wrong, error):
+    with pytest.raises(error):
+        ta.compress(dense, _text(dense), **{"size": 0.8, **wrong})
+
+
+def test_foreign_text_is_refused(dense):
+    with pytest.raises(ta.InvalidText):
+        ta.compress(dense, ta.CalibrationSet.from_token_ids([[5, 100_000]]), size=0.8)
+
+
+@pytest.mark.long
+def test_a_minute_gives_more_than_least_squares(bundled):
+    """On text that took no part, at half of the bundled model's parameters."""
+    read, measured = (_samples(name) for name in ("stories", "evaluation_stories"))
+    text = ta.CalibrationSet.from_texts(read, bundled.tokenizer, num_samples=128, seq_len=128)
+    measured_on = ta.EvaluationSet.from_texts(measured, bundled.tokenizer, seq_len=128)
+    statistics = ta.observe(bundled, text, gram=True)
+    target = ta.PruningTarget.from_parameters(bundled.spec, bundled.spec.num_parameters // 2)
+    plan = ta.make_plan(ta.score(bundled, statistics), bundled.spec, target)
+    refitted = ta.prune(bundled, plan, compensation="least_squares", statistics=statistics)
+    smaller = ta.compress(bundled, text, size=0.5, minutes=1)
+    assert smaller.spec.num_parameters <= refitted.spec.num_parameters
+    dense, least_squares, ours = (math.log(ta.perplexity(each, measured_on)) for each in (bundled, refitted, smaller))
+    assert ours - dense < 0.6 * (least_squares - dense)
+
+
+def _samples(name: str) -> list[str]:
+    lines = (SAMPLES / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["text"] for line in lines]
