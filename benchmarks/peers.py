@@ -294,7 +294,19 @@ def search_and_best(request: Request) -> ta.LoadedModel:
     return ta.prune(request.loaded, plan, compensation="best", statistics=request.statistics)
 
 
+def compressed(minutes: float) -> Callable[[Request], ta.LoadedModel]:
+    """All of it in that time, observing included, on the same text."""
+
+    def make(request: Request) -> ta.LoadedModel:
+        spec, text = request.loaded.spec, request.statistics.tokens
+        assert text is not None, "observed in this process"
+        return ta.compress(request.loaded, text, size=request.parameters / spec.num_parameters, minutes=minutes)
+
+    return make
+
+
 FLAP = "flap"
+MINUTES = (1, 3, 10, 30)
 SPLIT_BY = least_squares(RIDGES[0])
 """What the split of all uniform methods is chosen by."""
 METHODS = (
@@ -318,4 +330,8 @@ METHODS = (
     Method("slimgpt", "OBS, logarithmic ratios (SlimGPT)", slim_gpt, "refits"),
     Method("search-best", "ours: search + best", search_and_best, "ours"),
     Method("widths-ls", "ours: searched widths + least squares", searched_widths, "ours"),
+    *(
+        Method(f"compress-{minutes}", f"ours: compress, {minutes} min", compressed(minutes), "ours", splits=False)
+        for minutes in MINUTES
+    ),
 )  # fmt: skip

@@ -18,7 +18,7 @@ from transact.observing.statistics import ActivationStatistics
 from transact.planning.make_plan import make_plan
 from transact.planning.search import METRIC as SEARCH
 from transact.planning.widths import priced_widths
-from transact.progress import NO_PROGRESS, Progress, Repeating, part
+from transact.progress import NO_PROGRESS, Progress, Repeating, StoppedEarly, part
 from transact.repair.dense_predictions import DensePredictions, divergence
 from transact.repair.distillation import STEP_TOKENS, Distilled, distill, held_back
 from transact.runtime.devices import seconds_at
@@ -42,6 +42,7 @@ def compress(
     minutes: float = 10.0,
     widths: str = "free",
     report: Callable[[Recipe], None] = lambda recipe: None,
+    stop: Callable[[], bool] = lambda: False,
     progress: Progress = NO_PROGRESS,
 ) -> LoadedModel:
     """A model of at most `size` times the parameters in all, with as little lost as the minutes allow; `loaded` stays.
@@ -52,7 +53,9 @@ def compress(
     1.3 times the minutes, unless these are fewer than reading a little text and one cut take.
 
     - `widths`: "uniform" keeps as many channels in every layer; "free" lets the layers differ, see `save`.
-    - `progress` is in seconds, as the recipe expects them.
+    - `stop` may end the work early, with the best so far as the result; before anything is cut there is none, and
+      `Cancelled` is raised.
+    - `progress` is in seconds, as the recipe expects them, and may raise `Cancelled`.
 
     The recipe and the number of steps follow from the machine's speed, so that two calls may differ; the number is in
     the model card of the result.
@@ -75,9 +78,15 @@ def compress(
         loaded.spec, target, tokens=text.num_tokens, machine=machine, seconds=seconds, free_widths=widths == "free"
     )
     report(recipe)
-    work = _Work(loaded, recipe, text, measured_on, _Stages(recipe, progress), began, 60 * minutes)
+
+    def watched(done: int, total: int, unit: str) -> None:
+        progress(done, total, unit)
+        if stop():
+            raise StoppedEarly
+
+    work = _Work(loaded, recipe, text, measured_on, _Stages(recipe, watched), began, 60 * minutes)
     pruned = work.best_of_tried()
-    if not recipe.distills:
+    if not recipe.distills or stop():
         return pruned
     result = distill(loaded, pruned, calibration, seconds=work.seconds_left, progress=work.stages.next())
     return _noted(pruned, result, calibration.name)
@@ -148,17 +157,23 @@ class _Work:
             return self._cut(plans[0], progress)
         dense = DensePredictions(self.loaded, self.measured_on)
         least, best = float("inf"), None
-        for number, plan in enumerate(plans):
-            watch = part(progress, number, len(plans))
-            pruned = self._cut(plan, watch)
-            with checking(pruned.stages, Repeating(watch, 1, "tries", done=1).check):
-                lost = divergence(pruned, dense)
-            if best is None or lost < least:
-                least, best = lost, pruned
-            if self.seconds_left < (1 - _ENOUGH_TRIED) * self.seconds:
-                break
+        try:
+            for number, plan in enumerate(plans):
+                pruned, lost = self._tried(plan, dense, part(progress, number, len(plans)))
+                if best is None or lost < least:
+                    least, best = lost, pruned
+                if self.seconds_left < (1 - _ENOUGH_TRIED) * self.seconds:
+                    break
+        except StoppedEarly:
+            if best is None:
+                raise
         assert best is not None, "at least one is tried"
         return best
+
+    def _tried(self, plan: PruningPlan, dense: DensePredictions, progress: Progress) -> tuple[LoadedModel, float]:
+        pruned = self._cut(plan, progress)
+        with checking(pruned.stages, Repeating(progress, 1, "tries", done=1).check):
+            return pruned, divergence(pruned, dense)
 
     def _cut(self, plan: PruningPlan, progress: Progress) -> LoadedModel:
         return prune(self.loaded, plan, compensation="least_squares", statistics=self.statistics, progress=progress)

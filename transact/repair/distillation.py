@@ -2,15 +2,17 @@
 
 With p the dense model's next-token distribution and q the pruned one's, each step lowers the mean of KL(p ‖ q) over
 some of the calibration text (Hinton et al. 2015, arXiv 1503.02531) by AdamW, at a rate that rises over the first steps
-and then falls towards zero in a straight line. Embeddings, the last norm and the output head stay as they are, so that
-their gradients, a third of the work where the vocabulary is large, are not computed. The dense model reads each text
-once: what its output head reads is kept.
+and then falls towards zero in a straight line. The rate of a tensor is in proportion to the root mean square of its
+elements, so that one setting does for models whose weights differ tenfold in size. Embeddings, the last norm and the
+output head stay as they are, so that their gradients, a third of the work where the vocabulary is large, are not
+computed. The dense model reads each text once: what its output head reads is kept.
 
 Some of the text is held back, and the weights of the least KL on it stay, those before the first step among them: a
 result is never worse there than what it began with.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,14 +23,15 @@ from transact.layers.hooks import checking
 from transact.models.chunked_logits import Head, log_probabilities, output_head, summed_loss, without_decoder
 from transact.models.loaded_model import DTYPES, Batch, LoadedModel
 from transact.observing.gradients import backward_bytes
-from transact.progress import NO_PROGRESS, Progress, Repeating
+from transact.progress import NO_PROGRESS, Progress, Repeating, StoppedEarly
 from transact.repair.dense_predictions import DensePredictions, divergence, predicting_hidden
 from transact.runtime.devices import seconds_at
 from transact.spec.model_spec import ModelSpec
 from transact.text.calibration import CalibrationSet, evenly_spread
 from transact.text.tokens import TokenSet
 
-LEARNING_RATE = 3e-4
+LEARNING_RATE = 1.5e-3
+"""Of a tensor's root mean square, at most in a step."""
 STEP_TOKENS = 512
 """Text of one step; a longer sample is a step of its own."""
 _WARM_UP = 8
@@ -67,8 +70,9 @@ def distill(
 ) -> Distilled:
     """Train `pruned`, in place, for so many steps, or for as many as the first one says that the seconds have room for.
 
-    With fewer than two samples none can be held back, and no step is taken. Progress is in steps. Where it raises, the
-    weights are those of the moment.
+    With fewer than two samples none can be held back, and no step is taken. Progress is in steps; where it raises
+    `StoppedEarly`, the best weights that were measured are the result. After any other exception the weights are those
+    of the moment.
     """
     split = held_back(calibration)
     if split is None:
@@ -116,12 +120,21 @@ class _Lesson:
         self.dense_head = output_head(dense)
         self.head_model = without_decoder(pruned.model, pruned.layout)
         self.parameters = list(pruned.decoder_layers.parameters())
-        self.optimizer = torch.optim.AdamW(self.parameters, betas=_BETAS, weight_decay=0.0)
-        self.least, self.best = float("inf"), [parameter.detach().clone() for parameter in self.parameters]
+        self.peak_rates = [LEARNING_RATE * float(each.detach().square().mean().sqrt()) for each in self.parameters]
+        groups = [{"params": [parameter]} for parameter in self.parameters]
+        self.optimizer = torch.optim.AdamW(groups, betas=_BETAS, weight_decay=0.0)
+        self.done, self.before, self.least = 0, float("inf"), float("inf")
+        self.best = [parameter.detach().clone() for parameter in self.parameters]
 
     def run(self, steps: int | None, seconds: float | None, watch: Repeating) -> Distilled:
+        with suppress(StoppedEarly):
+            self._take_steps(steps, seconds, watch)
+        self._restore()
+        return Distilled(self.done, self.before, self.least)
+
+    def _take_steps(self, steps: int | None, seconds: float | None, watch: Repeating) -> None:
         began = self._now()
-        before = self.least = self._measure()
+        self.before = self.least = self._measure()
         measuring = self._now() - began
         first = self._now()
 
@@ -134,22 +147,19 @@ class _Lesson:
         order = _endlessly(len(self.batches))
         self._add_gradient(next(order))
         planned = affordable(_WHOLE_STEP * (self._now() - first)) if steps is None else steps
-        done = 0
-        while done < planned:
-            if done:
+        while self.done < planned:
+            if self.done:
                 self._add_gradient(next(order))
-            done += 1
-            self._step(done, planned)
-            if steps is None and done == _WARM_UP:  # the first step of all takes longer than the others
-                planned = done + affordable((self._now() - first) / done)
-            watch(done, planned, "steps")
-            if done == planned or done % _MEASURED_EVERY == 0:
+            self.done += 1
+            self._step(self.done, planned)
+            if steps is None and self.done == _WARM_UP:  # the first step of all takes longer than the others
+                planned = self.done + affordable((self._now() - first) / self.done)
+            watch(self.done, planned, "steps")
+            if self.done == planned or self.done % _MEASURED_EVERY == 0:
                 self._keep_if_better()
             if seconds is not None and self._now() - began > _LATE * seconds:
                 self._keep_if_better()
                 break
-        self._restore()
-        return Distilled(done, before, self.least)
 
     def _add_gradient(self, number: int) -> None:
         """Of the mean KL over one batch."""
@@ -166,8 +176,9 @@ class _Lesson:
 
     def _step(self, number: int, steps: int) -> None:
         torch.nn.utils.clip_grad_norm_(self.parameters, _LARGEST_GRADIENT)
-        for group in self.optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * min(number / _WARM_UP, (steps + 1 - number) / steps)
+        share = min(number / _WARM_UP, (steps + 1 - number) / steps)
+        for group, peak in zip(self.optimizer.param_groups, self.peak_rates, strict=True):
+            group["lr"] = peak * share
         self.optimizer.step()
         self.optimizer.zero_grad()
 

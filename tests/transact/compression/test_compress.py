@@ -14,6 +14,7 @@ from tests.transact.cutting.test_leaves_nothing_behind import _hooks
 from transact.compression import compress as module
 from transact.compression.recipe import Recipe
 from transact.compression.recipe import recipe_for as planned
+from transact.repair import distillation
 
 SAMPLES = Path(__file__).resolve().parents[3] / "assets" / "samples"
 
@@ -106,6 +107,28 @@ def test_uniform_widths_are_equal(dense, with_recipe):
 def test_one_sample_is_enough_for_a_cut(dense):
     smaller = ta.compress(dense, _text(dense, 1), size=0.8, minutes=0.02)
     assert smaller.spec.num_parameters <= 0.8 * dense.spec.num_parameters and not smaller.cuts[-1].trained
+
+
+def test_a_stop_keeps_the_best_so_far(dense, monkeypatch, with_recipe):
+    with_recipe(tries=5, priced_tokens=200, distills=True)
+    tried, real = [], module.divergence
+    monkeypatch.setattr(module, "divergence", lambda *given: tried.append(real(*given)) or tried[-1])
+    stopped = ta.compress(dense, _text(dense), size=0.8, minutes=60, stop=lambda: len(tried) == 2)
+    assert len(tried) == 2 and stopped.spec.num_parameters <= 0.8 * dense.spec.num_parameters
+    assert not stopped.cuts[-1].trained
+    with pytest.raises(ta.Cancelled):
+        ta.compress(dense, _text(dense), size=0.8, minutes=60, stop=lambda: True)
+
+
+def test_a_stop_while_it_is_taught_keeps_what_was_learned(dense, monkeypatch, with_recipe):
+    with_recipe(distills=True)
+    monkeypatch.setattr(distillation, "_MEASURED_EVERY", 4)
+    steps, real = [], distillation._Lesson._step
+    monkeypatch.setattr(distillation._Lesson, "_step", lambda *given: steps.append(1) or real(*given))
+    stopped = ta.compress(dense, _text(dense), size=0.8, minutes=60, stop=lambda: len(steps) >= 10)
+    assert len(steps) == 10 and "10 steps" in stopped.cuts[-1].trained
+    assert _hooks(dense) == _hooks(stopped) == 0
+    assert all(parameter.grad is None for parameter in stopped.model.parameters())
 
 
 @pytest.mark.parametrize(

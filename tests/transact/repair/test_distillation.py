@@ -53,9 +53,11 @@ def test_a_step_is_adamw_on_the_mean_divergence_of_a_batch():
     (other.detach().exp() * (other.detach() - own)).sum(-1).mean().backward()
     trained = list(by_hand.decoder_layers.parameters())
     torch.nn.utils.clip_grad_norm_(trained, 1.0)
-    rate = distillation.LEARNING_RATE / 8  # the first of eight steps in which it rises
-    torch.optim.AdamW(trained, lr=rate, betas=(0.9, 0.95), weight_decay=0.0).step()
-    for mine, theirs in zip(pruned.decoder_layers.parameters(), trained, strict=True):
+    # the first of eight steps in which the rate rises
+    rates = [distillation.LEARNING_RATE / 8 * float(each.detach().square().mean().sqrt()) for each in trained]
+    groups = [{"params": [each], "lr": rate} for each, rate in zip(trained, rates, strict=True)]
+    torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.0).step()
+    for mine, theirs, rate in zip(pruned.decoder_layers.parameters(), trained, rates, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-3 * rate)
 
 
