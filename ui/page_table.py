@@ -8,6 +8,7 @@ import gradio as gr
 
 import ui.events.compare
 import ui.events.downloads
+import ui.events.goal
 import ui.events.load_and_score
 import ui.events.look
 import ui.events.measure
@@ -19,6 +20,7 @@ import ui.events.stop
 import ui.pages.calibration
 import ui.pages.compare
 import ui.pages.contrast
+import ui.pages.goal
 import ui.pages.layer
 import ui.pages.maps
 import ui.pages.measure
@@ -63,6 +65,7 @@ PAGES = (
     Page("reading", ui.pages.reading, None, CLOSER, "What does this unit read?", "closer-reading"),
     Page("contrast", ui.pages.contrast, ui.events.look, CLOSER, "Two texts", "closer-texts"),
     Page("trust", ui.pages.trust, None, CLOSER, "Can I trust it?", "closer-trust"),
+    Page("goal", ui.pages.goal, ui.events.goal),
     Page("measure", ui.pages.measure, ui.events.measure),
     Page("recover", ui.pages.recover, ui.events.recover),
     Page("compare", ui.pages.compare, ui.events.compare),

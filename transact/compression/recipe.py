@@ -66,6 +66,14 @@ class Recipe:
         """For people: what will be done, with the time of each part."""
         return "; ".join(f"{what}, {_time(seconds)}" for what, seconds in self.seconds.items())
 
+    def part_at(self, seconds: float) -> str:
+        """What is being done so many seconds after the beginning, as far as expected."""
+        for what, needed in self.seconds.items():
+            seconds -= needed
+            if seconds < 0:
+                return what
+        return list(self.seconds)[-1]
+
 
 def target_of_size(spec: ModelSpec, size: float) -> PruningTarget:
     """A result of at most `size` times the parameters in all: channels go first, then head groups.

@@ -5,7 +5,7 @@ from dataclasses import replace
 import gradio as gr
 
 from ui.context import AppContext
-from ui.events import recover
+from ui.events import goal, recover
 from ui.events.panels import Panels
 from ui.events.runner import bound, explained, long_step, say, under_way, watched
 from ui.pages import calibration
@@ -44,6 +44,7 @@ def connect(context: AppContext, panels: Panels, page: gr.Blocks) -> None:
     shown = page.load(arrival, None, panels.all, js=_DRAWN, **panels.heavy)
     settled = long_step(context, panels, shown.then, on_settled, None, at_the_end=panels.all)
     recover.estimate_after(context, panels, settled)
+    goal.expected_after(context, panels, settled)
 
 
 def on_named(context: AppContext, panels: Panels, tab, request: gr.Request) -> None:

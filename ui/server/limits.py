@@ -18,6 +18,8 @@ MAX_SHOTS = 8
 """Cuts of one recovery, as the page's slider has them."""
 MAX_COUNT = 10**15
 """Of what has a limit of its own as well, as the tokens of a training: what is above is no count but a slip."""
+MAX_MINUTES = 60
+"""Of a compression for a size and a time."""
 MAX_PROMPT_CHARACTERS = 100_000
 MAX_PASTE_CHARACTERS = 2_000_000
 MAX_NAME_CHARACTERS = 1_000
@@ -82,6 +84,22 @@ def rate(name: str, value) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
         raise WrongInput(f"{name} is {_shown(value)}; give a number above 0 and up to 1, as 0.001.")
     return float(value)
+
+
+def minutes(value) -> float:
+    """A time in (0, MAX_MINUTES]; raises `WrongInput` for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= MAX_MINUTES:
+        raise WrongInput(
+            f"The time is {_shown(value)}; give minutes above 0 and up to {MAX_MINUTES}. The command line takes more."
+        )
+    return float(value)
+
+
+def percent_smaller(value) -> float:
+    """The share of the parameters that stays where `value` per cent go; `WrongInput` for what is not between."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 100:
+        raise WrongInput(f"“Smaller by” is {_shown(value)}; give per cent of all parameters, above 0 and below 100.")
+    return 1 - float(value) / 100
 
 
 def place(name: str, value, count: int) -> int:

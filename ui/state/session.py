@@ -191,11 +191,21 @@ class Recovery:
     stopped: bool = False
 
 
+@dataclass(frozen=True)
+class Goal:
+    """A size, the share of all parameters that stays, and a time; `widths`: whether layers may differ."""
+
+    size: float
+    minutes: float
+    widths: str
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """A pruned model that was measured (or not yet); the model itself is in the registry under `number`.
 
-    `recovery`: how it was trained, None where it was only cut; `folder` then keeps its weights.
+    `recovery`: how it was trained; `goal`: the size and time that it was made for; `folder` keeps its weights where it
+    has one of the two.
     `probes`: kind, dense and pruned accuracy; `floor`: perplexity of a random plan of the same sizes, on the
     same text; `overlap`: share of the measured sequences that also scored.
     """
@@ -211,6 +221,7 @@ class Result:
     floor: float | None = None
     overlap: float = 0.0
     recovery: Recovery | None = None
+    goal: Goal | None = None
     folder: Path | None = None
 
     @cached_property
@@ -222,6 +233,8 @@ class Result:
     @property
     def repaired(self) -> str:
         """How the cut was made up for, in a word or two."""
+        if self.goal is not None:
+            return f"{self.repair}, for {self.goal.minutes:g} min"
         if self.recovery is None:
             return self.repair
         return "training" if self.repair == "none" else f"{self.repair}, training"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import transact as ta
 from transact.planning.search import METRIC as SEARCH
 from ui.state.plan_of_choice import counts_of
-from ui.state.session import Choice, ModelKey, Result, Sampling, Scored, Training
+from ui.state.session import Choice, Goal, ModelKey, Result, Sampling, Scored, Training
 from ui.text_sources.text_source import TextSource, field_of
 from ui.work.measuring import EVALUATION_TOKENS
 from ui.work.recovery import SEQUENCES
@@ -33,6 +33,7 @@ class Recipe:
     measured_on: TextSource | None = None
     training: Training | None = None
     streamed: bool = False
+    goal: Goal | None = None
 
     @property
     def searched(self) -> bool:
@@ -51,6 +52,7 @@ class Recipe:
             result.text if recovery is None else recovery.text,
             None if recovery is None else recovery.training,
             scored.streamed,
+            result.goal,
         )  # fmt: skip
 
     @classmethod
@@ -62,20 +64,22 @@ def code(recipe: Recipe) -> str:
     """Runnable Python, from loading to saving."""
     load, observe = ("load_streamed", "stream_observe") if recipe.streamed else ("load", "observe")
     lines = [*_imports(recipe), "import transact as ta", "", f"loaded = ta.{load}({_load_arguments(recipe.key)})"]
-    sampling = recipe.sampling
+    sampling, planned = recipe.sampling, recipe.training is None and recipe.goal is None
     lines += [
         *_tokens(
             recipe.text, "calibration", "CalibrationSet", CALIBRATION_FILE,
             f"num_samples={sampling.num_samples}, seq_len={sampling.seq_len}, seed={sampling.seed}",
         ),
-        *([] if recipe.training else [f"statistics = ta.{observe}(loaded, calibration{_observed(recipe)})"]),
-        *([] if recipe.searched or recipe.training else [_scores(recipe.choice.metric, sampling.seed)]),
+        *([f"statistics = ta.{observe}(loaded, calibration{_observed(recipe)})"] if planned else []),
+        *([_scores(recipe.choice.metric, sampling.seed)] if planned and not recipe.searched else []),
         "",
-        *_target(recipe.plan),
-        *_locks(recipe.choice.locks),
+        *([] if recipe.goal else [*_target(recipe.plan), *_locks(recipe.choice.locks)]),
     ]  # fmt: skip
     evaluation = _evaluation(recipe)
-    if recipe.training is not None:
+    if recipe.goal is not None:
+        made = f"size={recipe.goal.size!r}, minutes={recipe.goal.minutes!r}, widths={recipe.goal.widths!r}"
+        lines += [f"pruned = ta.compress(loaded, calibration, {made})", *evaluation]
+    elif recipe.training is not None:
         lines += [*evaluation, *_recovered(recipe)]
     elif recipe.streamed:
         cut = f'ta.stream_prune(loaded, plan, "{OUTPUT_FOLDER}"{_repair(recipe.repair)})'

@@ -5,7 +5,7 @@ import shlex
 
 import transact as ta
 from ui.state.plan_of_choice import counts_of
-from ui.state.session import Training
+from ui.state.session import Goal, Training
 from ui.text_sources.text_source import TextSource
 from ui.views.python_code import CALIBRATION_FILE, EVALUATION_FILE, NO_LOCKS, OUTPUT_FOLDER, Recipe
 from ui.work.recovery import SEQUENCES
@@ -25,18 +25,22 @@ def commands(recipe: Recipe) -> str:
         *(["--stream"] if recipe.streamed else []),
         f"--calibration {_file(recipe.text, CALIBRATION_FILE)}{' --chat' if recipe.text.is_chat else ''}",
         f"--num-samples {sampling.num_samples} --seq-len {sampling.seq_len} --seed {sampling.seed}",
-        f"--metric {recipe.plan.metric} {_target(recipe)}",
-        *([f"--allocation {recipe.allocation}"] if recipe.allocation and not training else []),
+        *([_goal(recipe.goal)] if recipe.goal else [f"--metric {recipe.plan.metric} {_target(recipe)}"]),
+        *([f"--allocation {recipe.allocation}"] if recipe.allocation and not training and not recipe.goal else []),
         *([f"--locks {LOCKS_FILE}"] if choice.locks != NO_LOCKS else []),
-        *([f"--compensation {recipe.repair}"] if recipe.repair != "none" else []),
+        *([f"--compensation {recipe.repair}"] if recipe.repair != "none" and not recipe.goal else []),
         *([f"--evaluation {_file(recipe.measured_on, EVALUATION_FILE)}"] if recipe.measured_on else []),
         *([f"--evaluation-samples {STREAMED_SEQUENCES}"] if recipe.measured_on and recipe.streamed else []),
         *(_training(training) if training else []),
         f"--output {OUTPUT_FOLDER}",
     ]
     joined = " \\\n    ".join(options)
-    command = "recover" if training else "prune"
+    command = "compress" if recipe.goal else "recover" if training else "prune"
     return f"{_preparation(recipe)}python -m transact {command} \\\n    {joined}\n"
+
+
+def _goal(goal: Goal) -> str:
+    return f"--size {goal.size!r} --minutes {goal.minutes!r} --widths {goal.widths}"
 
 
 def _training(training: Training) -> list[str]:

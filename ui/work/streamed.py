@@ -50,7 +50,7 @@ def checkpoint(registry: Registry, owner: str, result: Result, watch: Watch) -> 
     if folder.exists():
         return folder
     loaded = registry.dense(result.scored.key, watch)
-    if result.recovery is not None:
+    if result.folder is not None:
         refuse(loaded, "What was trained is put together with all of them. Try again once others have made room.")
     repair = ta.REPAIRS[result.repair]
     check_repair(loaded, repair)

@@ -1,5 +1,7 @@
 """What is done with a time: all of it is used, none beyond it, and more time never means less work."""
 
+import itertools
+
 import pytest
 
 import transact as ta
@@ -24,6 +26,8 @@ def test_the_parts_take_the_time_that_there_is(minutes):
     assert 0.5 * 60 * minutes < sum(recipe.seconds.values()) < 1.1 * 60 * minutes
     assert recipe.distills == ("distilling" in recipe.seconds) and all(recipe.seconds.values())
     assert all(what in recipe.words for what in recipe.seconds)
+    parts, ends = list(recipe.seconds), list(itertools.accumulate(recipe.seconds.values()))
+    assert [recipe.part_at(end - 0.01) for end in ends] == parts and recipe.part_at(1e9) == parts[-1]
 
 
 def test_more_time_never_means_less():

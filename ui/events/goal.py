@@ -1,0 +1,74 @@
+"""The short way: a size and a time."""
+
+import time
+from collections.abc import Callable
+
+import gradio as gr
+
+import transact as ta
+from ui.context import AppContext
+from ui.events.measure import evaluation_text, prompt_text
+from ui.events.panels import Panels
+from ui.events.runner import bound, explained, long_step, say, watched
+from ui.pages import goal
+from ui.state.session import BUNDLED, Result
+from ui.work import compression
+
+
+def connect(context: AppContext, panels: Panels) -> None:
+    """Wire what is expected, which also follows the scores, and the work."""
+    own = panels.goal
+    for control in (*own.inputs, panels.status.savings):
+        _expected_on(context, panels, control.change)
+    inputs = [panels.measure.measure_on, panels.measure.pasted, panels.measure.prompt, *own.inputs]
+    long_step(context, panels, own.go.click, on_go, inputs, at_the_end=panels.all, preprocess=False)
+
+
+def expected_after(context: AppContext, panels: Panels, event: gr.events.Dependency) -> None:
+    """Show what the form leads to once that event is over."""
+    _expected_on(context, panels, event.then)
+
+
+def _expected_on(context: AppContext, panels: Panels, listener: Callable[..., gr.events.Dependency]) -> None:
+    own, newest = panels.goal, {"trigger_mode": "always_last", "preprocess": False, **panels.light}
+    listener(bound(on_form, context, panels), own.inputs, own.expected, **newest)
+
+
+def on_form(context: AppContext, panels: Panels, request: gr.Request, *values) -> dict:
+    try:
+        session = context.sessions.get(context.visitor(request))
+        if session.scored is None:
+            return {panels.goal.expected: ""}
+        expected = compression.expected(context.registry, session, compression.goal(session, *values))
+    except ta.TransactError as error:
+        return {panels.goal.expected: goal.refusal(str(error))}
+    return {panels.goal.expected: goal.expected_line(expected)}
+
+
+def on_go(context: AppContext, panels: Panels, request: gr.Request, measure_on, pasted, prompt, *values):
+    owner = context.visitor(request)
+    try:
+        session = context.sessions.get(owner)
+        session.need_scored()
+        text = evaluation_text(measure_on, pasted)
+        prompt = prompt_text(prompt)
+        asked = compression.goal(session, *values)
+        compression.expected(context.registry, session, asked)  # refuses a size that cannot be reached
+    except Exception as error:
+        yield explained(panels, error)
+        return
+    began = time.monotonic()
+
+    def work(watch) -> Result:
+        return compression.compress_and_measure(
+            context.registry, session, asked, text, watch,
+            prompt=prompt if prompt.strip() else None, with_probes=session.key == BUNDLED,
+        )  # fmt: skip
+
+    def finish(result: Result) -> dict:
+        after = context.sessions.update(owner, lambda old: old.with_result(result))
+        how = "made and measured" if result.report is not None else "stopped, with the best so far, not measured"
+        note = f"Result {result.number} is ready: {how}, in {time.monotonic() - began:.0f} s."
+        return {**panels.repaint(after, "results"), **panels.repaint(after, "marks"), **say(panels, note, "good")}
+
+    yield from watched(context, panels, owner, "Compressing", work, finish, kind="compress")

@@ -1,0 +1,97 @@
+"""A size and a time in the app: what will be done, and the work itself, from typed values."""
+
+from dataclasses import dataclass
+
+import transact as ta
+from transact.compression.recipe import Machine, recipe_for, target_of_size
+from ui.errors import WrongInput
+from ui.server import limits
+from ui.state.session import Goal, Result, Session
+from ui.text_sources.text_source import TextSource
+from ui.work import measuring, streamed
+from ui.work.registry import Registry
+from ui.work.watch import Watch
+
+_TIMED_TOKENS = 512
+_NO_LOCKS = ta.Locks()
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a goal leads to: parameters, means over the layers, and what is done, once this machine was timed."""
+
+    parameters: int
+    groups: str
+    channels: int
+    recipe: ta.Recipe | None
+
+
+def goal(session: Session, smaller_by, minutes, differ) -> Goal:
+    """The form as a goal. Raises `WrongInput` for what cannot be."""
+    if session.choice.locks != _NO_LOCKS:
+        raise WrongInput("A goal decides by itself what goes and knows no locks. Undo them, or press Prune.")
+    size = limits.percent_smaller(smaller_by)
+    return Goal(round(size, 6), limits.minutes(minutes), ta.WIDTHS[bool(differ)])
+
+
+def expected(registry: Registry, session: Session, asked: Goal) -> Expected:
+    """What it will come to. Raises `InvalidTarget` for a size that cannot be reached."""
+    scored, spec = session.need_scored(), session.spec
+    assert spec is not None, "there are scores"
+    target = target_of_size(spec, asked.size)
+    shapes = target.per_layer(spec)
+    groups = sum(shape.num_key_value_heads for shape in shapes) / len(shapes)
+    channels = sum(shape.intermediate_size for shape in shapes) // len(shapes)
+    flops = spec.prefill_flops(_TIMED_TOKENS)
+    seconds = registry.seconds_for(flops)
+    recipe = None
+    if seconds is not None:
+        recipe = recipe_for(
+            spec, target, tokens=scored.num_tokens, machine=Machine(_TIMED_TOKENS / seconds, flops / seconds),
+            seconds=60 * asked.minutes, free_widths=asked.widths == "free",
+        )  # fmt: skip
+    return Expected(target.spec(spec).num_parameters, f"{groups:.3g}", channels, recipe)
+
+
+def compress(registry: Registry, session: Session, asked: Goal, watch: Watch) -> Result:
+    """A result of that size in that time; once something is cut, a stop keeps the best so far."""
+    scored = session.need_scored()
+    loaded = registry.dense(session.key, watch)
+    streamed.refuse(loaded, "A goal needs all of them at once. Prune with a repair, as refitting (least squares).")
+    watch.shows("Timing this machine")
+    recipes: list[ta.Recipe] = []
+
+    def note(done: int, total: int, unit: str) -> None:
+        watch.title = recipes[-1].part_at(done).capitalize()
+        watch.note(done, total, unit)
+
+    pruned = ta.compress(
+        loaded,
+        scored.calibration,
+        size=asked.size,
+        minutes=asked.minutes,
+        widths=asked.widths,
+        report=recipes.append,
+        stop=watch.stop.is_set,
+        progress=note,
+    )
+    folder = registry.training_folder(session.id, [result.folder for result in session.results])
+    ta.Savepoints(folder).keep(1, pruned)
+    cut = pruned.cuts[-1]
+    result = Result(
+        number=session.counted + 1, scored=scored, choice=session.choice, plan=cut.plan, repair=cut.compensation,
+        goal=asked, folder=folder,
+    )  # fmt: skip
+    registry.keep_pruned(session.id, result.identity, pruned)
+    return result
+
+
+def compress_and_measure(
+    registry: Registry, session: Session, asked: Goal, text: TextSource, watch: Watch, **settings
+) -> Result:
+    """`compress`, and its result measured; not measured where that is stopped, but kept, as it took its time."""
+    result = compress(registry, session, asked, watch)
+    try:
+        return measuring.measure(registry, session.id, result, text, watch, **settings)
+    except ta.Cancelled:
+        return result
