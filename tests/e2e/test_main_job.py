@@ -190,5 +190,7 @@ def test_usable_when_narrow_and_dark(browser, app_url, width, theme):
     for always_in_view in ("#savings", "#prune-button", "#stop-button"):
         box = page.locator(always_in_view).bounding_box()
         assert 0 <= box["y"] < 300, always_in_view
+    for check_box in ("#search-choice", "#goal-differ"):
+        assert page.locator(check_box).bounding_box()["width"] >= 140, check_box
     assert not explorer.errors
     explorer.close()
