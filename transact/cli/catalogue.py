@@ -106,7 +106,7 @@ COMMANDS = (
       --evaluation assets/samples/evaluation_stories.jsonl --output smaller-model""",
         (options.MODEL, options.CALIBRATION, options.COMPRESSION, options.EVALUATION_OR_NOT, _CHECKPOINT),
         commands.compress,
-        options.result_problem,
+        options.compression_problem,
     ),
     Command(
         "recover",

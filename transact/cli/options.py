@@ -369,6 +369,15 @@ def result_problem(arguments: Namespace) -> str | None:
     return None
 
 
+def compression_problem(arguments: Namespace) -> str | None:
+    """As `result_problem`; a size and a time that are none are refused before anything is loaded."""
+    if not 0 < arguments.size < 1:
+        return f"--size is {arguments.size:g}; give the share of the parameters that stays, above 0 and below 1"
+    if not 0 < arguments.minutes < float("inf"):
+        return f"--minutes is {arguments.minutes:g}; give a number above 0"
+    return result_problem(arguments)
+
+
 def prune_problem(arguments: Namespace) -> str | None:
     """As `result_problem` and `plan_problem`."""
     return result_problem(arguments) or plan_problem(arguments)

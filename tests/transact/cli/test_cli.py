@@ -323,6 +323,13 @@ def test_the_example_is_a_line_that_can_be_typed(command, monkeypatch):
     ("line", "sentence"),
     [
         ("plan --calibration C", "nothing given to say how much to remove"),
+        ("compress --calibration C --size 0.5", "give --output to save the result"),
+        ("compress --calibration C --output o", "the following arguments are required: --size"),
+        (
+            "compress --calibration C --size 1.5 --output o",
+            "--size is 1.5; give the share of the parameters",
+        ),
+        ("compress --calibration C --size 0.5 --minutes 0 --output o", "--minutes is 0; give a number above 0"),
         ("plan --calibration C --mlp-sparsity 0.5 --parameters 1e6", "several ways given"),
         ("plan --calibration C --keep-channels 3", "are given together"),
         ("plan --calibration C --keep-channels 3,x --keep-head-groups 1", "'3,x' is neither a whole number nor"),
@@ -561,6 +568,19 @@ def test_widths_are_searched_for(run, calibrated, loaded, monkeypatch, tmp_path)
     plan = ta.PruningPlan.from_json((tmp_path / "plan").read_text())
     assert tuple(len(layer.kept_channels) for layer in plan.layers) == widths
     assert values["plan"]["achieved"]["keep_channels"] == list(widths)
+
+
+@pytest.mark.slow
+def test_a_size_and_a_time(capsys, run, calibrated, measured, loaded, tmp_path):
+    asked = ("--size", "0.9", "--minutes", "0.03")
+    values = run("compress", *calibrated, *asked, *measured, "--no-proof", "--output", tmp_path / "smaller")
+    assert values["report"]["parameters"] <= 0.9 * loaded.spec.num_parameters
+    assert sum(values["recipe"].values()) < 60
+    again = ta.load(str(tmp_path / "smaller"))
+    assert again.spec.num_hidden_layers == 6 and (tmp_path / "smaller" / "plan.json").exists()
+    assert main(["compress", "--model", "bundled", *calibrated, *asked, "--widths", "uniform", *measured]) == 0
+    shown = capsys.readouterr().out
+    assert "Expected: reading" in shown and "perplexity" in shown
 
 
 def test_layers_that_go_are_told_and_cut(capsys, run, calibrated, loaded, tmp_path):
