@@ -67,3 +67,11 @@ def origin(name: str, family: Family) -> str:
         before, norms, _ = name.partition(f"{norm}.norms.")
         name = before + norms
     return name
+
+
+def cast_parameters(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Give all parameters that dtype, in place. Buffers stay: RoPE's frequencies are float32 in a model of any dtype,
+    and would turn queries and keys by other angles if they were rounded.
+    """
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(dtype)

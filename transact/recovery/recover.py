@@ -17,6 +17,7 @@ from transact.cutting.prune import prune
 from transact.errors import InvalidText, NotEnoughMemory
 from transact.evaluation.evaluate import perplexity
 from transact.layers.hooks import copy_without_hooks, hooks_suspended
+from transact.layers.weights import cast_parameters
 from transact.models.loaded_model import LoadedModel
 from transact.models.stock_config import check_writable
 from transact.models.tasks_by_placement import TRAINING
@@ -214,14 +215,16 @@ class _Work:
             if len(now.cuts) == len(self.dense.cuts):
                 raise Cancelled from None
             stopped = True
-        now.model.to(self.dense.dtype)
+        cast_parameters(now.model, self.dense.dtype)
         return Recovered(now, tuple(self.points), stopped)
 
     def _dense_for_training(self) -> LoadedModel:
         """The dense model in float32 at least: small updates are lost on half-precision weights."""
         if self.dense.dtype.itemsize >= torch.float32.itemsize:
             return self.dense
-        return replace(self.dense, model=copy_without_hooks(self.dense.model).float())
+        model = copy_without_hooks(self.dense.model)
+        cast_parameters(model, torch.float32)
+        return replace(self.dense, model=model)
 
     def _cut(self, now: LoadedModel, target: PruningTarget, *, is_last: bool) -> LoadedModel:
         shots = now.cuts[len(self.dense.cuts) :]

@@ -20,6 +20,7 @@ import torch
 from torch.nn import functional
 
 from transact.layers.hooks import checking
+from transact.layers.weights import cast_parameters
 from transact.models.chunked_logits import Head, log_probabilities, output_head, summed_loss, without_decoder
 from transact.models.loaded_model import DTYPES, Batch, LoadedModel
 from transact.observing.gradients import backward_bytes
@@ -80,13 +81,15 @@ def distill(
     text, measured = split
     began, dtype = seconds_at(pruned.device), pruned.dtype
     watch = Repeating(progress, steps or 1, "steps")
-    pruned.model.requires_grad_(False).to(torch.promote_types(dtype, torch.float32))  # half precision loses small steps
+    pruned.model.requires_grad_(False)
+    cast_parameters(pruned.model, torch.promote_types(dtype, torch.float32))  # half precision loses small steps
     pruned.decoder_layers.requires_grad_(True)
     with torch.inference_mode(False), checking([*dense.stages, *pruned.stages], watch.check):
         lesson = _Lesson(dense, pruned, text, DensePredictions(dense, measured))
         left = None if seconds is None else seconds - (seconds_at(pruned.device) - began)
         result = lesson.run(steps, left, watch)
-    pruned.model.requires_grad_(True).to(dtype)
+    pruned.model.requires_grad_(True)
+    cast_parameters(pruned.model, dtype)
     return result
 
 

@@ -20,7 +20,7 @@ from ui.text_sources import text_source
 from ui.views import python_code
 from ui.views.python_code import Recipe, code
 from ui.views.shell_commands import commands
-from ui.work import measuring, pruning, scoring
+from ui.work import compression, measuring, pruning, scoring
 from ui.work.jobs import Watch
 from ui.work.registry import Registry
 
@@ -77,6 +77,19 @@ def test_a_repaired_result_is_reproduced(registry, tmp_path, monkeypatch):
     plain = pruning.cut(registry, replace(session, id="plain"), "none", watch)
     unrepaired = registry.pruned("plain", plain.identity).model.state_dict()
     assert any((here[name] - unrepaired[name]).abs().max() > 1e-2 for name in here)
+
+
+def test_a_size_and_a_time_are_asked_for_again(registry, tmp_path, monkeypatch):
+    """Both run the same call; how far it comes in its time is the machine's matter."""
+    session = planned(registry, BUNDLED, text_source.sample("stories"), Choice())
+    goal = compression.goal(session, 25, 0.02, True)
+    result = compression.compress(registry, replace(session, id="hurried"), goal, Watch("test"))
+    names = run(code(Recipe.of_result(result)), tmp_path, monkeypatch)
+    assert names["pruned"].spec.num_parameters <= 0.75 * names["loaded"].spec.num_parameters
+    assert names["pruned"].cuts[-1].plan.calibration == result.plan.calibration
+    assert "transact compress" in commands(Recipe.of_result(result))
+    assert "--size 0.75 --minutes 0.02 --widths free" in commands(Recipe.of_result(result))
+    assert registry.pruned("hurried", result.identity).spec == result.plan.spec
 
 
 def test_a_repair_layer_by_layer_is_reproduced(registry, tmp_path, monkeypatch):
