@@ -17,7 +17,7 @@ from transact.observing.observe import grams_for_repair, observe
 from transact.observing.statistics import ActivationStatistics
 from transact.planning.make_plan import make_plan
 from transact.planning.search import METRIC as SEARCH
-from transact.planning.widths import priced_widths
+from transact.planning.widths import priced_widths, scored_widths
 from transact.progress import NO_PROGRESS, Progress, Repeating, StoppedEarly, part
 from transact.repair.dense_predictions import DensePredictions, divergence
 from transact.repair.distillation import STEP_TOKENS, Distilled, distill, held_back
@@ -77,6 +77,8 @@ def compress(
     recipe = recipe_for(
         loaded.spec, target, tokens=text.num_tokens, machine=machine, seconds=seconds, free_widths=widths == "free"
     )
+    if measured_on is None:  # nothing could decide between several
+        recipe = replace(recipe, tries=1, distills=False)
     report(recipe)
 
     def watched(done: int, total: int, unit: str) -> None:
@@ -84,7 +86,7 @@ def compress(
         if stop():
             raise StoppedEarly
 
-    work = _Work(loaded, recipe, text, measured_on, _Stages(recipe, watched), began, 60 * minutes)
+    work = _Work(loaded, recipe, text, measured_on, _Stages(recipe, watched), began, 60 * minutes, widths == "free")
     pruned = work.best_of_tried()
     if not recipe.distills or stop():
         return pruned
@@ -139,6 +141,7 @@ class _Work:
     stages: _Stages
     began: float
     seconds: float
+    free_widths: bool
 
     @property
     def seconds_left(self) -> float:
@@ -153,7 +156,7 @@ class _Work:
         """The result of least squares that is nearest to the dense model on the text that is held back."""
         plans = list(self._plans())[: self.recipe.tries]
         progress = self.stages.next()
-        if len(plans) == 1 or self.measured_on is None:
+        if self.measured_on is None or len(plans) == 1:
             return self._cut(plans[0], progress)
         dense = DensePredictions(self.loaded, self.measured_on)
         least, best = float("inf"), None
@@ -191,6 +194,9 @@ class _Work:
                 yield make_plan(scores, loaded.spec, priced.target)
                 yield replace(make_plan(priced.scores, loaded.spec, priced.target), metric=SEARCH)
             yield make_plan(scores, loaded.spec, between(loaded.spec, target, priced.target, 0.5))
+        elif self.free_widths:
+            scored = scored_widths(loaded, self.statistics, target)
+            yield make_plan(scores, loaded.spec, between(loaded.spec, target, scored, 0.5))
         yield make_plan(scores, loaded.spec, target)
         if balanced != target:
             yield make_plan(scores, loaded.spec, balanced)

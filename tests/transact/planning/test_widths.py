@@ -9,7 +9,7 @@ import transact as ta
 from tests import tiny_models
 from transact.observing.gradients import predictions
 from transact.observing.output_fisher import output_fishers
-from transact.planning.widths import priced_widths
+from transact.planning.widths import priced_widths, scored_widths
 from transact.runtime.random_numbers import drawn_at, random_numbers
 
 LAYERS, CHANNELS = 3, 40
@@ -52,28 +52,38 @@ def test_the_fisher_matrix_is_the_mean_of_squared_gradients():
     torch.testing.assert_close(fisher, total / tokens.num_predictions)
 
 
+def _priced(*given, **named) -> ta.PruningTarget:
+    return priced_widths(*given, **named).target
+
+
+BOTH = pytest.mark.parametrize("shared_out", [_priced, scored_widths])
+
+
+@BOTH
 @pytest.mark.parametrize("keep", [39, 30, 11])
-def test_as_many_channels_stay_in_all_and_the_cheap_layer_loses_most(tiny, observed, keep):
+def test_as_many_channels_stay_in_all_and_the_cheap_layer_loses_most(tiny, observed, keep, shared_out):
     target = ta.PruningTarget(4, keep)
-    searched = priced_widths(tiny, observed, target).target
+    searched = shared_out(tiny, observed, target)
     assert _total(searched, tiny) == LAYERS * keep
     widths = [shape.intermediate_size for shape in searched.per_layer(tiny.spec)]
     assert widths[1] == min(widths) == max(CHANNELS // 16, CHANNELS - LAYERS * (CHANNELS - keep))
     assert searched.keep_head_groups == 4
-    assert priced_widths(tiny, observed, target).target == searched
+    assert shared_out(tiny, observed, target) == searched
 
 
-def test_every_layer_keeps_a_multiple(tiny, observed):
+@BOTH
+def test_every_layer_keeps_a_multiple(tiny, observed, shared_out):
     target = ta.PruningTarget.from_sparsity(tiny.spec, mlp=0.4, multiple_of=8)
-    searched = priced_widths(tiny, observed, target).target
+    searched = shared_out(tiny, observed, target)
     assert _total(target, tiny) == 72 and _total(searched, tiny) == 72
     assert all(shape.intermediate_size % 8 == 0 for shape in searched.per_layer(tiny.spec))
 
 
-def test_locks_are_kept(tiny, observed):
+@BOTH
+def test_locks_are_kept(tiny, observed, shared_out):
     staying, going = {(1, channel) for channel in range(20)}, {(0, channel) for channel in range(5, 13)}
     locks = ta.Locks(keep_channels=staying, remove_channels=going)
-    searched = priced_widths(tiny, observed, ta.PruningTarget(4, 28), locks=locks).target
+    searched = shared_out(tiny, observed, ta.PruningTarget(4, 28), locks=locks)
     widths = [shape.intermediate_size for shape in searched.per_layer(tiny.spec)]
     assert sum(widths) == 84 and widths[1] == 20 and widths[0] <= 32
     plan = ta.make_plan(ta.score(tiny, observed), tiny.spec, searched, locks=locks)
