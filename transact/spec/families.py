@@ -19,6 +19,10 @@ _HEAD_NORMS: dict[str, Any] = {
 }
 _NO_ROPE = "it learns its positions and has no RoPE pairs"
 _NARROW: dict[str, Any] = {"no_head_dim_pruning_reason": None}
+_PACKED_GATE: dict[str, Any] = {"gate": "mlp.gate_up_proj", "up": "mlp.gate_up_proj"}
+_HELD_COUNTS: dict[str, Any] = {
+    "attention_sizes": (("num_attention_heads", "heads"), ("num_key_value_heads", "groups"))
+}
 _POST_NORMS: dict[str, Any] = {"post_attention": "post_attention_layernorm", "post_mlp": "post_feedforward_layernorm"}
 
 FAMILIES: dict[str, Family] = {
@@ -69,6 +73,54 @@ FAMILIES: dict[str, Family] = {
             rope_scaling_keys=("type", "factor"),
         ),
         Family(
+            "olmo3",
+            "OLMo 3",
+            **_ATTENTION_BIAS,
+            **_POST_NORMS,
+            **_HEAD_NORMS,
+            head_norms="joint",
+            windows="layer_types",
+            local_rope_theta="rope_theta",
+        ),
+        Family("ministral", "Ministral", **_NARROW, windows="layer_types"),
+        Family(
+            "ministral3",
+            "Ministral 3",
+            lowest_transformers="5.0",
+            no_head_dim_pruning_reason="it scales its queries by their positions, which ours does not",
+            windows="all",
+        ),
+        Family(
+            "seed_oss",
+            "Seed-OSS",
+            **_NARROW,
+            **_HELD_COUNTS,
+            qkv_bias="attention_bias",
+            output_bias="attention_out_bias",
+            mlp_bias="mlp_bias",
+        ),
+        Family(
+            "arcee", "Arcee (AFM)", **_ATTENTION_BIAS, **_NARROW, mlp_bias="mlp_bias", head_counts="divisors", gate=None
+        ),
+        Family(
+            "cwm",
+            "CWM",
+            **_NARROW,
+            lowest_transformers="5.0",
+            mlp_bias="mlp_bias",
+            head_counts="divisors",
+            windows="layer_types",
+        ),
+        Family(
+            "olmo",
+            "OLMo",
+            **_ATTENTION_BIAS,
+            no_head_dim_pruning_reason="it may clip its queries, keys and values, which ours does not",
+            norm_weights=False,
+            rope_scaling_keys=("type", "factor"),
+        ),
+        Family("gemma", "Gemma", **_ATTENTION_BIAS, **_NARROW),
+        Family(
             "phi3",
             "Phi-3",
             attention_sizes=(("num_key_value_heads", "groups"),),
@@ -80,8 +132,7 @@ FAMILIES: dict[str, Family] = {
             query="self_attn.qkv_proj",
             key="self_attn.qkv_proj",
             value="self_attn.qkv_proj",
-            gate="mlp.gate_up_proj",
-            up="mlp.gate_up_proj",
+            **_PACKED_GATE,
         ),
         Family(
             "granite",

@@ -33,6 +33,7 @@ PATTERNS = {
     "gemma3": ("gemma3_text", {"sliding_window": 4, "sliding_window_pattern": 3, "num_hidden_layers": 5}),
     # every second layer is without RoPE, and these have windows
     "smollm3": ("smollm3", _SLIDING | {"no_rope_layer_interval": 2, "num_hidden_layers": 5}),
+    "olmo3": ("olmo3", {"sliding_window": 4, "num_hidden_layers": 5}),
 }
 
 
