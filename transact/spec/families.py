@@ -17,6 +17,8 @@ _HEAD_NORMS: dict[str, Any] = {
     "key_norm": "self_attn.k_norm",
     "no_head_dim_pruning_reason": _NORMED,
 }
+_INTERLEAVED = "its RoPE turns dimensions of a head together that are neighbours, ours those of its two halves"
+_PARTIAL = "it turns a part of each head alone"
 _NO_ROPE = "it learns its positions and has no RoPE pairs"
 _NARROW: dict[str, Any] = {"no_head_dim_pruning_reason": None}
 _PACKED_GATE: dict[str, Any] = {"gate": "mlp.gate_up_proj", "up": "mlp.gate_up_proj"}
@@ -100,6 +102,81 @@ FAMILIES: dict[str, Family] = {
             mlp_bias="mlp_bias",
         ),
         Family(
+            "ernie4_5",
+            "ERNIE 4.5",
+            qkv_bias="use_bias",
+            output_bias="use_bias",
+            mlp_bias="use_bias",
+            no_head_dim_pruning_reason=_INTERLEAVED,
+        ),
+        Family("glm", "GLM-4", qkv_bias="attention_bias", no_head_dim_pruning_reason=_INTERLEAVED, **_PACKED_GATE),
+        Family(
+            "glm4",
+            "GLM-4-0414",
+            qkv_bias="attention_bias",
+            no_head_dim_pruning_reason=_INTERLEAVED,
+            layer_norms=4,
+            post_attention="post_self_attn_layernorm",
+            post_mlp="post_mlp_layernorm",
+            **_PACKED_GATE,
+        ),
+        Family(
+            "cohere",
+            "Command R",
+            **_ATTENTION_BIAS,
+            no_head_dim_pruning_reason=_INTERLEAVED,
+            parallel=True,
+            parallel_norms=1,
+            query_norm="self_attn.q_norm",
+            key_norm="self_attn.k_norm",
+            head_norms="stacked",
+            has_head_norms="use_qk_norm",
+        ),
+        Family(
+            "cohere2",
+            "Command A (R7B)",
+            **_ATTENTION_BIAS,
+            no_head_dim_pruning_reason=_INTERLEAVED,
+            parallel=True,
+            parallel_norms=1,
+            windows="layer_types",
+        ),
+        Family("exaone4", "EXAONE 4", **_POST_NORMS, **_HEAD_NORMS, **_HELD_COUNTS, windows="layer_types"),
+        Family(
+            "apertus",
+            "Apertus",
+            **_ATTENTION_BIAS,
+            **_HEAD_NORMS,
+            lowest_transformers="5.23",  # 4.57 rounds what its activation function learned, and 5.0 cannot load it
+            gate=None,
+        ),
+        Family(
+            "nemotron",
+            "Nemotron (Minitron)",
+            **_ATTENTION_BIAS,
+            mlp_bias="mlp_bias",
+            no_head_dim_pruning_reason=_PARTIAL,
+            attention_sizes=(("num_heads", "heads"), ("num_key_value_heads", "groups")),
+            norm_bias=True,
+            gate=None,
+        ),
+        Family(
+            "hunyuan_v1_dense",
+            "HunYuan (dense)",
+            **_ATTENTION_BIAS,
+            no_head_dim_pruning_reason=_NORMED,
+            query_norm="self_attn.query_layernorm",
+            key_norm="self_attn.key_layernorm",
+        ),
+        Family(
+            "helium",
+            "Helium",
+            qkv_bias="attention_bias",
+            mlp_bias="mlp_bias",
+            head_counts="fixed",
+            no_head_dim_pruning_reason=_INTERLEAVED,
+        ),
+        Family(
             "arcee", "Arcee (AFM)", **_ATTENTION_BIAS, **_NARROW, mlp_bias="mlp_bias", head_counts="divisors", gate=None
         ),
         Family(
@@ -118,6 +195,23 @@ FAMILIES: dict[str, Family] = {
             no_head_dim_pruning_reason="it may clip its queries, keys and values, which ours does not",
             norm_weights=False,
             rope_scaling_keys=("type", "factor"),
+        ),
+        Family(
+            "phi",
+            "Phi (1, 1.5, 2)",
+            qkv_bias=True,
+            output_bias=True,
+            mlp_bias=True,
+            no_head_dim_pruning_reason=_PARTIAL,
+            norm_bias=True,
+            parallel=True,
+            parallel_norms=1,
+            head_bias=True,
+            requires=(Requirement("qk_layernorm", False, "the size of its norms follows from the number of heads"),),
+            output="self_attn.dense",
+            gate=None,
+            up="mlp.fc1",
+            down="mlp.fc2",
         ),
         Family("gemma", "Gemma", **_ATTENTION_BIAS, **_NARROW),
         Family(

@@ -312,7 +312,8 @@ def test_stock_transformers_alone_says_that_it_does_not_know_the_type(tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["qwen3", "gemma2", "gemma3", "olmo2", "phi3", "stablelm", "gpt-neox", "gpt2", "opt", "ministral3", "olmo"],
+    ["qwen3", "gemma2", "gemma3", "olmo2", "phi3", "stablelm", "gpt-neox", "gpt2", "opt", "ministral3", "glm",
+     "nemotron", "olmo"],
 )  # fmt: skip
 def test_other_families_keep_their_heads_whole_and_say_why(name):
     dense = build(name)

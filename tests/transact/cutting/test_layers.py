@@ -34,6 +34,9 @@ PATTERNS = {
     # every second layer is without RoPE, and these have windows
     "smollm3": ("smollm3", _SLIDING | {"no_rope_layer_interval": 2, "num_hidden_layers": 5}),
     "olmo3": ("olmo3", {"sliding_window": 4, "num_hidden_layers": 5}),
+    # layers that attend to all are without RoPE
+    "cohere2": ("cohere2", {"sliding_window": 4, "sliding_window_pattern": 2, "num_hidden_layers": 5}),
+    "exaone4": ("exaone4", {"sliding_window": 4, "sliding_window_pattern": 3, "num_hidden_layers": 5}),
 }
 
 

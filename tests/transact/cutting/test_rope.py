@@ -19,9 +19,9 @@ TOLERANCE = 1e-6
 """Stock norms and angles are float32 in a float64 model; padding changes the order of their sums."""
 FAMILIES = (
     "llama", "llama-biased", "mistral", "qwen2", "granite", "qwen3", "gemma2", "gemma3", "olmo2", "phi3",
-    "phi3-partial-rope", "smollm3", "stablelm", "starcoder2", "gpt-neox", "olmo3",
+    "phi3-partial-rope", "smollm3", "stablelm", "starcoder2", "gpt-neox", "olmo3", "glm", "nemotron", "hunyuan",
 )  # fmt: skip
-HALF_TURNED = ("stablelm", "gpt-neox")
+HALF_TURNED = ("stablelm", "gpt-neox", "glm", "nemotron")
 ORIGINAL = 16
 TYPES = ("default", *ROPE_INIT_FUNCTIONS)
 TARGET = ta.PruningTarget(keep_head_groups=3, keep_channels=17)

@@ -26,6 +26,8 @@ CASES: dict[str, dict] = {
     "olmo3": {},
     "ministral": {},
     "ministral3": {"sliding_window": 6},
+    "cohere2": {},
+    "exaone4": {},
     "cwm": {},
 }
 WINDOWS = {
@@ -39,7 +41,7 @@ WINDOWS = {
     "qwen3": (None, None, 5),
     "smollm3": (None, 6, None),
     "ministral3": (6, 6, 6),
-} | dict.fromkeys(("olmo3", "ministral", "cwm"), (6, None, 6))
+} | dict.fromkeys(("olmo3", "ministral", "cohere2", "exaone4", "cwm"), (6, None, 6))
 WITHOUT = {
     "mistral": {"sliding_window": None},
     "phi3": {"sliding_window": None},
@@ -52,6 +54,8 @@ WITHOUT = {
     "olmo3": {"layer_types": ["full_attention"] * 3},
     "ministral": {"layer_types": ["full_attention"] * 3},
     "ministral3": {},
+    "cohere2": {"layer_types": ["full_attention"] * 3},
+    "exaone4": {"sliding_window": None, "layer_types": ["full_attention"] * 3},
     "cwm": {"layer_types": ["full_attention"] * 3},
 }
 VARIANTS = [*((name, "windows") for name in CASES), *((name, "none") for name in WITHOUT)]

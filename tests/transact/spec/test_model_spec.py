@@ -86,6 +86,15 @@ def test_refusals_name_the_reason(config, reason):
     assert reason in str(caught.value)
 
 
+def test_one_expert_is_a_dense_mlp():
+    """As HunYuan's dense models say of themselves."""
+    from transact.spec.config_family import family_of
+
+    assert family_of({"model_type": "hunyuan_v1_dense", "num_experts": 1}).label == "HunYuan (dense)"
+    with pytest.raises(ta.ModelUnsupported, match="mixture-of-experts"):
+        family_of({"model_type": "hunyuan_v1_dense", "num_experts": 2})
+
+
 def test_readme_names_every_family():
     readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
     (row,) = [line for line in readme.splitlines() if line.startswith("| families |")]
