@@ -52,6 +52,19 @@ SPELLINGS = {
             },
         },
     ),
+    "olmo3-yarn": (
+        "olmo3",
+        {
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "sliding_window": 6,
+            "rope_parameters": {
+                "full_attention": {
+                    "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, **ROPE,
+                },
+                "sliding_attention": {"rope_type": "default", **ROPE},
+            },
+        },
+    ),
     # a quarter of the tiny table's heads would be a single dimension, which no model rotates
     "stablelm": ("stablelm", {"use_qkv_bias": True, "partial_rotary_factor": 0.5}),
     "stablelm-parallel": (
