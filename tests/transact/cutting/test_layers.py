@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import transact as ta
-from tests.tiers import FEW, PLAIN, cases
+from tests.tiers import FEW, LAYOUTS, cases
 from tests.tiny_models import TINY, build, token_ids
 from tests.transact.cutting.test_exactness import TOLERANCE, stay_in_float64
 from transact.spec.plan import compose_cuts
@@ -117,7 +117,7 @@ def test_layers_that_stay_are_the_same_and_pass_on_the_stream_untouched():
 
 
 @pytest.mark.parametrize("kind", ["none", "bias", "least_squares", "best", "search"])
-@pytest.mark.parametrize("name", cases(NAMES, test=PLAIN, check=FEW[:1]))
+@pytest.mark.parametrize("name", cases(NAMES, test=LAYOUTS, check=FEW[:1]))
 def test_every_repair_of_every_family(name, kind, tmp_path):
     dense = build(name)
     calibration = ta.CalibrationSet.from_token_ids(token_ids(dense, 12), name="ids")

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import transact as ta
 from tests.conftest import ROOT
-from tests.tiers import FEW, PLAIN, cases
+from tests.tiers import FEW, LAYOUTS, cases
 from tests.tiny_models import TINY, build, token_ids
 from transact.models import preflight
 from transact.observing.statistics import Moments
@@ -72,7 +72,7 @@ def _assert_same_checkpoint(found: Path, expected: Path) -> None:
         _assert_close(mine[name], weight, name)
 
 
-@pytest.mark.parametrize("name", cases(TINY, test=PLAIN, check=FEW))
+@pytest.mark.parametrize("name", cases(TINY, test=LAYOUTS, check=FEW))
 def test_every_family_comes_to_what_it_does_in_memory(name, tmp_path):
     source = _saved(name, tmp_path / "base")
     loaded, streamed = ta.load(source), ta.load_streamed(source)
