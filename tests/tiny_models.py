@@ -105,7 +105,7 @@ TINY: dict[str, tuple[str, dict]] = {
     "arcee-biased": ("arcee", _BIASED),
     "cwm": ("cwm", _SLIDING | _LLAMA3_ROPE),
     "olmo": ("olmo", {}),
-    "olmo-clipped": ("olmo", {"clip_qkv": 0.5, "attention_bias": True}),
+    "olmo-clipped": ("olmo", {"clip_qkv": 0.5, "tie_word_embeddings": True}),
     "phi": ("phi", {}),
     "gemma": ("gemma", {}),
     "opt": ("opt", _OPT),

@@ -191,9 +191,13 @@ FAMILIES: dict[str, Family] = {
         Family(
             "olmo",
             "OLMo",
-            **_ATTENTION_BIAS,
             no_head_dim_pruning_reason="it may clip its queries, keys and values, which ours does not",
             norm_weights=False,
+            requires=(
+                Requirement(
+                    "attention_bias", False, "clipped in place behind a bias, queries and keys give Taylor no gradients"
+                ),
+            ),
             rope_scaling_keys=("type", "factor"),
         ),
         Family(

@@ -110,7 +110,15 @@ def test_a_width_of_nothing_is_not_taken_for_one_that_is_not_given(name):
     assert getattr(spec.with_heads(**{name: 0}), name) == 0
 
 
-def test_layouts_that_cannot_be_cut_exactly_are_refused_with_the_reason():
-    config = AutoConfig.for_model("opt", do_layer_norm_before=False)
-    with pytest.raises(ta.ModelUnsupported, match="norms the residual stream itself"):
+@pytest.mark.parametrize(
+    ("family", "changes", "reason"),
+    [
+        ("opt", {"do_layer_norm_before": False}, "norms the residual stream itself"),
+        ("phi", {"qk_layernorm": True}, "follows from the number of heads"),
+        ("olmo", {"attention_bias": True}, "give Taylor no gradients"),
+    ],
+)
+def test_layouts_that_cannot_be_cut_exactly_are_refused_with_the_reason(family, changes, reason):
+    config = AutoConfig.for_model(family, **changes)
+    with pytest.raises(ta.ModelUnsupported, match=reason):
         ta.ModelSpec.from_config(config)
