@@ -92,8 +92,11 @@ TINY: dict[str, tuple[str, dict]] = {
     "glm": ("glm", {"pad_token_id": 0}),
     "glm4": ("glm4", {"pad_token_id": 0}),
     "cohere": ("cohere", {"logit_scale": 0.5}),
-    "cohere-head-norms": ("cohere", {"use_qk_norm": True, "attention_bias": True, "tie_word_embeddings": False}),
-    "cohere2": ("cohere2", _SLIDING),
+    "cohere-head-norms": (
+        "cohere",
+        {"logit_scale": 0.5, "use_qk_norm": True, "attention_bias": True, "tie_word_embeddings": False},
+    ),
+    "cohere2": ("cohere2", _SLIDING | {"logit_scale": 0.5}),
     "exaone4": ("exaone4", _SLIDING),
     "apertus": ("apertus", _LLAMA3_ROPE),
     "nemotron": ("nemotron", {}),

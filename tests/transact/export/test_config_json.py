@@ -145,6 +145,7 @@ def test_what_version_4_leaves_out_is_told(name, tmp_path):
     assert 'attn_implementation="eager"' in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_the_card_names_the_lowest_version(tmp_path):
-    ta.save(build("llama", torch.float32), tmp_path / "out")
-    assert "transformers 4.57 or later" in (tmp_path / "out" / "README.md").read_text()
+@pytest.mark.parametrize(("name", "version"), [("llama", "4.57"), ("ministral3", "5.0"), ("apertus", "5.23")])
+def test_the_card_names_the_lowest_version(name, version, tmp_path):
+    ta.save(build(name, torch.float32), tmp_path / "out")
+    assert f"transformers {version} or later" in (tmp_path / "out" / "README.md").read_text()
