@@ -10,12 +10,20 @@ import pytest
 from hypothesis import settings
 
 from tests.tiny_models import TINY
+from transact.spec.families import FAMILIES
 
 _TYPES = [model_type for model_type, _ in TINY.values()]
 VARIANTS = {kind: [name for name, (own, _) in TINY.items() if own == kind] for kind in dict.fromkeys(_TYPES)}
 """The tiny models of each family: the plain one first, then those with biases, tied embeddings and the like."""
 PLAIN = tuple(names[0] for names in VARIANTS.values())
 """One tiny model a family."""
+_CUT = (
+    "projections", "gate", "transposed", "packed_by_head", "query_norm", "head_norms", "post_attention", "post_mlp",
+    "norm_weights", "parallel", "residual_multiplier", "layer_lists", "position_rows", "file_names", "head_bias",
+)  # fmt: skip
+_LAYOUTS = [tuple(getattr(FAMILIES[TINY[name][0]], trait) for trait in _CUT) for name in PLAIN]
+LAYOUTS = tuple(name for at, name in enumerate(PLAIN) if _LAYOUTS.index(_LAYOUTS[at]) == at)
+"""One tiny model a layout, for what takes longer in `make test`: the same code cuts, repairs and writes the others."""
 FEW = ("llama", "gemma2", "gpt2")
 """The models that stand for the others in `make check`: separate and fused projections, norms of two kinds."""
 

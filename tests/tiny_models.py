@@ -32,11 +32,20 @@ _LLAMA3_ROPE = {
         "original_max_position_embeddings": 16,
     }
 }
-_GEMMA = {
-    "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
-    "sliding_window": 6,
+_SLIDING = {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"], "sliding_window": 6}
+_GEMMA = _SLIDING | {
     "query_pre_attn_scalar": 5,
     "pad_token_id": 0,
+}
+# queries are scaled by their positions, anew from every eighth on
+_MINISTRAL3 = {
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 500.0,
+        "factor": 8.0,
+        "original_max_position_embeddings": 8,
+        "llama_4_scaling_beta": 0.5,
+    }
 }
 _OPT = {"ffn_dim": 40, "word_embed_proj_dim": 32, "dropout": 0.0, "pad_token_id": 0}
 
@@ -71,6 +80,37 @@ TINY: dict[str, tuple[str, dict]] = {
     "gpt-neox-serial": ("gpt_neox", {"use_parallel_residual": False, "attention_bias": False, "rotary_pct": 0.5}),
     "gpt2": ("gpt2", {"n_inner": 40}),
     "gpt2-default-width": ("gpt2", {"scale_attn_by_inverse_layer_idx": True, "tie_word_embeddings": False}),
+    "olmo3": ("olmo3", _SLIDING),
+    "olmo3-multi-head-biased": ("olmo3", _SLIDING | _MULTI_HEAD | {"attention_bias": True}),
+    "ministral": ("ministral", _SLIDING),
+    "ministral3": ("ministral3", _MINISTRAL3),
+    "ministral3-sliding-tied": ("ministral3", _MINISTRAL3 | {"sliding_window": 6, "tie_word_embeddings": True}),
+    "seed-oss": ("seed_oss", {}),
+    "seed-oss-biased": ("seed_oss", {"attention_out_bias": True, "mlp_bias": True}),
+    "ernie": ("ernie4_5", {}),
+    "ernie-biased": ("ernie4_5", {"use_bias": True, "tie_word_embeddings": False}),
+    "glm": ("glm", {"pad_token_id": 0}),
+    "glm4": ("glm4", {"pad_token_id": 0}),
+    "cohere": ("cohere", {"logit_scale": 0.5}),
+    "cohere-head-norms": (
+        "cohere",
+        {"logit_scale": 0.5, "use_qk_norm": True, "attention_bias": True, "tie_word_embeddings": False},
+    ),
+    "cohere2": ("cohere2", _SLIDING | {"logit_scale": 0.5}),
+    "exaone4": ("exaone4", _SLIDING),
+    "apertus": ("apertus", _LLAMA3_ROPE),
+    "nemotron": ("nemotron", {}),
+    "nemotron-biased": ("nemotron", _BIASED | _MULTI_HEAD),
+    "hunyuan": ("hunyuan_v1_dense", {"rope_parameters": {"rope_type": "dynamic", "alpha": 10.0, "factor": 1.0}}),
+    "helium": ("helium", {}),
+    "helium-multi-head-biased": ("helium", _BIASED | _MULTI_HEAD),
+    "arcee": ("arcee", {}),
+    "arcee-biased": ("arcee", _BIASED),
+    "cwm": ("cwm", _SLIDING | _LLAMA3_ROPE),
+    "olmo": ("olmo", {}),
+    "olmo-clipped": ("olmo", {"clip_qkv": 0.5, "tie_word_embeddings": True}),
+    "phi": ("phi", {}),
+    "gemma": ("gemma", {}),
     "opt": ("opt", _OPT),
     "opt-unbiased": ("opt", _OPT | {"enable_bias": False, "tie_word_embeddings": False}),
 }

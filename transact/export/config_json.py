@@ -12,8 +12,6 @@ from transformers import PreTrainedConfig
 
 from transact.spec.families import FAMILIES, OWN_PREFIX
 
-LOWEST_TRANSFORMERS = "4.57"
-"""The lowest version that is known to read what is written, and to compute the same."""
 _OUTSIDE_SCALING = ("rope_theta", "partial_rotary_factor", "type")
 """Keys that version 4 has outside `rope_scaling`, or under another name."""
 

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from huggingface_hub import ModelCardData
 
-from transact.export.config_json import LOWEST_TRANSFORMERS
 from transact.export.proof import Proof
 from transact.models import sources
 from transact.models.front_matter import front_matter
@@ -94,7 +93,7 @@ def _body(loaded: LoadedModel, report: "SaveReport") -> str:
         "```",
         "",
     ]
-    lines += [] if report.compact else [f"Needs transformers {LOWEST_TRANSFORMERS} or later.", ""]
+    lines += [] if report.compact else [f"Needs transformers {loaded.layout.lowest_transformers} or later.", ""]
     lines += [] if report.proof is None else _proof(report.proof)
     return "\n".join(lines)
 

@@ -8,7 +8,7 @@ by sqrt(n / k) before the norm and its weight by sqrt(k / n), and x · w / rms(x
 
 import torch
 
-from transact.layers.slicing import kept_input_indices, kept_rows, positions, reading_role
+from transact.layers.slicing import kept_input_indices, kept_rows, norm_rows, reading_role
 from transact.layers.weights import matrix
 from transact.spec.layer_plan import LayerPlan
 from transact.spec.model_spec import SITES, LayerShape, ModelSpec
@@ -61,8 +61,8 @@ def padded_layer(
                 own = placed[head].weight if head in placed else torch.ones_like(norm.norms[0].weight)
                 tensors[f"{path}.norms.{head}.weight"] = own.detach()
         else:
-            rows = positions(kept, spec.head_dim)
-            tensors[f"{path}.weight"] = _spread(norm.weight, rows, heads * spec.head_dim, 1 / scales[path])
+            size = heads if layout.head_norms == "stacked" else heads * spec.head_dim
+            tensors[f"{path}.weight"] = _spread(norm.weight, norm_rows(kept, spec), size, 1 / scales.get(path, 1.0))
     return tensors
 
 

@@ -5,7 +5,7 @@ import copy
 import torch
 from transformers import PreTrainedConfig
 
-from transact.spec.families import Family
+from transact.spec.family import Family
 from transact.spec.model_spec import HEAD_WIDTHS, LayerShape, ModelSpec
 
 

@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from transact.errors import InvalidPlan
-from transact.spec.families import Family
+from transact.spec.family import Family
 
 
 def keep_layers(model: torch.nn.Module, layout: Family, kept: Sequence[int]) -> None:

@@ -14,7 +14,7 @@ import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from transact.errors import CheckpointBroken
-from transact.spec.families import Family
+from transact.spec.family import Family
 from transact.spec.layer_plan import LayerPlan
 
 _HOOKS = (

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from transact.errors import CheckpointBroken
-from transact.spec.families import Family
+from transact.spec.family import Family
 from transact.spec.model_spec import LayerShape, ModelSpec
 from transact.spec.size_limits import from_one_to
 

@@ -90,7 +90,7 @@ def writing_projections(
         units = (kept.kept_heads, kept.kept_head_groups)
         for (path, _), heads in zip(spec.head_norm_sizes(shape), units, strict=False):
             old = layer.get_submodule(path)
-            new[id(old)] = _joint_norm(old, heads, spec) if spec.layout.head_norms == "joint" else _norms(old, heads)
+            new[id(old)] = _norms(old, heads) if spec.layout.head_norms == "each" else _norm(old, heads, spec)
     return new
 
 
@@ -141,9 +141,9 @@ def _kept_of(role: str, kept: LayerPlan, spec: ModelSpec) -> torch.Tensor:
     return positions(kept.kept_channels, 1)
 
 
-def _joint_norm(old: torch.nn.Module, heads: tuple[int, ...], spec: ModelSpec) -> torch.nn.Module:
+def _norm(old: torch.nn.Module, heads: tuple[int, ...], spec: ModelSpec) -> torch.nn.Module:
     new = copy_without_hooks(old)
-    rows = positions(heads, spec.head_dim, device=old.weight.device)
+    rows = norm_rows(heads, spec).to(old.weight.device)
     new.weight = torch.nn.Parameter(old.weight[rows], requires_grad=old.weight.requires_grad)
     return new
 
@@ -153,6 +153,11 @@ def _norms(old: torch.nn.Module, heads: tuple[int, ...]) -> torch.nn.Module:
     new.norms = torch.nn.ModuleList(new.norms[head] for head in heads)
     new.num_heads = len(heads)
     return new
+
+
+def norm_rows(heads: tuple[int, ...], spec: ModelSpec) -> torch.Tensor:
+    """Where in the one weight of a norm these heads have theirs."""
+    return positions(heads, 1 if spec.layout.head_norms == "stacked" else spec.head_dim)
 
 
 def positions(

@@ -10,7 +10,7 @@ from torch.distributed.tensor import DTensor
 from transformers.pytorch_utils import Conv1D
 
 from transact.layers.hooks import copy_without_hooks
-from transact.spec.families import Family
+from transact.spec.family import Family
 
 
 def matrix(projection: torch.nn.Module) -> torch.Tensor:

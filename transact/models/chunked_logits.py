@@ -15,7 +15,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 
 from transact.layers.stand_in import with_module_at
 from transact.models.loaded_model import LoadedModel
-from transact.spec.families import Family
+from transact.spec.family import Family
 from transact.spec.memory_estimates import BLOCK_BYTES
 
 Head = Callable[[torch.Tensor], torch.Tensor]

@@ -16,7 +16,7 @@ from transact.models.tasks_by_placement import SPREAD, STREAMED, TOGETHER, Task,
 from transact.progress import NO_CHECK, NO_PROGRESS, Check, Progress
 from transact.runtime.devices import device_of
 from transact.spec.digest import digest
-from transact.spec.families import Family
+from transact.spec.family import Family
 from transact.spec.model_spec import ModelSpec
 
 if TYPE_CHECKING:

@@ -36,7 +36,7 @@ def stock_config(old: PreTrainedConfig, spec: ModelSpec) -> tuple[PreTrainedConf
         "head_dim": spec.head_dim,
         "tie_word_embeddings": spec.tie_word_embeddings,
     }
-    if family.head_counts == "fixed":  # pruning in memory set it; these classes compute it
+    if family.head_counts == "fixed" and not hasattr(type(old), "head_dim"):  # set in memory; these classes compute it
         values.pop("head_dim", None)
         del sizes["head_dim"]
     values |= {type(old).attribute_map.get(name, name): size for name, size in sizes.items()}

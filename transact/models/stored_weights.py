@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from transact.errors import CheckpointBroken, ModelUnsupported
 from transact.layers.config_sizes import write_shape
-from transact.spec.families import Family
+from transact.spec.family import Family
 from transact.spec.model_spec import ModelSpec
 
 TORCH_DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32", "F64": "float64"}

@@ -30,7 +30,7 @@ from transact.recovery.schedule import RecoverySettings, rate_share
 from transact.recovery.training_errors import explained_failures
 from transact.recovery.training_text import IGNORED, TrainingText, collate, dataset_of, step_tokens
 from transact.runtime.distributed import is_sharded, rank_and_count
-from transact.spec.families import Family
+from transact.spec.family import Family
 from transact.text.tokens import TokenSet
 
 _KEPT_CHECKPOINTS = 2

@@ -13,7 +13,7 @@ from transact.layers.weights import matrix
 from transact.models.loaded_model import LoadedModel
 from transact.observing.statistics import ActivationStatistics
 from transact.repair.refit_base import Refit, check_same_model
-from transact.spec.families import Family
+from transact.spec.family import Family
 from transact.spec.plan import PruningPlan
 
 

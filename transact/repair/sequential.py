@@ -38,7 +38,7 @@ from transact.progress import Check, Progress, Repeating
 from transact.repair.ridge import NormalEquations
 from transact.runtime.blockwise_algebra import add_gram, add_product, add_products, part_of
 from transact.runtime.devices import free_bytes
-from transact.spec.families import is_on
+from transact.spec.family import is_on
 from transact.spec.layer_plan import LayerPlan
 from transact.spec.model_spec import SITES, ModelSpec
 from transact.text.calibration import CalibrationSet

@@ -1,9 +1,12 @@
 """The family of a config.json, or the reason why it has none."""
 
 from transact.errors import ModelUnsupported
-from transact.spec.families import FAMILIES, OWN_PREFIX, Family
+from transact.spec.families import FAMILIES, OWN_PREFIX
+from transact.spec.family import Family
 
 _EXPERT_KEYS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_intermediate_size")
+_DENSE = (None, 0, 1)
+"""What these keys hold where there is one MLP a layer; HunYuan's dense models name one expert."""
 _REMEDY = "Choose a decoder of one of these families: {families}."
 
 
@@ -31,7 +34,7 @@ def family_of(config: dict) -> Family:
         )
     if config.get("is_encoder_decoder"):
         raise ModelUnsupported(f"{model_type} is an encoder-decoder model, not a decoder. {remedy}")
-    if any(config.get(key) for key in _EXPERT_KEYS) or "moe" in model_type:
+    if any(config.get(key) not in _DENSE for key in _EXPERT_KEYS) or "moe" in model_type:
         raise ModelUnsupported(
             f"{model_type} is a mixture-of-experts model; its channels are routed and not pruned here. {remedy}"
         )

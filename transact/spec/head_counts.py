@@ -5,7 +5,7 @@ Any, those that divide `hidden_size`, or, "fixed", hidden_size / head_dim alone:
 
 import math
 
-from transact.spec.families import Family
+from transact.spec.family import Family
 
 HEAD_COUNTS = ("any", "divisors", "fixed")
 

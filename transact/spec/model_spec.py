@@ -13,9 +13,10 @@ from transact.errors import ModelUnsupported
 from transact.spec.attention_windows import Windows, attended, attended_in_all, windows_from, windows_of
 from transact.spec.config_family import family_of
 from transact.spec.digest import digest
-from transact.spec.families import FAMILIES, Family, is_on, width_problem
+from transact.spec.families import FAMILIES
+from transact.spec.family import Family, is_on, width_problem
 from transact.spec.head_counts import HEAD_COUNTS, can_name, head_counts_of, next_nameable
-from transact.spec.size_limits import MAX_PARAMETERS, checked_size, excess_in_all, from_one_to
+from transact.spec.size_limits import MAX_PARAMETERS, checked_size, excess_in_all, from_zero_to
 
 SITES = ("attention", "mlp")
 """The two places in a layer where units are cut."""
@@ -46,7 +47,8 @@ class ModelSpec:
     every stock model, less where `transact.layers.narrow_attention` runs.
 
     `own_head_norms`: every head has norm weights of its own for its queries and keys. `other_parameters`: those that
-    pruning never touches and that are neither embeddings of tokens nor biases: norms and learned positions.
+    pruning never touches and that are neither embeddings of tokens nor biases: norms, those of activation functions and
+    learned positions.
     `head_counts` and `windows` (see the modules of these names) belong to the configuration and not to the shape:
     equality and fingerprint leave them out.
     """
@@ -94,11 +96,7 @@ class ModelSpec:
         if problem is not None:
             raise ModelUnsupported(f"The configuration gives {problem}. Check config.json.")
 
-        head_norms = family.query_norm is not None and is_on(family.has_head_norms, config)
-        norms = family.parallel_norms if is_on(family.parallel, config) else family.layer_norms
-        norm_parameters = norms * hidden * (1 + family.norm_bias)
-        if head_norms and family.head_norms == "shared":
-            norm_parameters += 2 * head_dim
+        beside = family.parameters_beside_projections(config, head_dim)
         outside = family.parameters_outside_layers(hidden, config.max_position_embeddings)
         spec = cls(
             family=family.model_type,
@@ -112,8 +110,8 @@ class ModelSpec:
             qkv_bias=is_on(family.qkv_bias, config),
             output_bias=is_on(family.output_bias, config),
             mlp_bias=is_on(family.mlp_bias, config),
-            own_head_norms=head_norms and family.head_norms != "shared",
-            other_parameters=norm_parameters * config.num_hidden_layers + outside,
+            own_head_norms=family.has_norms_of_heads(config) and family.head_norms != "shared",
+            other_parameters=beside * config.num_hidden_layers + outside,
             layers=(LayerShape(heads, groups, channels),) * config.num_hidden_layers,
             head_counts=head_counts_of(family, config),
             windows=windows_of(family.windows, config),
@@ -176,7 +174,7 @@ class ModelSpec:
     @property
     def fixed_parameters(self) -> int:
         """Parameters that pruning never touches: embeddings, output head, norms, output biases."""
-        embeddings = self.vocab_size * self.hidden_size * (1 if self.tie_word_embeddings else 2)
+        embeddings = self.vocab_size * (self.hidden_size * (2 - self.tie_word_embeddings) + self.layout.head_bias)
         biases = self.num_hidden_layers * self.hidden_size * (self.output_bias + self.mlp_bias)
         return embeddings + self.other_parameters + biases
 
@@ -309,8 +307,9 @@ class ModelSpec:
                     (layer.num_key_value_heads, self.query_key_dim // 2),
                 )
             for path, heads in self.head_norm_sizes(layer):
-                if layout.head_norms == "joint":
-                    yield f"{layout.layers}.{index}.{path}.weight", (heads * self.head_dim,)
+                if layout.head_norms != "each":
+                    whole = (heads * self.head_dim,) if layout.head_norms == "joint" else (heads, self.head_dim)
+                    yield f"{layout.layers}.{index}.{path}.weight", whole
                 else:
                     for head in range(heads):
                         yield f"{layout.layers}.{index}.{path}.norms.{head}.weight", (self.head_dim,)
@@ -379,7 +378,7 @@ class ModelSpec:
             **checked,
             **widths,
             **{name: bool(values[name]) for name in flags},
-            other_parameters=from_one_to(MAX_PARAMETERS, values["other_parameters"]),
+            other_parameters=from_zero_to(MAX_PARAMETERS, values["other_parameters"]),
             layers=layers,
             head_counts=values.get("head_counts", FAMILIES[values["family"]].head_counts),
             windows=windows_from(values.get("windows"), len(layers)),

@@ -60,6 +60,11 @@ def from_one_to(most: int, value) -> int:
     return value
 
 
+def from_zero_to(most: int, value) -> int:
+    """As `from_one_to`, or 0."""
+    return 0 if type(value) is int and value == 0 else from_one_to(most, value)
+
+
 def _shown(value: float) -> str:
     if isinstance(value, float):
         return f"{value:g}"

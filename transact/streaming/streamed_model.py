@@ -71,11 +71,13 @@ class StreamedModel(LoadedModel):
         if not any(parameter.is_meta for parameter in empty.values()):  # loaded by an enclosing block
             yield layer
             return
-        layer.load_state_dict({name: self._read(prefix + name, dtype, check) for name in empty}, assign=True)
+        # not strict: buffers, which stay filled, are no parameters
+        filled = {name: self._read(prefix + name, dtype, check) for name in empty}
+        layer.load_state_dict(filled, strict=False, assign=True)
         try:
             yield layer
         finally:
-            layer.load_state_dict(empty, assign=True)
+            layer.load_state_dict(empty, strict=False, assign=True)
 
     @contextmanager
     def embeddings_loaded(self, input_ids: torch.Tensor) -> Iterator[None]:
@@ -185,6 +187,7 @@ def load_streamed(
     model.requires_grad_(False)
     tensors = TensorFiles(files, spec.layout)
     _check_complete(model, tensors)
+    _read_buffers(model, tensors)
     _place_buffers(model, target)
     model.get_submodule(spec.layout.embeddings).register_forward_pre_hook(_refuse_unless_open)
     return StreamedModel(model=model, files=tensors, computes_on=target, **source_files.fields(watch.check))
@@ -212,6 +215,14 @@ def _check_complete(model: torch.nn.Module, files: TensorFiles) -> None:
     lacking = [name for name, _ in model.named_parameters() if files.find(name) is None]
     held = {files.find(name) for name in state}
     check_complete(lacking, [name for name in files.names() if name not in held and not sources.is_constant(name)])
+
+
+def _read_buffers(model: torch.nn.Module, files: TensorFiles) -> None:
+    """Fill the few buffers that files hold, such as the constants of an activation function."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name, buffer in model.state_dict().items():
+        if name not in parameters and files.find(name) is not None:
+            buffer.copy_(files.read(name, buffer.dtype))
 
 
 def _place_buffers(model: torch.nn.Module, device: torch.device) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from transact.errors import CheckpointBroken
 from transact.progress import NO_CHECK, Check
-from transact.spec.families import Family
+from transact.spec.family import Family
 
 TORCH_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _PIECE_BYTES = 4 << 20

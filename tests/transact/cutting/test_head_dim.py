@@ -32,6 +32,11 @@ NARROWED = (
     "granite",
     "starcoder2",
     "smollm3",
+    "ministral",
+    "seed-oss",
+    "arcee",
+    "cwm",
+    "gemma",
 )
 TARGETS = {
     "queries-and-keys": ta.PruningTarget(4, 40, keep_query_key_dim=2),
@@ -305,7 +310,11 @@ def test_stock_transformers_alone_says_that_it_does_not_know_the_type(tmp_path):
     assert "dimensions of values | 4 | 3 |" in card and "import transact" in card
 
 
-@pytest.mark.parametrize("name", ["qwen3", "gemma2", "gemma3", "olmo2", "phi3", "stablelm", "gpt-neox", "gpt2", "opt"])
+@pytest.mark.parametrize(
+    "name",
+    ["qwen3", "gemma2", "gemma3", "olmo2", "phi3", "stablelm", "gpt-neox", "gpt2", "opt", "ministral3", "glm",
+     "nemotron", "olmo"],
+)  # fmt: skip
 def test_other_families_keep_their_heads_whole_and_say_why(name):
     dense = build(name)
     reason = dense.layout.no_head_dim_pruning_reason

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import transact as ta
-from tests.tiers import FEW, PLAIN, cases
+from tests.tiers import FEW, LAYOUTS, cases
 from tests.tiny_models import TINY, build, token_ids
 from tests.transact.cutting.test_exactness import TOLERANCE, stay_in_float64
 from transact.spec.plan import compose_cuts
@@ -33,6 +33,10 @@ PATTERNS = {
     "gemma3": ("gemma3_text", {"sliding_window": 4, "sliding_window_pattern": 3, "num_hidden_layers": 5}),
     # every second layer is without RoPE, and these have windows
     "smollm3": ("smollm3", _SLIDING | {"no_rope_layer_interval": 2, "num_hidden_layers": 5}),
+    "olmo3": ("olmo3", {"sliding_window": 4, "num_hidden_layers": 5}),
+    # layers that attend to all are without RoPE
+    "cohere2": ("cohere2", {"sliding_window": 4, "sliding_window_pattern": 2, "num_hidden_layers": 5}),
+    "exaone4": ("exaone4", {"sliding_window": 4, "sliding_window_pattern": 3, "num_hidden_layers": 5}),
 }
 
 
@@ -113,7 +117,7 @@ def test_layers_that_stay_are_the_same_and_pass_on_the_stream_untouched():
 
 
 @pytest.mark.parametrize("kind", ["none", "bias", "least_squares", "best", "search"])
-@pytest.mark.parametrize("name", cases(NAMES, test=PLAIN, check=FEW[:1]))
+@pytest.mark.parametrize("name", cases(NAMES, test=LAYOUTS, check=FEW[:1]))
 def test_every_repair_of_every_family(name, kind, tmp_path):
     dense = build(name)
     calibration = ta.CalibrationSet.from_token_ids(token_ids(dense, 12), name="ids")

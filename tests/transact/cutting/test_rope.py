@@ -19,8 +19,9 @@ TOLERANCE = 1e-6
 """Stock norms and angles are float32 in a float64 model; padding changes the order of their sums."""
 FAMILIES = (
     "llama", "llama-biased", "mistral", "qwen2", "granite", "qwen3", "gemma2", "gemma3", "olmo2", "phi3",
-    "phi3-partial-rope", "smollm3", "stablelm", "starcoder2", "gpt-neox",
+    "phi3-partial-rope", "smollm3", "stablelm", "starcoder2", "gpt-neox", "olmo3", "glm", "nemotron", "hunyuan",
 )  # fmt: skip
+HALF_TURNED = ("stablelm", "gpt-neox", "glm", "nemotron")
 ORIGINAL = 16
 TYPES = ("default", *ROPE_INIT_FUNCTIONS)
 TARGET = ta.PruningTarget(keep_head_groups=3, keep_channels=17)
@@ -64,12 +65,12 @@ def rope(kind: str, partial: float, dims: int) -> dict:
 def model(name: str, kind: str) -> ta.LoadedModel:
     """A tiny model of the family, or a skip where the family's own classes refuse the kind."""
     model_type, changes = TINY[name]
-    partial = {"phi3-partial-rope": 0.5, "stablelm": 0.5, "gpt-neox": 0.5}.get(name, 1.0)
+    partial = 0.5 if name in HALF_TURNED or name == "phi3-partial-rope" else 1.0
     sizes = _SIZES | changes
-    if name in ("stablelm", "gpt-neox"):  # so that half of a head is still more than one pair
+    if name in HALF_TURNED:  # so that half of a head is still more than one pair
         sizes |= {"num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 8}
     parameters = rope(kind, partial, int(sizes["head_dim"] * partial))
-    if name == "gemma3":
+    if name in ("gemma3", "olmo3"):
         parameters = {"full_attention": parameters, "sliding_attention": {"rope_type": "default", "rope_theta": 100.0}}
     values = sizes | {"rope_parameters": parameters}
     if name.startswith("phi3"):

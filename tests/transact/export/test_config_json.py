@@ -49,6 +49,12 @@ def test_both_spellings_are_one_configuration_to_transformers_5(name, tmp_path):
                                              "sliding_attention": {"rope_type": "default", "rope_theta": 300.0}}},
          {"rope_theta": 5000.0, "rope_local_base_freq": 300.0,
           "rope_scaling": {"rope_type": "linear", "factor": 2.0}}),
+        ("olmo3", {"rope_parameters": {"full_attention": SCALED,
+                                       "sliding_attention": {"rope_type": "default", "rope_theta": 5000.0}}},
+         {"rope_theta": 5000.0, "rope_scaling": {"rope_type": "linear", "factor": 2.0}}),
+        ("glm4", {"rope_parameters": SCALED | {"partial_rotary_factor": 0.5}, "pad_token_id": 0},
+         {"rope_theta": 5000.0, "partial_rotary_factor": 0.5,
+          "rope_scaling": {"rope_type": "linear", "factor": 2.0}}),
         ("phi3", {"rope_parameters": {"rope_type": "longrope", "rope_theta": 500.0, **LONG}, "pad_token_id": 0,
                   "original_max_position_embeddings": 16},
          {"rope_theta": 500.0, "rope_scaling": {"type": "longrope", **LONG}, "original_max_position_embeddings": 16}),
@@ -139,6 +145,7 @@ def test_what_version_4_leaves_out_is_told(name, tmp_path):
     assert 'attn_implementation="eager"' in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_the_card_names_the_lowest_version(tmp_path):
-    ta.save(build("llama", torch.float32), tmp_path / "out")
-    assert "transformers 4.57 or later" in (tmp_path / "out" / "README.md").read_text()
+@pytest.mark.parametrize(("name", "version"), [("llama", "4.57"), ("ministral3", "5.0"), ("apertus", "5.23")])
+def test_the_card_names_the_lowest_version(name, version, tmp_path):
+    ta.save(build(name, torch.float32), tmp_path / "out")
+    assert f"transformers {version} or later" in (tmp_path / "out" / "README.md").read_text()

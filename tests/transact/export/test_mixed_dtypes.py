@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import transact as ta
-from tests.tiers import PLAIN, cases
+from tests.tiers import LAYOUTS, cases
 from tests.tiny_models import TINY, build, token_ids
 
 EVEN = ta.PruningTarget(keep_head_groups=2, keep_channels=24)
@@ -44,8 +44,8 @@ def assert_same(found: Path, expected: Path) -> None:
 
 
 def in_turn(name: str, in_memory: str) -> bool:
-    """One model a family, every second one read in float32."""
-    return name in PLAIN and IN_MEMORY[PLAIN.index(name) % 2] == in_memory
+    """One model a layout, every second one read in float32."""
+    return name in LAYOUTS and IN_MEMORY[LAYOUTS.index(name) % 2] == in_memory
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ import transact as ta
 from tests.conftest import ROOT
 from tests.tiers import cases
 from tests.tiny_models import TINY, build
+from transact.spec.families import FAMILIES
 
 pytestmark = pytest.mark.long
 
@@ -51,6 +52,19 @@ SPELLINGS = {
             },
         },
     ),
+    "olmo3-yarn": (
+        "olmo3",
+        {
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "sliding_window": 6,
+            "rope_parameters": {
+                "full_attention": {
+                    "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, **ROPE,
+                },
+                "sliding_attention": {"rope_type": "default", **ROPE},
+            },
+        },
+    ),
     # a quarter of the tiny table's heads would be a single dimension, which no model rotates
     "stablelm": ("stablelm", {"use_qkv_bias": True, "partial_rotary_factor": 0.5}),
     "stablelm-parallel": (
@@ -58,7 +72,7 @@ SPELLINGS = {
         {"use_parallel_residual": True, "qk_layernorm": True, "partial_rotary_factor": 0.5, "num_key_value_heads": 8},
     ),
 }  # fmt: skip
-CASES = {**TINY, **SPELLINGS}
+CASES = {name: case for name, case in {**TINY, **SPELLINGS}.items() if FAMILIES[case[0]].lowest_transformers == "4.57"}
 
 
 @pytest.fixture(scope="module")

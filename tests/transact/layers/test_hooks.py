@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import transact as ta
-from tests.tiers import FEW, PLAIN, cases
+from tests.tiers import FEW, LAYOUTS, cases
 from tests.tiny_models import TINY, build, token_ids
 from transact.layers.hooks import copy_without_hooks, hooks_suspended, on_calls, on_inputs
 
@@ -65,7 +65,7 @@ MASKS = {
 
 
 @pytest.mark.parametrize("mask", MASKS)
-@pytest.mark.parametrize("name", cases(TINY, test=PLAIN, check=FEW))
+@pytest.mark.parametrize("name", cases(TINY, test=LAYOUTS, check=FEW))
 def test_a_cut_is_the_same_under_every_mask(name, mask):
     dense = build(name)
     plan, other = plan_of(dense, TARGET), plan_of(dense, OTHER, seed=1)

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 from transformers.integrations.heterogeneity.configuration_utils import AmbiguousGlobalPerLayerAttributeError
 
 import transact as ta
-from tests.tiers import FEW, PLAIN, cases
+from tests.tiers import FEW, LAYOUTS, cases
 from tests.tiny_models import TINY, build, token_ids
 from transact.scoring.scores import ImportanceScores
 
@@ -21,7 +21,7 @@ def _pruned(name: str) -> ta.LoadedModel:
     return ta.prune(dense, ta.make_plan(scores, dense.spec, TARGET))
 
 
-@pytest.mark.parametrize("name", cases(TINY, test=PLAIN, check=FEW))
+@pytest.mark.parametrize("name", cases(TINY, test=LAYOUTS, check=FEW))
 def test_what_is_saved_compact_is_read_back_as_it_was(name, tmp_path):
     pruned = _pruned(name)
     report = ta.save(pruned, tmp_path / "out", layers="compact")

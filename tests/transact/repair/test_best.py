@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import transact as ta
-from tests.tiers import PLAIN, cases, inputs
+from tests.tiers import LAYOUTS, cases, inputs
 from tests.tiny_models import TINY, build, token_ids
 from tests.transact.cutting.test_leaves_nothing_behind import _hooks
 from transact.observing.layer_stream import streams
@@ -41,8 +41,8 @@ def _cases():
 
 
 def _in_turn(name: str, target: str) -> bool:
-    """One model a family, whose layers differ in size in every second one."""
-    return name in PLAIN and target == list(TARGETS)[PLAIN.index(name) % 2]
+    """One model a layout, whose layers differ in size in every second one."""
+    return name in LAYOUTS and target == list(TARGETS)[LAYOUTS.index(name) % 2]
 
 
 @pytest.mark.parametrize(("name", "target"), cases(_cases(), test=_in_turn, check=[("llama", "per-layer")]))

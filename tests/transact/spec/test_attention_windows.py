@@ -23,6 +23,12 @@ CASES: dict[str, dict] = {
     "qwen2": {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1},
     "qwen3": {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 2},
     "smollm3": {"use_sliding_window": True, "sliding_window": 6, "no_rope_layers": [1, 0, 1]},
+    "olmo3": {},
+    "ministral": {},
+    "ministral3": {"sliding_window": 6},
+    "cohere2": {},
+    "exaone4": {},
+    "cwm": {},
 }
 WINDOWS = {
     "llama": (None, None, None),
@@ -34,7 +40,8 @@ WINDOWS = {
     "qwen2": (None, 5, 5),
     "qwen3": (None, None, 5),
     "smollm3": (None, 6, None),
-}
+    "ministral3": (6, 6, 6),
+} | dict.fromkeys(("olmo3", "ministral", "cohere2", "exaone4", "cwm"), (6, None, 6))
 WITHOUT = {
     "mistral": {"sliding_window": None},
     "phi3": {"sliding_window": None},
@@ -44,6 +51,12 @@ WITHOUT = {
     "qwen2": {"use_sliding_window": False, "sliding_window": 5},
     "qwen3": {"use_sliding_window": False, "sliding_window": 5},
     "smollm3": {"use_sliding_window": False, "sliding_window": 6},
+    "olmo3": {"layer_types": ["full_attention"] * 3},
+    "ministral": {"layer_types": ["full_attention"] * 3},
+    "ministral3": {},
+    "cohere2": {"layer_types": ["full_attention"] * 3},
+    "exaone4": {"sliding_window": None, "layer_types": ["full_attention"] * 3},
+    "cwm": {"layer_types": ["full_attention"] * 3},
 }
 VARIANTS = [*((name, "windows") for name in CASES), *((name, "none") for name in WITHOUT)]
 

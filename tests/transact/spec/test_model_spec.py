@@ -86,6 +86,15 @@ def test_refusals_name_the_reason(config, reason):
     assert reason in str(caught.value)
 
 
+def test_one_expert_is_a_dense_mlp():
+    """As HunYuan's dense models say of themselves."""
+    from transact.spec.config_family import family_of
+
+    assert family_of({"model_type": "hunyuan_v1_dense", "num_experts": 1}).label == "HunYuan (dense)"
+    with pytest.raises(ta.ModelUnsupported, match="mixture-of-experts"):
+        family_of({"model_type": "hunyuan_v1_dense", "num_experts": 2})
+
+
 def test_readme_names_every_family():
     readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
     (row,) = [line for line in readme.splitlines() if line.startswith("| families |")]
@@ -101,7 +110,15 @@ def test_a_width_of_nothing_is_not_taken_for_one_that_is_not_given(name):
     assert getattr(spec.with_heads(**{name: 0}), name) == 0
 
 
-def test_layouts_that_cannot_be_cut_exactly_are_refused_with_the_reason():
-    config = AutoConfig.for_model("opt", do_layer_norm_before=False)
-    with pytest.raises(ta.ModelUnsupported, match="norms the residual stream itself"):
+@pytest.mark.parametrize(
+    ("family", "changes", "reason"),
+    [
+        ("opt", {"do_layer_norm_before": False}, "norms the residual stream itself"),
+        ("phi", {"qk_layernorm": True}, "follows from the number of heads"),
+        ("olmo", {"attention_bias": True}, "give Taylor no gradients"),
+    ],
+)
+def test_layouts_that_cannot_be_cut_exactly_are_refused_with_the_reason(family, changes, reason):
+    config = AutoConfig.for_model(family, **changes)
+    with pytest.raises(ta.ModelUnsupported, match=reason):
         ta.ModelSpec.from_config(config)

@@ -3,7 +3,7 @@
 import pytest
 
 import transact as ta
-from tests.tiers import FEW, PLAIN, cases
+from tests.tiers import FEW, LAYOUTS, cases
 from tests.tiny_models import TINY
 from tests.transact.streaming.test_streaming import (
     _assert_same_checkpoint,
@@ -19,7 +19,7 @@ TARGET = ta.PruningTarget(keep_head_groups=(1, 3, 2), keep_channels=(40, 5, 13),
 NAMES = [name for name in TINY if name != "gpt2-default-width"]
 
 
-@pytest.mark.parametrize("name", cases(NAMES, test=PLAIN, check=FEW))
+@pytest.mark.parametrize("name", cases(NAMES, test=LAYOUTS, check=FEW))
 def test_every_family_comes_to_what_it_does_in_memory(name, tmp_path):
     source = _saved(name, tmp_path / "base")
     loaded, streamed = ta.load(source), ta.load_streamed(source)

@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import transact as ta
 from tests.conftest import ROOT
-from tests.tiers import FEW, PLAIN, cases
+from tests.tiers import FEW, LAYOUTS, cases
 from tests.tiny_models import TINY, build, token_ids
 from transact.models import preflight
 from transact.observing.statistics import Moments
@@ -72,7 +72,7 @@ def _assert_same_checkpoint(found: Path, expected: Path) -> None:
         _assert_close(mine[name], weight, name)
 
 
-@pytest.mark.parametrize("name", cases(TINY, test=PLAIN, check=FEW))
+@pytest.mark.parametrize("name", cases(TINY, test=LAYOUTS, check=FEW))
 def test_every_family_comes_to_what_it_does_in_memory(name, tmp_path):
     source = _saved(name, tmp_path / "base")
     loaded, streamed = ta.load(source), ta.load_streamed(source)
@@ -100,6 +100,23 @@ def test_every_family_comes_to_what_it_does_in_memory(name, tmp_path):
         )
         assert vars(report) == vars(ta.save(pruned, folders[1], layers=layers)) | {"directory": str(folders[0])}
         _assert_same_checkpoint(folders[0], folders[1])
+
+
+def test_constants_of_an_activation_function_are_those_of_the_files(tmp_path):
+    """Buffers, not parameters: stock classes fill them from the files, whatever they are made with."""
+    source = _saved("apertus", tmp_path / "base")
+    before = ta.perplexity(ta.load(source), _text(ta.load(source)))
+    file = tmp_path / "base" / "model.safetensors"
+    tensors = load_file(file)
+    save_file(tensors | {name: each * 2 for name, each in tensors.items() if name.endswith("beta")}, file)
+    loaded, streamed = ta.load(source), ta.load_streamed(source)
+    text = _text(loaded)
+    assert ta.perplexity(streamed, text) == pytest.approx(ta.perplexity(loaded, text), rel=1e-6)
+    assert ta.perplexity(loaded, text) != pytest.approx(before, rel=1e-3)
+    plan = ta.make_plan(ta.ImportanceScores.random(loaded.spec), loaded.spec, UNEVEN)
+    ta.stream_prune(streamed, plan, tmp_path / "streamed")
+    ta.save(ta.prune(loaded, plan), tmp_path / "in memory")
+    _assert_same_checkpoint(tmp_path / "streamed", tmp_path / "in memory")
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import transact as ta
-from tests.tiers import FEW, PLAIN, cases
+from tests.tiers import FEW, LAYOUTS, cases
 from tests.tiny_models import TINY, build, token_ids
 from transact.streaming import streamed_model as streaming
 
@@ -26,7 +26,7 @@ def _nothing_is_held(streamed: ta.StreamedModel) -> bool:
     return all(each.is_meta for each in streamed.model.parameters())
 
 
-@pytest.mark.parametrize("name", cases(TINY, test=PLAIN, check=FEW))
+@pytest.mark.parametrize("name", cases(TINY, test=LAYOUTS, check=FEW))
 def test_every_family_is_measured_as_in_memory(name, tmp_path):
     source = _saved(name, tmp_path / "base")
     loaded, streamed = ta.load(source), ta.load_streamed(source)
