@@ -58,6 +58,7 @@ def test_history_front_floor_side_by_side_and_back(explorer):
     assert random > pruned > dense
 
 
+@pytest.mark.long
 def test_the_redundancy_map_fills_stops_and_sets_the_sliders(explorer):
     page = explorer.page
     page.click("#map-button")

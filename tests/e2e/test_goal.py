@@ -18,20 +18,20 @@ def fill(explorer, **values) -> None:
 def test_a_size_and_a_time_become_a_result(explorer):
     page = explorer.page
     explorer.reads("goal-expected", "head groups and")
-    fill(explorer, size=99, minutes=0.3)
+    fill(explorer, size=99, minutes=0.1)
     explorer.reads("goal-expected", "cannot be reached")
     page.click("#goal-go")
     explorer.says("cannot be reached")
     fill(explorer, size=30, minutes=0)
     page.click("#goal-go")
     explorer.says("give minutes above 0")
-    fill(explorer, size=30, minutes=0.3)
+    fill(explorer, size=30, minutes=0.1)
     assert "tokens, " in explorer.reads("goal-expected", "Then reading")
     page.click("#goal-go")
     explorer.says("Result 1 is ready: made and measured")
     (row,) = explorer.rows("history-table", 13)
-    assert row[9] == "least squares, for 0.3 min"
-    assert "size=0.7, minutes=0.3, widths=" in explorer.text("code-view")
+    assert row[9] == "least squares, for 0.1 min"
+    assert "size=0.7, minutes=0.1, widths=" in explorer.text("code-view")
     assert "python -m transact compress" in page.locator("body").inner_text()
 
 

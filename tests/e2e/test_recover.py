@@ -15,6 +15,7 @@ def fill(explorer, **values) -> None:
         box.press("Tab")
 
 
+@pytest.mark.long
 def test_training_is_drawn_as_it_goes_and_becomes_a_result(explorer):
     page = explorer.page
     explorer.reads("recover-estimate", "60,000 tokens, about")

@@ -103,6 +103,7 @@ def test_report_names_costs_speeds_and_protocol(stories):
     assert dataclasses.asdict(report) == report.to_dict()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", cases([(size,) for size in REFERENCE_PERPLEXITIES], test=[(3, 172)]))
 def test_perplexities_of_the_reference_table(size, reference_statistics, reference_evaluation, stories):
     groups, channels = size
