@@ -16,6 +16,8 @@ from transact.compression.recipe import Recipe
 from transact.compression.recipe import recipe_for as planned
 from transact.repair import distillation
 
+pytestmark = pytest.mark.slow
+
 SAMPLES = Path(__file__).resolve().parents[3] / "assets" / "samples"
 
 
