@@ -3,8 +3,8 @@
 Least squares comes first: up to some forty tokens a channel it gives most per second (on SmolLM2 at a quarter removed,
 four times as much text took three tenths off what it loses, and 62 steps of distillation one tenth in the same time).
 Then as many ways to share out the removal as an eighth of the time has room for are tried. What is left goes into
-distillation, which goes on paying for as long as there is time. Where it has no room for some twenty steps, there is
-none, and the time is given to the text that least squares is solved on.
+distillation, which goes on paying for as long as there is time. Where it has no room for some twenty steps and
+there is more text, there is none, and the time is given to the text that least squares is solved on.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,8 @@ _TRYING_SHARE = 0.12
 _PRICING_SHARE = 0.1
 _LEAST_PRICED = 1_024
 MOST_TRIES = 5
-_LEAST_STEPS = 20
+_LEAST_STEPS, _LEAST_STEPS_ALONE = 20, 4
+"""Of distillation: where the time could go into more text, and where all of the text is read."""
 _SLOWER = 4
 """Times as long as the operations would take at the speed of the forward pass."""
 _LEAST_CHANNELS = 1 / 4
@@ -118,7 +119,8 @@ def recipe_for(
         f"cutting, {tries} tried" if tries > 1 else "cutting": tries * trying,
     }
     left = seconds - sum(parts.values())
-    if left >= _LEAST_STEPS * STEP * STEP_TOKENS * forward:
+    more_to_read = observed < min(wanted, tokens)
+    if left >= (_LEAST_STEPS if more_to_read else _LEAST_STEPS_ALONE) * STEP * STEP_TOKENS * forward:
         parts["distilling"] = left
         return Recipe(target, observed, priced, tries, True, _told(parts))
     observed = affordable(_TEXT_SHARE_ALONE, GRAM_PASS)

@@ -42,6 +42,10 @@ def test_more_time_never_means_less():
     assert taught[-1].priced_tokens and taught[-1].tries == MOST_TRIES
 
 
+def test_where_all_of_the_text_is_read_what_is_left_teaches():
+    assert not _recipe(3).distills and _recipe(3, tokens=4_000).distills
+
+
 def test_equal_widths_need_no_prices():
     assert not any(_recipe(minutes, free=False).priced_tokens for minutes in MINUTES)
 
