@@ -21,7 +21,7 @@ from transact.planning.widths import priced_widths, scored_widths
 from transact.progress import NO_PROGRESS, Progress, Repeating, StoppedEarly, part
 from transact.repair.dense_predictions import DensePredictions, divergence
 from transact.repair.distillation import STEP_TOKENS, Distilled, distill, held_back
-from transact.runtime.devices import seconds_at
+from transact.runtime.devices import free_bytes, seconds_at
 from transact.scoring.scores import score
 from transact.spec.plan import PruningPlan
 from transact.spec.target import PruningTarget
@@ -74,9 +74,7 @@ def compress(
     machine = _measured(loaded, calibration)
     text, measured_on = held_back(calibration) or (calibration, None)
     seconds = 60 * minutes - (seconds_at(loaded.device) - began)
-    recipe = recipe_for(
-        loaded.spec, target, tokens=text.num_tokens, machine=machine, seconds=seconds, free_widths=widths == "free"
-    )
+    recipe = recipe_for(loaded.spec, target, text=text, machine=machine, seconds=seconds, free_widths=widths == "free")
     if measured_on is None:  # nothing could decide between several
         recipe = replace(recipe, tries=1, distills=False)
     report(recipe)
@@ -103,7 +101,8 @@ def _measured(loaded: LoadedModel, calibration: CalibrationSet) -> Machine:
     began = seconds_at(loaded.device)
     perplexity(loaded, sample)
     seconds = max(seconds_at(loaded.device) - began, 1e-6)
-    return Machine(len(row) / seconds, loaded.spec.prefill_flops(len(row)) / seconds)
+    flops = loaded.spec.prefill_flops(len(row))
+    return Machine(len(row) / seconds, flops / seconds, free_bytes(loaded.device))
 
 
 class _Stages:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import transact as ta
 from transact.compression.recipe import Machine, recipe_for, target_of_size
+from transact.runtime.memory import available_bytes
 from ui.errors import WrongInput
 from ui.server import limits
 from ui.state.session import Goal, Result, Session
@@ -47,8 +48,8 @@ def expected(registry: Registry, session: Session, asked: Goal) -> Expected:
     recipe = None
     if seconds is not None:
         recipe = recipe_for(
-            spec, target, tokens=scored.num_tokens, machine=Machine(_TIMED_TOKENS / seconds, flops / seconds),
-            seconds=60 * asked.minutes, free_widths=asked.widths == "free",
+            spec, target, text=scored.calibration, seconds=60 * asked.minutes, free_widths=asked.widths == "free",
+            machine=Machine(_TIMED_TOKENS / seconds, flops / seconds, available_bytes()),
         )  # fmt: skip
     return Expected(target.spec(spec).num_parameters, f"{groups:.3g}", channels, recipe)
 

@@ -1,6 +1,7 @@
 """What is done with a time: all of it is used, none beyond it, and more time never means less work."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -10,14 +11,16 @@ from transact.compression.recipe import MOST_TRIES, Machine, Recipe, recipe_for,
 from transact.spec.model_spec import LayerShape
 
 SPEC = build("llama").spec.with_layers((LayerShape(4, 4, 1536),) * 3)
-MACHINE = Machine(tokens_per_second=300, flops=8e10)
+MACHINE = Machine(tokens_per_second=300, flops=8e10, free_bytes=20_000_000_000)
 """About what two cores do with a model of 135 million parameters."""
+SHORT = replace(MACHINE, free_bytes=2_000_000)
 MINUTES = (0.2, 0.5, 1, 2, 3, 5, 10, 20, 45, 120)
 
 
 def _recipe(minutes: float, *, tokens: int = 65_536, free: bool = True, machine: Machine = MACHINE) -> Recipe:
     target = ta.PruningTarget.from_sparsity(SPEC, mlp=0.25)
-    return recipe_for(SPEC, target, tokens=tokens, machine=machine, seconds=60 * minutes, free_widths=free)
+    text = ta.CalibrationSet.from_sequences([[5] * min(512, tokens)] * max(1, tokens // 512), name="fives")
+    return recipe_for(SPEC, target, text=text, machine=machine, seconds=60 * minutes, free_widths=free)
 
 
 @pytest.mark.parametrize("minutes", MINUTES)
@@ -43,7 +46,13 @@ def test_more_time_never_means_less():
 
 
 def test_where_all_of_the_text_is_read_what_is_left_teaches():
-    assert not _recipe(3).distills and _recipe(3, tokens=4_000).distills
+    assert not _recipe(3).distills and _recipe(3, tokens=4_096).distills
+
+
+def test_what_does_not_fit_into_memory_is_left_out():
+    assert _recipe(120).distills and _recipe(120).priced_tokens
+    recipe = _recipe(120, machine=SHORT)
+    assert not recipe.distills and not recipe.priced_tokens and recipe.observed_tokens == 65_536
 
 
 def test_equal_widths_need_no_prices():
