@@ -36,7 +36,7 @@ WRONG = [
 ]  # fmt: skip
 LONG = (
     "observe", "recover", "search_plan", "prune", "evaluate", "perplexity", "generate", "save", "save_gguf",
-    "check_push", "push", "stability", "sweep", "run_probe",
+    "check_push", "push", "stability", "sweep", "run_probe", "compress",
 )  # fmt: skip
 ENDPOINTS = {
     "load_model": ["bundled"],
