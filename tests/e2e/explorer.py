@@ -70,6 +70,15 @@ class Explorer:
         self.page.keyboard.insert_text(str(value))
         box.press("Enter")
 
+    def fill(self, form: str, **values) -> None:
+        """Numbers of a form, typed into the boxes that are called `form`-name."""
+        for name, value in values.items():
+            box = self.page.locator(f"#{form}-{name} input[type=number]").first
+            box.click()
+            box.press("Control+a")
+            self.page.keyboard.insert_text(str(value))
+            box.press("Tab")
+
     def choose(self, elem_id: str, label: str) -> None:
         """Pick an entry of a dropdown."""
         self.page.click(f"#{elem_id} input")

@@ -5,27 +5,17 @@ import pytest
 from tests.e2e.explorer import SLOW
 
 
-def fill(explorer, **values) -> None:
-    """Numbers of the form, typed."""
-    for name, value in values.items():
-        box = explorer.page.locator(f"#goal-{name} input[type=number]").first
-        box.click()
-        box.press("Control+a")
-        explorer.page.keyboard.insert_text(str(value))
-        box.press("Tab")
-
-
 def test_a_size_and_a_time_become_a_result(explorer):
     page = explorer.page
     explorer.reads("goal-expected", "head groups and")
-    fill(explorer, size=99, minutes=0.1)
+    explorer.fill("goal", size=99, minutes=0.1)
     explorer.reads("goal-expected", "cannot be reached")
     page.click("#goal-go")
     explorer.says("cannot be reached")
-    fill(explorer, size=30, minutes=0)
+    explorer.fill("goal", size=30, minutes=0)
     page.click("#goal-go")
     explorer.says("give minutes above 0")
-    fill(explorer, size=30, minutes=0.1)
+    explorer.fill("goal", size=30, minutes=0.1)
     assert "tokens, " in explorer.reads("goal-expected", "Then reading")
     page.click("#goal-go")
     explorer.says("Result 1 is ready: made and measured")
@@ -39,7 +29,7 @@ def test_a_size_and_a_time_become_a_result(explorer):
 def test_a_stop_keeps_the_best_so_far(explorer):
     page = explorer.page
     page.get_by_label("Layers may differ").check()
-    fill(explorer, size=40, minutes=30)
+    explorer.fill("goal", size=40, minutes=30)
     explorer.reads("goal-expected", "distilling")
     page.click("#goal-go")
     explorer.reads("progress", "Distilling")

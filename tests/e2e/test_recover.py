@@ -5,23 +5,13 @@ import pytest
 from tests.e2e.explorer import SLOW
 
 
-def fill(explorer, **values) -> None:
-    """Numbers of the form, typed."""
-    for name, value in values.items():
-        box = explorer.page.locator(f"#recover-{name} input[type=number]").first
-        box.click()
-        box.press("Control+a")
-        explorer.page.keyboard.insert_text(str(value))
-        box.press("Tab")
-
-
 @pytest.mark.long
 def test_training_is_drawn_as_it_goes_and_becomes_a_result(explorer):
     page = explorer.page
     explorer.reads("recover-estimate", "60,000 tokens, about")
     explorer.choose("repair-select", "None")
     page.get_by_label("The calibration text").check()
-    fill(explorer, tokens=30_000)
+    explorer.fill("recover", tokens=30_000)
     assert "of memory" in explorer.reads("recover-estimate", "30,000 tokens")
     page.click("#recover-button")
     explorer.drawn("recover-plot", "plot._fullData[1].x.length >= 2")  # while it still runs
@@ -44,7 +34,7 @@ def test_a_stop_keeps_what_was_best_until_then(explorer):
     page = explorer.page
     explorer.choose("repair-select", "None")
     page.get_by_label("The calibration text").check()
-    fill(explorer, tokens=5_000_000)
+    explorer.fill("recover", tokens=5_000_000)
     page.click("#recover-button")
     explorer.drawn("recover-plot", "plot._fullData[1].x.length >= 2")
     page.click("#stop-button")
@@ -64,11 +54,11 @@ def test_wrong_numbers_are_said_beside_the_form_and_when_pressed(explorer):
         ({"tokens": 30_000, "rate": 0}, "give a number above 0"),
         ({"rate": 0.001, "tokens": 90_000_000}, "5,000,000 at most"),
     ):
-        fill(explorer, **values)
+        explorer.fill("recover", **values)
         explorer.reads("recover-estimate", said)
         page.click("#recover-button")
         assert said in explorer.says(said)
-    fill(explorer, tokens=1000)
+    explorer.fill("recover", tokens=1000)
     explorer.choose("repair-select", "Add what is missing")
     explorer.reads("recover-estimate", "Bias repair cannot be trained on")
     page.click("#recover-button")
@@ -80,7 +70,7 @@ def test_a_reload_keeps_the_curves(explorer):
     page = explorer.page
     explorer.choose("repair-select", "None")
     page.get_by_label("The calibration text").check()
-    fill(explorer, tokens=4_000)
+    explorer.fill("recover", tokens=4_000)
     page.click("#recover-button")
     explorer.says("Result 1 is ready")
     page.reload()

@@ -85,10 +85,12 @@ def compress(
             raise StoppedEarly
 
     work = _Work(loaded, recipe, text, measured_on, _Stages(recipe, watched), began, 60 * minutes, widths == "free")
-    pruned = work.best_of_tried()
+    pruned, predictions = work.best_of_tried()
     if not recipe.distills or stop():
         return pruned
-    result = distill(loaded, pruned, calibration, seconds=work.seconds_left, progress=work.stages.next())
+    result = distill(
+        loaded, pruned, calibration, seconds=work.seconds_left, predictions=predictions, progress=work.stages.next()
+    )
     return _noted(pruned, result, calibration.name)
 
 
@@ -151,13 +153,16 @@ class _Work:
         text = evenly_spread(self.text, self.recipe.observed_tokens)
         return observe(self.loaded, text, gram=grams_for_repair(self.loaded.spec), progress=self.stages.next())
 
-    def best_of_tried(self) -> LoadedModel:
-        """The result of least squares that is nearest to the dense model on the text that is held back."""
+    def best_of_tried(self) -> tuple[LoadedModel, DensePredictions | None]:
+        """The result of least squares that is nearest to the dense model on the text that is held back, and the dense
+        model's predictions there, None where one alone was tried.
+        """
         plans = list(self._plans())[: self.recipe.tries]
         progress = self.stages.next()
         if self.measured_on is None or len(plans) == 1:
-            return self._cut(plans[0], progress)
-        dense = DensePredictions(self.loaded, self.measured_on)
+            return self._cut(plans[0], progress), None
+        with checking(self.loaded.stages, Repeating(progress, 1, "tries").check):
+            dense = DensePredictions(self.loaded, self.measured_on)
         least, best = float("inf"), None
         try:
             for number, plan in enumerate(plans):
@@ -170,7 +175,7 @@ class _Work:
             if best is None:
                 raise
         assert best is not None, "at least one is tried"
-        return best
+        return best, dense
 
     def _tried(self, plan: PruningPlan, dense: DensePredictions, progress: Progress) -> tuple[LoadedModel, float]:
         pruned = self._cut(plan, progress)

@@ -67,11 +67,13 @@ def distill(
     *,
     steps: int | None = None,
     seconds: float | None = None,
+    predictions: DensePredictions | None = None,
     progress: Progress = NO_PROGRESS,
 ) -> Distilled:
     """Train `pruned`, in place, for so many steps, or for as many as the first one says that the seconds have room for.
 
-    With fewer than two samples none can be held back, and no step is taken. Progress is in steps; where it raises
+    `predictions`: the dense model's on the text that `held_back` names, made here where there are none. With fewer than
+    two samples none can be held back, and no step is taken. Progress is in steps; where it raises
     `StoppedEarly`, the best weights that were measured are the result. After any other exception the weights are those
     of the moment.
     """
@@ -85,7 +87,7 @@ def distill(
     cast_parameters(pruned.model, torch.promote_types(dtype, torch.float32))  # half precision loses small steps
     pruned.decoder_layers.requires_grad_(True)
     with torch.inference_mode(False), checking([*dense.stages, *pruned.stages], watch.check):
-        lesson = _Lesson(dense, pruned, text, DensePredictions(dense, measured))
+        lesson = _Lesson(dense, pruned, text, predictions or DensePredictions(dense, measured))
         left = None if seconds is None else seconds - (seconds_at(pruned.device) - began)
         result = lesson.run(steps, left, watch)
     pruned.model.requires_grad_(True)

@@ -12,6 +12,7 @@ from ui.events.panels import Panels
 from ui.events.runner import bound, explained, long_step, say, watched
 from ui.pages import goal
 from ui.state.session import BUNDLED, Result
+from ui.views import progress_line
 from ui.work import compression
 
 
@@ -41,7 +42,7 @@ def on_form(context: AppContext, panels: Panels, request: gr.Request, *values) -
             return {panels.goal.expected: ""}
         expected = compression.expected(context.registry, session, compression.goal(session, *values))
     except ta.TransactError as error:
-        return {panels.goal.expected: goal.refusal(str(error))}
+        return {panels.goal.expected: progress_line.refusal(str(error))}
     return {panels.goal.expected: goal.expected_line(expected)}
 
 

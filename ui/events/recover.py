@@ -14,6 +14,7 @@ from ui.events.panels import Panels
 from ui.events.runner import bound, explained, long_step, say, watched
 from ui.pages import recover
 from ui.state.session import BUNDLED, Recovery, Result, Session
+from ui.views import progress_line
 from ui.work import recovery
 from ui.work.recovery import Form
 
@@ -42,7 +43,7 @@ def on_form(context: AppContext, panels: Panels, request: gr.Request, *values) -
             return {panels.recover.estimate: ""}
         estimate = recovery.estimate(context.registry, session, recovery.training(session, Form(*values)))
     except ta.TransactError as error:
-        return {panels.recover.estimate: recover.refusal(str(error))}
+        return {panels.recover.estimate: progress_line.refusal(str(error))}
     return {panels.recover.estimate: recover.estimate_line(estimate)}
 
 

@@ -54,17 +54,10 @@ def build(session: Session) -> GoalPanel:
 PAINTS: dict = {}
 
 
-def expected_line(expected: Expected | None) -> str:
+def expected_line(expected: Expected) -> str:
     """What pressing the button will do, and how long each part should take."""
-    if expected is None:
-        return ""
     steps = "" if expected.recipe is None else f" Then {escape(expected.recipe.words)}; beside it the measuring."
     return (
         f'<p class="estimate">{numbers.count(expected.parameters)} parameters: {expected.groups} head groups and '
         f"{expected.channels:,} channels in a layer on average.{steps}</p>"
     )
-
-
-def refusal(sentence: str) -> str:
-    """Why the form as it stands cannot be run; said beside it, as it may be half typed."""
-    return f'<p class="estimate">{escape(sentence)}</p>'

@@ -81,11 +81,6 @@ def estimate_line(estimate: Estimate) -> str:
     )
 
 
-def refusal(sentence: str) -> str:
-    """Why the form as it stands cannot be run; said beside it, as it may be half typed."""
-    return f'<p class="estimate">{escape(sentence)}</p>'
-
-
 def note_line(session: Session) -> str:
     """What the curves stand for."""
     recovery = session.recovery

@@ -34,6 +34,11 @@ def message(sentence: str, mood: Mood = "plain") -> str:
     return f'<div class="note {mood}" role="{role}"><b>{mark}</b>{escape(sentence)}</div>'
 
 
+def refusal(sentence: str) -> str:
+    """Why a form as it stands cannot be run; said beside it, as it may be half typed."""
+    return f'<p class="estimate">{escape(sentence)}</p>'
+
+
 def _bar(share: float | None, title: str, detail: str) -> str:
     value = "" if share is None else f' value="{share:.4f}"'
     return (

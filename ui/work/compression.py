@@ -9,7 +9,7 @@ from ui.errors import WrongInput
 from ui.server import limits
 from ui.state.session import Goal, Result, Session
 from ui.text_sources.text_source import TextSource
-from ui.work import measuring, streamed
+from ui.work import measuring, pruning, streamed
 from ui.work.registry import Registry
 from ui.work.watch import Watch
 
@@ -76,23 +76,17 @@ def compress(registry: Registry, session: Session, asked: Goal, watch: Watch) ->
         stop=watch.stop.is_set,
         progress=note,
     )
-    folder = registry.training_folder(session.id, [result.folder for result in session.results])
-    ta.Savepoints(folder).keep(1, pruned)
     cut = pruned.cuts[-1]
     result = Result(
         number=session.counted + 1, scored=scored, choice=session.choice, plan=cut.plan, repair=cut.compensation,
-        goal=asked, folder=folder,
+        goal=asked,
     )  # fmt: skip
-    registry.keep_pruned(session.id, result.identity, pruned)
-    return result
+    return pruning.keep_trained(registry, session, result, pruned)
 
 
 def compress_and_measure(
     registry: Registry, session: Session, asked: Goal, text: TextSource, watch: Watch, **settings
 ) -> Result:
-    """`compress`, and its result measured; not measured where that is stopped, but kept, as it took its time."""
+    """`compress`, and its result measured, unless that is stopped."""
     result = compress(registry, session, asked, watch)
-    try:
-        return measuring.measure(registry, session.id, result, text, watch, **settings)
-    except ta.Cancelled:
-        return result
+    return measuring.measure_unless_stopped(registry, session.id, result, text, watch, **settings)

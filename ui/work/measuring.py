@@ -110,6 +110,16 @@ def measure(
     )
 
 
+def measure_unless_stopped(
+    registry: Registry, owner: str, result: Result, text: TextSource, watch: Watch, **settings
+) -> Result:
+    """`measure`; where it is stopped the result as it is, for one that took its time to make."""
+    try:
+        return measure(registry, owner, result, text, watch, **settings)
+    except ta.Cancelled:
+        return result
+
+
 def _random_like(plan: ta.PruningPlan) -> ta.PruningPlan:
     """A plan that keeps as much of each layer as `plan`, chosen by chance (seed 0)."""
     return ta.make_plan(ta.ImportanceScores.random(plan.dense_spec), plan.dense_spec, plan_of_choice.counts_of(plan))

@@ -61,6 +61,15 @@ def pruned_model(registry: Registry, owner: str, result: Result, watch: Watch) -
     return pruned
 
 
+def keep_trained(registry: Registry, session: Session, result: Result, pruned: ta.LoadedModel) -> Result:
+    """The result with its model on the disk, as it cannot be cut again from its plan, and at hand in memory."""
+    folder = registry.training_folder(session.id, [earlier.folder for earlier in session.results])
+    ta.Savepoints(folder).keep(1, pruned)
+    result = replace(result, folder=folder)
+    registry.keep_pruned(session.id, result.identity, pruned)
+    return result
+
+
 def write_checkpoint(
     registry: Registry, owner: str, result: Result, folder: Path, watch: Watch, *, layers: str = "padded"
 ) -> str:

@@ -9,7 +9,7 @@ from ui.server import limits
 from ui.state import plan_of_choice
 from ui.state.session import Recovery, Result, Sampling, Session, Training
 from ui.text_sources.text_source import TextSource
-from ui.work import measuring, streamed
+from ui.work import measuring, pruning, streamed
 from ui.work.registry import Registry
 from ui.work.watch import Watch
 
@@ -133,12 +133,9 @@ def recover(
 def recover_and_measure(
     registry: Registry, session: Session, chosen: Training, text: TextSource, watch: Watch, **settings
 ) -> Result:
-    """`recover`, and its result measured; not measured where that is stopped, but kept, as training took its time."""
+    """`recover`, and its result measured, unless that is stopped."""
     result = recover(registry, session, chosen, text, watch)
-    try:
-        return measuring.measure(registry, session.id, result, text, watch, **settings)
-    except ta.Cancelled:
-        return result
+    return measuring.measure_unless_stopped(registry, session.id, result, text, watch, **settings)
 
 
 def _own_text(loaded: ta.LoadedModel, sampling: Sampling, num_samples: int, watch: Watch) -> ta.CalibrationSet:
@@ -152,9 +149,7 @@ def _own_text(loaded: ta.LoadedModel, sampling: Sampling, num_samples: int, watc
 def _kept(
     registry: Registry, session: Session, pruned: ta.LoadedModel, plan: ta.PruningPlan, curves: Recovery
 ) -> Result:
-    """The session's next result, its model on the disk and at hand in memory."""
-    folder = registry.training_folder(session.id, [result.folder for result in session.results])
-    ta.Savepoints(folder).keep(1, pruned)
+    """The session's next result."""
     result = Result(
         number=session.counted + 1,
         scored=curves.scored,
@@ -162,10 +157,8 @@ def _kept(
         plan=plan,
         repair=curves.training.settings.compensation,
         recovery=curves,
-        folder=folder,
     )
-    registry.keep_pruned(session.id, result.identity, pruned)
-    return result
+    return pruning.keep_trained(registry, session, result, pruned)
 
 
 def _title(point: ta.RecoveryPoint) -> str:
