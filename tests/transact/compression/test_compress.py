@@ -89,9 +89,9 @@ def test_the_rest_of_the_time_teaches(dense, monkeypatch, with_recipe):
     given = {}
     real = module.distill
 
-    def short(*models, seconds, progress):
+    def short(*models, seconds, **others):
         given["seconds"] = seconds
-        return real(*models, steps=12, progress=progress)
+        return real(*models, steps=12, **others)
 
     monkeypatch.setattr(module, "distill", short)
     smaller = ta.compress(dense, _text(dense), size=0.8, minutes=5)
