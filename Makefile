@@ -1,6 +1,6 @@
 # make run   sets up .venv and starts the app on 127.0.0.1:7860
 # make check sets up .venv, looks at the code's form and runs the fast tests: three minutes on two cores
-# make test  sets up .venv and runs the tests (browser tests skip where there is no chromium): a quarter of an hour
+# make test  sets up .venv and runs the tests (browser tests skip where there is no chromium): twelve minutes
 # make test-long runs what takes long: kills in the middle of work, faulty hubs, older readers
 # make test-all runs every case, ten times as many hostile inputs, older readers, a soak and a Space: for a release
 # make bench prints the benchmarks' tables

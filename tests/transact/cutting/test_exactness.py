@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import transact as ta
-from tests.tiers import PLAIN, VARIANTS, cases
+from tests.tiers import LAYOUTS, PLAIN, VARIANTS, cases
 from tests.tiny_models import TINY, build, token_ids
 from transact.evaluation.speed import cache_of
 from transact.spec.plan import compose_cuts
@@ -32,9 +32,11 @@ CASES = [(name, target) for name in TINY for target in TARGETS if (name, target)
 
 
 def in_turn(name: str, target: str) -> bool:
-    """Whether the case is one of those in which each family meets every target once, its variants taking turns."""
+    """Whether the case is one of those in which each layout meets every target once, the variants of its family taking
+    turns; families whose layout another has meet one target each, in turn."""
     family, names = next((at, names) for at, names in enumerate(VARIANTS.values()) if name in names)
-    return (family + names.index(name) + list(TARGETS).index(target)) % len(names) == 0
+    turn = family + names.index(name) + list(TARGETS).index(target)
+    return turn % (len(names) if names[0] in LAYOUTS else len(TARGETS)) == 0
 
 
 TOLERANCE = 1e-9
