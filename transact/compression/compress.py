@@ -13,7 +13,7 @@ from transact.layers.hooks import checking, hooks_suspended
 from transact.models.loaded_model import LoadedModel
 from transact.models.stock_config import check_writable
 from transact.models.tasks_by_placement import COMPRESSION
-from transact.observing.observe import grams_for_repair, observe
+from transact.observing.observe import FinalStates, grams_for_repair, observe_with_states
 from transact.observing.statistics import ActivationStatistics
 from transact.planning.make_plan import make_plan
 from transact.planning.search import METRIC as SEARCH
@@ -89,8 +89,9 @@ def compress(
     if not recipe.distills or stop():
         return pruned
     result = distill(
-        loaded, pruned, calibration, seconds=work.seconds_left, predictions=predictions, progress=work.stages.next()
-    )
+        loaded, pruned, calibration, seconds=work.seconds_left, predictions=predictions, states=work.states,
+        progress=work.stages.next(),
+    )  # fmt: skip
     return _noted(pruned, result, calibration.name)
 
 
@@ -149,9 +150,19 @@ class _Work:
         return self.seconds - (seconds_at(self.loaded.device) - self.began)
 
     @cached_property
-    def statistics(self) -> ActivationStatistics:
+    def _read(self) -> tuple[ActivationStatistics, FinalStates]:
         text = evenly_spread(self.text, self.recipe.observed_tokens)
-        return observe(self.loaded, text, gram=grams_for_repair(self.loaded.spec), progress=self.stages.next())
+        gram = grams_for_repair(self.loaded.spec)
+        return observe_with_states(self.loaded, text, gram=gram, progress=self.stages.next())
+
+    @property
+    def statistics(self) -> ActivationStatistics:
+        return self._read[0]
+
+    @property
+    def states(self) -> FinalStates:
+        """The dense model's, of the text that was read."""
+        return self._read[1]
 
     def best_of_tried(self) -> tuple[LoadedModel, DensePredictions | None]:
         """The result of least squares that is nearest to the dense model on the text that is held back, and the dense

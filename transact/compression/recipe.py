@@ -19,9 +19,9 @@ from transact.text.calibration import CalibrationSet
 
 WIDTHS = ("uniform", "free")
 """Whether all layers keep as many channels, which every loader takes, or each as many as suits it."""
-GRAM_PASS = 1.8
+GRAM_PASS = 1.3
 """Seconds of observing with Gram matrices beside a forward pass with output head of the same tokens."""
-STEP = 3.6
+STEP = 3.0
 """A step of distillation beside the same."""
 BACKWARD_PASS = 3.2
 """Forward and backward pass for the prices beside the same."""

@@ -27,6 +27,7 @@ from transact.text.calibration import CalibrationSet
 BY_LAYER = "by_layer"
 _GRAM_SITES = {False: (), True: SITES, "attention": ("attention",), BY_LAYER: ()}
 _MAX_GRAM_BYTES = 2_000_000_000
+_BATCH_SIZE = 8
 TOKENS_IN_CACHE = 1024
 """Tokens of a batch on a CPU: more do not stay in the processor's cache, and take longer each (measured)."""
 
@@ -40,7 +41,7 @@ def observe(
     queries: bool = False,
     samples: bool = False,
     top_k: int = 0,
-    batch_size: int = 8,
+    batch_size: int = _BATCH_SIZE,
     progress: Progress = NO_PROGRESS,
 ) -> ActivationStatistics:
     """Run the calibration text through the decoder and sum up its transitional activations.
@@ -72,12 +73,7 @@ def observe(
         loaded, calibration, gram=gram, queries=queries, samples=samples, top_k=top_k, batch_size=batch_size
     )
     watch = part(progress, 0, 2) if taylor else progress
-    pass_ = _Pass(loaded, calibration.num_tokens, watch, options)
-    with torch.inference_mode(), on_inputs(pass_.functions()), on_calls(pass_.call_functions()):
-        for batch in share(calibration.batches(batch_size=batch_size, max_tokens=most_tokens(loaded))):
-            pass_.run(batch)
-        pass_.combine()
-    records = [recorder.result() for recorder in pass_.recorders]
+    records = _Pass(loaded, calibration, watch, options).run(batch_size)
     if taylor:
         products = gradient_products(loaded, calibration, batch_size=batch_size, progress=part(progress, 1, 2))
         records = [
@@ -89,6 +85,20 @@ def observe(
             for record, each in zip(records, products, strict=True)
         ]
     return gathered_statistics(loaded, calibration, records, gram=gram, samples=samples)
+
+
+FinalStates = dict[tuple[int, ...], torch.Tensor]
+"""What the output head reads at every token of a sample, [seq, hidden], by the sample's ids."""
+
+
+def observe_with_states(
+    loaded: LoadedModel, calibration: CalibrationSet, *, gram: bool | str, progress: Progress
+) -> tuple[ActivationStatistics, FinalStates]:
+    """`observe`, and what the output head would have read: who needs both reads the text once."""
+    options = checked(loaded, calibration, gram=gram, samples=False, top_k=0, batch_size=_BATCH_SIZE)
+    states: FinalStates = {}
+    records = _Pass(loaded, calibration, progress, options, states).run(_BATCH_SIZE)
+    return gathered_statistics(loaded, calibration, records, gram=gram, samples=False), states
 
 
 def checked(
@@ -189,16 +199,34 @@ def _check_fits(loaded: LoadedModel, gram_sites: tuple[str, ...], num_samples: i
 
 
 class _Pass:
-    """One observation in progress: the running sums, and the number of tokens done."""
+    """One observation in progress: the running sums, and the number of tokens done.
 
-    def __init__(self, loaded: LoadedModel, num_tokens: int, progress: Progress, options: RecordOptions):
+    `states`, where given, is filled with those of the samples that this process reads.
+    """
+
+    def __init__(
+        self, loaded: LoadedModel, calibration: CalibrationSet, progress: Progress, options: RecordOptions,
+        states: FinalStates | None = None,
+    ):  # fmt: skip
         self.loaded = loaded
+        self.calibration = calibration
         self.progress = progress
-        self.total = num_tokens
+        self.states = states
+        self.ids = list(calibration.rows()) if states is not None else []
+        self.total = calibration.num_tokens
         self.done = 0
         self.processes = rank_and_count()[1]
         layers = range(loaded.spec.num_hidden_layers)
         self.recorders = [LayerRecorder(loaded.spec, index, options, loaded.device_of_layer(index)) for index in layers]
+
+    def run(self, batch_size: int) -> list[LayerRecord]:
+        """Read all of the text."""
+        tokens = most_tokens(self.loaded)
+        with torch.inference_mode(), on_inputs(self.functions()), on_calls(self.call_functions()):
+            for batch in share(self.calibration.batches(batch_size=batch_size, max_tokens=tokens)):
+                self.read(batch)
+            self.combine()
+        return [recorder.result() for recorder in self.recorders]
 
     def functions(self) -> list[tuple[torch.nn.Module, Callable[[torch.Tensor], None]]]:
         pairs = []
@@ -222,10 +250,13 @@ class _Pass:
 
         return record_and_report
 
-    def run(self, batch: Batch) -> None:
+    def read(self, batch: Batch) -> None:
         device = self.loaded.device
         self.tokens = RealTokens.of(batch, device)
-        self.loaded.model.base_model(input_ids=batch.input_ids.to(device), use_cache=False)
+        (hidden,) = self.loaded.final_hidden([batch])
+        if self.states is not None:
+            for sample, length, own in zip(batch.indices, self.tokens.lengths, hidden, strict=True):
+                self.states[tuple(self.ids[sample])] = own[:length].clone()
         self.done += self._batch_tokens()
         if self.processes == 1:  # one of several that stopped here would leave the others waiting
             self._check_finite()

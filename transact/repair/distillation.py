@@ -24,6 +24,7 @@ from transact.layers.weights import cast_parameters
 from transact.models.chunked_logits import Head, log_probabilities, output_head, summed_loss, without_decoder
 from transact.models.loaded_model import DTYPES, Batch, LoadedModel
 from transact.observing.gradients import backward_bytes
+from transact.observing.observe import FinalStates
 from transact.progress import NO_PROGRESS, Progress, Repeating, StoppedEarly
 from transact.repair.dense_predictions import DensePredictions, divergence, predicting_hidden
 from transact.runtime.devices import seconds_at
@@ -68,11 +69,13 @@ def distill(
     steps: int | None = None,
     seconds: float | None = None,
     predictions: DensePredictions | None = None,
+    states: FinalStates | None = None,
     progress: Progress = NO_PROGRESS,
 ) -> Distilled:
     """Train `pruned`, in place, for so many steps, or for as many as the first one says that the seconds have room for.
 
-    `predictions`: the dense model's on the text that `held_back` names, made here where there are none. With fewer than
+    `predictions`: the dense model's on the text that `held_back` names; `states`: its own of samples to learn from.
+    Where there are none, they are made here. With fewer than
     two samples none can be held back, and no step is taken. Progress is in steps; where it raises
     `StoppedEarly`, the best weights that were measured are the result. After any other exception the weights are those
     of the moment.
@@ -87,7 +90,7 @@ def distill(
     cast_parameters(pruned.model, torch.promote_types(dtype, torch.float32))  # half precision loses small steps
     pruned.decoder_layers.requires_grad_(True)
     with torch.inference_mode(False), checking([*dense.stages, *pruned.stages], watch.check):
-        lesson = _Lesson(dense, pruned, text, predictions or DensePredictions(dense, measured))
+        lesson = _Lesson(dense, pruned, text, predictions or DensePredictions(dense, measured), states or {})
         left = None if seconds is None else seconds - (seconds_at(pruned.device) - began)
         result = lesson.run(steps, left, watch)
     pruned.model.requires_grad_(True)
@@ -118,9 +121,14 @@ def distillation_bytes(spec: ModelSpec, calibration: TokenSet) -> int:
 class _Lesson:
     """One distillation. `held_back`: what the dense model predicts on the text that decides which weights stay."""
 
-    def __init__(self, dense: LoadedModel, pruned: LoadedModel, text: CalibrationSet, held_back: DensePredictions):
+    def __init__(
+        self, dense: LoadedModel, pruned: LoadedModel, text: CalibrationSet, held_back: DensePredictions,
+        states: FinalStates,
+    ):  # fmt: skip
         self.dense, self.pruned, self.held_back = dense, pruned, held_back
         self.batches = _batches(text)
+        self.ids = list(text.rows())
+        self.states = states
         self.dense_hidden: dict[int, torch.Tensor] = {}
         self.dense_head = output_head(dense)
         self.head_model = without_decoder(pruned.model, pruned.layout)
@@ -170,14 +178,23 @@ class _Lesson:
         """Of the mean KL over one batch."""
         batch = self.batches[number]
         rows = batch.predicting.to(self.pruned.device)
-        if number not in self.dense_hidden:
-            with torch.no_grad():
-                self.dense_hidden[number] = predicting_hidden(self.dense, batch, rows)
+        dense_hidden = self._dense_hidden(number, rows)
         with torch.enable_grad():
             hidden = predicting_hidden(self.pruned, batch, rows)
-            loss = partial(_divergence, self.dense_head, self.dense_hidden[number])
+            loss = partial(_divergence, self.dense_head, dense_hidden)
             total = summed_loss(self.head_model, hidden, self.pruned.spec.vocab_size, loss)
             (total / len(hidden)).backward()
+
+    @torch.no_grad()
+    def _dense_hidden(self, number: int, rows: torch.Tensor) -> torch.Tensor:
+        """What the dense head reads where a batch predicts a real token, [row, hidden]; read once."""
+        batch = self.batches[number]
+        known = [self.states[self.ids[sample]] for sample in batch.indices if self.ids[sample] in self.states]
+        if len(known) == len(batch.indices):
+            return torch.cat([states[:-1] for states in known])
+        if number not in self.dense_hidden:
+            self.dense_hidden[number] = predicting_hidden(self.dense, batch, rows)
+        return self.dense_hidden[number]
 
     def _step(self, number: int, steps: int) -> None:
         torch.nn.utils.clip_grad_norm_(self.parameters, _LARGEST_GRADIENT)

@@ -66,7 +66,7 @@ def test_what_is_nearest_on_text_held_back_goes_on(dense, monkeypatch, with_reci
     with_recipe(tries=5, priced_tokens=200, distills=False)
     tried: list[tuple[ta.LoadedModel, float]] = []
     read: list[ta.CalibrationSet] = []
-    real, observe = module.divergence, module.observe
+    real, observe = module.divergence, module.observe_with_states
 
     def noted(pruned, predictions):
         assert not {*predictions.tokens.rows()} & {*read[0].rows()}
@@ -78,7 +78,7 @@ def test_what_is_nearest_on_text_held_back_goes_on(dense, monkeypatch, with_reci
         return observe(loaded, text, **options)
 
     monkeypatch.setattr(module, "divergence", noted)
-    monkeypatch.setattr(module, "observe", observed)
+    monkeypatch.setattr(module, "observe_with_states", observed)
     smaller = ta.compress(dense, _text(dense), size=0.8, minutes=60)
     assert len(tried) >= 3
     assert smaller is min(tried, key=lambda each: each[1])[0]

@@ -8,6 +8,8 @@ import torch
 import transact as ta
 from tests.tiny_models import build, token_ids
 from tests.transact.cutting.test_leaves_nothing_behind import _hooks
+from transact.observing.observe import observe_with_states
+from transact.progress import NO_PROGRESS
 from transact.repair import distillation
 from transact.repair.dense_predictions import DensePredictions, divergence
 from transact.repair.distillation import distill
@@ -41,6 +43,25 @@ def test_the_layers_learn_and_all_else_stays(name):
     assert all(torch.equal(of_dense[key], value) for key, value in dense.model.state_dict().items())
     assert _hooks(dense) == _hooks(pruned) == 0
     assert all(parameter.grad is None and parameter.requires_grad for parameter in pruned.model.parameters())
+
+
+@pytest.mark.parametrize("read", [16, 5])
+def test_what_was_read_while_observing_is_not_read_again(read, monkeypatch):
+    dense = build("llama")
+    text, plain, told = _text(dense), _cut(dense), _cut(dense)
+    expected = distill(dense, plain, text, steps=24)
+    rows = list(text.rows())[:read]
+    _, states = observe_with_states(
+        dense, ta.CalibrationSet.from_sequences(rows, name="some"), gram=True, progress=NO_PROGRESS
+    )
+    reading, real = [], distillation.predicting_hidden
+    monkeypatch.setattr(
+        distillation, "predicting_hidden",
+        lambda loaded, *given: reading.append(loaded is dense) or real(loaded, *given),
+    )  # fmt: skip
+    result = distill(dense, told, text, steps=24, states=states)
+    assert result.after == pytest.approx(expected.after, rel=1e-9)
+    assert sum(reading) == (0 if read == 16 else len(distillation._batches(distillation.held_back(text)[0])))
 
 
 def test_a_step_is_adamw_on_the_mean_divergence_of_a_batch():

@@ -18,6 +18,7 @@ def checks(request, monkeypatch) -> list[int]:
     if request.param == "in blocks":
         monkeypatch.setattr(blockwise_algebra, "_STEP", 2_000.0)
         monkeypatch.setattr(blockwise_algebra, "_BLOCK", 8)
+        monkeypatch.setattr(blockwise_algebra, "_GRAM_BLOCK", 16)
     return [0]
 
 
