@@ -47,7 +47,19 @@ const show = (index) => {
   next.textContent = at === last ? "Done" : "Next";
   card.querySelector(".guide-steps").scrollTop = 0;
   unmark();
-  const node = place(steps[at].dataset.target);
+  const {target, tab} = steps[at].dataset;
+  if (tab) document.getElementById(`part-${tab}-button`)?.click();
+  mark(target, at);
+};
+
+// A tab that has just been opened draws what it holds a moment later.
+const mark = (target, step, tries = 20) => {
+  if (card.hidden || at !== step) return;
+  if (!document.getElementById(target) && tries) {
+    setTimeout(() => mark(target, step, tries - 1), 100);
+    return;
+  }
+  const node = place(target);
   card.classList.remove("at-left");
   if (!node) return;
   node.classList.add("guided");

@@ -21,7 +21,7 @@ from transact.analysis.width_search import search_widths
 from transact.assets import SAMPLES
 from transact.compression.compress import compress
 from transact.compression.recipe import WIDTHS, Recipe
-from transact.cutting.masking import masked
+from transact.cutting.masking import knocked_out, masked
 from transact.cutting.prune import prune
 from transact.errors import (
     CheckpointBroken,
@@ -79,7 +79,7 @@ from transact.spec.plan import PruningPlan
 from transact.spec.target import GRANULARITIES, INSIDE_HEADS, PruningTarget
 from transact.streaming import StreamedModel, load_streamed, stream_observe, stream_prune
 from transact.text.calibration import CalibrationSet
-from transact.text.generation import generate
+from transact.text.generation import generate, next_tokens
 from transact.text.tokens import EvaluationSet
 
 __all__ = [
@@ -167,12 +167,14 @@ __all__ = [
     "fetch",
     "generate",
     "grams_for_repair",
+    "knocked_out",
     "load",
     "load_probes",
     "load_streamed",
     "make_plan",
     "masked",
     "measure_speed",
+    "next_tokens",
     "speeds_differ",
     "observe",
     "perplexity",

@@ -15,6 +15,7 @@ from ui.events import page_load
 from ui.events.panels import MAX_THREADS
 from ui.format.theme import ASSETS, STYLE_SHEET, instrument_theme
 from ui.pages import guide
+from ui.pages.status import TITLE
 from ui.server import environment, gradio_limits, lifespan, limits, unknown_events
 from ui.server.abandoned_work import Unheard
 from ui.server.audience import Audience
@@ -33,7 +34,6 @@ from ui.work.registry import Registry
 from ui.work.watch import Watch
 
 logger = logging.getLogger(__name__)
-TITLE = "TransAct Explorer"
 _UPLOAD_LIMIT = limits.MAX_UPLOAD_BYTES + 2_000_000
 """A little above our own limit, so that a file just over it gets our sentence and not a transport error."""
 _CACHE_SECONDS = 6 * 3600
@@ -142,7 +142,6 @@ def page_of(context: AppContext) -> gr.Blocks:
 
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(_CACHE_SECONDS, _CACHE_SECONDS)) as page:
         session = context.sessions.fresh("first paint")
-        gr.HTML(_header(), js_on_load=None, elem_id="title")
         guide.build(session)
         panels = page_table.lay_out(session)
         page_table.connect(context, panels)
@@ -151,14 +150,6 @@ def page_of(context: AppContext) -> gr.Blocks:
         page.unload(on_leave)
     gradio_limits.bound(page, context.audience, direct=not environment.is_public())
     return page
-
-
-def _header() -> str:
-    logo = (ASSETS / "logo.svg").read_text(encoding="utf-8")
-    return (
-        f"<header>{logo}<div><h1>{TITLE}</h1><p>See which attention heads and MLP channels of a language model carry "
-        "the work, cut the others away, and measure what that costs.</p></div></header>"
-    )
 
 
 def _warm_up(registry: Registry) -> Scored | None:

@@ -11,8 +11,10 @@ from ui.server.telemetry import Telemetry
 from ui.state.session import Scored
 from ui.state.session_store import Sessions
 from ui.views.downloads import Exports
-from ui.work.jobs import Jobs
+from ui.work.jobs import MODEL, SMALL, Jobs
 from ui.work.registry import Registry
+
+_SMALL_PARAMETERS = 20_000_000
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,11 @@ class AppContext:
     first_scored: Scored | None
     unpainted: dict[str, dict] = field(default_factory=dict)
     audience: Audience = field(default_factory=Audience)
+
+    def line_of(self, owner: str) -> str:
+        """The queue for work on the visitor's model: what takes seconds must not wait for another's minutes."""
+        loaded = self.registry.in_memory(self.sessions.get(owner).key)
+        return SMALL if loaded is not None and loaded.spec.num_parameters <= _SMALL_PARAMETERS else MODEL
 
     def visitor(self, request: gr.Request) -> str:
         """Whose work is done on a page: its browser tab's; a caller without a name is new each time."""

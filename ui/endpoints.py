@@ -74,7 +74,11 @@ def score(
     source = _text(text, text_source.sample, sampling.seq_len)
     key = loaded_key(context.sessions.get(owner), context.registry)
     scored = context.jobs.finish(
-        owner, "Scoring", lambda watch: scoring.score(context.registry, key, source, sampling, watch), kind="score"
+        owner,
+        "Scoring",
+        lambda watch: scoring.score(context.registry, key, source, sampling, watch),
+        kind="score",
+        line=context.line_of(owner),
     )
 
     def change(old: Session) -> Session:
@@ -121,6 +125,7 @@ def prune(context: AppContext, repair: str = "none", request: gr.Request = None)
     result = context.jobs.finish(
         owner, "Pruning",
         lambda watch: pruning.cut(context.registry, session, repair, watch, search=True), kind="prune",
+        line=context.line_of(owner),
     )  # fmt: skip
     context.sessions.update(owner, lambda old: old.with_result(result))
     return {"result": result.number, **result.plan.summary(), "code": code(Recipe.of_result(result))}
@@ -134,7 +139,7 @@ def evaluate(context: AppContext, text: str, request: gr.Request = None) -> dict
     measured = context.jobs.finish(
         owner, "Measuring", lambda watch: measuring.measure(
             context.registry, owner, result, source, watch, with_probes=result.scored.key == BUNDLED
-        ), kind="evaluate",
+        ), kind="evaluate", line=context.line_of(owner),
     )  # fmt: skip
     context.sessions.update(owner, lambda old: old.with_result(measured))
     probes = [{"kind": kind, "dense": before, "pruned": after} for kind, before, after in measured.probes]
@@ -147,8 +152,9 @@ def generate(context: AppContext, prompt: str, request: gr.Request = None) -> di
     session = context.sessions.get(owner)
     limits.text("prompt", prompt, limits.MAX_PROMPT_CHARACTERS)
     dense, pruned = context.jobs.finish(
-        owner, "Writing", lambda watch: measuring.generate(context.registry, session, prompt, watch), kind="generate"
-    )
+        owner, "Writing", lambda watch: measuring.generate(context.registry, session, prompt, watch), kind="generate",
+        line=context.line_of(owner),
+    )  # fmt: skip
     return {"prompt": prompt, "dense": dense, "pruned": pruned}
 
 
@@ -166,7 +172,7 @@ def export(context: AppContext, kind: str, request: gr.Request) -> str:
             return downloads.gguf(context, owner, result, watch, file_type=GGUF_TYPE)
         return downloads.checkpoint(context, owner, result, watch)
 
-    file, _ = context.jobs.finish(owner, "Writing the file", work, kind=f"export {kind}")
+    file, _ = context.jobs.finish(owner, "Writing the file", work, kind=f"export {kind}", line=context.line_of(owner))
     return str(file)
 
 

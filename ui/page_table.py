@@ -1,7 +1,6 @@
 """The parts of the page in one table: the layout, the repainting and the events all follow from it."""
 
 from dataclasses import dataclass
-from itertools import groupby
 from types import ModuleType
 
 import gradio as gr
@@ -9,6 +8,7 @@ import gradio as gr
 import ui.events.compare
 import ui.events.downloads
 import ui.events.goal
+import ui.events.live
 import ui.events.load_and_score
 import ui.events.look
 import ui.events.measure
@@ -20,14 +20,17 @@ import ui.events.stop
 import ui.pages.calibration
 import ui.pages.compare
 import ui.pages.contrast
+import ui.pages.cut
 import ui.pages.goal
 import ui.pages.layer
+import ui.pages.live
 import ui.pages.maps
 import ui.pages.measure
 import ui.pages.model
 import ui.pages.reading
 import ui.pages.recover
 import ui.pages.redundancy
+import ui.pages.rules
 import ui.pages.share
 import ui.pages.status
 import ui.pages.takeaway
@@ -36,7 +39,9 @@ from ui.context import AppContext
 from ui.events.panels import Panels
 from ui.state.session import Session
 
-SIDEBAR, MAIN, CLOSER = "sidebar", "main", "closer"
+BAR, RAIL, MAIN, LIVE, UNIT, RESULTS, TRAIN, TAKE = "bar", "rail", "main", "live", "unit", "results", "train", "take"
+"""Where a part stands: in the bar on top, the rail beside the maps, under the maps, or in a tab below."""
+TABS = {LIVE: "Live", UNIT: "Unit", RESULTS: "Results", TRAIN: "Train back", TAKE: "Take away"}
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,8 @@ class Page:
     """One part of the page.
 
     `module` builds it (`build`) and says by tag how it is repainted (`PAINTS`). `events` wires its controls
-    (`connect`), and often those of a part beside it. `place`: the sidebar, the main column, or a tab of the main
-    column's close-up, which has a `title` and an id.
+    (`connect`), and often those of a part beside it. `place`: one of those above; where one tab holds several parts
+    that are seen one at a time, each has a `title` and an id.
     """
 
     name: str
@@ -57,36 +62,40 @@ class Page:
 
 
 PAGES = (
-    Page("status", ui.pages.status, ui.events.stop),
-    Page("model", ui.pages.model, ui.events.load_and_score, SIDEBAR),
-    Page("calibration", ui.pages.calibration, place=SIDEBAR),
+    Page("status", ui.pages.status, ui.events.stop, BAR),
+    Page("model", ui.pages.model, ui.events.load_and_score, RAIL),
+    Page("calibration", ui.pages.calibration, place=RAIL),
+    Page("goal", ui.pages.goal, ui.events.goal, RAIL),
+    Page("rules", ui.pages.rules, place=RAIL),
     Page("maps", ui.pages.maps, ui.events.plan_controls),
-    Page("layer", ui.pages.layer, ui.events.selection, CLOSER, "Layer close up", "closer-layer"),
-    Page("reading", ui.pages.reading, None, CLOSER, "What does this unit read?", "closer-reading"),
-    Page("contrast", ui.pages.contrast, ui.events.look, CLOSER, "Two texts", "closer-texts"),
-    Page("trust", ui.pages.trust, None, CLOSER, "Can I trust it?", "closer-trust"),
-    Page("goal", ui.pages.goal, ui.events.goal),
-    Page("measure", ui.pages.measure, ui.events.measure),
-    Page("recover", ui.pages.recover, ui.events.recover),
-    Page("compare", ui.pages.compare, ui.events.compare),
-    Page("redundancy", ui.pages.redundancy),
-    Page("takeaway", ui.pages.takeaway, ui.events.downloads),
-    Page("share", ui.pages.share, ui.events.share),
+    Page("cut", ui.pages.cut),
+    Page("live", ui.pages.live, ui.events.live, LIVE),
+    Page("layer", ui.pages.layer, ui.events.selection, UNIT, "Layer close up", "closer-layer"),
+    Page("reading", ui.pages.reading, None, UNIT, "What does this unit read?", "closer-reading"),
+    Page("contrast", ui.pages.contrast, ui.events.look, UNIT, "Two texts", "closer-texts"),
+    Page("trust", ui.pages.trust, None, UNIT, "Can I trust it?", "closer-trust"),
+    Page("measure", ui.pages.measure, ui.events.measure, RESULTS),
+    Page("compare", ui.pages.compare, ui.events.compare, RESULTS),
+    Page("redundancy", ui.pages.redundancy, None, RESULTS),
+    Page("recover", ui.pages.recover, ui.events.recover, TRAIN),
+    Page("takeaway", ui.pages.takeaway, ui.events.downloads, TAKE),
+    Page("share", ui.pages.share, ui.events.share, TAKE),
 )
-"""Top to bottom in each place; the tabs stand where the first of them is."""
+"""Top to bottom in each place."""
 
 
 def lay_out(session: Session) -> Panels:
     """Build every part in its place; must be called inside the page's Blocks."""
-    built = {}
+    built = _stacked(BAR, session)
     with gr.Row(elem_id="page"):
-        with gr.Column(elem_id="sidebar", scale=0, min_width=300):
-            built |= _stacked([page for page in PAGES if page.place == SIDEBAR], session)
+        with gr.Column(elem_id="rail", scale=0, min_width=280):
+            built |= _stacked(RAIL, session)
         with gr.Column(elem_id="main", scale=1, min_width=320):
-            others = [page for page in PAGES if page.place != SIDEBAR]
-            for place, pages in groupby(others, key=lambda page: page.place):
-                build = _tabs if place == CLOSER else _stacked
-                built |= build(list(pages), session)
+            built |= _stacked(MAIN, session)
+            with gr.Tabs(elem_id="parts", overflow_behavior="wrap"):
+                for place, title in TABS.items():
+                    with gr.Tab(title, id=place, elem_id=f"part-{place}"):
+                        built |= _stacked(place, session)
     return Panels({page.name: page.module for page in PAGES}, {page.name: built[page.name] for page in PAGES})
 
 
@@ -97,14 +106,14 @@ def connect(context: AppContext, panels: Panels) -> None:
             page.events.connect(context, panels)
 
 
-def _stacked(pages: list[Page], session: Session) -> dict:
-    return {page.name: page.module.build(session) for page in pages}
-
-
-def _tabs(pages: list[Page], session: Session) -> dict:
+def _stacked(place: str, session: Session) -> dict:
+    """The parts of one place, one below the other, or one at a time where they have titles."""
+    pages = [page for page in PAGES if page.place == place]
+    if not any(page.title for page in pages):
+        return {page.name: page.module.build(session) for page in pages}
     built = {}
-    with gr.Tabs(elem_id=CLOSER, overflow_behavior="wrap"):
+    with gr.Tabs(elem_id="closer", overflow_behavior="wrap"):
         for page in pages:
             with gr.Tab(page.title, elem_id=page.tab_id):
-                built |= _stacked([page], session)
+                built[page.name] = page.module.build(session)
     return built

@@ -8,6 +8,33 @@ SLOW = 180_000
 """Milliseconds; far above what a step takes, so that a busy machine fails no test."""
 
 
+_TABS = {
+    "unit": (
+        "unit", "locks", "lock-keep", "lock-remove", "lock-free", "unlock-all", "layer-select", "layer-groups",
+        "layer-channels", "layer-table", "layer-heads-plot", "layer-channels-plot", "head-channels-plot",
+        "distribution-plot", "concentration", "closer", "closer-layer", "closer-reading", "closer-texts",
+        "closer-trust",
+    ),
+    "results": (
+        "tried", "result-table", "probes-plot", "prompt", "generate-button", "generation-dense", "generation-pruned",
+        "history-table", "history-csv", "pareto-plot", "compare-first", "compare-second", "restore-button",
+        "side-by-side", "map-button", "redundancy-plot", "redundancy-note",
+    ),
+    "train": (
+        "recover-shots", "recover-shot-tokens", "recover-tokens", "recover-rate", "recover-loss", "recover-text",
+        "recover-estimate", "recover-button", "recover-plot", "recover-note",
+    ),
+    "take": (
+        "export-button", "export-plan", "export-texts", "export-layers", "export-gguf", "export-note", "gguf-type",
+        "code-view", "command-view", "settings-link", "settings-address", "push-repository", "push-private",
+        "push-replace", "push-button",
+        "sign-in",
+    ),
+    "live": ("live-prompt", "live-masks", "live-dense", "live-masked", "live-next"),
+}  # fmt: skip
+"""What stands in which tab, by `elem_id`."""
+
+
 class Explorer:
     """One visitor with the page open."""
 
@@ -32,8 +59,21 @@ class Explorer:
         if not request.url.startswith((self.url, "data:", "blob:")):
             self.foreign_requests.append(request.url)
 
+    def bring(self, elem_id: str) -> None:
+        """Open the tab that holds an element, where one does and another is open."""
+        tab = next((tab for tab, held in _TABS.items() if elem_id in held), None)
+        if tab is None or self.page.is_visible(f"#part-{tab}"):
+            return
+        self.page.click(f"#part-{tab}-button")
+        self.page.wait_for_selector(f"#{elem_id}", state="attached", timeout=SLOW)
+
+    def click(self, elem_id: str) -> None:
+        self.bring(elem_id)
+        self.page.click(f"#{elem_id}")
+
     def text(self, elem_id: str) -> str:
         """What an element shows; gradio's own clock, which it keeps in there unseen, left out."""
+        self.bring(elem_id)
         return self.page.evaluate(
             "id => [...document.getElementById(id).children]"
             ".filter(part => !part.matches('[data-testid=status-tracker]')).map(part => part.innerText).join('\\n')",
@@ -64,15 +104,22 @@ class Explorer:
 
     def type_number(self, elem_id: str, value: float) -> None:
         """Type into a slider's number box, as a visitor does, at one go."""
+        self.bring(elem_id)
         box = self.page.locator(f"#{elem_id} input[type=number]")
         box.click()
         box.press("Control+a")
         self.page.keyboard.insert_text(str(value))
         box.press("Enter")
 
+    def remove(self, attention: float, mlp: float) -> None:
+        """Set both sliders to what they do not stand at yet."""
+        for elem_id, share in (("attention-sparsity", attention), ("mlp-sparsity", mlp)):
+            self.after_change("savings", lambda elem_id=elem_id, share=share: self.type_number(elem_id, share))
+
     def fill(self, form: str, **values) -> None:
         """Numbers of a form, typed into the boxes that are called `form`-name."""
         for name, value in values.items():
+            self.bring(f"{form}-{name}")
             box = self.page.locator(f"#{form}-{name} input[type=number]").first
             box.click()
             box.press("Control+a")
@@ -81,6 +128,7 @@ class Explorer:
 
     def choose(self, elem_id: str, label: str) -> None:
         """Pick an entry of a dropdown."""
+        self.bring(elem_id)
         self.page.click(f"#{elem_id} input")
         self.page.get_by_role("option", name=label).click()
 
@@ -98,6 +146,11 @@ class Explorer:
         box.type(source)
         box.press("Enter")
         self.page.click("#load-button")
+
+    def value(self, elem_id: str, box: str = "textarea") -> str:
+        """What stands in an element's box."""
+        self.bring(elem_id)
+        return self.page.input_value(f"#{elem_id} {box}".strip())
 
     def after_change(self, elem_id: str, act) -> str:
         """Do `act` and wait until the element reads differently; its new text."""
@@ -120,6 +173,7 @@ class Explorer:
 
     def click_at(self, plot_id: str, across: float, down: float) -> None:
         """Click in a figure at shares of its width and height; Plotly needs the pointer to come in first."""
+        self.bring(plot_id)
         figure = self.page.locator(f"#{plot_id} .nsewdrag").first
         figure.scroll_into_view_if_needed()
         # the bar that stays in view may lie over what was scrolled to
@@ -141,6 +195,7 @@ class Explorer:
 
     def reads(self, elem_id: str, words: str) -> str:
         """Wait until an element's text holds `words`; the whole text."""
+        self.bring(elem_id)
         try:
             said = self.wait_until(
                 "([id, words]) => (text => text.includes(words) && text)(document.getElementById(id).innerText)",
@@ -153,11 +208,13 @@ class Explorer:
 
     def open_tab(self, name: str, holds: str) -> None:
         """Open one of the close-up tabs and wait for what it holds."""
+        self.bring("closer")
         self.page.get_by_role("tab", name=name).click()
         self.page.wait_for_selector(f"#{holds}", timeout=SLOW)
 
     def drawn(self, plot_id: str, expression: str):
         """Wait until a JavaScript expression of `plot`, a drawn figure, is true; its value."""
+        self.bring(plot_id)
         return self.wait_until(
             f"(plot => plot && plot._fullData?.length && ({expression}))"
             f"(document.querySelector('#{plot_id} .js-plotly-plot'))"
@@ -165,6 +222,7 @@ class Explorer:
 
     def rows(self, table_id: str, columns: int) -> list[list[str]]:
         """The cells of a table, row by row."""
+        self.bring(table_id)
         self.page.wait_for_selector(f"#{table_id} [role=gridcell]", timeout=SLOW)
         cells = [cell.strip() for cell in self.page.locator(f"#{table_id} [role=gridcell]").all_inner_texts()]
         return [cells[start : start + columns] for start in range(0, len(cells), columns)]

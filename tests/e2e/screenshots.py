@@ -22,7 +22,7 @@ def look(explorer: Explorer) -> None:
     """Both maps with a head selected and one locked, as a visitor sees them first."""
     explorer.click_at("heads-plot", 0.44, 0.42)
     explorer.reads("unit", "layer 2, head 3")
-    explorer.page.click("#lock-keep")
+    explorer.click("lock-keep")
     explorer.reads("unit", "locked to stay")
     taken(explorer, "look", "#title")
 
@@ -32,7 +32,7 @@ def choose(explorer: Explorer) -> None:
     explorer.click_at("channels-plot", 0.1, 0.42)
     explorer.reads("unit", "channel")
     explorer.open_tab("Two texts", "second-select")
-    explorer.page.click("#second-button")
+    explorer.click("second-button")
     explorer.reads("contrast-summary", "addition against mixed")
     taken(explorer, "texts", "#closer")
     explorer.open_tab("Layer close up", "layer-detail")
@@ -47,7 +47,7 @@ def compare(explorer: Explorer) -> None:
         explorer.type_number("mlp-sparsity", mlp)
         explorer.page.wait_for_timeout(1000)
         explorer.prune(number, repair)
-    explorer.page.click("#map-button")
+    explorer.click("map-button")
     explorer.reads("redundancy-note", "40 of 40")
     taken(explorer, "compare", "#pareto-plot")
 

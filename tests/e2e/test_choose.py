@@ -11,14 +11,14 @@ def removed(explorer, plot: str) -> str:
 
 def test_locks_by_click_and_by_key_and_back(explorer):
     page = explorer.page
+    explorer.remove(0.25, 0.5)
     before = removed(explorer, "heads-plot")
     explorer.click_at("heads-plot", 0.55, 0.07)  # head 4 of layer 0, which the score removes
     explorer.reads("unit", "it goes, left to the score")
-    page.click("#lock-keep")
+    explorer.click("lock-keep")
     explorer.reads("unit", "it stays, locked to stay")
     explorer.drawn("heads-plot", "plot._fullData[2].x.length === 2")
     assert removed(explorer, "heads-plot") != before
-    assert "keep_head_groups" in explorer.text("code-view")
 
     page.locator("#heads-plot").focus()
     page.keyboard.press("x")
@@ -32,18 +32,20 @@ def test_locks_by_click_and_by_key_and_back(explorer):
     explorer.reads("unit", "2 units locked in all")
     page.keyboard.press("l")
     explorer.reads("unit", "1 unit locked in all")
+    assert "locks=locks" in explorer.text("code-view")
 
     page.keyboard.press("Control+z")
     explorer.reads("unit", "2 units locked in all")
     page.keyboard.press("Control+Shift+z")
     explorer.reads("unit", "1 unit locked in all")
-    page.click("#unlock-all")
+    explorer.click("unlock-all")
     explorer.reads("unit", "left to the score.")
     assert removed(explorer, "heads-plot") == before
 
 
 @pytest.mark.exhaustive
 def test_locks_on_a_bin_of_channels(explorer):
+    explorer.remove(0.25, 0.5)
     explorer.click_at("channels-plot", 0.9, 0.42)
     explorer.reads("unit", "it goes, left to the score")
     explorer.page.locator("#channels-plot").focus()
@@ -72,7 +74,7 @@ def test_undo_redo_and_reset_over_everything_that_changes_the_plan(explorer):
     explorer.reads("code-view", 'metric="transact"')
     explorer.after_change("savings", lambda: page.click("#undo-button"))
     assert explorer.text("savings") == start
-    assert page.input_value("#mlp-sparsity input[type=number]") == "0.5"
+    assert page.input_value("#mlp-sparsity input[type=number]") == "0.2"
     explorer.after_change("savings", lambda: page.click("#redo-button"))
     assert explorer.text("savings") == moved
     explorer.after_change("savings", lambda: page.click("#reset-button"))
@@ -151,10 +153,10 @@ def test_a_wrong_limit_table_prompt_and_revision_are_told(explorer):
     explorer.type_number("target-share", 3)
     explorer.says("share of the dense model")
     page.locator("#prompt textarea, #prompt input").fill("  ")
-    page.click("#generate-button")
+    explorer.click("generate-button")
     explorer.says("The prompt is empty")
     page.locator("#prompt textarea, #prompt input").fill("word " * 600)
-    page.click("#generate-button")
+    explorer.click("generate-button")
     explorer.says("tokens and the model's context is 512")
     page.click("text=Revision and precision")
     page.get_by_label("Revision").fill("no-such-revision")

@@ -26,8 +26,9 @@ def test_try_shows_perplexity_text_and_tasks_behind_masks(explorer):
 @pytest.mark.long
 def test_history_front_floor_side_by_side_and_back(explorer):
     page = explorer.page
+    explorer.remove(0.25, 0.5)
     explorer.prune(1)
-    explorer.after_change("savings", lambda: explorer.type_number("mlp-sparsity", 0.2))
+    explorer.after_change("savings", lambda: explorer.type_number("mlp-sparsity", 0.3))
     explorer.prune(2, repair="Refit the weights")
     explorer.choose("metric-select", "Random")
     explorer.reads("code-view", 'metric="random"')
@@ -44,13 +45,13 @@ def test_history_front_floor_side_by_side_and_back(explorer):
     assert "Result 2" in side and "in common" in side and "least squares" in side
     explorer.choose("compare-first", "#1:")
     explorer.reads("side-by-side", "Result 1")
-    page.click("#restore-button")
+    explorer.click("restore-button")
     explorer.says("The controls stand as for result 1")
     assert page.input_value("#mlp-sparsity input[type=number]") == "0.5"
     assert 'metric="transact"' in explorer.text("code-view")
 
     with page.expect_download(timeout=SLOW) as download:
-        page.click("#history-csv")
+        explorer.click("history-csv")
     lines = list(csv.DictReader(download.value.path().read_text(encoding="utf-8").splitlines()))
     assert [line["number"] for line in lines] == ["1", "2", "3"]
     random, pruned, dense = (
@@ -62,7 +63,7 @@ def test_history_front_floor_side_by_side_and_back(explorer):
 @pytest.mark.long
 def test_the_redundancy_map_fills_stops_and_sets_the_sliders(explorer):
     page = explorer.page
-    page.click("#map-button")
+    explorer.click("map-button")
     first = explorer.drawn(
         "redundancy-plot", "plot._fullData[0].z.flatMap(row => [...row]).filter(Number.isFinite).length"
     )
@@ -86,13 +87,14 @@ def test_a_link_restores_model_text_ratios_and_locks(browser, app_url, explorer)
     page.get_by_label("Sequences").fill("48")
     page.click("#score-button")
     explorer.reads("estimate", "Scored on addition: 48")
+    explorer.remove(0.25, 0.5)
     explorer.click_at("heads-plot", 0.06, 0.42)
     explorer.reads("unit", "layer 2, head 0")
-    page.click("#lock-remove")
+    explorer.click("lock-remove")
     explorer.reads("unit", "locked to go")
     explorer.after_change("savings", lambda: explorer.type_number("mlp-sparsity", 0.33))
     explorer.reads("code-view", "mlp=0.33")
-    address = page.input_value("#settings-address")
+    address = explorer.value("settings-address", "")
     assert address.startswith(app_url)
 
     other = Explorer(browser, address.split("?")[0], query=address.split("?")[1])
@@ -116,6 +118,6 @@ def test_a_damaged_link_is_told(browser, app_url):
 def test_the_plan_of_the_page_is_the_plan_in_the_file(explorer):
     explorer.after_change("savings", lambda: explorer.type_number("attention-sparsity", 0.5))
     with explorer.page.expect_download(timeout=SLOW) as download:
-        explorer.page.click("#export-plan")
+        explorer.click("export-plan")
     plan = json.loads(download.value.path().read_text(encoding="utf-8"))
     assert {len(layer["kept_head_groups"]) for layer in plan["layers"]} == {2}

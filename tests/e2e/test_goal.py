@@ -36,5 +36,5 @@ def test_a_stop_keeps_the_best_so_far(explorer):
     page.click("#stop-button")
     explorer.says("Result 1 is ready: stopped, with the best so far")
     with page.expect_download(timeout=SLOW) as download:
-        page.click("#export-button")
+        explorer.click("export-button")
     assert download.value.path().stat().st_size > 1_000_000

@@ -50,7 +50,7 @@ def test_stories_and_addition_light_up_different_units(explorer):
     page.click("#score-button")
     explorer.reads("estimate", "Scored on stories")
     explorer.open_tab("Two texts", "second-select")
-    page.click("#second-button")
+    explorer.click("second-button")
     summary = explorer.reads("contrast-summary", "addition against stories")
     heads, channels = map(float, re.findall(r"to (-?\d\.\d\d)", summary.replace("−", "-")))
     assert heads < 0.7 and channels < 0.5
@@ -72,7 +72,7 @@ def test_metrics_agree_or_not_and_the_choice_is_stable_or_not(explorer):
     explorer.open_tab("Can I trust it?", "agreement-plot")
     names = explorer.drawn("agreement-plot", "[...plot._fullData[0].x]")
     assert names[0] == "transact" and "random" in names
-    explorer.page.click("#stability-button")
+    explorer.click("stability-button")
     explorer.reads("stability-summary", "of the kept channels stay the same")
     sizes, shares = explorer.drawn("stability-plot", "[[...plot._fullData[1].x], [...plot._fullData[1].y]]")
     assert sizes[0] == 1 and sizes[-1] == 128

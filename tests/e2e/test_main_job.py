@@ -25,6 +25,7 @@ print(tokenizer.decode(model.generate(ids, max_new_tokens=8, do_sample=False)[0,
 
 def cells(explorer: Explorer, row: str) -> list[str]:
     """Dense, pruned and difference of a row of the result table."""
+    explorer.bring("result-table")
     found = explorer.page.locator("#result-table tr", has_text=row).first
     return [cell.strip() for cell in found.locator("td").all_inner_texts()]
 
@@ -65,7 +66,7 @@ def test_the_main_job(browser, app_url, tmp_path, capsys):
     ):
         assert cells(explorer, row), row
     assert "On this machine" in explorer.text("result-table")
-    assert page.input_value("#generation-dense textarea") != page.input_value("#generation-pruned textarea")
+    assert explorer.value("generation-dense") != explorer.value("generation-pruned")
     assert "report = ta.evaluate" in explorer.text("code-view")
     # the standard repair searched for what to remove, and what is marked now is what went
     assert "ta.search_plan" in explorer.text("code-view") and 'compensation="best"' in explorer.text("code-view")
@@ -75,7 +76,7 @@ def test_the_main_job(browser, app_url, tmp_path, capsys):
     )
 
     with page.expect_download(timeout=SLOW) as download:
-        page.click("#export-button")
+        explorer.click("export-button")
     download.value.save_as(tmp_path / "pruned.zip")
     assert "alone computed the same logits" in explorer.says("Stock transformers loads it")
     with zipfile.ZipFile(tmp_path / "pruned.zip") as zipped:
@@ -86,10 +87,10 @@ def test_the_main_job(browser, app_url, tmp_path, capsys):
         [sys.executable, "-c", STOCK, str(folder)], capture_output=True, text=True, check=True, cwd=tmp_path
     ).stdout.splitlines()
     assert f"{int(answer[0]) / 1e6:.2f} M" == cells(explorer, "Weights")[1]
-    assert page.input_value("#generation-pruned textarea").startswith("\n".join(answer[1:]))
+    assert explorer.value("generation-pruned").startswith("\n".join(answer[1:]))
 
     with page.expect_download(timeout=SLOW) as download:
-        page.click("#export-plan")
+        explorer.click("export-plan")
     assert download.value.suggested_filename == "bundled-plan.json"
 
     assert not explorer.errors
@@ -170,7 +171,7 @@ def test_wrong_input_gets_one_sentence_and_loses_nothing(explorer, tmp_path):
     explorer.wait_until("document.querySelector('#calibration-file').innerText.includes('latin')")
     assert "UTF-8" in explorer.says("not UTF-8")
 
-    page.click("#export-button")
+    explorer.click("export-button")
     assert "Prune first" in explorer.says("Nothing has been cut")
 
     assert "\n" not in explorer.text("message").strip()
@@ -186,7 +187,9 @@ def test_usable_when_narrow_and_dark(browser, app_url, width, theme):
     explorer = Explorer(browser, app_url, width=width, theme=theme)
     page = explorer.page
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    page.evaluate("window.scrollTo(0, document.documentElement.scrollHeight)")
+    assert page.evaluate("document.documentElement.scrollHeight") <= 4_000
+    explorer.wait_until("document.querySelector('#live-masked p')?.innerText.length > 60")
+    page.evaluate("document.getElementById('live-next').scrollIntoView({block: 'end', behavior: 'instant'})")
     for always_in_view in ("#savings", "#prune-button", "#stop-button"):
         box = page.locator(always_in_view).bounding_box()
         assert 0 <= box["y"] < 300, always_in_view

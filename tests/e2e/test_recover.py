@@ -13,7 +13,7 @@ def test_training_is_drawn_as_it_goes_and_becomes_a_result(explorer):
     page.get_by_label("The calibration text").check()
     explorer.fill("recover", tokens=30_000)
     assert "of memory" in explorer.reads("recover-estimate", "30,000 tokens")
-    page.click("#recover-button")
+    explorer.click("recover-button")
     explorer.drawn("recover-plot", "plot._fullData[1].x.length >= 2")  # while it still runs
     assert page.locator("#stop-button").is_enabled()
     explorer.says("Result 1 is ready: cut, trained and measured")
@@ -35,20 +35,19 @@ def test_a_stop_keeps_what_was_best_until_then(explorer):
     explorer.choose("repair-select", "None")
     page.get_by_label("The calibration text").check()
     explorer.fill("recover", tokens=5_000_000)
-    page.click("#recover-button")
+    explorer.click("recover-button")
     explorer.drawn("recover-plot", "plot._fullData[1].x.length >= 2")
     page.click("#stop-button")
     explorer.says("Result 1 is ready: stopped, with the best so far")
     assert "Stopped: what was best until then was kept" in explorer.text("recover-note")
     assert len(explorer.rows("history-table", 13)) == 1
     with page.expect_download(timeout=SLOW) as download:
-        page.click("#export-button")
+        explorer.click("export-button")
     assert download.value.path().stat().st_size > 1_000_000
 
 
 @pytest.mark.exhaustive
 def test_wrong_numbers_are_said_beside_the_form_and_when_pressed(explorer):
-    page = explorer.page
     for values, said in (
         ({"tokens": -5}, "give a whole number from 0"),
         ({"tokens": 30_000, "rate": 0}, "give a number above 0"),
@@ -56,12 +55,12 @@ def test_wrong_numbers_are_said_beside_the_form_and_when_pressed(explorer):
     ):
         explorer.fill("recover", **values)
         explorer.reads("recover-estimate", said)
-        page.click("#recover-button")
+        explorer.click("recover-button")
         assert said in explorer.says(said)
     explorer.fill("recover", tokens=1000)
     explorer.choose("repair-select", "Add what is missing")
     explorer.reads("recover-estimate", "Bias repair cannot be trained on")
-    page.click("#recover-button")
+    explorer.click("recover-button")
     explorer.says("Choose another repair")
 
 
@@ -71,7 +70,7 @@ def test_a_reload_keeps_the_curves(explorer):
     explorer.choose("repair-select", "None")
     page.get_by_label("The calibration text").check()
     explorer.fill("recover", tokens=4_000)
-    page.click("#recover-button")
+    explorer.click("recover-button")
     explorer.says("Result 1 is ready")
     page.reload()
     explorer.drawn("recover-plot", "plot._fullData[1].x.length >= 2")

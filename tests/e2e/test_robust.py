@@ -15,7 +15,7 @@ def test_a_reload_mid_run_keeps_what_was_good(explorer, app_url):
     page = explorer.page
     explorer.prune(1)
     savings = explorer.after_change("savings", lambda: explorer.type_number("mlp-sparsity", 0.7))
-    page.click("#map-button")
+    explorer.click("map-button")
     explorer.reads("progress", "Mapping")
     page.reload()
     page.wait_for_selector("#channels-plot .heatmaplayer image", timeout=SLOW)

@@ -49,7 +49,7 @@ def opened(browser, hub, tmp_path):
 
 def push(explorer: Explorer, name: str) -> None:
     explorer.page.fill("#push-repository :is(input, textarea)", name)
-    explorer.page.click("#push-button")
+    explorer.click("push-button")
 
 
 @pytest.mark.long
@@ -84,7 +84,7 @@ def test_what_is_there_is_replaced_only_if_wanted_and_a_push_can_be_stopped(open
     assert "“Replace what is there”" in explorer.says("host/small exists and holds")
     assert len(hub.repositories["host/small"].commits) == commits
     page.get_by_label("Replace what is there").check()
-    page.click("#push-button")
+    explorer.click("push-button")
     explorer.says("The model is at")
     assert len(hub.repositories["host/small"].commits) == commits + 1
 

@@ -50,10 +50,10 @@ def test_the_whole_way(explorer, tmp_path):
     assert "Speed was not measured" in shown and "perplexity" in shown
     assert "ta.stream_prune" in explorer.text("code-view") and "--stream" in explorer.text("command-view")
 
-    page.click("#generate-button")
+    explorer.click("generate-button")
     explorer.says("Let the pruned model write elsewhere")
     with page.expect_download(timeout=SLOW) as download:
-        page.click("#export-button")
+        explorer.click("export-button")
     download.value.save_as(tmp_path / "model.zip")
     with zipfile.ZipFile(tmp_path / "model.zip") as zipped:
         (config,) = [name for name in zipped.namelist() if name.endswith("/config.json")]

@@ -12,13 +12,13 @@ from tests.e2e.explorer import SLOW
 @pytest.mark.long
 def test_a_gguf_file_of_the_chosen_type(explorer, tmp_path):
     page = explorer.page
-    page.click("#export-gguf")
+    explorer.click("export-gguf")
     assert "Prune first" in explorer.says("Nothing has been cut")
 
     explorer.prune(1)
     explorer.choose("gguf-type", "8 bits")
     with page.expect_download(timeout=SLOW) as download:
-        page.click("#export-gguf")
+        explorer.click("export-gguf")
     assert "llama.cpp runs it as llama" in explorer.says("stored in float16")
     assert download.value.suggested_filename == "bundled-pruned-1-q8_0.gguf"
     download.value.save_as(tmp_path / "model.gguf")
@@ -35,7 +35,7 @@ def test_layers_of_different_sizes_are_written_as_they_are_if_wanted(explorer, t
     explorer.reads("export-layers", "stock transformers loads it")
     page.get_by_label("Compact").check()
     with page.expect_download(timeout=SLOW) as download:
-        page.click("#export-button")
+        explorer.click("export-button")
     assert "ta.load does" in explorer.says("Written.")
     with zipfile.ZipFile(download.value.path()) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith("/config.json")]

@@ -53,7 +53,7 @@ def test_a_dataset_is_read_and_scored(explorer, folder):
     page.wait_for_selector("#calibration-text", state="hidden", timeout=SLOW)
     assert page.locator("#dataset-split :is(input, textarea)").input_value() == "train"
     for label in ("Dataset", "Config", "Split", "Column with the text"):
-        assert page.locator("#sidebar").get_by_label(label).first.is_visible(), label
+        assert page.locator("#rail").get_by_label(label).first.is_visible(), label
 
     fill(explorer, name=folder)
     page.get_by_label("Sequences").fill("12")

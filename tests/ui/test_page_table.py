@@ -4,7 +4,7 @@ from pathlib import Path
 
 import ui
 from ui.events import panels
-from ui.page_table import CLOSER, MAIN, PAGES, SIDEBAR
+from ui.page_table import BAR, MAIN, PAGES, RAIL, TABS
 from ui.pages import guide
 
 
@@ -33,5 +33,7 @@ def test_pages_are_repainted_by_tags_that_there_are():
 
 def test_every_page_has_its_place():
     for page in PAGES:
-        assert page.place in (SIDEBAR, MAIN, CLOSER)
-        assert bool(page.title and page.tab_id) == (page.place == CLOSER), page.name
+        assert page.place in (BAR, RAIL, MAIN, *TABS)
+        assert bool(page.title) == bool(page.tab_id), page.name
+    for place in (BAR, RAIL, MAIN, *TABS):  # all parts of a place are seen at once, or one at a time
+        assert len({bool(page.title) for page in PAGES if page.place == place}) == 1, place

@@ -63,6 +63,21 @@ def generate(
     return loaded.tokenizer.decode(output[0], skip_special_tokens=True).removeprefix(decoded_prompt)
 
 
+@torch.inference_mode()
+def next_tokens(loaded: LoadedModel, prompt: str, *, count: int = 5) -> tuple[tuple[str, float], ...]:
+    """The `count` most likely tokens after `prompt`, as text, with their probabilities; the likeliest first.
+
+    Raises `InvalidPrompt` as `generate` does and `InvalidOption` for a count out of range.
+    """
+    count = whole_number(count, "count", least=1, most=loaded.spec.vocab_size)
+    ids = torch.tensor([encode_prompt(loaded, prompt)], device=loaded.device)
+    logits = loaded.model(ids, use_cache=False).logits[0, -1]
+    likeliest = logits.float().softmax(dim=-1).topk(count)
+    assert loaded.tokenizer is not None, "it encoded the prompt"
+    words = [loaded.tokenizer.decode([token]) for token in likeliest.indices.tolist()]
+    return tuple(zip(words, likeliest.values.tolist(), strict=True))
+
+
 def sample_rows(
     loaded: LoadedModel,
     *,

@@ -22,7 +22,7 @@ def connect(context: AppContext, panels: Panels) -> None:
         chosen.input(bound(on_pair, context, panels), pair, panels.all, **panels.light)
     restore = bound(on_restore, context, panels)
     panels.compare.restore.click(restore, panels.compare.first, panels.all, **panels.light)
-    text = [panels.measure.measure_on, panels.measure.pasted]
+    text = [panels.cut.measure_on, panels.cut.pasted]
     shown = [panels.redundancy.plot, panels.redundancy.note]
     long_step(context, panels, panels.redundancy.draw.click, on_map, text, meanwhile=shown)
 

@@ -7,9 +7,9 @@ import gradio as gr
 
 import transact as ta
 from ui.context import AppContext
-from ui.events.measure import evaluation_text, prompt_text
+from ui.events.measure import evaluation_text, prompt_text, with_result
 from ui.events.panels import Panels
-from ui.events.runner import bound, explained, long_step, say, watched
+from ui.events.runner import bound, explained, long_step, watched
 from ui.pages import goal
 from ui.state.session import BUNDLED, Result
 from ui.views import progress_line
@@ -19,9 +19,9 @@ from ui.work import compression
 def connect(context: AppContext, panels: Panels) -> None:
     """Wire what is expected, which also follows the scores, and the work."""
     own = panels.goal
-    for control in (*own.inputs, panels.status.savings):
+    for control in (*own.inputs, panels.cut.savings):
         _expected_on(context, panels, control.change)
-    inputs = [panels.measure.measure_on, panels.measure.pasted, panels.measure.prompt, *own.inputs]
+    inputs = [panels.cut.measure_on, panels.cut.pasted, panels.measure.prompt, *own.inputs]
     long_step(context, panels, own.go.click, on_go, inputs, at_the_end=panels.all, preprocess=False)
 
 
@@ -67,9 +67,6 @@ def on_go(context: AppContext, panels: Panels, request: gr.Request, measure_on, 
         )  # fmt: skip
 
     def finish(result: Result) -> dict:
-        after = context.sessions.update(owner, lambda old: old.with_result(result))
-        how = "made and measured" if result.report is not None else "stopped, with the best so far, not measured"
-        note = f"Result {result.number} is ready: {how}, in {time.monotonic() - began:.0f} s."
-        return {**panels.repaint(after, "results"), **panels.repaint(after, "marks"), **say(panels, note, "good")}
+        return with_result(context, panels, owner, result, f"made and measured in {time.monotonic() - began:.0f} s")
 
     yield from watched(context, panels, owner, "Compressing", work, finish, kind="compress")

@@ -15,12 +15,12 @@ from ui.text_sources import text_source, uploads
 from ui.text_sources.hub_dataset import DatasetRequest
 from ui.text_sources.text_source import DatasetChoice, TextRequest, TextSource
 from ui.work import scoring
-from ui.work.jobs import FILES
+from ui.work.jobs import FILES, MODEL
 from ui.work.registry import Registry, is_streamed
 
 
 def connect(context: AppContext, panels: Panels) -> None:
-    """Wire the sidebar and Stop."""
+    """Wire the model and the text."""
     named = [panels.model.select, panels.model.revision, panels.model.dtype]
     for control in named:
         long_step(
@@ -102,6 +102,7 @@ def on_load(context: AppContext, panels: Panels, source, revision, dtype, reques
         yield from watched(
             context, panels, owner, f"Loading {key.source}",
             lambda watch: scoring.load(context.registry, key, watch), finish, kind="load",
+            line=MODEL,
         )  # fmt: skip
 
 

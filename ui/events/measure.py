@@ -1,7 +1,7 @@
-"""Steps 5 and 6: try behind masks, prune and measure, generate."""
+"""Steps 5 and 6: try behind masks, prune, measure, generate."""
 
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 
 import gradio as gr
 
@@ -9,17 +9,21 @@ import transact as ta
 from ui.context import AppContext
 from ui.events.panels import Panels, parts
 from ui.events.runner import explained, long_step, say, watched
-from ui.pages import measure
+from ui.pages import cut, measure
 from ui.server import limits
-from ui.state.session import BUNDLED, Result, Session
+from ui.state.session import BUNDLED, Result, Session, Tried
 from ui.text_sources import text_source
 from ui.text_sources.text_source import TextSource
+from ui.views.verdict import mood_of, verdict
 from ui.work import measuring, pruning
+from ui.work.measuring import WhatIf
 
 _SHOW = """() => {{
-  const shown = document.querySelector("{0} .headline");
-  if (shown && !document.querySelector("#message .wrong")) shown.scrollIntoView({{block: "start"}});
+  if (document.querySelector("#message .wrong")) return;
+  document.getElementById("part-results-button")?.click();
+  document.querySelector("{0} .headline")?.scrollIntoView({{block: "nearest"}});
 }}"""
+"""Opens the results, unless something went wrong."""
 _SHOW_TRIED, _SHOW_RESULT = _SHOW.format("#tried"), _SHOW.format("#result-table")
 
 
@@ -36,14 +40,17 @@ class PruneForm:
 
 def connect(context: AppContext, panels: Panels) -> None:
     """Wire trying, cutting and writing."""
-    panel = panels.measure
-    panel.repair.change(on_repair, panel.repair, panel.search, **panels.light)
-    panel.measure_on.change(on_measure_text, panel.measure_on, panel.pasted, **panels.light)
-    inputs = [panel.measure_on, panel.pasted, panel.prompt]
-    tried = long_step(context, panels, panels.status.try_button.click, on_try, inputs, at_the_end=parts(panel))
+    panel, cut = panels.measure, panels.cut
+    cut.repair.change(on_repair, cut.repair, cut.search, **panels.light)
+    cut.measure_on.change(on_measure_text, cut.measure_on, cut.pasted, **panels.light)
+    inputs = [cut.measure_on, cut.pasted, panel.prompt]
+    at_the_end = [*parts(panel), cut.verdict]
+    tried = long_step(context, panels, cut.try_button.click, on_try, inputs, at_the_end=at_the_end)
     tried.success(None, js=_SHOW_TRIED)
-    inputs = [getattr(panel, field.name) for field in fields(PruneForm)]
-    pruned = long_step(context, panels, panels.status.prune.click, on_prune, inputs, at_the_end=panels.all)
+    measured = long_step(context, panels, cut.measure.click, on_measure, inputs, at_the_end=panels.all)
+    measured.success(None, js=_SHOW_RESULT)
+    inputs = [cut.measure_on, cut.pasted, cut.repair, cut.search, panel.prompt]  # as in `PruneForm`
+    pruned = long_step(context, panels, cut.prune.click, on_prune, inputs, at_the_end=panels.all)
     pruned.success(None, js=_SHOW_RESULT)
     long_step(context, panels, panel.generate.click, on_generate, panel.prompt, at_the_end=[panel.dense, panel.pruned])
 
@@ -56,12 +63,18 @@ def on_try(context: AppContext, panels: Panels, measure_on, pasted, prompt, requ
     except Exception as error:
         yield explained(panels, error)
         return
+
+    def finish(what_if: WhatIf) -> dict:
+        tried = Tried(session.need_plan(), what_if.text, what_if.dense, what_if.masked)
+        after = context.sessions.update(owner, lambda old: replace(old, tried=tried))
+        return {**measure.paint_tried(panels.measure, what_if), panels.cut.verdict: verdict(after)}
+
     yield from watched(
         context, panels, owner, "Trying behind masks",
         lambda watch: measuring.what_if(
             context.registry, session, text, watch, prompt=prompt, with_probes=session.key == BUNDLED
         ),
-        lambda tried: measure.paint_tried(panels.measure, tried), kind="try",
+        finish, kind="try",
     )  # fmt: skip
 
 
@@ -78,17 +91,52 @@ def on_prune(context: AppContext, panels: Panels, request: gr.Request, *values):
 
     def work(watch) -> Result:
         result = pruning.cut(context.registry, session, form.repair, watch, search=bool(form.search))
-        return measuring.measure(
+        return measuring.measure_unless_stopped(
             context.registry, owner, result, text, watch,
             prompt=prompt if prompt.strip() else None, with_probes=session.key == BUNDLED,
         )  # fmt: skip
 
     def finish(result: Result) -> dict:
-        after = context.sessions.update(owner, lambda old: old.with_result(result))
-        note = f"Result {result.number} is ready: cut and measured in {time.monotonic() - began:.0f} s."
-        return {**panels.repaint(after, "results"), **panels.repaint(after, "marks"), **say(panels, note, "good")}
+        seconds = time.monotonic() - began
+        return with_result(context, panels, owner, result, f"cut and measured in {seconds:.0f} s")
 
     yield from watched(context, panels, owner, "Pruning", work, finish, kind="prune")
+
+
+def on_measure(context: AppContext, panels: Panels, measure_on, pasted, prompt, request: gr.Request):
+    owner = context.visitor(request)
+    try:
+        session = context.sessions.get(owner)
+        result = session.need_result()
+        text, prompt = evaluation_text(measure_on, pasted), prompt_text(prompt)
+    except Exception as error:
+        yield explained(panels, error)
+        return
+    began = time.monotonic()
+
+    def finish(measured: Result) -> dict:
+        seconds = time.monotonic() - began
+        return with_result(context, panels, owner, measured, f"measured on {text.name} in {seconds:.0f} s")
+
+    yield from watched(
+        context, panels, owner, f"Measuring on {text.name}",
+        lambda watch: measuring.measure(
+            context.registry, owner, result, text, watch,
+            prompt=prompt if prompt.strip() else None, with_probes=session.key == BUNDLED,
+        ),
+        finish, kind="measure",
+    )  # fmt: skip
+
+
+def with_result(context: AppContext, panels: Panels, owner: str, result: Result, how: str) -> dict:
+    """The page with a result that was made or measured; `how`, for the message."""
+    after = context.sessions.update(owner, lambda old: old.with_result(result))
+    if result.report is None:
+        note, mood = f"Result {result.number} is ready: stopped, with the best so far, not measured.", "plain"
+    else:
+        note = f"Result {result.number} is ready: {how}."
+        mood = mood_of(result.report.reference_perplexity, result.report.perplexity)
+    return {**panels.repaint(after, "results"), **panels.repaint(after, "marks"), **say(panels, note, mood)}
 
 
 def on_generate(context: AppContext, panels: Panels, prompt, request: gr.Request):
@@ -108,7 +156,7 @@ def on_generate(context: AppContext, panels: Panels, prompt, request: gr.Request
 
 
 def on_measure_text(measure_on) -> dict:
-    return gr.update(visible=measure_on == measure.PASTE)
+    return gr.update(visible=measure_on == cut.PASTE)
 
 
 def on_repair(repair) -> dict:
@@ -129,6 +177,6 @@ def prompt_text(prompt) -> str:
 
 def evaluation_text(measure_on: str, pasted: str) -> TextSource:
     """The text that is measured on, as the controls name it."""
-    if measure_on == measure.PASTE:
+    if measure_on == cut.PASTE:
         return text_source.pasted("" if pasted is None else pasted, measuring.EVALUATION_TOKENS)
     return text_source.evaluation_sample(measure_on)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import gradio as gr
 
 from ui.context import AppContext
-from ui.events import goal, recover
+from ui.events import goal, live, recover
 from ui.events.panels import Panels
 from ui.events.runner import bound, explained, long_step, say, under_way, watched
 from ui.pages import calibration
@@ -45,6 +45,7 @@ def connect(context: AppContext, panels: Panels, page: gr.Blocks) -> None:
     settled = long_step(context, panels, shown.then, on_settled, None, at_the_end=panels.all)
     recover.estimate_after(context, panels, settled)
     goal.expected_after(context, panels, settled)
+    live.follow(context, panels, settled.then)
 
 
 def on_named(context: AppContext, panels: Panels, tab, request: gr.Request) -> None:
@@ -88,7 +89,7 @@ def on_settled(context: AppContext, panels: Panels, request: gr.Request):
 
 
 def _fields_of(panels: Panels, session: Session) -> dict:
-    """The sidebar's fields as they belong to a session."""
+    """The rail's fields as they belong to a session."""
     fields, scored = _model_fields(panels, session.key), session.scored
     return fields if scored is None else {**fields, **_text_fields(panels, scored.text, scored.sampling)}
 

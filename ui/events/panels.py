@@ -68,9 +68,9 @@ class Panels:
     def marked(self) -> list[Component]:
         """What the controls of a plan touch at once."""
         own = self.maps
-        controls = [own.metric, own.attention, own.mlp, own.kind, own.share, own.allocation, own.granularity]
+        controls = [own.metric, own.attention, own.mlp, *parts(self.rules)]
         marks = [own.link, own.note, own.undo, own.redo]
-        return [self.status.savings, self.status.message, *controls, *marks]
+        return [self.cut.savings, self.cut.verdict, self.status.message, *controls, *marks]
 
     @property
     def progress(self) -> list[Component]:

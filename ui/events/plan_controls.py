@@ -11,7 +11,7 @@ from ui import figures
 from ui.context import AppContext
 from ui.events.panels import Panels
 from ui.events.runner import bound, explained, quick, say
-from ui.pages import layer, maps
+from ui.pages import layer, maps, rules
 from ui.server.limits import counted, one_of, share_left, share_removed
 from ui.state import budgets, plan_of_choice, slider_steps
 from ui.state.session import Budget, Choice, Session
@@ -19,7 +19,7 @@ from ui.state.session import Budget, Choice, Session
 
 def connect(context: AppContext, panels: Panels) -> None:
     """Wire metric, scale, sliders, limits, allocation, the layers' counts, undo, redo and reset."""
-    own = panels.maps
+    own, ruled = panels.maps, panels.rules
     # Raw values, so that a number out of range is explained by a message of ours.
     raw = {"trigger_mode": "always_last", "preprocess": False, "queue": False, **panels.light}
 
@@ -27,15 +27,15 @@ def connect(context: AppContext, panels: Panels) -> None:
         return bound(function, context, panels)
 
     # One event for both sliders, so that two moves in a row are never answered in the wrong order.
-    sliders, limits = [own.attention, own.mlp], [own.kind, own.share]
+    sliders, limits = [own.attention, own.mlp], [ruled.kind, ruled.share]
     moved = gr.on([slider.input for slider in sliders], handler(on_sliders), sliders, panels.marked, **raw)
     moved.then(handler(on_moved), None, panels.followers, trigger_mode="always_last", **panels.light)
-    limited = own.share.input(handler(on_share), limits, panels.marked, **raw)
+    limited = ruled.share.input(handler(on_share), limits, panels.marked, **raw)
     limited.then(handler(on_moved), None, panels.followers, trigger_mode="always_last", **panels.light)
     for control, function in (
-        (own.kind, on_kind),
-        (own.allocation, on_allocation),
-        (own.granularity, on_granularity),
+        (ruled.kind, on_kind),
+        (ruled.allocation, on_allocation),
+        (ruled.granularity, on_granularity),
     ):
         chosen = control.input(handler(function), control, panels.marked, **panels.light)
         chosen.then(handler(on_moved), None, panels.followers, **panels.light)
@@ -88,7 +88,7 @@ def on_sliders(context: AppContext, panels: Panels, attention, mlp, request: gr.
         return explained(panels, error)  # the boxes are left alone: they may be half typed
     updates = {**say(panels, ""), **panels.repaint(changed, "marks")}
     if choice.budget is not None:
-        updates |= {panels.maps.kind: maps.SLIDERS, panels.maps.share: maps.share_update(changed)}
+        updates |= {panels.rules.kind: rules.SLIDERS, panels.rules.share: rules.share_update(changed)}
     if attention == legal_attention:
         return updates
     units = maps.UNITS[choice.granularity][2]
@@ -105,7 +105,7 @@ def on_kind(context: AppContext, panels: Panels, kind, request: gr.Request) -> d
 
     def act() -> Session:
         session = context.sessions.get(owner)
-        if session.spec is None or kind == maps.SLIDERS:
+        if session.spec is None or kind == rules.SLIDERS:
             return choose(context, owner, lambda old: replace(old.choice, budget=None))
         limit = one_of("limit", kind, budgets.BUDGETS)
         return _limited(context, owner, Budget(limit, budgets.current_share(session.spec, session.plan, limit)))
@@ -116,7 +116,7 @@ def on_kind(context: AppContext, panels: Panels, kind, request: gr.Request) -> d
 def on_share(context: AppContext, panels: Panels, kind, share, request: gr.Request) -> dict:
     owner = context.visitor(request)
     session = context.sessions.get(owner)
-    if session.spec is None or kind == maps.SLIDERS or Budget(kind, share) == session.choice.budget:
+    if session.spec is None or kind == rules.SLIDERS or Budget(kind, share) == session.choice.budget:
         return {panels.maps.note: maps.note_line(session)}
     try:
         one_of("limit", kind, budgets.BUDGETS)
@@ -130,8 +130,8 @@ def on_allocation(context: AppContext, panels: Panels, allocation, request: gr.R
     owner = context.visitor(request)
 
     def change(session: Session) -> Choice:
-        one_of("allocation", allocation, (*ta.ALLOCATIONS, maps.BY_HAND))
-        if allocation == maps.BY_HAND:
+        one_of("allocation", allocation, (*ta.ALLOCATIONS, rules.BY_HAND))
+        if allocation == rules.BY_HAND:
             return _as_counts(session)
         shared = by_sliders(session.choice) if session.choice.by_hand else session.choice
         return replace(shared, allocation=allocation)

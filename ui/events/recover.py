@@ -22,9 +22,9 @@ from ui.work.recovery import Form
 def connect(context: AppContext, panels: Panels) -> None:
     """Wire the form's estimate, which also follows the plan, and the training."""
     form = _form(panels)
-    for control in (*form, panels.status.savings):
+    for control in (*form, panels.cut.savings):
         _estimate_on(context, panels, control.change)
-    inputs = [panels.measure.measure_on, panels.measure.pasted, panels.measure.prompt, *form]
+    inputs = [panels.cut.measure_on, panels.cut.pasted, panels.measure.prompt, *form]
     long_step(
         context, panels, panels.recover.start.click, on_start, inputs,
         meanwhile=[panels.recover.note, panels.recover.plot], at_the_end=panels.all, preprocess=False,
@@ -84,7 +84,7 @@ def on_start(context: AppContext, panels: Panels, request: gr.Request, measure_o
 
 def _form(panels: Panels) -> list[Component]:
     """What training depends on, in the order of `Form`."""
-    return [*panels.recover.inputs, panels.measure.repair, panels.measure.search]
+    return [*panels.recover.inputs, panels.cut.repair, panels.cut.search]
 
 
 def _estimate_on(context: AppContext, panels: Panels, listener: Callable[..., gr.events.Dependency]) -> None:

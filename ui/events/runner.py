@@ -13,10 +13,10 @@ from ui.context import AppContext
 from ui.events.panels import Panels
 from ui.server import error_messages
 from ui.views import progress_line
-from ui.work.jobs import MODEL
 from ui.work.watch import Finished, Partial, Tick, Watch
 
 T = TypeVar("T")
+OWN = "own"
 
 
 def say(panels: Panels, sentence: str, mood: progress_line.Mood = "plain") -> dict:
@@ -135,14 +135,16 @@ def watched(
     partly: Callable[[object], dict] = lambda partial: {},
     stopped: str = "Stopped. Everything is as it was before.",
     kind: str = "other",
-    line: str | None = MODEL,
+    line: str | None = OWN,
 ) -> Iterator[dict]:
     """A step that takes longer: progress while it runs, then `finish`'s updates, or a sentence.
 
     `failed` gives the updates for an error, by default its sentence in the message line; `partly` those for what the
-    work has so far; `stopped` says what a stop leaves behind; `kind` and `line` as for `Jobs.run`.
+    work has so far; `stopped` says what a stop leaves behind; `kind` and `line` as for `Jobs.run`, where `OWN` is the
+    queue of the visitor's model.
     """
     try:
+        line = context.line_of(owner) if line == OWN else line
         for event in context.jobs.run(owner, title, work, kind=kind, line=line):
             if isinstance(event, Finished):
                 yield {**_over(context, panels, owner), **say(panels, ""), **finish(event.value)}

@@ -30,7 +30,7 @@ def head_differences_figure(compared: ta.CalibrationComparison, names: tuple[str
     )
     return laid_out(
         figure,
-        height=map_height(len(values)) - 90,
+        height=map_height(len(values)),
         revision=f"difference heads {values.shape}",
         xaxis={"title": "attention head", "dtick": max(1, widest // 16)},
         yaxis=layer_axis(len(values)),
@@ -58,7 +58,7 @@ def channel_differences_figure(
     )
     return laid_out(
         figure,
-        height=map_height(len(values)) - 90,
+        height=map_height(len(values)),
         revision=f"difference channels {values.shape}",
         xaxis={"title": f"channels, best first on {plain(names[0])} (%)"},
         yaxis=layer_axis(len(values)),

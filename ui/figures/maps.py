@@ -10,6 +10,11 @@ from ui.state.score_bins import Landscape
 NORMALISATIONS = {"layer": "Each layer by itself", "model": "Whole model"}
 
 _SCALE = "viridis"
+_TOP, _OUTLIER = 0.98, 10
+"""The colours of channels end at that quantile, so that a single channel does not blacken its layer; one that goes so
+many times beyond it is named."""
+_LOWEST, _TALLEST = 240, 310
+"""Pixels of a map."""
 _FAINTEST = 0.01
 """Shares below this look alike; the exact score is in the hover text."""
 
@@ -47,10 +52,11 @@ def channels_figure(landscape: Landscape, overlay: Overlay, *, normalisation: st
     """Channel scores [layer, bin], best first; the horizontal axis is the share of the layer's channels."""
     scores = landscape.bins
     bins = scores.shape[1]
+    shares = _normalised(scores, normalisation, _TOP)
     edges = np.linspace(0, 100, bins + 1)
     figure = go.Figure(
         go.Heatmap(
-            z=np.log10(np.maximum(_normalised(scores, normalisation), _FAINTEST)),
+            z=np.log10(np.clip(shares, _FAINTEST, 1)),
             x=(edges[:-1] + edges[1:]) / 2,
             customdata=np.stack([scores, landscape.strongest.astype(np.float32)], axis=-1),
             hovertemplate=(
@@ -61,6 +67,13 @@ def channels_figure(landscape: Landscape, overlay: Overlay, *, normalisation: st
         )
     )
     figure.add_traces(overlay_traces(overlay))
+    for layer in np.flatnonzero(shares[:, 0] > _OUTLIER):
+        figure.add_annotation(
+            x=1, y=layer, text=f"◂ × {shares[layer, 0]:,.0f}", showarrow=False, xanchor="left", bgcolor="#ffffff",
+            font={"size": 9, "color": "#1e222a"}, borderpad=0, opacity=0.85,
+            hovertext=f"The strongest channels of layer {layer} score up to {shares[layer, 0]:,.0f} times the top of "
+            "the colour scale",
+        )  # fmt: skip
     return laid_out(
         figure,
         height=map_height(landscape.num_layers),
@@ -70,9 +83,9 @@ def channels_figure(landscape: Landscape, overlay: Overlay, *, normalisation: st
     )
 
 
-def _normalised(scores: np.ndarray, normalisation: str) -> np.ndarray:
-    """Scores as a share of the highest in their layer or in the model, float32 in [0, 1]."""
-    highest = np.nanmax(scores, axis=1, keepdims=True) if normalisation == "layer" else np.nanmax(scores)
+def _normalised(scores: np.ndarray, normalisation: str, top: float = 1.0) -> np.ndarray:
+    """Scores as a share of the highest in their layer or in the model, or of that quantile of them: float32, from 0."""
+    highest = np.nanquantile(scores, top, **({"axis": 1, "keepdims": True} if normalisation == "layer" else {}))
     return (scores / np.maximum(highest, np.finfo(np.float32).tiny)).astype(np.float32)
 
 
@@ -88,7 +101,7 @@ def _log_colour() -> dict:
     ticks = np.array([0.01, 0.03, 0.1, 0.3, 1])
     bar = {
         **COLOUR_BAR,
-        "title": {"text": "share of the highest (log)", "side": "right"},
+        "title": {"text": "share of the top 2 % (log)", "side": "right"},
         "tickvals": np.log10(ticks),
         "ticktext": [f"{tick:.0%}" for tick in ticks],
     }
@@ -100,10 +113,11 @@ def layer_axis(num_layers: int) -> dict:
     return {
         "title": "layer",
         "range": [num_layers - 0.45, -0.55],
-        "dtick": 1 if num_layers <= 16 else 4,
+        "dtick": next(step for step in (1, 2, 4, 8, 16, 32) if num_layers <= 12 * step or step == 32),
         "zeroline": False,
     }
 
 
 def map_height(num_layers: int) -> int:
-    return min(680, max(400, 60 + 26 * num_layers))
+    """All layers in one look at any depth: rows shrink."""
+    return min(_TALLEST, max(_LOWEST, 52 + 26 * num_layers))

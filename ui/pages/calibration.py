@@ -5,6 +5,7 @@ from html import escape
 
 import gradio as gr
 
+import transact as ta
 from ui.format import numbers
 from ui.state.session import Sampling, Session
 from ui.text_sources import text_source
@@ -20,6 +21,8 @@ SOURCES = [
     ("A Hugging Face dataset", DATASET),
 ]
 _PREVIEW_TEXTS = 3
+_TOKENS_PER_CHANNEL = 4
+"""Below that, least squares has hardly more equations than unknowns."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,8 @@ def build(session: Session) -> CalibrationPanel:
     text = gr.Textbox(
         preview("mixed"),
         label="Text",
-        lines=5,
-        max_lines=8,
+        lines=3,
+        max_lines=6,
         elem_id="calibration-text",
         placeholder="Paste or type your text here, then press Score",
         info="Type here to use your own; a blank line starts a new sequence",
@@ -150,6 +153,7 @@ def scored_line(session: Session) -> str:
     return (
         f'<p class="estimate">Scored on <b>{escape(scored.text.name)}</b>: {scored.calibration.amount} in '
         f"{scored.seconds:.1f} s; {escape(scored.calibration.protocol)}</p>"
+        f"{too_little(scored.num_tokens, scored.spec)}"
     )
 
 
@@ -157,7 +161,18 @@ def estimate_line(run: Run) -> str:
     """What a run would take, and what is to be known of the text before it does."""
     time = "" if run.seconds is None else f", about {numbers.duration(run.seconds)}"
     remarks = "".join(f"; {escape(note)}" for note in notes(run.text, run.notes))
-    return f'<p class="estimate">A run reads {run.amount}{time}{remarks}</p>'
+    return f'<p class="estimate">A run reads {run.amount}{time}{remarks}</p>{too_little(run.tokens, run.spec)}'
+
+
+def too_little(tokens: int, spec: ta.ModelSpec) -> str:
+    """A warning as HTML where a text says little of so many channels; nothing where it is enough."""
+    enough = _TOKENS_PER_CHANNEL * max(layer.intermediate_size for layer in spec.layers)
+    if tokens >= enough:
+        return ""
+    return (
+        f'<p class="estimate fair">That is little text for {enough // _TOKENS_PER_CHANNEL:,} channels a layer: with '
+        f"{enough:,} tokens or more the choice and the repair can be trusted further.</p>"
+    )
 
 
 def notes(text: TextSource, of_tokens: tuple[str, ...]) -> tuple[str, ...]:

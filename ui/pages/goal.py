@@ -26,8 +26,8 @@ class GoalPanel:
 
 def build(session: Session) -> GoalPanel:
     gr.HTML(
-        "<h3>Or name a size and a time</h3><p>What goes, how it is shared out, refitted and taught by the dense model "
-        "is then chosen for you: on the text that was scored, without the sliders.</p>",
+        "<h2><span>3</span> Goal</h2><p>Name a size and a time: what goes, how it is refitted and taught by the dense "
+        "model is chosen for you, on the text that was scored. Or choose by hand.</p>",
         js_on_load=None,
     )
     with gr.Row(elem_classes="bottom"):

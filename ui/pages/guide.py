@@ -48,7 +48,7 @@ def card(steps: tuple[Step, ...], drawings: Mapping[str, str]) -> str:
 def _article(step: Step, number: int, count: int, drawings: Mapping[str, str]) -> str:
     drawing = drawings[step.drawing] if step.drawing else ""
     return (
-        f'<article data-target="{escape(step.target)}" hidden>'
+        f'<article data-target="{escape(step.target)}" data-tab="{escape(step.tab)}" hidden>'
         f'<p class="guide-count">Guide, step {number} of {count} '
         f'<span class="guide-bar"><i style="width: {100 * number // count}%"></i></span></p>'
         f"<h3>{escape(step.title)}</h3>{drawing}<p>{escape(step.words)}</p>"

@@ -1,4 +1,4 @@
-"""Steps 3 and 4, look and choose: the two score maps and the controls that mark them."""
+"""Steps 3 and 4, look and choose: the two score maps and the sliders that mark them."""
 
 import json
 from collections.abc import Callable
@@ -15,34 +15,18 @@ from ui.format.theme import ASSETS
 from ui.state import budgets, slider_steps
 from ui.state.session import Session
 
-BY_HAND = "manual"
-_ALLOCATIONS = [
-    ("The same in every layer (uniform)", "uniform"),
-    ("More where less is lost (global)", "global"),
-    ("Heads and channels under one threshold (flap)", "flap"),
-    ("By hand, layer by layer (manual)", BY_HAND),
-]
 UNITS = {
     "head_groups": ("head group", "head groups", "head groups"),
     "heads": ("head of a group", "the heads of every group", "heads of a group"),
     "head_dims": ("RoPE pair of a head", "every head's RoPE pairs, and of its value channels,", "RoPE pairs of a head"),
 }
 """What a granularity counts: one of them, what a share is taken of, several of them."""
-SLIDERS = "sliders"
 _SLIDERS_SET = {
     "uniform": "Share of channels removed in every layer",
     "global": "Share of the channels of all layers together that is removed",
     "flap": "With the heads’ share: how many parameters go; the scores decide of what",
 }
 """What the slider of the channels means under each allocation."""
-_KINDS = [("Both sliders", SLIDERS), *((kind.label, name) for name, kind in budgets.BUDGETS.items())]
-
-_GRANULARITIES = [
-    ("Whole head groups", "head_groups"),
-    ("The same number of heads in every group", "heads"),
-    ("Dimensions inside every head", "head_dims"),
-]
-
 LINKING = ASSETS / "linking.js"
 
 
@@ -54,10 +38,6 @@ class MapsPanel:
     channels: gr.Plot
     attention: gr.Slider
     mlp: gr.Slider
-    kind: gr.Radio
-    share: gr.Slider
-    allocation: gr.Radio
-    granularity: gr.Radio
     note: gr.HTML
     undo: gr.Button
     redo: gr.Button
@@ -66,33 +46,20 @@ class MapsPanel:
 
 
 def build(session: Session) -> MapsPanel:
-    gr.HTML(
-        "<h2><span>3</span> Look <i>and</i> <span>4</span> choose</h2>"
-        "<p>Bright parts carry this text. Hatched parts would be removed. Click a head or a channel to look into it; "
-        "in a map that has the focus, arrow keys move the selection and K, X and L lock and free it.</p>",
-        js_on_load=None,
-    )
-    metric, normalisation = _view(session)
     with gr.Row(elem_id="maps"):
         with gr.Column(scale=4, min_width=330):
+            metric = _metric(session)
             heads, attention = _heads(session)
         with gr.Column(scale=5, min_width=330):
+            normalisation = _normalisation(session)
             channels, mlp = _channels(session)
-    with gr.Row():
-        with gr.Column(scale=4, min_width=330):
-            kind, share = _limit()
-        with gr.Column(scale=5, min_width=330):
-            allocation, granularity = _shapes(session)
     with gr.Row(elem_id="choice-row"):
         note = gr.HTML(note_line(session), elem_id="choice-note", js_on_load=None)
         undo = gr.Button("Undo", elem_id="undo-button", size="sm", min_width=64, scale=0, interactive=False)
         redo = gr.Button("Redo", elem_id="redo-button", size="sm", min_width=64, scale=0, interactive=False)
         reset = gr.Button("Reset", elem_id="reset-button", size="sm", min_width=64, scale=0)
     link = gr.HTML("{}", html_template="", js_on_load=LINKING.read_text(encoding="utf-8"), elem_id="map-link")
-    return MapsPanel(
-        metric, normalisation, heads, channels, attention, mlp, kind, share, allocation, granularity, note, undo, redo,
-        reset, link,
-    )  # fmt: skip
+    return MapsPanel(metric, normalisation, heads, channels, attention, mlp, note, undo, redo, reset, link)
 
 
 def paint(panel: MapsPanel, session: Session) -> dict:
@@ -115,10 +82,7 @@ def paint_controls(panel: MapsPanel, session: Session) -> dict:
     return {
         panel.metric: gr.update(choices=_metrics(session), value=choice.metric),
         panel.attention: gr.update(**_attention_range(session), value=choice.attention),
-        panel.granularity: gr.update(**_granularity(session)),
         panel.mlp: gr.update(**_mlp_range(session), value=choice.mlp),
-        panel.kind: SLIDERS if choice.budget is None else choice.budget.kind,
-        panel.share: share_update(session),
     }
 
 
@@ -127,7 +91,6 @@ def paint_marks(panel: MapsPanel, session: Session) -> dict:
     return {
         panel.link: marks(session),
         panel.note: note_line(session),
-        panel.allocation: _allocation(session),
         panel.undo: gr.update(interactive=bool(session.timeline.past)),
         panel.redo: gr.update(interactive=bool(session.timeline.future)),
     }
@@ -141,34 +104,37 @@ def paint_selection(panel: MapsPanel, session: Session) -> dict:
 PAINTS = {"all": paint, "marks": paint_marks, "selection": paint_selection, "plan": paint}
 
 
-def _view(session: Session) -> tuple[gr.Dropdown, gr.Radio]:
-    """By which metric and scale the maps are drawn."""
-    with gr.Row():
-        metric = gr.Dropdown(
-            _metrics(session),
-            value=session.choice.metric,
-            label="Measured by (importance metric)",
-            elem_id="metric-select",
-            filterable=False,
-        )
-        normalisation = gr.Radio(
-            [(label, name) for name, label in figures.NORMALISATIONS.items()],
-            value=session.view.normalisation,
-            label="Brightest means highest in",
-            min_width=330,
-        )
-    return metric, normalisation
+def _metric(session: Session) -> gr.Dropdown:
+    """By what the maps are drawn and units are chosen."""
+    return gr.Dropdown(
+        _metrics(session),
+        value=session.choice.metric,
+        label="Measured by",
+        elem_id="metric-select",
+        elem_classes="inline",
+        filterable=False,
+    )
+
+
+def _normalisation(session: Session) -> gr.Radio:
+    return gr.Radio(
+        [(label, name) for name, label in figures.NORMALISATIONS.items()],
+        value=session.view.normalisation,
+        label="Brightest in",
+        elem_id="normalisation",
+        elem_classes="inline",
+    )
 
 
 def _heads(session: Session) -> tuple[gr.Plot, gr.Slider]:
     """The map of heads, and how many of them go."""
-    gr.HTML("<h3>Attention heads</h3>", js_on_load=None)
     heads = gr.Plot(heads_plot(session), show_label=False, elem_id="heads-plot", elem_classes=["linked", "keyed"])
     attention = gr.Slider(
         **_attention_range(session),
         value=session.choice.attention,
         label="Remove heads (attention sparsity)",
         elem_id="attention-sparsity",
+        elem_classes="mapped",
         buttons=[],
     )
     return heads, attention
@@ -176,7 +142,6 @@ def _heads(session: Session) -> tuple[gr.Plot, gr.Slider]:
 
 def _channels(session: Session) -> tuple[gr.Plot, gr.Slider]:
     """The map of channels, and how many of them go."""
-    gr.HTML("<h3>MLP channels</h3>", js_on_load=None)
     plot = channels_plot(session)
     channels = gr.Plot(plot, show_label=False, elem_id="channels-plot", elem_classes=["linked", "keyed"])
     mlp = gr.Slider(
@@ -184,42 +149,10 @@ def _channels(session: Session) -> tuple[gr.Plot, gr.Slider]:
         value=session.choice.mlp,
         label="Remove channels (MLP sparsity)",
         elem_id="mlp-sparsity",
+        elem_classes="mapped",
         buttons=[],
     )
     return channels, mlp
-
-
-def _limit() -> tuple[gr.Radio, gr.Slider]:
-    """What is limited, and to which share of the dense model."""
-    kind = gr.Radio(
-        _KINDS,
-        value=SLIDERS,
-        label="Set how much to keep by",
-        info="One limit sets both sliders in proportion",
-        elem_id="target-kind",
-    )
-    share = gr.Slider(
-        minimum=0, maximum=1, step=budgets.STEP, value=1, visible=False, elem_id="target-share", buttons=[],
-        label="Keep at most (share of the dense model)",
-    )  # fmt: skip
-    return kind, share
-
-
-def _shapes(session: Session) -> tuple[gr.Radio, gr.Radio]:
-    """How what goes is shared among the layers, and what it is of attention."""
-    allocation = gr.Radio(
-        _ALLOCATIONS,
-        value=_allocation(session),
-        label="How much each layer keeps (allocation)",
-        info="Only layers of one size are compact in every other program",
-        elem_id="allocation",
-    )
-    granularity = gr.Radio(
-        **_granularity(session),
-        label="What goes of attention (granularity)",
-        elem_id="granularity",
-    )
-    return allocation, granularity
 
 
 def _metrics(session: Session) -> list[tuple[str, str]]:
@@ -230,22 +163,6 @@ def _metrics(session: Session) -> list[tuple[str, str]]:
         for name, metric in ta.METRICS.items()
         if (name in scored.scores if scored else not metric.needs_gradients)
     ]
-
-
-def _allocation(session: Session) -> str:
-    return BY_HAND if session.choice.by_hand else session.choice.allocation
-
-
-def share_update(session: Session) -> dict:
-    """The one slider of a budget; hidden where both sliders decide."""
-    budget = session.choice.budget
-    if budget is None or session.spec is None:
-        return gr.update(visible=False)
-    kind = budgets.BUDGETS[budget.kind]
-    return gr.update(
-        visible=True, value=budget.share, minimum=budgets.least_share(session.spec, budget.kind),
-        info=f"{kind.explanation}: at most {kind.show(kind.amount(session.spec) * budget.share)}",
-    )  # fmt: skip
 
 
 def marks(session: Session) -> str:
@@ -329,27 +246,6 @@ def _points(overlay: figures.Overlay) -> list[list[list]]:
 
 def _span(counts: list[int]) -> str:
     return f"{counts[0]:,}" if len(set(counts)) == 1 else f"{min(counts):,} to {max(counts):,}"
-
-
-def _granularity(session: Session) -> dict:
-    """What the model allows: several heads to a group, and a family whose heads can be narrower."""
-    spec = session.spec
-    grouped = spec is not None and spec.group_size > 1
-    whole = None if spec is None else spec.layout.no_head_dim_pruning_reason
-    narrower = spec is not None and whole is None and not session.streamed
-    possible = {"head_groups": True, "heads": grouped, "head_dims": narrower}
-    possible[session.choice.granularity] = True  # a link can ask for anything; the plan says what is wrong with it
-    info = (
-        "A group is a key/value head with its query heads; its keys and values are what the KV cache holds"
-        if grouped
-        else "Here every head has keys and values of its own"
-    )
-    return {
-        "choices": [(label, name) for label, name in _GRANULARITIES if possible[name]],
-        "value": session.choice.granularity,
-        "interactive": sum(possible.values()) > 1,
-        "info": info if whole is None else f"{info}. {spec.layout.label} keeps heads whole: {whole}",
-    }
 
 
 def _attention_range(session: Session) -> dict:

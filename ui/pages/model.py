@@ -136,6 +136,9 @@ def refused_card(reason: str) -> str:
 
 def _card(spec: ta.ModelSpec, verdict: str, mood: str, extra: tuple[tuple[str, str, str], ...], below: str = "") -> str:
     layer = spec.layers[0]
+    shape = (
+        f"{spec.num_hidden_layers} layers of {layer.num_attention_heads} heads and {layer.intermediate_size:,} channels"
+    )
     rows = (
         ("Family", "", spec.family),
         ("Weights", "parameters", numbers.count(spec.num_parameters)),
@@ -149,4 +152,7 @@ def _card(spec: ta.ModelSpec, verdict: str, mood: str, extra: tuple[tuple[str, s
     cells = "".join(
         f"<dt>{escape(name)} <small>{escape(term)}</small></dt><dd>{escape(value)}</dd>" for name, term, value in rows
     )
-    return f'<div class="card"><p class="verdict {mood}">{escape(verdict)}</p><dl>{cells}</dl>{below}</div>'
+    return (
+        f'<div class="card"><p class="verdict {mood}">{escape(verdict)}</p><details{" open" if extra else ""}>'
+        f"<summary>{escape(shape)}</summary><dl>{cells}</dl></details>{below}</div>"
+    )

@@ -245,6 +245,16 @@ class Result:
         return self.plan.metric
 
 
+@dataclass(frozen=True)
+class Tried:
+    """What a plan does behind masks: both perplexities on the text of that name."""
+
+    plan: ta.PruningPlan
+    text: str
+    dense: float
+    masked: float
+
+
 @dataclass(frozen=True, eq=False)
 class Steadiness:
     """Whether more text would choose otherwise, as found for one run of scores and one target."""
@@ -280,6 +290,7 @@ class Session:
     plan: ta.PruningPlan | None = None
     view: View = field(default_factory=View)
     second: Scored | None = None
+    tried: "Tried | None" = None
     steadiness: "Steadiness | None" = None
     redundancy: "Redundancy | None" = None
     recovery: "Recovery | None" = None

@@ -7,6 +7,8 @@ from ui.server import limits
 from ui.state.session import Choice
 
 MLP_STEP = 0.01
+_MANY_GROUPS = 8
+_FIRST_MLP = 0.2
 
 
 def attention_units(spec: ta.ModelSpec, granularity: str) -> int:
@@ -40,6 +42,9 @@ def nearest_attention(spec: ta.ModelSpec, sparsity: float, granularity: str = "h
 
 
 def start(spec: ta.ModelSpec) -> Choice:
-    """Where the controls stand when a model comes in: about a quarter of attention, half of the MLP."""
-    choice = Choice()
-    return replace(choice, attention=nearest_attention(spec, choice.attention))
+    """Where the controls stand when a model comes in: a fifth of the channels, and of attention one head group where
+    that is an eighth of it or less; where there are few groups each is dear.
+    """
+    units = attention_units(spec, Choice.granularity)
+    attention = nearest_attention(spec, 1 / units) if units >= _MANY_GROUPS else 0.0
+    return replace(Choice(), attention=attention, mlp=_FIRST_MLP)

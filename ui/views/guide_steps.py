@@ -9,13 +9,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Step:
-    """One step. `target`: the `elem_id` it speaks of; `drawing`: a file of `assets/guide` without its ending."""
+    """One step. `target`: the `elem_id` it speaks of; `tab`: that which holds the target, where one does; `drawing`: a
+    file of `assets/guide` without its ending.
+    """
 
     title: str
     words: str
     target: str
     drawing: str | None
     try_this: str
+    tab: str = ""
 
 
 STEPS = (
@@ -76,7 +79,7 @@ STEPS = (
         "First try, then cut",
         "Try feeds zeros through the hatched parts, measures, and puts everything back (masking). Prune makes a "
         "smaller model beside the full one (the dense model) and measures both.",
-        "activity",
+        "verdict-row",
         "masks",
         "Press “Try, cut nothing”, then “Prune and measure”. In the table below, watch which task breaks first: "
         "stories, addition or another?",
@@ -98,8 +101,9 @@ STEPS = (
         "floor that a score should beat.",
         "pareto-plot",
         "pareto",
-        "Choose “Random (the floor)” under “Measured by (importance metric)”, leave the sliders and prune again. How "
+        "Choose “Random (the floor)” under “Measured by”, leave the sliders and prune again. How "
         "far apart are the two points?",
+        "results",
     ),
     Step(
         "Take it with you",
@@ -109,5 +113,6 @@ STEPS = (
         None,
         "Copy the lines, or press “Download the pruned model (.zip)”. Then close the guide, score on another text and "
         "cut as much again: does the same task break first?",
+        "take",
     ),
 )

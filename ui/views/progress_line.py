@@ -6,7 +6,10 @@ from typing import Literal
 from ui.format import numbers
 from ui.work.watch import Tick
 
-Mood = Literal["plain", "good", "wrong"]
+_MARKS = {
+    "plain": "", "good": "Done: ", "fair": "Done, at a price: ", "ruined": "Done, but ruined: ", "wrong": "Not done: ",
+}  # fmt: skip
+Mood = Literal["plain", "good", "fair", "ruined", "wrong"]
 
 
 def progress(tick: Tick) -> str:
@@ -26,10 +29,10 @@ def idle() -> str:
 
 
 def message(sentence: str, mood: Mood = "plain") -> str:
-    """One sentence for the visitor; wrong input is marked by a word and a border, not by colour alone."""
+    """One sentence for the visitor; what it is worth stands in words and in a border, not in colour alone."""
     if not sentence:
         return ""
-    mark = {"plain": "", "good": "Done: ", "wrong": "Not done: "}[mood]
+    mark = _MARKS[mood]
     role = "alert" if mood == "wrong" else "status"
     return f'<div class="note {mood}" role="{role}"><b>{mark}</b>{escape(sentence)}</div>'
 

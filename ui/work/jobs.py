@@ -1,9 +1,9 @@
 """Long work: done in another thread, stopped on request, watched by a generator that yields how far it is.
 
 Gradio cannot stop a plain function that runs, and a visitor who waits for other visitors' runs must see how many
-are before, and be able to leave. So jobs that need a model wait in a queue of our own (`job_queue`). Jobs that fetch
-the files of a model wait in a second one, so that a slow network or a stranger's tokenizer delays only visitors who
-load.
+are before, and be able to leave. So jobs wait in queues of our own (`job_queue`), one job of each at a time: work on
+large models, on small ones, live text, and the files of models, so that neither a large model's minutes nor a slow
+network delays what takes seconds.
 """
 
 import contextvars
@@ -22,8 +22,9 @@ from ui.server.telemetry import Telemetry, raised, resident_bytes
 from ui.work.job_queue import POLL_SECONDS, JobQueue, QueuedJob
 from ui.work.watch import Finished, Partial, Tick, Watch
 
-MODEL, FILES = "model", "files"
-"""The queues: for work on a model, and for work that fetches and tries its files."""
+MODEL, SMALL, LIVE, FILES = "model", "small", "live", "files"
+"""The queues: for work on a model, on a small one, which takes seconds and must not wait for another's minutes, for a
+few written words, and for work that fetches and tries a model's files."""
 _WAITING_POLL_SECONDS = 0.5
 """How often the place of a waiting job is looked at, of which there are many."""
 _MAX_ADDRESSES = 2_000
@@ -32,7 +33,7 @@ T = TypeVar("T")
 
 
 class Jobs:
-    """At most one job a visitor, and one at a time that touches a model (see `JobQueue`).
+    """At most one job a visitor, and one at a time of each queue (see `JobQueue`).
 
     A job that was asked to stop is at work until its thread has ended. Its owner may ask for the next one meanwhile;
     where that needs a model, it waits in the queue behind.
@@ -42,7 +43,7 @@ class Jobs:
         """`heard`: whether anybody waits for what is asked for in the context in which it is called."""
         self._telemetry = telemetry or Telemetry()
         self._heard = heard
-        self._lines = {name: JobQueue() for name in (MODEL, FILES)}
+        self._lines = {name: JobQueue() for name in (MODEL, SMALL, LIVE, FILES)}
         self._latest: dict[str, Watch] = {}
         self._at_work: set[Watch] = set()
         self._addresses: OrderedDict[str, str | None] = OrderedDict()
@@ -133,9 +134,13 @@ class Jobs:
         return True
 
     def busy(self, owner: str) -> bool:
-        """Whether a job of the owner's, or one beside it (`owner/…`), waits, works or is being stopped."""
+        """Whether a job of the owner's, or one beside it (`owner/…`), waits, works or is being stopped.
+
+        Live text, which shows no progress, does not count.
+        """
         with self._guard:
-            return any(other.partition("/")[0] == owner.partition("/")[0] for other in self._latest)
+            names = [other.partition("/") for other in self._latest]
+        return any(name == owner.partition("/")[0] and beside != LIVE for name, _, beside in names)
 
     def under_way(self, owner: str) -> Iterator[Tick]:
         """The signs of progress of the owner's job until it has ended, for a page that did not begin it."""

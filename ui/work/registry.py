@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Collection, Hashable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import transact as ta
 from ui.errors import WrongInput
@@ -25,7 +26,8 @@ from ui.text_sources.text_source import TextSource
 from ui.work.text_extent import Extent
 from ui.work.watch import Watch
 
-_MAX_DENSE, _MAX_PRUNED, _MAX_SCORED, _MAX_PROBED, _MAX_GRAM, _MAX_EXTENTS = 4, 16, 32, 8, 4, 64
+T = TypeVar("T")
+_MAX_DENSE, _MAX_PRUNED, _MAX_SCORED, _MAX_PROBED, _MAX_GRAM, _MAX_EXTENTS, _MAX_SAID = 4, 16, 32, 8, 4, 64, 512
 _PRUNED_SECONDS = 30 * 60
 _TRAINED = "trained-"
 _GRAM_SHARE = 0.2
@@ -47,6 +49,7 @@ class Registry:
         self._scored = self._shelf("scores", max_items=_MAX_SCORED)
         self._probed = self._shelf("probes", max_items=_MAX_PROBED)
         self._extents = LruCache(max_items=_MAX_EXTENTS)
+        self._said = LruCache(max_items=_MAX_SAID)
         self._gram = self._shelf("gram", max_items=_MAX_GRAM, max_bytes=_GRAM_SHARE * self.budget_bytes)
         self._folders = tempfile.TemporaryDirectory(prefix="transact-results-")
         self.disk = Disk(disk_bytes, Path(self._folders.name))
@@ -175,6 +178,12 @@ class Registry:
         results = self._probed.get(key) or run()
         self._probed.put(key, results)
         return results
+
+    def said(self, key: Hashable, say: Callable[[], T]) -> T:
+        """What a model says after a prompt; greedy, so that it never changes."""
+        said = self._said.get(key) or say()
+        self._said.put(key, said)
+        return said
 
     def extent(self, key: Hashable, count: Callable[[], Extent]) -> Extent:
         """How much of a text is read; counted once, as a form asks at every change."""

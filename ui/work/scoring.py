@@ -27,6 +27,8 @@ class Run:
     """
 
     text: TextSource
+    spec: ta.ModelSpec
+    tokens: int
     amount: str
     notes: tuple[str, ...]
     seconds: float | None
@@ -127,4 +129,4 @@ def estimate(registry: Registry, session: Session, text: TextSource, sampling: S
     known = (session.key, beginning, whole, replace(sampling, taylor=False))
     extent = registry.extent(known, lambda: text_extent.of(text, beginning, loaded, sampling))
     flops = scoring_flops(loaded.spec, extent.tokens, extent.longest, sampling)
-    return Run(text, extent.amount, extent.notes, registry.seconds_for(flops))
+    return Run(text, loaded.spec, extent.tokens, extent.amount, extent.notes, registry.seconds_for(flops))

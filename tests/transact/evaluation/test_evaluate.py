@@ -176,6 +176,20 @@ def test_greedy_is_greedy_whatever_the_checkpoint_prefers():
     assert odd.model.generation_config.num_beams == 3
 
 
+def test_the_likeliest_next_tokens_are_the_models_own(stories):
+    ids = stories.tokenizer("Once upon a", return_tensors="pt").input_ids
+    shares = stories.model(ids).logits[0, -1].softmax(-1)
+    likeliest = shares.argsort(descending=True)[:3].tolist()
+    found = ta.next_tokens(stories, "Once upon a", count=3)
+    assert found == tuple(
+        (stories.tokenizer.decode([token]), pytest.approx(shares[token].item())) for token in likeliest
+    )
+    with pytest.raises(ta.InvalidPrompt):
+        ta.next_tokens(stories, " ")
+    with pytest.raises(ta.InvalidOption):
+        ta.next_tokens(stories, "Once", count=0)
+
+
 def test_a_continuation_keeps_its_leading_space(stories):
     assert ("Once" + ta.generate(stories, "Once", max_new_tokens=8)).startswith("Once upon")
 

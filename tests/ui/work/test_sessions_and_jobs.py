@@ -19,7 +19,7 @@ from ui.state.session_store import Sessions
 from ui.text_sources.text_source import TextSource
 from ui.views import progress_line
 from ui.work import job_queue
-from ui.work.jobs import FILES, MODEL, Finished, Jobs, Tick, Watch
+from ui.work.jobs import FILES, LIVE, MODEL, SMALL, Finished, Jobs, Tick, Watch
 
 
 def fresh(id: str) -> Session:
@@ -242,13 +242,22 @@ class TestJobs:
             list(run)
         assert served == ["generate", "export"]
 
-    def test_files_are_fetched_beside_a_job_that_has_the_model(self):
+    @pytest.mark.parametrize("line", [FILES, SMALL, LIVE])
+    def test_what_is_short_is_done_beside_a_job_that_has_a_large_model(self, line):
         jobs, release = Jobs(), threading.Event()
-        working = jobs.run("a", "Working", lambda watch: release.wait(10))
+        working = jobs.run("a", "Working", lambda watch: release.wait(60))
         next(working)
-        assert jobs.finish("b", "Fetching", lambda watch: "there", line=FILES) == "there"
+        assert jobs.finish("b", "Short", lambda watch: "there", line=line) == "there"
         release.set()
         list(working)
+
+    def test_live_text_does_not_keep_its_visitor_busy(self):
+        jobs, release = Jobs(), threading.Event()
+        live = jobs.run(f"a/{LIVE}", "Writing", lambda watch: release.wait(60), line=LIVE)
+        next(live)
+        assert not jobs.busy("a")
+        release.set()
+        list(live)
 
     def test_what_nobody_listens_for_is_not_begun(self):
         listeners = set()

@@ -11,9 +11,9 @@ from tests.conftest import ROOT
 from transact.cli import main
 from transact.models.sources import BUNDLED_DIRECTORY
 from ui.errors import WrongInput
-from ui.pages.maps import _granularity
-from ui.pages.measure import _repairs
+from ui.pages.cut import _repairs
 from ui.pages.model import loaded_card, preflight_card
+from ui.pages.rules import _granularity
 from ui.state import plan_of_choice
 from ui.state.session import Choice, ModelKey, Sampling, Session
 from ui.text_sources import text_source
