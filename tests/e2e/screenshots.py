@@ -20,10 +20,13 @@ def main() -> None:
 
 def look(explorer: Explorer) -> None:
     """Both maps with a head selected and one locked, as a visitor sees them first."""
+    explorer.remove(0.25, 0.5)
     explorer.click_at("heads-plot", 0.44, 0.42)
     explorer.reads("unit", "layer 2, head 3")
     explorer.click("lock-keep")
     explorer.reads("unit", "locked to stay")
+    explorer.bring("live-masked")
+    explorer.wait_until("document.querySelectorAll('#live-masked mark').length > 0")
     taken(explorer, "look", "#title")
 
 
@@ -36,7 +39,7 @@ def choose(explorer: Explorer) -> None:
     explorer.reads("contrast-summary", "addition against mixed")
     taken(explorer, "texts", "#closer")
     explorer.open_tab("Layer close up", "layer-detail")
-    taken(explorer, "choose", "#target-kind")
+    taken(explorer, "choose", "#layer-detail")
 
 
 def compare(explorer: Explorer) -> None:
@@ -53,11 +56,11 @@ def compare(explorer: Explorer) -> None:
 
 
 def taken(explorer: Explorer, name: str, at: str) -> None:
-    """A picture of the window with `at` below the bar that stays in view."""
+    """A picture of the window with `at` below the bar and the verdict, which stay in view."""
     explorer.page.mouse.move(2, 2)
     explorer.page.evaluate(
         "at => { const top = document.querySelector(at).getBoundingClientRect().top + scrollY;"
-        " scrollTo({top: Math.max(0, top - 130), behavior: 'instant'}); }",
+        " scrollTo({top: Math.max(0, top - 220), behavior: 'instant'}); }",
         at,
     )
     explorer.page.wait_for_timeout(1200)

@@ -11,7 +11,10 @@ from tests.tiers import cases
 
 AXE = Path(sys.prefix) / "node_modules" / "axe-core" / "axe.min.js"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
-TABS = ("What does this unit read?", "Two texts", "Can I trust it?", "Layer close up")
+TABS = (
+    "live", "results", "train", "take", "unit", "closer-reading", "closer-texts", "closer-trust", "closer-layer",
+)  # fmt: skip
+"""Outer ones first; the last four stand within “Unit”."""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +43,7 @@ def test_no_barriers(browser, app_url, axe, theme, width):
     explorer = Explorer(browser, app_url, theme=theme, width=width)
     explorer.prune(1)
     for tab in TABS:
-        explorer.page.get_by_role("tab", name=tab).click()
+        explorer.page.click(f"#{tab if tab.startswith('closer') else f'part-{tab}'}-button")
         explorer.page.wait_for_timeout(600)
         assert not barriers(explorer, axe), tab
     explorer.page.click("#guide-open")
@@ -70,6 +73,10 @@ def test_the_main_way_from_the_keyboard_alone(explorer):
     keys.press("Enter")
     explorer.says("Scored")
 
+    tab_to(explorer, "#part-unit-button")
+    keys.press("Enter")
+    page.wait_for_selector("#unit", timeout=SLOW)
+    page.locator("#score-button").focus()
     tab_to(explorer, "#heads-plot")
     keys.press("ArrowRight")
     explorer.reads("unit", "layer 0, head 0")
@@ -89,6 +96,9 @@ def test_the_main_way_from_the_keyboard_alone(explorer):
     tab_to(explorer, "#prune-button")
     keys.press("Enter")
     explorer.says("Result 1 is ready")
+    tab_to(explorer, "#part-take-button")
+    keys.press("Enter")
+    page.wait_for_selector("#export-button", timeout=SLOW)
     tab_to(explorer, "#export-button")
     with page.expect_download(timeout=SLOW):
         keys.press("Enter")
@@ -96,11 +106,18 @@ def test_the_main_way_from_the_keyboard_alone(explorer):
 
 @pytest.mark.long
 def test_every_control_has_a_name(explorer):
-    unnamed = explorer.page.evaluate(
+    for part in ("unit", "results", "train", "take", "live"):
+        explorer.page.click(f"#part-{part}-button")
+        explorer.page.wait_for_timeout(600)
+        assert not unnamed(explorer), part
+
+
+def unnamed(explorer: Explorer) -> list[str]:
+    """The controls in view that nothing names."""
+    return explorer.page.evaluate(
         """() => [...document.querySelectorAll('button, input:not([type=hidden]), textarea, select, [role=tab]')]
           .filter((node) => node.getClientRects().length)
           .filter((node) => !(node.innerText?.trim() || node.getAttribute('aria-label') || node.labels?.length
             || node.getAttribute('aria-labelledby') || node.title || node.closest('label')))
           .map((node) => node.outerHTML.slice(0, 120))"""
     )
-    assert not unnamed
