@@ -103,6 +103,7 @@ def test_one_limit_sets_both_sliders(explorer):
 @pytest.mark.long
 def test_a_layer_by_slider_and_by_table(explorer):
     page = explorer.page
+    explorer.remove(0.25, 0.5)
     explorer.choose("layer-select", "Layer 3")
     explorer.reads("unit", "layer 3")
     explorer.after_change("savings", lambda: explorer.type_number("layer-groups", 4))
@@ -152,6 +153,7 @@ def test_a_wrong_limit_table_prompt_and_revision_are_told(explorer):
     page.wait_for_selector("#target-share input[type=number]", timeout=SLOW)
     explorer.type_number("target-share", 3)
     explorer.says("share of the dense model")
+    explorer.bring("prompt")
     page.locator("#prompt textarea, #prompt input").fill("  ")
     explorer.click("generate-button")
     explorer.says("The prompt is empty")
@@ -180,6 +182,7 @@ def test_dimensions_of_heads_say_who_can_load_them(explorer):
 @pytest.mark.exhaustive
 def test_heads_inside_their_groups_leave_the_kv_cache_as_it_is(explorer):
     page = explorer.page
+    explorer.remove(0.25, 0.5)
     page.click("#granularity input[value=heads]")
     explorer.reads("choice-note", "4 of 4 head groups, of each 1 of 2 query heads,")
     assert "in steps of 1 of 2" in explorer.text("attention-sparsity")
@@ -195,6 +198,7 @@ def test_heads_inside_their_groups_leave_the_kv_cache_as_it_is(explorer):
 
 @pytest.mark.exhaustive
 def test_layers_may_share_what_goes(explorer):
+    explorer.remove(0.25, 0.5)
     savings = explorer.text("savings")
     explorer.page.get_by_label("More where less is lost").click()
     explorer.reads("choice-note", "2 to 4 of 4")
@@ -207,6 +211,7 @@ def test_layers_may_share_what_goes(explorer):
 @pytest.mark.exhaustive
 def test_heads_and_channels_may_share_one_threshold(explorer):
     page = explorer.page
+    explorer.remove(0.25, 0.5)
     savings = explorer.text("savings")
     explorer.choose("metric-select", "squared for heads")
     explorer.reads("code-view", 'metric="flap"')
@@ -238,6 +243,7 @@ def test_gradients_bring_the_taylor_metric(explorer):
     explorer.page.get_by_label("Sequences").fill("16")
     explorer.page.click("#score-button")
     explorer.says("Scored")
+    explorer.remove(0.25, 0.5)
     before = removed(explorer, "heads-plot"), removed(explorer, "channels-plot")
     explorer.choose("metric-select", "Taylor")
     assert "taylor=True" in explorer.reads("code-view", 'metric="taylor"')

@@ -37,6 +37,7 @@ def test_a_closed_tab_holds_nobody_up_and_loses_nothing(browser, app_url, begin)
     other.close()
 
     again = Explorer(browser, app_url, tab=tab)
+    again.bring("result-table")
     again.page.wait_for_selector("#result-table table", timeout=SLOW)
     again.reads("savings", savings.split()[-1])
     assert again.text("savings") == savings

@@ -114,6 +114,7 @@ def test_score_other_text_switch_metric_and_look_closer(explorer):
     assert 'metric="fluctuation"' in explorer.text("code-view")
 
     explorer.click_row("channels-plot", 0.7)
+    explorer.bring("layer-select")
     explorer.wait_until("!document.querySelector('#layer-select input').value.startsWith('Layer 0')")
 
     page.click("#try-button")
@@ -131,7 +132,7 @@ def test_stop_leaves_the_last_good_state(explorer):
     long_text = "\n\n".join(["A fox and a crow met by the river and told each other stories. " * 20] * 400)
     explorer.paste_own_text(long_text)
     page.get_by_label("Sequences").fill("4096")
-    for button, running in (("score-button", "Scoring"), ("prune-button", "Measuring")):
+    for button, running in (("score-button", "Scoring"), ("prune-button", "Searching")):
         page.click(f"#{button}")
         explorer.wait_until("words => document.querySelector('#progress').innerText.includes(words)", arg=running)
         page.click("#stop-button")

@@ -10,6 +10,7 @@ def test_training_is_drawn_as_it_goes_and_becomes_a_result(explorer):
     page = explorer.page
     explorer.reads("recover-estimate", "60,000 tokens, about")
     explorer.choose("repair-select", "None")
+    explorer.bring("recover-text")
     page.get_by_label("The calibration text").check()
     explorer.fill("recover", tokens=30_000)
     assert "of memory" in explorer.reads("recover-estimate", "30,000 tokens")
@@ -33,6 +34,7 @@ def test_training_is_drawn_as_it_goes_and_becomes_a_result(explorer):
 def test_a_stop_keeps_what_was_best_until_then(explorer):
     page = explorer.page
     explorer.choose("repair-select", "None")
+    explorer.bring("recover-text")
     page.get_by_label("The calibration text").check()
     explorer.fill("recover", tokens=5_000_000)
     explorer.click("recover-button")
@@ -68,6 +70,7 @@ def test_wrong_numbers_are_said_beside_the_form_and_when_pressed(explorer):
 def test_a_reload_keeps_the_curves(explorer):
     page = explorer.page
     explorer.choose("repair-select", "None")
+    explorer.bring("recover-text")
     page.get_by_label("The calibration text").check()
     explorer.fill("recover", tokens=4_000)
     explorer.click("recover-button")

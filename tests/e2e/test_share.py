@@ -48,6 +48,7 @@ def opened(browser, hub, tmp_path):
 
 
 def push(explorer: Explorer, name: str) -> None:
+    explorer.bring("push-repository")
     explorer.page.fill("#push-repository :is(input, textarea)", name)
     explorer.click("push-button")
 
@@ -56,6 +57,7 @@ def push(explorer: Explorer, name: str) -> None:
 def test_from_a_machine_of_ones_own(opened, hub):
     explorer = opened({})
     page = explorer.page
+    explorer.bring("push-repository")
     assert page.locator("#sign-in").count() == 0
     push(explorer, "small")
     explorer.says("Nothing has been cut yet")
@@ -104,6 +106,7 @@ def test_what_is_there_is_replaced_only_if_wanted_and_a_push_can_be_stopped(open
 def test_on_a_space_the_visitor_pushes_and_never_the_host(opened, hub):
     explorer = opened(SPACE)
     page = explorer.page
+    explorer.bring("sign-in")
     assert page.locator("#sign-in").inner_text().strip() == "Sign in with Hugging Face"
     explorer.prune(1)
     push(explorer, "small")
@@ -122,7 +125,8 @@ def test_on_a_space_the_visitor_pushes_and_never_the_host(opened, hub):
     cookie = TimestampSigner(key).sign(base64.b64encode(json.dumps(signed_in).encode())).decode()
     page.context.add_cookies([{"name": "session", "value": cookie, "url": explorer.url}])
     page.reload()
-    page.wait_for_selector("#sign-in", timeout=SLOW)
+    page.wait_for_selector("#channels-plot .heatmaplayer image", timeout=SLOW)
+    explorer.bring("sign-in")
     explorer.reads("sign-in", "Logout (visitor)")
     push(explorer, "small")
     explorer.says(f"The model is at {hub.address}/visitor/small")
