@@ -11,7 +11,7 @@ def test_text_follows_the_sliders_the_clicks_and_the_prompt(explorer):
     dense = explorer.text("live-dense")
     explorer.reads("verdict", "not known yet")
     explorer.remove(0.5, 0.9)
-    explorer.wait_until("document.querySelectorAll('#live-masked mark').length > 3")
+    explorer.wait_until("document.querySelectorAll('#live-masked mark').length > 0")
     assert explorer.text("live-dense") == dense
     assert "%" in explorer.text("live-next")
 

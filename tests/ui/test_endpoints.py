@@ -24,6 +24,7 @@ ELEM_IDS = {
     "stop-button", "metric-select", "heads-plot", "channels-plot", "layer-detail", "attention-sparsity",
     "mlp-sparsity", "allocation", "savings", "try-button", "repair-select", "prune-button", "result-table",
     "generation-dense", "generation-pruned", "history-table", "pareto-plot", "export-button", "code-view", "message",
+    "verdict", "live-dense", "live-masked", "goal-size", "goal-go", "measure-button",
 }  # fmt: skip
 ENDPOINTS = {
     "/load_model": ["source"],

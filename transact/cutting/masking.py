@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from transact.errors import InvalidPlan
+from transact.errors import whole_number
 from transact.layers.hooks import CallFunction, InputFunction, on_calls, on_inputs
 from transact.layers.masks import joint_norms, pass_on, removed_pairs, set_to_zero
 from transact.layers.slicing import kept_input_indices, reading_role
@@ -49,23 +49,20 @@ def knocked_out(
 ) -> Iterator[LoadedModel]:
     """Let `loaded` compute as if those query heads and MLP channels of one layer were not there; else as `masked`.
 
-    For looking at what a unit does: heads of a group need not go together here. Raises `InvalidPlan` for a layer or a
+    For looking at what a unit does: heads of a group need not go together here. Raises `InvalidOption` for a layer or a
     unit that the model does not have.
     """
     spec = loaded.spec
-    if layer not in range(spec.num_hidden_layers):
-        raise InvalidPlan(f"There is no layer {layer}; the model has layers 0 to {spec.num_hidden_layers - 1}.")
+    layer = whole_number(layer, "layer", most=spec.num_hidden_layers - 1)
     shape, functions = spec.layers[layer], []
-    counts = {"attention": shape.num_attention_heads, "mlp": shape.intermediate_size}
-    widths = {"attention": spec.value_dim, "mlp": 1}
-    for site, units in zip(SITES, (heads, channels), strict=True):
-        unknown = [unit for unit in units if unit not in range(counts[site])]
-        if unknown:
-            raise InvalidPlan(f"Layer {layer} has no {site} unit {unknown[0]}; there are 0 to {counts[site] - 1}.")
-        removed = torch.zeros(counts[site], dtype=torch.bool)
-        removed[list(units)] = True
+    for site, name, units, count, width in (
+        ("attention", "head", heads, shape.num_attention_heads, spec.value_dim),
+        ("mlp", "channel", channels, shape.intermediate_size, 1),
+    ):
+        removed = torch.zeros(count, dtype=torch.bool)
+        removed[[whole_number(unit, name, most=count - 1) for unit in units]] = True
         if units:
             module = loaded.decoder_layers[layer].get_submodule(reading_role(spec, site))
-            functions.append((module, set_to_zero(removed.repeat_interleave(widths[site]))))
+            functions.append((module, set_to_zero(removed.repeat_interleave(width))))
     with on_inputs(functions):
         yield loaded

@@ -253,9 +253,9 @@ class _Pass:
     def read(self, batch: Batch) -> None:
         device = self.loaded.device
         self.tokens = RealTokens.of(batch, device)
-        (hidden,) = self.loaded.final_hidden([batch])
+        output = self.loaded.model.base_model(input_ids=batch.input_ids.to(device), use_cache=False)
         if self.states is not None:
-            for sample, length, own in zip(batch.indices, self.tokens.lengths, hidden, strict=True):
+            for sample, length, own in zip(batch.indices, self.tokens.lengths, output.last_hidden_state, strict=True):
                 self.states[tuple(self.ids[sample])] = own[:length].clone()
         self.done += self._batch_tokens()
         if self.processes == 1:  # one of several that stopped here would leave the others waiting

@@ -30,8 +30,8 @@ def test_a_unit_that_is_knocked_out_is_one_whose_columns_are_zero(name):
 
 @pytest.mark.parametrize(
     ("layer", "units", "said"),
-    [(9, {}, "no layer 9"), (0, {"heads": (99,)}, "no attention unit 99"), (0, {"channels": (-1,)}, "no mlp unit -1")],
+    [(9, {}, "layer is 9"), (0, {"heads": (99,)}, "head is 99"), (0, {"channels": (-1,)}, "channel is -1")],
 )
 def test_units_that_there_are_not(layer, units, said):
-    with pytest.raises(ta.InvalidPlan, match=said), ta.knocked_out(build("llama"), layer, **units):
+    with pytest.raises(ta.InvalidOption, match=said), ta.knocked_out(build("llama"), layer, **units):
         pass

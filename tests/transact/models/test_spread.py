@@ -87,12 +87,13 @@ def _spread(name: str):
 
 @pytest.mark.parametrize("name", ["llama", "olmo2", "gpt2"])
 def test_sums_are_where_their_layer_is_and_masks_go_where_they_are_needed(name):
-    spec = build(name).spec
+    whole = build(name)
+    spec, calibration = whole.spec, ta.CalibrationSet.from_token_ids(token_ids(whole))
     plan = ta.make_plan(ta.ImportanceScores.random(spec), spec, PLAN)
     with _spread(name) as loaded:
         devices = [torch.device("cuda:0")] * 2 + [torch.device("cuda:1")]
         assert loaded.is_spread and [loaded.device_of_layer(index) for index in range(3)] == devices
-        recorders = _Pass(loaded, 10, ta.NO_PROGRESS, RecordOptions(("mlp",))).recorders
+        recorders = _Pass(loaded, calibration, ta.NO_PROGRESS, RecordOptions(("mlp",))).recorders
         for recorder, device in zip(recorders, devices, strict=True):
             assert recorder.totals().device == recorder.moments["mlp"].gram.device == device
         removed = masks._removed((0, 2), 4)
