@@ -6,6 +6,7 @@ devices and no content, tell where what is made beside a layer lies.
 
 import contextlib
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -87,8 +88,8 @@ def _spread(name: str):
 
 @pytest.mark.parametrize("name", ["llama", "olmo2", "gpt2"])
 def test_sums_are_where_their_layer_is_and_masks_go_where_they_are_needed(name):
-    whole = build(name)
-    spec, calibration = whole.spec, ta.CalibrationSet.from_token_ids(token_ids(whole))
+    spec = build(name).spec
+    calibration = SimpleNamespace(num_tokens=10)  # of a real one nothing can be counted here
     plan = ta.make_plan(ta.ImportanceScores.random(spec), spec, PLAN)
     with _spread(name) as loaded:
         devices = [torch.device("cuda:0")] * 2 + [torch.device("cuda:1")]
