@@ -29,6 +29,7 @@ def test_text_follows_the_sliders_the_clicks_and_the_prompt(explorer):
     explorer.reads("live-masked", "The prompt is empty")
 
 
+@pytest.mark.long
 def test_the_verdict_goes_from_masks_to_measured_and_a_stop_keeps_the_cut(explorer):
     page = explorer.page
     explorer.remove(0.25, 0.5)

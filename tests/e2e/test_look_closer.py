@@ -26,6 +26,7 @@ def test_a_click_in_any_view_selects_everywhere(explorer):
     explorer.reads("unit", "layer 5.")
 
 
+@pytest.mark.long
 def test_what_does_this_unit_read(explorer):
     explorer.open_tab("What does this unit read?", "reads")
     explorer.reads("reads", "Click a head or a channel")

@@ -252,7 +252,8 @@ def _by_hand(
 
 
 def _controls(panels: Panels, session: Session) -> dict:
-    return {**maps.paint_controls(panels.maps, session), **panels.repaint(session, "marks")}
+    painted = {**maps.paint_controls(panels.maps, session), **rules.paint(panels.rules, session)}
+    return {**painted, **panels.repaint(session, "marks")}
 
 
 def _settled(context: AppContext, panels: Panels, owner: str, act: Callable[[], Session]) -> dict:

@@ -47,9 +47,9 @@ def live(registry: Registry, session: Session, prompt: str, what: str, watch: Wa
         raise NotYet("This model is not in memory as a whole, so it cannot write at a click.")
     began = time.monotonic()
     mask, name = _mask(session, loaded, what)
-    dense = registry.said((session.key, prompt, _DENSE), lambda: _said(loaded, prompt, watch))
+    dense = registry.said((loaded.fingerprint, prompt, _DENSE), lambda: _said(loaded, prompt, watch))
     with mask:
-        masked = registry.said((session.key, prompt, name), lambda: _said(loaded, prompt, watch))
+        masked = registry.said((loaded.fingerprint, prompt, name), lambda: _said(loaded, prompt, watch))
     return Live(prompt, what, dense, masked, time.monotonic() - began)
 
 

@@ -37,7 +37,7 @@ def kept(bundled, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gemma3", "smollm3"])
+@pytest.mark.parametrize("name", ["gemma3", pytest.param("smollm3", marks=pytest.mark.long)])
 def test_fewer_layers_are_proved(name, tmp_path):
     pruned = cut(build(name, torch.float64), ta.PruningTarget(2, 24, keep_layers=2))
     made = ta.save(pruned, tmp_path / "out", prove=True).proof
@@ -69,7 +69,7 @@ def test_the_proof_stands_in_report_and_card(kept, bundled):
 @pytest.mark.parametrize(
     ("name", "dtype", "model_class", "most"),
     [("llama-tied", torch.float64, "MistralForCausalLM", 1e-12),
-     ("llama-biased", torch.float32, "GraniteForCausalLM", 1e-5)],
+     pytest.param("llama-biased", torch.float32, "GraniteForCausalLM", 1e-5, marks=pytest.mark.long)],
 )  # fmt: skip
 def test_other_homes_and_no_tokenizer(name, dtype, model_class, most, tmp_path):
     made = ta.save(cut(build(name, dtype), ta.PruningTarget(3, 17)), tmp_path / "out", prove=True).proof
