@@ -60,7 +60,7 @@ def tab_to(explorer: Explorer, selector: str, presses: int = 160) -> None:
     raise AssertionError(f"{selector} cannot be reached by Tab")
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_the_main_way_from_the_keyboard_alone(explorer):
     page = explorer.page
     keys = page.keyboard
@@ -104,7 +104,7 @@ def test_the_main_way_from_the_keyboard_alone(explorer):
         keys.press("Enter")
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_every_control_has_a_name(explorer):
     for part in ("unit", "results", "train", "take", "live"):
         explorer.page.click(f"#part-{part}-button")

@@ -56,7 +56,7 @@ def test_locks_on_a_bin_of_channels(explorer):
     explorer.reads("unit", "it goes, left to the score · 1 unit")
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_undo_redo_and_reset_over_everything_that_changes_the_plan(explorer):
     page = explorer.page
     start = explorer.text("savings")
@@ -131,7 +131,7 @@ def test_a_wrong_number_gets_one_sentence_and_changes_nothing(explorer):
         assert explorer.text("savings") == savings, field
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_a_wrong_setting_of_the_text_is_told(explorer):
     for label, value, sentence, right in (
         ("Sequences", "0", "whole number from 1", "128"),

@@ -20,7 +20,7 @@ def pruning(explorer: Explorer) -> None:
     explorer.reads("progress", "Measuring")
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("begin", [scoring, pruning], ids=lambda begin: begin.__name__)
 def test_a_closed_tab_holds_nobody_up_and_loses_nothing(browser, app_url, begin):
     closed = Explorer(browser, app_url)

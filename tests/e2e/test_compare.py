@@ -23,7 +23,7 @@ def test_try_shows_perplexity_text_and_tasks_behind_masks(explorer):
     assert "Nothing has been cut" in explorer.text("result-table")
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_history_front_floor_side_by_side_and_back(explorer):
     page = explorer.page
     explorer.remove(0.25, 0.5)

@@ -43,7 +43,7 @@ def test_what_does_this_unit_read(explorer):
     explorer.reads("reads", "head 0 is most active")
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_stories_and_addition_light_up_different_units(explorer):
     page = explorer.page
     explorer.choose("calibration-source", "Children's stories")
@@ -68,7 +68,7 @@ def test_stories_and_addition_light_up_different_units(explorer):
     explorer.reads("unit", "layer 2, head 3")
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_metrics_agree_or_not_and_the_choice_is_stable_or_not(explorer):
     explorer.open_tab("Can I trust it?", "agreement-plot")
     names = explorer.drawn("agreement-plot", "[...plot._fullData[0].x]")

@@ -5,7 +5,7 @@ import pytest
 from tests.e2e.explorer import SLOW
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_training_is_drawn_as_it_goes_and_becomes_a_result(explorer):
     page = explorer.page
     explorer.reads("recover-estimate", "60,000 tokens, about")
@@ -30,7 +30,7 @@ def test_training_is_drawn_as_it_goes_and_becomes_a_result(explorer):
     assert "python -m transact recover" in page.locator("body").inner_text()
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_a_stop_keeps_what_was_best_until_then(explorer):
     page = explorer.page
     explorer.choose("repair-select", "None")

@@ -32,7 +32,7 @@ def test_a_reload_mid_run_keeps_what_was_good(explorer, app_url):
     explorer.prune(2)
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_two_tabs_do_not_see_each_other(browser, app_url, explorer):
     other = Explorer(browser, app_url)
     explorer.after_change("savings", lambda: explorer.type_number("mlp-sparsity", 0.9))
@@ -53,7 +53,7 @@ def prepared_text(explorer) -> None:
     explorer.page.get_by_label("Tokens each").fill("512")
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("prepare", "button", "running"),
     cases(

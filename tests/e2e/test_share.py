@@ -74,7 +74,7 @@ def test_from_a_machine_of_ones_own(opened, hub):
     assert b"Proved: a fresh process" in files["README.md"]
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_what_is_there_is_replaced_only_if_wanted_and_a_push_can_be_stopped(opened, hub):
     explorer = opened({})
     page = explorer.page

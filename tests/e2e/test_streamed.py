@@ -27,7 +27,7 @@ def explorer(browser, small_app_url):
     opened.close()
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_the_whole_way(explorer, tmp_path):
     page = explorer.page
     box = page.locator("#model-select input")

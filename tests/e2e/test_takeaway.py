@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.explorer import SLOW
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 def test_a_gguf_file_of_the_chosen_type(explorer, tmp_path):
     page = explorer.page
     explorer.click("export-gguf")

@@ -95,7 +95,7 @@ def test_a_wrong_dataset_gets_one_sentence_and_loses_nothing(explorer, folder):
     explorer.says("Scored")
 
 
-@pytest.mark.long
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", cases(["csv", "parquet"], test=["parquet"]))
 def test_the_column_of_an_upload_is_chosen(explorer, tmp_path, kind):
     page = explorer.page
