@@ -7,7 +7,6 @@ import gradio as gr
 
 import transact as ta
 from ui.context import AppContext
-from ui.errors import NotYet
 from ui.events.measure import prompt_text
 from ui.events.panels import Panels
 from ui.events.runner import bound
@@ -57,7 +56,5 @@ def on_change(context: AppContext, panels: Panels, prompt, masked, request: gr.R
                 yield live.paint_waiting(own)
     except ta.Cancelled:  # by a later change, which writes
         yield {own.dense_text: gr.skip()}
-    except NotYet as error:
-        yield live.paint_reason(own, str(error))
     except Exception as error:
         yield live.paint_reason(own, error_messages.sentence(error))
