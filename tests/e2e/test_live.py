@@ -1,6 +1,10 @@
 """Live text follows every click and slider, and the verdict says what is known of the cost."""
 
+import shutil
+
 import pytest
+
+from transact.models.sources import BUNDLED_DIRECTORY
 
 TEXT = "document.querySelector('#live-masked p')?.innerText"
 
@@ -50,6 +54,14 @@ def test_the_verdict_goes_from_masks_to_measured_and_a_stop_keeps_the_cut(explor
     assert row[0] == "1"
     explorer.after_change("verdict", lambda: explorer.type_number("mlp-sparsity", 0.4))
     explorer.reads("verdict", "not known yet: try it behind masks, or cut and measure. The last result: perplexity ×")
+
+
+@pytest.mark.long
+def test_a_model_without_scores_writes_and_what_was_masked_before_goes(explorer, tmp_path):
+    explorer.wait_until(f"{TEXT}?.length > 60")
+    explorer.name_model(str(shutil.copytree(BUNDLED_DIRECTORY, tmp_path / "model")))
+    explorer.reads("live-masked", "has not been scored yet")
+    assert len(explorer.text("live-dense")) > 60
 
 
 @pytest.mark.long

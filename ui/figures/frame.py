@@ -22,7 +22,7 @@ def plain(name: str) -> str:
     return escape(" ".join(shown.split()), quote=False).replace("$", "&#36;")
 
 
-def empty_figure(sentence: str, height: int = 320) -> go.Figure:
+def empty_figure(sentence: str, *, height: int) -> go.Figure:
     """A figure that says what to do to fill it."""
     figure = go.Figure()
     figure.add_annotation(text=sentence, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)

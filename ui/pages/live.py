@@ -53,13 +53,14 @@ PAINTS: dict = {}
 
 def paint(panel: LivePanel, live: Live) -> dict:
     """Both texts, the words that changed marked, and the likeliest next words of both."""
+    dense = _pane("As it is", _text(live.prompt, escape(live.dense.words)))
+    if live.behind_mask is None:
+        return {**paint_reason(panel, live.reason), panel.dense_text: dense}
     seconds = f"{numbers.figure(live.seconds)} s" if live.seconds >= 0.05 else "at once"
-    dense, masked = live.dense.words, live.behind_mask.words
+    words = _text(live.prompt, changed(live.dense.words, live.behind_mask.words))
     return {
-        panel.dense_text: _pane("As it is", _text(live.prompt, escape(dense))),
-        panel.masked_text: _pane(
-            f"Behind masks <small>{_MASKED[live.masked]}, {seconds}</small>", _text(live.prompt, changed(dense, masked))
-        ),
+        panel.dense_text: dense,
+        panel.masked_text: _pane(f"Behind masks <small>{_MASKED[live.masked]}, {seconds}</small>", words),
         panel.next_words: next_words(live),
     }
 
@@ -70,8 +71,9 @@ def paint_waiting(panel: LivePanel) -> dict:
 
 
 def paint_reason(panel: LivePanel, sentence: str) -> dict:
-    """Why nothing is written, where the masked text would stand."""
+    """Why nothing is written, where the masked text would stand; what stood there before goes."""
     return {
+        panel.dense_text: _pane("As it is", ""),
         panel.masked_text: _pane("Behind masks", f'<p class="empty">{escape(sentence)}</p>'),
         panel.next_words: "",
     }

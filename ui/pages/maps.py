@@ -58,7 +58,8 @@ def build(session: Session) -> MapsPanel:
         undo = gr.Button("Undo", elem_id="undo-button", size="sm", min_width=64, scale=0, interactive=False)
         redo = gr.Button("Redo", elem_id="redo-button", size="sm", min_width=64, scale=0, interactive=False)
         reset = gr.Button("Reset", elem_id="reset-button", size="sm", min_width=64, scale=0)
-    link = gr.HTML("{}", html_template="", js_on_load=LINKING.read_text(encoding="utf-8"), elem_id="map-link")
+    # not as `marks` ever is: gradio tells no change back to the value that a component was built with
+    link = gr.HTML("", html_template="", js_on_load=LINKING.read_text(encoding="utf-8"), elem_id="map-link")
     return MapsPanel(metric, normalisation, heads, channels, attention, mlp, note, undo, redo, reset, link)
 
 
@@ -232,7 +233,7 @@ def _overlay(session: Session, overlay: Callable[..., figures.Overlay]) -> figur
 
 def _plot(session: Session, overlay: Callable[..., figures.Overlay], draw):
     if session.scored is None:
-        return figures.empty_figure(figures.NOT_SCORED)
+        return figures.empty_figure(figures.NOT_SCORED, height=80)
     landscape = session.scored.landscape(session.choice.metric)
     return draw(landscape, _overlay(session, overlay), normalisation=session.view.normalisation)
 

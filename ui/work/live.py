@@ -28,33 +28,39 @@ class Said:
 
 @dataclass(frozen=True)
 class Live:
-    """What the dense model says and what the masked one does; `seconds` that it took."""
+    """What the dense model says and what the masked one does, or the `reason` why nothing is masked; `seconds` that it
+    took.
+    """
 
     prompt: str
     masked: str
     dense: Said
-    behind_mask: Said
+    behind_mask: Said | None
     seconds: float
+    reason: str = ""
 
 
 def live(registry: Registry, session: Session, prompt: str, what: str, watch: Watch) -> Live:
     """Both models' words; what was said before is remembered.
 
-    Raises `NotYet` where nothing can be masked or the model is not in memory, and as `transact.generate` does.
+    Raises `NotYet` where the model is not in memory, and as `transact.generate` does.
     """
     loaded = registry.in_memory(session.key)
     if loaded is None or not loaded.can(WRITING):
         raise NotYet("This model is not in memory as a whole, so it cannot write at a click.")
     began = time.monotonic()
-    mask, name = _mask(session, loaded, what)
     dense = registry.said((loaded.fingerprint, prompt, _DENSE), lambda: _said(loaded, prompt, watch))
+    try:
+        mask, name = _mask(session, loaded, what)
+    except NotYet as error:
+        return Live(prompt, what, dense, None, time.monotonic() - began, str(error))
     with mask:
         masked = registry.said((loaded.fingerprint, prompt, name), lambda: _said(loaded, prompt, watch))
     return Live(prompt, what, dense, masked, time.monotonic() - began)
 
 
 def _mask(session: Session, loaded: ta.LoadedModel, what: str) -> tuple[AbstractContextManager, str]:
-    """The mask, not put on yet, and a name that tells it from others."""
+    """The mask, not put on yet, and a name that tells it from others. Raises `NotYet` where nothing can be masked."""
     if what == UNIT:
         unit = session.view.selection
         if unit.head is None and not unit.channels:
