@@ -51,6 +51,17 @@ class Repeating:
         self._progress(*self._figures)
 
 
+def until(progress: Progress, stop: Callable[[], bool]) -> Progress:
+    """`progress` for work that may end early: raises `StoppedEarly` once `stop` says so."""
+
+    def watch(done: int, total: int, unit: str) -> None:
+        if stop():
+            raise StoppedEarly
+        progress(done, total, unit)
+
+    return watch
+
+
 def part(progress: Progress, number: int, count: int) -> Progress:
     """Progress of one of `count` equal pieces of work, reported as progress of the whole."""
 

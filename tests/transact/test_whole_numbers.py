@@ -39,6 +39,7 @@ def call(bundled, chatting, calibration, statistics):
         "CalibrationSet.from_document": lambda **wrong: ta.CalibrationSet.from_document(TEXTS[0], tokenizer, **wrong),
         "CalibrationSet.from_model": lambda **wrong: ta.CalibrationSet.from_model(bundled, **wrong),
         "CalibrationSet.from_texts": lambda **wrong: ta.CalibrationSet.from_texts(TEXTS, tokenizer, **wrong),
+        "CalibrationSet.longest": lambda **wrong: calibration.longest(**wrong),
         "EvaluationSet.from_chats": lambda **wrong: ta.EvaluationSet.from_chats(CHATS, chatting, **wrong),
         "EvaluationSet.from_texts": lambda **wrong: ta.EvaluationSet.from_texts(TEXTS, tokenizer, **wrong),
         "ImportanceScores.random": lambda **wrong: ta.ImportanceScores.random(spec, **wrong),
@@ -71,6 +72,7 @@ PARAMETERS = {
     "CalibrationSet.from_document": ("seq_len", "num_samples", "seed"),
     "CalibrationSet.from_model": ("num_samples", "seq_len", "seed"),
     "CalibrationSet.from_texts": ("num_samples", "seq_len", "seed", "min_tokens"),
+    "CalibrationSet.longest": ("count",),
     "EvaluationSet.from_chats": ("seq_len", "num_samples", "seed", "min_tokens"),
     "EvaluationSet.from_texts": ("seq_len", "num_samples", "seed", "min_tokens"),
     "ImportanceScores.random": ("seed",),
@@ -98,7 +100,7 @@ PARAMETERS = {
     "stability": ("resamples", "seed"),
     "stream_observe": ("top_k", "batch_size"),
 }  # fmt: skip
-INHERITED = {f"EvaluationSet.{name}" for name in ("batches", "first", "from_document")}
+INHERITED = {f"EvaluationSet.{name}" for name in ("batches", "first", "from_document", "longest")}
 ELSEWHERE = {
     "CalibrationSet.from_sequences", "EvaluationSet.from_sequences",  # a label, which is kept as it is
     "CalibrationSet.check_vocabulary", "EvaluationSet.check_vocabulary",  # sizes and places that the library counts

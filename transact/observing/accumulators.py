@@ -75,6 +75,11 @@ class MomentAccumulator:
         """The totals of all processes."""
         add_up(self.totals, self.gram, *self.samples)
 
+    def so_far(self) -> Moments:
+        """The totals as they are now, without the Gram matrix; rows of samples that follow are still to be filled."""
+        sums, square_sums = self.totals.clone()
+        return Moments(sums, square_sums, None, *self.samples)
+
     def result(self) -> Moments:
         totals = self.totals.cpu()
         return Moments(
@@ -110,6 +115,10 @@ class CosineAccumulator:
     def combine(self) -> None:
         """The sums of all processes."""
         add_up(self.total, self.samples)
+
+    def so_far(self) -> Cosines:
+        """The sums as they are now, as `MomentAccumulator.so_far`."""
+        return Cosines(self.total.clone(), self.samples)
 
     def result(self) -> Cosines:
         return Cosines(self.total.cpu().clone(), None if self.samples is None else self.samples.cpu().clone())
@@ -206,6 +215,10 @@ class PeakAccumulator:
             self.rounding = max(rounding for _, rounding in of_processes)  # one may have had no batch
             parts = zip(*(kept for kept, _ in of_processes), strict=True)
             self._keep_strongest(*(torch.cat(part, dim=1).to(device) for part in parts))
+
+    def so_far(self) -> Peaks:
+        """The strongest as they are now; `add` puts others in their place and changes none."""
+        return Peaks(self.activations, self.samples, self.positions)
 
     def result(self) -> Peaks:
         # cloned outside inference mode, as autograd refuses inference tensors

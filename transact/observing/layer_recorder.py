@@ -2,8 +2,9 @@
 far the layer turns the residual stream.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 
@@ -46,6 +47,41 @@ class LayerRecord:
     channel_peaks: Peaks | None = None
     queries: Moments | None = None
     keys: Moments | None = None
+
+    def of(self, samples: Sequence[int]) -> "LayerRecord":
+        """The record on the CPU for a set that has these samples alone, which are all that were read; in that order."""
+        rows = torch.tensor(samples)
+
+        def picked(value: Moments | Cosines | Peaks | None) -> Any:
+            return None if value is None else _PICKED[type(value)](value, rows)
+
+        return LayerRecord(**{field.name: picked(getattr(self, field.name)) for field in fields(self)})
+
+
+def _moments_of(moments: Moments, rows: torch.Tensor) -> Moments:
+    return Moments(
+        moments.sums.cpu().clone(), moments.square_sums.cpu().clone(), None,
+        _rows(moments.sample_sums, rows), _rows(moments.sample_square_sums, rows),
+    )  # fmt: skip
+
+
+def _cosines_of(cosines: Cosines, rows: torch.Tensor) -> Cosines:
+    return Cosines(cosines.total.cpu().clone(), _rows(cosines.samples, rows))
+
+
+def _peaks_of(peaks: Peaks, rows: torch.Tensor) -> Peaks:
+    numbers = torch.zeros(int(rows.max()) + 1, dtype=torch.int64)
+    numbers[rows] = torch.arange(len(rows))
+    return Peaks(peaks.activations.cpu().clone(), numbers[peaks.samples.cpu()], peaks.positions.cpu().clone())
+
+
+def _rows(kept: torch.Tensor | None, rows: torch.Tensor) -> torch.Tensor | None:
+    return None if kept is None else kept[rows.to(kept.device)].cpu()
+
+
+_PICKED: dict[type, Callable[[Any, torch.Tensor], Any]] = {
+    Moments: _moments_of, Cosines: _cosines_of, Peaks: _peaks_of,
+}  # fmt: skip
 
 
 class LayerRecorder:
@@ -141,9 +177,16 @@ class LayerRecorder:
             peaks.combine()
         self.cosines.combine()
 
+    def so_far(self) -> LayerRecord:
+        """What was recorded until now, without Gram matrices; for `LayerRecord.of`."""
+        return self._record(lambda accumulator: accumulator.so_far())
+
     def result(self) -> LayerRecord:
-        attention, mlp = (self.moments[site].result() for site in SITES)
-        head_peaks, channel_peaks = (self.peaks[site].result() if self.peaks else None for site in SITES)
+        return self._record(lambda accumulator: accumulator.result())
+
+    def _record(self, value_of: Callable[[Any], Any]) -> LayerRecord:
+        attention, mlp = (value_of(self.moments[site]) for site in SITES)
+        head_peaks, channel_peaks = (value_of(self.peaks[site]) if self.peaks else None for site in SITES)
         projections = self.query_moments
-        queries, keys = (projections[name].result() if projections else None for name in ("queries", "keys"))
-        return LayerRecord(attention, mlp, self.cosines.result(), head_peaks, channel_peaks, queries, keys)
+        queries, keys = (value_of(projections[name]) if projections else None for name in ("queries", "keys"))
+        return LayerRecord(attention, mlp, value_of(self.cosines), head_peaks, channel_peaks, queries, keys)

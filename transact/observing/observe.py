@@ -12,18 +12,20 @@ from dataclasses import replace
 import torch
 
 from transact.errors import InvalidOption, NotEnoughMemory, whole_number
-from transact.layers.hooks import CallFunction, on_calls, on_inputs
+from transact.layers.hooks import CallFunction, hooks_suspended, on_calls, on_inputs
 from transact.models.loaded_model import Batch, LoadedModel
 from transact.observing.accumulators import RealTokens
 from transact.observing.layer_recorder import LayerRecord, LayerRecorder, RecordOptions
 from transact.observing.statistics import ActivationStatistics, CalibrationRecord
-from transact.observing.taylor import gradient_products
-from transact.progress import NO_PROGRESS, Progress, part
+from transact.observing.taylor import LayerProducts, gradient_products
+from transact.progress import NO_PROGRESS, Cancelled, Progress, StoppedEarly, part, until
 from transact.runtime.devices import free_bytes
 from transact.runtime.distributed import rank_and_count, share
 from transact.spec.model_spec import SITES, ModelSpec
 from transact.text.calibration import CalibrationSet
 
+SoFar = Callable[[], ActivationStatistics]
+"""Makes the statistics of the samples that were read until now, in milliseconds."""
 BY_LAYER = "by_layer"
 _GRAM_SITES = {False: (), True: SITES, "attention": ("attention",), BY_LAYER: ()}
 _MAX_GRAM_BYTES = 2_000_000_000
@@ -42,6 +44,8 @@ def observe(
     samples: bool = False,
     top_k: int = 0,
     batch_size: int = _BATCH_SIZE,
+    report: Callable[[SoFar], None] = lambda so_far: None,
+    stop: Callable[[], bool] = lambda: False,
     progress: Progress = NO_PROGRESS,
 ) -> ActivationStatistics:
     """Run the calibration text through the decoder and sum up its transitional activations.
@@ -64,6 +68,12 @@ def observe(
     - `top_k` > 0 also keeps, for every head (the norm over head_dim at a token) and every MLP channel (the size
       of its activation), the `top_k` samples where it is largest and the token where it is, for `reads`; all of
       the samples if there are fewer.
+    - `report` is called after every batch but the last with a function that makes the statistics so far, which it may
+      call until it returns: those of `calibration.longest(…)`, as the longest samples are read first.
+    - `stop` may end the work early, with the statistics so far as the result: `tokens` holds what was read. Before the
+      first batch is through there are none, and `Cancelled` is raised.
+
+    Statistics so far have neither Gram matrices nor gradients, and of several processes none reports or ends early.
 
     Raises `NonFiniteActivations`, naming the layer, `InvalidText` for ids outside the vocabulary,
     `InvalidOption` for a number out of range and for queries of a family that keeps its heads whole, and
@@ -72,19 +82,24 @@ def observe(
     options = checked(
         loaded, calibration, gram=gram, queries=queries, samples=samples, top_k=top_k, batch_size=batch_size
     )
-    watch = part(progress, 0, 2) if taylor else progress
-    records = _Pass(loaded, calibration, watch, options).run(batch_size)
-    if taylor:
-        products = gradient_products(loaded, calibration, batch_size=batch_size, progress=part(progress, 1, 2))
-        records = [
-            replace(
-                record,
-                attention=replace(record.attention, taylor=each.attention),
-                mlp=replace(record.mlp, taylor=each.mlp),
-            )
-            for record, each in zip(records, products, strict=True)
-        ]
+    progress = until(progress, stop) if rank_and_count()[1] == 1 else progress
+    pass_ = _Pass(loaded, calibration, part(progress, 0, 2) if taylor else progress, options)
+    try:
+        records = pass_.run(batch_size, lambda: report(pass_.so_far))
+        if taylor:
+            products = gradient_products(loaded, calibration, batch_size=batch_size, progress=part(progress, 1, 2))
+            records = list(map(_with_gradients, records, products))
+    except StoppedEarly:
+        return pass_.so_far()
     return gathered_statistics(loaded, calibration, records, gram=gram, samples=samples)
+
+
+def _with_gradients(record: LayerRecord, products: LayerProducts) -> LayerRecord:
+    return replace(
+        record,
+        attention=replace(record.attention, taylor=products.attention),
+        mlp=replace(record.mlp, taylor=products.mlp),
+    )
 
 
 FinalStates = dict[tuple[int, ...], torch.Tensor]
@@ -201,7 +216,8 @@ def _check_fits(loaded: LoadedModel, gram_sites: tuple[str, ...], num_samples: i
 class _Pass:
     """One observation in progress: the running sums, and the number of tokens done.
 
-    `states`, where given, is filled with those of the samples that this process reads.
+    `states`, where given, is filled with those of the samples that this process reads. `kept`: the sums after the last
+    whole batch, when `num_read` samples were through; kept by a single process only.
     """
 
     def __init__(
@@ -211,22 +227,37 @@ class _Pass:
         self.loaded = loaded
         self.calibration = calibration
         self.progress = progress
+        self.options = options
         self.states = states
         self.ids = list(calibration.rows()) if states is not None else []
         self.total = calibration.num_tokens
         self.done = 0
+        self.num_read = 0
+        self.kept: list[LayerRecord] = []
         self.processes = rank_and_count()[1]
         layers = range(loaded.spec.num_hidden_layers)
         self.recorders = [LayerRecorder(loaded.spec, index, options, loaded.device_of_layer(index)) for index in layers]
 
-    def run(self, batch_size: int) -> list[LayerRecord]:
-        """Read all of the text."""
+    def run(self, batch_size: int, after_batch: Callable[[], None] = lambda: None) -> list[LayerRecord]:
+        """Read all of the text; `after_batch` is called where more follows, in one process."""
         tokens = most_tokens(self.loaded)
         with torch.inference_mode(), on_inputs(self.functions()), on_calls(self.call_functions()):
             for batch in share(self.calibration.batches(batch_size=batch_size, max_tokens=tokens)):
                 self.read(batch)
+                if 0 < self.num_read < self.calibration.num_samples:
+                    with torch.inference_mode(False), hooks_suspended():
+                        after_batch()
             self.combine()
         return [recorder.result() for recorder in self.recorders]
+
+    def so_far(self) -> ActivationStatistics:
+        """The statistics after the last whole batch; raises `Cancelled` before the first."""
+        if not self.kept:
+            raise Cancelled
+        samples = sorted(self.calibration.by_length[: self.num_read])
+        records = [record.of(samples) for record in self.kept]
+        read = self.calibration.longest(self.num_read)
+        return gathered_statistics(self.loaded, read, records, gram=False, samples=self.options.num_samples > 0)
 
     def functions(self) -> list[tuple[torch.nn.Module, Callable[[torch.Tensor], None]]]:
         pairs = []
@@ -260,6 +291,8 @@ class _Pass:
         self.done += self._batch_tokens()
         if self.processes == 1:  # one of several that stopped here would leave the others waiting
             self._check_finite()
+            self.kept = [recorder.so_far() for recorder in self.recorders]
+            self.num_read += len(batch.indices)
         self._report(self.done)
 
     def _batch_tokens(self) -> int:

@@ -185,6 +185,23 @@ class TokenSet:
             requested_samples=None,
         )  # fmt: skip
 
+    def longest(self, count: int) -> Self:
+        """The `count` longest samples (at least one), in the order of the set: those that batches begin with."""
+        count = max(whole_number(count, "count"), 1)
+        if count >= self.num_samples:
+            return self
+        indices = sorted(self.by_length[:count])
+        width = self.lengths[self.by_length[0]]
+        return replace(
+            self, input_ids=self.input_ids[indices, :width], attention_mask=self.attention_mask[indices, :width],
+            protocol=f"{self.protocol}, the longest {count}", available_tokens=None, requested_samples=None,
+        )  # fmt: skip
+
+    @cached_property
+    def by_length(self) -> tuple[int, ...]:
+        """The indices of the samples, longest first, of equal ones the earlier."""
+        return tuple(sorted(range(self.num_samples), key=lambda index: -self.lengths[index]))
+
     @cached_property
     def fingerprint(self) -> str:
         """A digest of the token ids, whatever the set is called."""
@@ -198,8 +215,7 @@ class TokenSet:
         batch_size = whole_number(batch_size, "batch_size", least=1)
         if max_tokens is not None:
             max_tokens = whole_number(max_tokens, "max_tokens", least=1)
-        order = sorted(range(self.num_samples), key=lambda index: -self.lengths[index])
-        start = 0
+        order, start = self.by_length, 0
         while start < len(order):
             width = self.lengths[order[start]]
             size = batch_size if max_tokens is None else max(1, min(batch_size, max_tokens // width))

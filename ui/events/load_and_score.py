@@ -1,22 +1,25 @@
 """Steps 1 and 2: pre-flight, load, choose text, score."""
 
+from collections.abc import Callable, Iterator
+
 import gradio as gr
 
 from ui.context import AppContext
 from ui.errors import WrongInput
 from ui.events.panels import Panels
 from ui.events.runner import bound, explained, long_step, quick, say, watched
-from ui.pages import calibration, model
+from ui.pages import calibration, maps, model
 from ui.pages.calibration import CalibrationForm
 from ui.server import limits
 from ui.state import plan_of_choice
-from ui.state.session import BUNDLED, ModelKey, Sampling, Session
+from ui.state.session import BUNDLED, ModelKey, Sampling, Scored, Session
 from ui.text_sources import text_source, uploads
 from ui.text_sources.hub_dataset import DatasetRequest
 from ui.text_sources.text_source import DatasetChoice, TextRequest, TextSource
 from ui.work import scoring
 from ui.work.jobs import FILES, MODEL
 from ui.work.registry import Registry, is_streamed
+from ui.work.watch import Watch
 
 
 def connect(context: AppContext, panels: Panels) -> None:
@@ -30,7 +33,8 @@ def connect(context: AppContext, panels: Panels) -> None:
     long_step(context, panels, panels.model.load.click, on_load, named, at_the_end=panels.all)
     _connect_text(context, panels)
     own = panels.calibration
-    long_step(context, panels, own.score.click, on_score, own.inputs, at_the_end=panels.all)
+    drawn = [panels.maps.heads, panels.maps.channels]
+    long_step(context, panels, own.score.click, on_score, own.inputs, meanwhile=drawn, at_the_end=panels.all)
 
 
 def _connect_text(context: AppContext, panels: Panels) -> None:
@@ -160,12 +164,6 @@ def on_score(context: AppContext, panels: Panels, request: gr.Request, *values):
         yield explained(panels, error)
         return
 
-    def finish(scored) -> dict:
-        session = context.sessions.update(owner, lambda old: plan_of_choice.rescored(old, scored))
-        amount = f"Scored {scored.num_tokens:,} tokens in {scored.seconds:.1f} s."
-        sentence = " ".join((amount, *calibration.notes(scored.text, scored.calibration.notes)))
-        return {**panels.repaint(session), **say(panels, sentence, "good")}
-
     if not isinstance(text, TextSource):  # a hub may be slow, and no other visitor should wait for it
         texts = []
         yield from watched(
@@ -175,9 +173,37 @@ def on_score(context: AppContext, panels: Panels, request: gr.Request, *values):
         if not texts:
             return
         (text,) = texts
+    yield from _scored(
+        context, panels, owner,
+        lambda watch: scoring.score(context.registry, key, text, sampling, watch, in_parts=True),
+    )  # fmt: skip
+
+
+def _scored(context: AppContext, panels: Panels, owner: str, work: Callable[[Watch], Scored]) -> Iterator[dict]:
+    """Scores in the maps while text passes, and all that follows them at the end."""
+    before, shown = context.sessions.get(owner), None
+
+    def keep(scored: Scored) -> Session:
+        nonlocal shown
+        last, shown = shown, scored
+        return context.sessions.update(owner, lambda old: plan_of_choice.rescored(old, scored, instead_of=last))
+
+    def finish(scored: Scored) -> dict:
+        session = keep(scored)
+        if scored.is_part:
+            sentence, mood = f"Stopped after {scored.num_tokens:,} tokens: the scores are of these.", "plain"
+        else:
+            amount = f"Scored {scored.num_tokens:,} tokens in {scored.seconds:.1f} s."
+            sentence, mood = " ".join((amount, *calibration.notes(scored.text, scored.calibration.notes))), "good"
+        return {**panels.repaint(session), **say(panels, sentence, mood)}
+
+    def failed(error: Exception) -> dict:
+        session = context.sessions.update(owner, lambda old: plan_of_choice.taken_back(old, shown, before))
+        return {**panels.repaint(session), **explained(panels, error)}
+
     yield from watched(
-        context, panels, owner, f"Reading {text.name}",
-        lambda watch: scoring.score(context.registry, key, text, sampling, watch), finish, kind="score",
+        context, panels, owner, "Scoring", work, finish, failed=failed,
+        partly=lambda scored: maps.paint_maps(panels.maps, keep(scored)), kind="score",
     )  # fmt: skip
 
 

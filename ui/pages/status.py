@@ -45,6 +45,8 @@ def subject_line(session: Session) -> str:
         shown = "no model is loaded"
     else:
         name = session.key.source.rstrip("/").rsplit("/", 1)[-1]
-        text = "not scored yet" if session.scored is None else f"scored on {session.scored.text.name}"
+        text = "not scored yet"
+        if session.scored is not None:
+            text = f"scored on {'a part of ' if session.scored.is_part else ''}{session.scored.text.name}"
         shown = f"{name}, {numbers.count(session.spec.num_parameters)} parameters · {text}"
     return f"<header>{logo}<div><h1>{TITLE}</h1><p>{escape(shown)}</p></div></header>"

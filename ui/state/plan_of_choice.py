@@ -54,19 +54,28 @@ def chosen(session: Session, choice: Choice, *, control: str = "") -> Session:
     return moved_to(session, Moment(session.scored, choice), control=control)
 
 
-def rescored(session: Session, scored: Scored) -> Session:
+def rescored(session: Session, scored: Scored, *, instead_of: Scored | None = None) -> Session:
     """The session on other scores of its model; those before can be brought back by undo.
 
-    A metric that they lack, as one of gradients that were not taken, gives way to the standard one.
+    A metric that they lack, as one of gradients that were not taken, gives way to the standard one. Where the scores in
+    view are `instead_of`, of less of the same text, these take their place and undo does not bring them back.
     """
     if scored.key != session.key:
         return session
     choice = session.choice
     if choice.metric not in scored.scores:
         choice = replace(choice, metric=Choice().metric)
-    if session.scored is None:
+    if session.scored is None or session.scored is instead_of:
         return planned(replace(session, scored=scored, choice=choice))
     return moved_to(session, Moment(scored, choice))
+
+
+def taken_back(session: Session, part: Scored | None, before: Session) -> Session:
+    """The session without the scores so far of a run that failed, on those that it had before."""
+    if part is None or session.scored is not part:
+        return session
+    choice = session.choice if before.scored is None or session.choice.metric in before.scored.scores else before.choice
+    return planned(replace(session, scored=before.scored, choice=choice, timeline=before.timeline))
 
 
 def moved_to(session: Session, moment: Moment, *, control: str = "") -> Session:

@@ -52,7 +52,8 @@ class Scored:
     """One calibration run: statistics, and the scores of every metric, so that switching needs no model.
 
     `tokenizer` is the model's, kept so that what was read can be shown again without the model; `streamed`: it was
-    larger than memory, so that its layers were read one at a time.
+    larger than memory, so that its layers were read one at a time; `is_part`: of what `sampling` asks for, the longest
+    samples alone were read, as scoring goes on or was stopped.
     """
 
     key: ModelKey
@@ -65,6 +66,7 @@ class Scored:
     statistics: ta.ActivationStatistics
     scores: dict[str, ta.ImportanceScores]
     streamed: bool = False
+    is_part: bool = False
 
     @cached_property
     def held_bytes(self) -> int:

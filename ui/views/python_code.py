@@ -21,7 +21,7 @@ NO_LOCKS = ta.Locks()
 class Recipe:
     """Everything a run depends on: model, text, choice, plan, repair, and what it was measured on.
 
-    `streamed`: the model is larger than memory.
+    `streamed`: the model is larger than memory; `longest`: how many samples were read where not all were.
     """
 
     key: ModelKey
@@ -34,6 +34,7 @@ class Recipe:
     training: Training | None = None
     streamed: bool = False
     goal: Goal | None = None
+    longest: int | None = None
 
     @property
     def searched(self) -> bool:
@@ -53,11 +54,13 @@ class Recipe:
             None if recovery is None else recovery.training,
             scored.streamed,
             result.goal,
+            _longest(scored),
         )  # fmt: skip
 
     @classmethod
     def of_plan(cls, scored: Scored, choice: Choice, plan: ta.PruningPlan) -> "Recipe":
-        return cls(scored.key, scored.text, scored.sampling, choice, plan, streamed=scored.streamed)
+        streamed, longest = scored.streamed, _longest(scored)
+        return cls(scored.key, scored.text, scored.sampling, choice, plan, streamed=streamed, longest=longest)
 
 
 def code(recipe: Recipe) -> str:
@@ -70,6 +73,7 @@ def code(recipe: Recipe) -> str:
             recipe.text, "calibration", "CalibrationSet", CALIBRATION_FILE,
             f"num_samples={sampling.num_samples}, seq_len={sampling.seq_len}, seed={sampling.seed}",
         ),
+        *([f"calibration = calibration.longest({recipe.longest})"] if recipe.longest else []),
         *([f"statistics = ta.{observe}(loaded, calibration{_observed(recipe)})"] if planned else []),
         *([_scores(recipe.choice.metric, sampling.seed)] if planned and not recipe.searched else []),
         "",
@@ -94,6 +98,10 @@ def code(recipe: Recipe) -> str:
     if not recipe.streamed:
         lines += ["", f'ta.save(pruned, "{OUTPUT_FOLDER}", dtype=pruned.file_dtype)']
     return "\n".join(lines) + "\n"
+
+
+def _longest(scored: Scored) -> int | None:
+    return scored.num_samples if scored.is_part else None
 
 
 def _evaluation(recipe: Recipe) -> list[str]:

@@ -60,6 +60,8 @@ def _preparation(recipe: Recipe) -> str:
     own = [text for text in (recipe.text, recipe.measured_on) if text is not None and text.origin not in _BUNDLED]
     if own:
         lines.append("# the texts are in the archive that “Download the texts used” gives")
+    if recipe.longest:
+        lines.append(f"# scoring was stopped after the longest {recipe.longest} sequences; this reads all of them")
     if recipe.choice.locks != NO_LOCKS:
         filled = {name: pairs for name, pairs in recipe.choice.locks.to_dict().items() if pairs}
         lines.append(f"echo {shlex.quote(json.dumps(filled))} > {LOCKS_FILE}")

@@ -168,7 +168,7 @@ class Registry:
         self, scored: Scored, observe: Callable[[], ta.ActivationStatistics]
     ) -> ta.ActivationStatistics:
         """Statistics with Gram matrices for a calibration run; they are large, so only the latest few stay."""
-        key = (scored.key, scored.text, scored.sampling)
+        key = (scored.key, scored.calibration.fingerprint)
         statistics = self._gram.get(key) or observe()
         self._keep(self._gram, key, statistics, _gram_bytes(statistics))
         return statistics

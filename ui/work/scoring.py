@@ -15,6 +15,8 @@ from ui.work.step_costs import scoring_flops, scoring_passes
 from ui.work.watch import Watch
 
 _TOP_READS = 8
+_SHOWN_SECONDS = 2.0
+"""Scores so far are shown no more often: drawing them takes time from the work."""
 _SAMPLE_BYTES = 256_000_000
 """Up to here the sums of every single sample are kept, which the stability check resamples."""
 
@@ -75,8 +77,14 @@ def restored(
     return change
 
 
-def score(registry: Registry, key: ModelKey, text: TextSource, sampling: Sampling, watch: Watch) -> Scored:
-    """Run the calibration text through the model and score by every metric."""
+def score(
+    registry: Registry, key: ModelKey, text: TextSource, sampling: Sampling, watch: Watch, *, in_parts: bool = False
+) -> Scored:
+    """Run the calibration text through the model and score by every metric.
+
+    With `in_parts`, the scores so far are found (`watch.finds`) now and then while the text passes, and a stop keeps
+    them once there are any: `Scored.is_part` then. Of a streamed model, and on a lent GPU, there are none so far.
+    """
     loaded = registry.dense(key, watch)
     sampling = replace(sampling, seq_len=min(sampling.seq_len, loaded.context_length))
     known = registry.scored(key, text, sampling)
@@ -85,38 +93,73 @@ def score(registry: Registry, key: ModelKey, text: TextSource, sampling: Samplin
     calibration = text_extent.calibration(text, loaded, sampling)
     if sampling.taylor:
         streamed.refuse(loaded, "Gradients take all of them at once. Leave “Also gradients” out.")
-    watch.says(f"Scoring on {text.name}")
-    began = time.monotonic()
-    kept = {"top_k": _TOP_READS, "samples": ta.sample_bytes(loaded.spec, calibration.num_samples) <= _SAMPLE_BYTES}
-    if loaded.is_streamed:
-        statistics = streamed.observe(registry, loaded, calibration, watch, **kept)
-    else:
-        statistics = zerogpu.forward(
-            ta.observe, loaded, calibration, tokens=scoring_passes(sampling) * calibration.num_tokens,
-            steps=calibration.num_samples, progress=watch, taylor=sampling.taylor,
-            queries=loaded.layout.no_head_dim_pruning_reason is None, **kept,
-        )  # fmt: skip
-    seconds = time.monotonic() - began
-    flops = scoring_flops(loaded.spec, calibration.num_tokens, calibration.input_ids.shape[1], sampling)
-    registry.note_speed(flops, seconds)
-    scores = {
-        metric: ta.score(loaded, statistics, metric=metric, seed=sampling.seed, progress=watch.raise_if_cancelled)
-        for metric in ta.available_metrics(statistics)
-    }
-    scored = Scored(
-        key=key,
-        spec=loaded.spec,
-        text=text,
-        sampling=sampling,
-        calibration=calibration,
-        tokenizer=loaded.tokenizer,
-        seconds=seconds,
-        statistics=statistics,
-        scores=scores,
-        streamed=loaded.is_streamed,
-    )
-    registry.keep_scored(scored)
+    run = _ScoringRun(loaded, key, text, sampling, calibration, watch)
+    statistics = run.observed(registry, in_parts=in_parts)
+    scored = run.scored(statistics)
+    if not scored.is_part:
+        flops = scoring_flops(loaded.spec, calibration.num_tokens, calibration.input_ids.shape[1], sampling)
+        registry.note_speed(flops, scored.seconds)
+        registry.keep_scored(scored)
     return scored
+
+
+class _ScoringRun:
+    """A model and the text that it reads, and when it began."""
+
+    def __init__(
+        self, loaded: ta.LoadedModel, key: ModelKey, text: TextSource, sampling: Sampling,
+        calibration: ta.CalibrationSet, watch: Watch,
+    ):  # fmt: skip
+        self.loaded, self.key, self.text, self.sampling = loaded, key, text, sampling
+        self.calibration, self.watch = calibration, watch
+        self.began = self._shown = time.monotonic()
+
+    def observed(self, registry: Registry, *, in_parts: bool) -> ta.ActivationStatistics:
+        """The statistics of the text, or of as much of it as was read until a stop."""
+        loaded, calibration, watch = self.loaded, self.calibration, self.watch
+        samples = ta.sample_bytes(loaded.spec, calibration.num_samples) <= _SAMPLE_BYTES
+        kept = {"top_k": _TOP_READS, "samples": samples}
+        if loaded.is_streamed:
+            watch.says(f"Scoring on {self.text.name}, layer by layer: maps at its end")
+            return streamed.observe(registry, loaded, calibration, watch, **kept)
+        watch.says(f"Scoring on {self.text.name}")
+        parts = {"progress": watch}
+        if in_parts and not zerogpu.LENT:
+            parts = {"progress": watch.note, "report": self._report, "stop": watch.stop.is_set}
+        return zerogpu.forward(
+            ta.observe, loaded, calibration, tokens=scoring_passes(self.sampling) * calibration.num_tokens,
+            steps=calibration.num_samples, taylor=self.sampling.taylor,
+            queries=loaded.layout.no_head_dim_pruning_reason is None, **parts, **kept,
+        )  # fmt: skip
+
+    def _report(self, so_far: Callable[[], ta.ActivationStatistics]) -> None:
+        """Find the scores so far, the first at once, and then whenever half as much time again has gone by."""
+        now = time.monotonic()
+        if self.watch.found is None or now - self._shown >= max(_SHOWN_SECONDS, 0.5 * (self._shown - self.began)):
+            self._shown = now
+            self.watch.finds(self.scored(so_far()))
+
+    def scored(self, statistics: ta.ActivationStatistics) -> Scored:
+        """The scores by every metric; quick, so that a stop comes after it."""
+        seconds = time.monotonic() - self.began
+        scores = {
+            metric: ta.score(self.loaded, statistics, metric=metric, seed=self.sampling.seed)
+            for metric in ta.available_metrics(statistics)
+        }
+        read = statistics.calibration.num_samples
+        return Scored(
+            key=self.key,
+            spec=self.loaded.spec,
+            text=self.text,
+            sampling=self.sampling,
+            calibration=self.calibration.longest(read),
+            tokenizer=self.loaded.tokenizer,
+            seconds=seconds,
+            statistics=statistics,
+            scores=scores,
+            streamed=self.loaded.is_streamed,
+            is_part=read < self.calibration.num_samples,
+        )
 
 
 def estimate(registry: Registry, session: Session, text: TextSource, sampling: Sampling) -> Run | None:
