@@ -80,6 +80,7 @@ from transact.spec.target import GRANULARITIES, INSIDE_HEADS, PruningTarget
 from transact.streaming import StreamedModel, load_streamed, stream_observe, stream_prune
 from transact.text.calibration import CalibrationSet
 from transact.text.generation import generate, next_tokens
+from transact.text.held_out import hold_out
 from transact.text.tokens import EvaluationSet
 
 __all__ = [
@@ -167,6 +168,7 @@ __all__ = [
     "fetch",
     "generate",
     "grams_for_repair",
+    "hold_out",
     "knocked_out",
     "load",
     "load_probes",

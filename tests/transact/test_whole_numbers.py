@@ -35,6 +35,7 @@ def call(bundled, chatting, calibration, statistics):
     calls = {
         "CalibrationSet.batches": lambda **wrong: list(calibration.batches(**{"batch_size": 2, **wrong})),
         "CalibrationSet.first": lambda **wrong: calibration.first(**wrong),
+        "CalibrationSet.up_to": lambda **wrong: calibration.up_to(**wrong),
         "CalibrationSet.from_chats": lambda **wrong: ta.CalibrationSet.from_chats(CHATS, chatting, **wrong),
         "CalibrationSet.from_document": lambda **wrong: ta.CalibrationSet.from_document(TEXTS[0], tokenizer, **wrong),
         "CalibrationSet.from_model": lambda **wrong: ta.CalibrationSet.from_model(bundled, **wrong),
@@ -68,6 +69,7 @@ def call(bundled, chatting, calibration, statistics):
 PARAMETERS = {
     "CalibrationSet.batches": ("batch_size", "max_tokens"),
     "CalibrationSet.first": ("count",),
+    "CalibrationSet.up_to": ("num_tokens",),
     "CalibrationSet.from_chats": ("num_samples", "seq_len", "seed", "min_tokens"),
     "CalibrationSet.from_document": ("seq_len", "num_samples", "seed"),
     "CalibrationSet.from_model": ("num_samples", "seq_len", "seed"),
@@ -100,7 +102,7 @@ PARAMETERS = {
     "stability": ("resamples", "seed"),
     "stream_observe": ("top_k", "batch_size"),
 }  # fmt: skip
-INHERITED = {f"EvaluationSet.{name}" for name in ("batches", "first", "from_document", "longest")}
+INHERITED = {f"EvaluationSet.{name}" for name in ("batches", "first", "from_document", "longest", "up_to")}
 ELSEWHERE = {
     "CalibrationSet.from_sequences", "EvaluationSet.from_sequences",  # a label, which is kept as it is
     "CalibrationSet.check_vocabulary", "EvaluationSet.check_vocabulary",  # sizes and places that the library counts

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from transact.cli import app, commands, options, recovery_options
+from transact.cli import app, commands, option_problems, options, recovery_options
 from transact.cli.bars import Meter
 from transact.cli.commands import Answer
 from transact.cli.options import Group, Option
@@ -24,7 +24,7 @@ class Command:
     example: str
     groups: tuple[Group, ...]
     run: Callable[[Namespace, Meter], Answer]
-    problem: Callable[[Namespace], str | None] = options.no_problem
+    problem: Callable[[Namespace], str | None] = option_problems.no_problem
 
 
 def _output(help: str, *others: Option, metavar: str = "FILE", **settings) -> Group:
@@ -75,7 +75,7 @@ COMMANDS = (
             _output("write the plan to this new file (default: %(default)s)", default=Path("plan.json")),
         ),
         commands.plan,
-        options.scores_problem,
+        option_problems.scores_problem,
     ),
     Command(
         "prune",
@@ -94,7 +94,7 @@ COMMANDS = (
             _CHECKPOINT,
         ),
         commands.prune,
-        options.prune_problem,
+        option_problems.prune_problem,
     ),
     Command(
         "compress",
@@ -106,7 +106,7 @@ COMMANDS = (
       --evaluation assets/samples/evaluation_stories.jsonl --output smaller-model""",
         (options.MODEL, options.CALIBRATION, options.COMPRESSION, options.EVALUATION_OR_NOT, _CHECKPOINT),
         commands.compress,
-        options.compression_problem,
+        option_problems.compression_problem,
     ),
     Command(
         "recover",
@@ -149,7 +149,7 @@ COMMANDS = (
       --evaluation assets/samples/evaluation_stories.jsonl""",
         (options.MODEL, options.REFERENCE, options.STREAM, options.EVALUATION, Group("result", None, options.TELLING)),
         commands.evaluate,
-        options.reference_problem,
+        option_problems.reference_problem,
     ),
     Command(
         "tasks",
@@ -160,7 +160,7 @@ COMMANDS = (
   python -m transact tasks --model pruned-model --reference bundled --tasks arc_easy,hellaswag --limit 200""",
         (options.MODEL, options.REFERENCE, options.TASKS, Group("result", None, options.TELLING)),
         commands.tasks,
-        options.reference_problem,
+        option_problems.reference_problem,
     ),
     Command(
         "export",
@@ -191,7 +191,7 @@ COMMANDS = (
             ),
         ),
         commands.export,
-        options.export_problem,
+        option_problems.export_problem,
     ),
     Command(
         "push",

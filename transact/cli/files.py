@@ -6,7 +6,7 @@ Writing never replaces a file, as with `transact.save`.
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,6 +17,7 @@ from transact.spec.locks import Locks
 from transact.spec.plan import PruningPlan
 from transact.text.calibration import CalibrationSet
 from transact.text.encoding import AUTO
+from transact.text.held_out import hold_out
 from transact.text.text_files import KINDS, read_prose, read_table
 from transact.text.text_tables import MESSAGES, TEXT
 from transact.text.tokens import EvaluationSet
@@ -55,6 +56,17 @@ class Text:
             tokens = kind.from_texts(self.texts, loaded.tokenizer, bos=bos, windows=AUTO, **settings)
         tokens.check_fits(loaded)
         return tokens
+
+    def hold_out(self, share: float) -> tuple["Text", "Text"]:
+        """All but the last part of the text, and that part, see `transact.text.held_out`."""
+        values = [json.loads(text) for text in self.texts] if self.is_chat else self.texts
+        kept, held = hold_out(values, share)
+        if self.is_chat:
+            kept, held = ([json.dumps(value) for value in part] for part in (kept, held))
+        return (
+            replace(self, texts=tuple(kept)),
+            replace(self, name=f"{self.name}, held out", texts=tuple(held), notes=()),
+        )
 
 
 def read_text(path: Path, column: str | None = None, *, chat: bool = False) -> Text:

@@ -4,7 +4,8 @@ from argparse import ArgumentTypeError, Namespace
 from dataclasses import MISSING, fields
 from pathlib import Path
 
-from transact.cli.options import PLANNING, Group, Option, target_problem
+from transact.cli.option_problems import held_out_problem, target_problem
+from transact.cli.options import PLANNING, Group, Option
 from transact.recovery.schedule import COMPENSATIONS_BEFORE_TRAINING, LOSSES, PRECISIONS, SCHEDULERS, RecoverySettings
 
 _NAMED = {
@@ -113,4 +114,4 @@ def recovery_problem(arguments: Namespace) -> str | None:
         return "--dataset is streamed by itself; leave out --training and --own-text"
     if arguments.own_text is not None and arguments.own_text < 1:
         return "--own-text takes a number of sequences from 1"
-    return target_problem(arguments)
+    return held_out_problem(arguments) or target_problem(arguments)

@@ -65,6 +65,10 @@ def read_sources(arguments: Namespace) -> Sources:
         scores=read("scores", read_scores),
         locks=read("locks", read_locks),
     )
+    share = vars(arguments).get("held_out")
+    if share is not None and sources.calibration is not None:
+        kept, held = sources.calibration.hold_out(share)
+        sources = replace(sources, calibration=kept, evaluation=held)
     if arguments.chat and not any(text.is_chat for text in sources.texts):
         raise ta.InvalidText('--chat was given, but no file has conversations under "messages". Leave --chat out.')
     return sources
@@ -122,7 +126,9 @@ def evaluation_set(arguments: Namespace, loaded: ta.LoadedModel, text: Text) -> 
     tokens = text.tokens(
         ta.EvaluationSet, loaded, bos=arguments.bos, seq_len=_length(arguments.evaluation_seq_len, loaded)
     )
-    return tokens if arguments.evaluation_samples is None else tokens.first(arguments.evaluation_samples)
+    if arguments.evaluation_samples is not None:
+        tokens = tokens.first(arguments.evaluation_samples)
+    return tokens if arguments.evaluation_tokens is None else tokens.up_to(arguments.evaluation_tokens)
 
 
 def training_text(

@@ -202,6 +202,16 @@ class TokenSet:
         """The indices of the samples, longest first, of equal ones the earlier."""
         return tuple(sorted(range(self.num_samples), key=lambda index: -self.lengths[index]))
 
+    def up_to(self, num_tokens: int) -> Self:
+        """The first samples, as many as have together at most so many tokens, and at least one."""
+        left, count = whole_number(num_tokens, "num_tokens", least=1), 0
+        for length in self.lengths:
+            left -= length
+            if left < 0:
+                break
+            count += 1
+        return self.first(count)
+
     @cached_property
     def fingerprint(self) -> str:
         """A digest of the token ids, whatever the set is called."""

@@ -195,6 +195,21 @@ def test_one_line_reproduces_a_row(run, calibrated, measured, row, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_part_of_the_calibration_text_measures(run, calibrated, loaded, folder):
+    values = run(
+        "prune", *calibrated, *SHARES, "--held-out", "0.3", "--evaluation-tokens", "100", "--evaluation-seq-len", "64",
+        "--no-speed",
+    )  # fmt: skip
+    kept, held = ta.hold_out(read_texts(folder / "calibration.jsonl"), 0.3)
+    calibration = ta.CalibrationSet.from_texts(
+        kept, loaded.tokenizer, num_samples=4, seq_len=48, seed=3, windows="auto"
+    )
+    held = ta.EvaluationSet.from_texts(held, loaded.tokenizer, seq_len=64, windows="auto").up_to(100)
+    assert values["calibration"]["fingerprint"] == calibration.fingerprint
+    assert values["evaluation"]["fingerprint"] == held.fingerprint
+    assert values["evaluation"]["overlap"] == 0 and held.num_tokens <= 100
+
+
 def test_our_best_choice_and_repair_in_one_line(run, calibrated, measured, loaded, statistics, evaluation, tmp_path):
     values = run(
         "prune", *calibrated, *SHARES, "--metric", "search", "--compensation", "best", *measured,
@@ -344,6 +359,10 @@ def test_the_example_is_a_line_that_can_be_typed(command, monkeypatch):
         ("score --calibration C --num-samples many", "invalid int"),
         ("prune --calibration C --mlp-sparsity 0.5", "give --output"),
         ("prune --output out", "give --plan, or --calibration"),
+        ("prune --calibration C --mlp-sparsity 0.5 --held-out 1", "above 0 and below 1"),
+        ("prune --calibration C --mlp-sparsity 0.5 --held-out 0.1 --evaluation E", "give one of them"),
+        ("prune --plan P --held-out 0.1", "give --calibration"),
+        ("recover --output o --calibration C --mlp-sparsity 0.5 --held-out 0.1 --evaluation E", "give one of them"),
         ("prune --output out --plan P --metric wanda --locks L", "what --metric, --locks would"),
         ("plan --calibration C --mlp-sparsity 0.5 --metric search --allocation global", "does not know --allocation"),
         ("plan --calibration C --mlp-sparsity 0.5 --widths free --allocation global", "leave --allocation out"),

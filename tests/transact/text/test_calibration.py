@@ -188,3 +188,10 @@ def test_a_sample_beyond_the_context_is_refused_everywhere(name):
     ):
         with pytest.raises(ta.InvalidText, match="context is 64. Give a seq_len of at most 64"):
             work()
+
+
+def test_the_first_samples_up_to_a_number_of_tokens():
+    tokens = ta.EvaluationSet.from_sequences([[1, 2, 3], [4, 5], [6, 7, 8, 9]], name="numbers")
+    assert [tokens.up_to(count).num_samples for count in (1, 4, 5, 8, 9, 100)] == [1, 1, 2, 2, 3, 3]
+    assert tokens.up_to(5).protocol == "token ids as given, the first 2"
+    assert tokens.up_to(9) is tokens
