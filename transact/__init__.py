@@ -14,6 +14,7 @@ from transact.analysis.agreement import (
     agreement,
     compare_calibrations,
 )
+from transact.analysis.attention_patterns import AttentionPatterns, attention_patterns
 from transact.analysis.stability import Spread, Stability, stability
 from transact.analysis.sweep import SweepPoint, search_split, sparsity_grid, sweep
 from transact.analysis.top_tokens import Reading, reads
@@ -97,6 +98,7 @@ __all__ = [
     "SAMPLES",
     "WIDTHS",
     "ActivationStatistics",
+    "AttentionPatterns",
     "CalibrationComparison",
     "CalibrationSet",
     "Cancelled",
@@ -156,6 +158,7 @@ __all__ = [
     "TrainingFailed",
     "TransactError",
     "agreement",
+    "attention_patterns",
     "available_metrics",
     "best_bytes",
     "check_push",

@@ -125,6 +125,19 @@ def copy_without_hooks(module: torch.nn.Module, memo: dict | None = None) -> tor
     return result
 
 
+def copy_sharing_weights(module: torch.nn.Module) -> torch.nn.Module:
+    """A copy with the same parameters and buffers, and the hooks of this package that are on `module` now.
+
+    For a forward pass with other settings than those of `module`, which other threads may be running.
+    """
+    memo: dict = {id(tensor): tensor for tensor in itertools.chain(module.parameters(), module.buffers())}
+    with _registering:
+        for each in module.modules():
+            for hooks in (each._forward_pre_hooks, each._forward_hooks):
+                memo |= {id(hook): hook for hook in hooks.values() if isinstance(hook, _Hook)}
+        return copy.deepcopy(module, memo)
+
+
 @contextmanager
 def checking(layers: Iterable[torch.nn.Module], check: Check) -> Iterator[None]:
     """Call `check`, which may raise, before each of these layers computes: forward, and backward where that follows.

@@ -95,6 +95,7 @@ CALLS: dict[str, Callable[[Case, ta.Progress], object]] = {
     ),
     "measure_speed": lambda case, progress: ta.measure_speed((case.loaded,), progress=progress),
     "generate": lambda case, progress: ta.generate(case.loaded, "One day", progress=progress),
+    "attention_patterns": lambda case, progress: ta.attention_patterns(case.loaded, "One day", progress=progress),
     "CalibrationSet.from_model": lambda case, progress: ta.CalibrationSet.from_model(
         case.loaded, num_samples=2, seq_len=16, progress=progress
     ),
