@@ -43,7 +43,7 @@ from transact.errors import (
 )
 from transact.evaluation.evaluate import EvalReport, evaluate, evaluation_bytes, perplexity
 from transact.evaluation.lm_eval_tasks import TaskResults, TaskScore, check_tasks, evaluate_tasks
-from transact.evaluation.probes import Probe, ProbeResult, load_probes, run_probe
+from transact.evaluation.probes import Probe, ProbeAnswer, ProbeResult, load_probes, run_probe
 from transact.evaluation.speed import Speed, measure_speed
 from transact.evaluation.speed import differ as speeds_differ
 from transact.export.checkpoint import save
@@ -130,6 +130,7 @@ __all__ = [
     "Phase",
     "Preflight",
     "Probe",
+    "ProbeAnswer",
     "ProbeResult",
     "Progress",
     "Proof",

@@ -18,7 +18,7 @@ from transformers import (
 from transact.errors import InvalidOption, InvalidPrompt, InvalidText, NonFiniteActivations, seed_number, whole_number
 from transact.layers.hooks import checking
 from transact.models.loaded_model import LoadedModel
-from transact.progress import NO_PROGRESS, Progress, Repeating
+from transact.progress import NO_CHECK, NO_PROGRESS, Check, Progress, Repeating
 from transact.runtime.random_numbers import draw
 from transact.spec.model_spec import ModelSpec
 from transact.text.encoding import Beginning, encode
@@ -114,7 +114,8 @@ def sample_rows(
             start = torch.tensor([front] * size, device=loaded.device) if front else choose.any_of(loaded.spec, size)
             report_length = partial(_report_tokens, watch, len(rows) * seq_len, size, num_samples * seq_len)
             drawn = _continued(model, start, choose, report_length)[:, dropped:].tolist()
-            rows += [_up_to_end(row, start.shape[1] - dropped, ends) for row in drawn]
+            first = max(start.shape[1] - dropped + 1, 2)  # at least two tokens a sample
+            rows += [_up_to_end(row, first, ends) for row in drawn]
     return rows
 
 
@@ -122,21 +123,48 @@ def _report_tokens(progress: Progress, before: int, samples: int, total: int, le
     progress(before + samples * length, total, "tokens")
 
 
-def _up_to_end(row: list[int], front: int, ends: list[int]) -> list[int]:
-    """The row up to the first of `ends` after its `front` first tokens, that one left out; at least two tokens."""
-    first = max(front + 1, 2)
+def _up_to_end(row: list[int], first: int, ends: list[int]) -> list[int]:
+    """The row up to the first of `ends` at place `first` or later, that one left out."""
     end = next((index for index, token in enumerate(row) if index >= first and token in ends), len(row))
     return row[:end]
 
 
+def continued_rows(
+    loaded: LoadedModel, rows: list[list[int]], *, max_new_tokens: int, check: Check = NO_CHECK
+) -> list[list[int]]:
+    """What the model writes greedily after each row of token ids, all at once; rows may differ in length.
+
+    At most `max_new_tokens` each, up to the end that the model sets (EOS, left out), and never past the context.
+    """
+    longest = max(map(len, rows), default=0)
+    new_tokens = min(max_new_tokens, loaded.context_length - longest)
+    if not rows or new_tokens < 1:
+        return [[] for _ in rows]
+    model = _with_plain_decoding(loaded, new_tokens)
+    padding, ends = model.generation_config.pad_token_id, _ids(model.generation_config.eos_token_id)
+    # padded in front, so that all rows go on at the same place; positions follow the mask
+    ids = torch.tensor([[padding] * (longest - len(row)) + row for row in rows], device=loaded.device)
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=loaded.device)
+    with checking(loaded.stages, check):
+        output = _continued(model, ids, _Chooser(0.0, 0, loaded.device), mask=mask)
+    return [_up_to_end(row, 0, ends) for row in output[:, longest:].tolist()]
+
+
 @torch.inference_mode()
 def _continued(
-    model: PreTrainedModel, ids: torch.Tensor, choose: "_Chooser", report_length: Callable[[int], None]
+    model: PreTrainedModel,
+    ids: torch.Tensor,
+    choose: "_Chooser",
+    report_length: Callable[[int], None] = lambda length: None,
+    mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """[sample, seq] -> [sample, seq + new]; `report_length` is called with the length after each token."""
+    """[sample, seq] -> [sample, seq + new]; `report_length` is called with the length after each token.
+
+    `mask`: 0 at padding, [sample, seq]; by default there is none.
+    """
     return model.generate(
         ids,
-        attention_mask=torch.ones_like(ids),
+        attention_mask=torch.ones_like(ids) if mask is None else mask,
         logits_processor=LogitsProcessorList([choose]),
         stopping_criteria=StoppingCriteriaList([_LengthReporter(report_length)]),
     )

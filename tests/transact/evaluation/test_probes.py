@@ -54,6 +54,35 @@ def test_a_broken_model_gains_nothing_where_prompt_and_answer_melt_into_one_toke
     assert ta.run_probe(ta.prune(stories, plan), probe).correct == 0
 
 
+def test_answers_are_what_the_model_writes(stories):
+    prompts = ("Once upon a time", "The boy was very happy because he found a", "One day")
+    greedy = [ta.generate(stories, prompt, max_new_tokens=8) for prompt in prompts]
+    items = (ExactMatch(prompts[0], greedy[0]), *(ExactMatch(prompt, " xylophone" * 3) for prompt in prompts))
+    found = ta.run_probe(stories, Probe("story", "", items), answers=True)
+    assert [answer.is_right for answer in found.answers] == [True, False, False, False]
+    assert found.answers[0].given == found.answers[0].right == greedy[0]
+    for answer, text in zip(found.answers[1:], greedy, strict=True):  # of rows of several lengths, written together
+        assert answer.given and (answer.given.startswith(text) or text.startswith(answer.given))
+    assert ta.run_probe(stories, Probe("story", "", items)).answers == ()
+
+
+def test_a_line_is_read_to_its_end(bundled):
+    (addition,) = (probe for probe in ta.load_probes() if probe.kind == "addition")
+    wrong = Probe("addition", "", tuple(ExactMatch(item.prompt, "<" + item.answer[1:]) for item in addition.items[:40]))
+    lines = ta.run_probe(bundled, wrong, answers=True).answers  # more than a batch
+    assert [line.given for line in lines] == [item.answer for item in addition.items[:40]]
+
+
+def test_the_answer_to_a_pair_is_the_likelier(stories):
+    prompt = "Once upon a time, there was a little"
+    items = (MinimalPair(prompt, " girl", " xylophone"), MinimalPair(prompt, " xylophone", " girl"))
+    answers = ta.run_probe(stories, Probe("story", "", items), answers=True).answers
+    assert [(answer.right, answer.given, answer.is_right) for answer in answers] == [
+        (" girl", " girl", True),
+        (" xylophone", " girl", False),
+    ]
+
+
 def test_a_probe_without_items_is_refused(stories):
     with pytest.raises(ta.InvalidText, match="no items"):
         ta.run_probe(stories, ta.load_probes()[0], limit=0)
