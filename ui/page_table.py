@@ -5,6 +5,7 @@ from types import ModuleType
 
 import gradio as gr
 
+import ui.events.answers
 import ui.events.compare
 import ui.events.downloads
 import ui.events.goal
@@ -17,6 +18,7 @@ import ui.events.recover
 import ui.events.selection
 import ui.events.share
 import ui.events.stop
+import ui.pages.answers
 import ui.pages.calibration
 import ui.pages.compare
 import ui.pages.contrast
@@ -75,6 +77,7 @@ PAGES = (
     Page("contrast", ui.pages.contrast, ui.events.look, UNIT, "Two texts", "closer-texts"),
     Page("trust", ui.pages.trust, None, UNIT, "Can I trust it?", "closer-trust"),
     Page("measure", ui.pages.measure, ui.events.measure, RESULTS),
+    Page("answers", ui.pages.answers, ui.events.answers, RESULTS),
     Page("compare", ui.pages.compare, ui.events.compare, RESULTS),
     Page("redundancy", ui.pages.redundancy, None, RESULTS),
     Page("recover", ui.pages.recover, ui.events.recover, TRAIN),

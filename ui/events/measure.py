@@ -9,7 +9,7 @@ import transact as ta
 from ui.context import AppContext
 from ui.events.panels import Panels, parts
 from ui.events.runner import explained, long_step, say, watched
-from ui.pages import cut, measure
+from ui.pages import answers, cut, measure
 from ui.server import limits
 from ui.state.session import BUNDLED, Result, Session, Tried
 from ui.text_sources import text_source
@@ -44,7 +44,7 @@ def connect(context: AppContext, panels: Panels) -> None:
     cut.repair.change(on_repair, cut.repair, cut.search, **panels.light)
     cut.measure_on.change(on_measure_text, cut.measure_on, cut.pasted, **panels.light)
     inputs = [cut.measure_on, cut.pasted, panel.prompt]
-    at_the_end = [*parts(panel), cut.verdict]
+    at_the_end = [*parts(panel), *parts(panels.answers), cut.verdict]
     tried = long_step(context, panels, cut.try_button.click, on_try, inputs, at_the_end=at_the_end)
     tried.success(None, js=_SHOW_TRIED)
     measured = long_step(context, panels, cut.measure.click, on_measure, inputs, at_the_end=panels.all)
@@ -65,9 +65,10 @@ def on_try(context: AppContext, panels: Panels, measure_on, pasted, prompt, requ
         return
 
     def finish(what_if: WhatIf) -> dict:
-        tried = Tried(session.need_plan(), what_if.text, what_if.dense, what_if.masked)
+        tried = Tried(session.need_plan(), what_if.text, what_if.dense, what_if.masked, what_if.answers)
         after = context.sessions.update(owner, lambda old: replace(old, tried=tried))
-        return {**measure.paint_tried(panels.measure, what_if), panels.cut.verdict: verdict(after)}
+        shown = {**measure.paint_tried(panels.measure, what_if), **answers.paint(panels.answers, after, answers.TRIED)}
+        return {**shown, panels.cut.verdict: verdict(after)}
 
     yield from watched(
         context, panels, owner, "Trying behind masks",

@@ -35,6 +35,9 @@ class ModelKey:
 
 BUNDLED = ModelKey(ta.BUNDLED)
 
+Answers = tuple[tuple[ta.ProbeResult, ta.ProbeResult], ...]
+"""Every task's result with its single answers, by the dense model and by the smaller (or masked) one."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -208,8 +211,8 @@ class Result:
 
     `recovery`: how it was trained; `goal`: the size and time that it was made for; `folder` keeps its weights where it
     has one of the two.
-    `probes`: kind, dense and pruned accuracy; `floor`: perplexity of a random plan of the same sizes, on the
-    same text; `overlap`: share of the measured sequences that also scored.
+    `probes`: kind, dense and pruned accuracy; `answers`: the single ones; `floor`: perplexity of a random plan of the
+    same sizes, on the same text; `overlap`: share of the measured sequences that also scored.
     """
 
     number: int
@@ -225,6 +228,7 @@ class Result:
     recovery: Recovery | None = None
     goal: Goal | None = None
     folder: Path | None = None
+    answers: Answers = ()
 
     @cached_property
     def identity(self) -> str:
@@ -249,12 +253,13 @@ class Result:
 
 @dataclass(frozen=True)
 class Tried:
-    """What a plan does behind masks: both perplexities on the text of that name."""
+    """What a plan does behind masks: both perplexities on the text of that name, and the tasks' answers."""
 
     plan: ta.PruningPlan
     text: str
     dense: float
     masked: float
+    answers: Answers = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ import transact as ta
 from transact.models.tasks_by_placement import WRITING
 from ui.server import limits, zerogpu
 from ui.state import plan_of_choice
-from ui.state.session import ModelKey, Redundancy, Result, Session, Steadiness
+from ui.state.session import Answers, ModelKey, Redundancy, Result, Session, Steadiness
 from ui.text_sources import text_source
 from ui.text_sources.text_source import TextSource
 from ui.work import streamed
@@ -35,7 +35,11 @@ class WhatIf:
     text: str
     dense_writes: str | None = None
     masked_writes: str | None = None
-    probes: tuple[tuple[str, float, float], ...] = ()
+    answers: Answers = ()
+
+    @property
+    def probes(self) -> tuple[tuple[str, float, float], ...]:
+        return _shares(self.answers)
 
 
 def evaluation_set(text: TextSource, loaded: ta.LoadedModel, *, num_samples: int | None = None) -> ta.EvaluationSet:
@@ -64,10 +68,10 @@ def what_if(
     masked = _perplexity(loaded, evaluation, watch, plan)
     watch.says("Writing behind masks")
     masked_writes = _written(loaded, prompt, watch, plan) if prompt.strip() else None
-    probes = ()
+    answers: Answers = ()
     if with_probes:
-        probes = _paired(_dense_probes(registry, session.key, loaded, watch), _probes(loaded, watch, plan))
-    return WhatIf(dense, masked, evaluation.num_tokens, text.name, dense_writes, masked_writes, probes)
+        answers = _paired(_dense_probes(registry, session.key, loaded, watch), _probes(loaded, watch, plan))
+    return WhatIf(dense, masked, evaluation.num_tokens, text.name, dense_writes, masked_writes, answers)
 
 
 def measure(
@@ -97,14 +101,15 @@ def measure(
     if floor is not None and result.metric != "random":
         watch.says("The floor: a random plan of the same sizes")
         floor = _perplexity(loaded, evaluation, watch, _random_like(result.plan))
-    probes = ()
+    answers: Answers = ()
     if with_probes:
-        probes = _paired(_dense_probes(registry, result.scored.key, loaded, watch), _probes(pruned, watch))
+        answers = _paired(_dense_probes(registry, result.scored.key, loaded, watch), _probes(pruned, watch))
     return replace(
         result,
         report=report,
         text=text,
-        probes=probes,
+        probes=_shares(answers),
+        answers=answers,
         floor=floor,
         overlap=evaluation.overlap(result.scored.calibration),
     )
@@ -149,7 +154,9 @@ def _probes(loaded: ta.LoadedModel, watch: Watch, plan: ta.PruningPlan | None = 
     for probe in ta.load_probes():
         watch.says(f"Probe: {probe.kind}")
         size = {"tokens": PROBE_ITEMS * PROBE_TOKENS, "steps": PROBE_ITEMS}
-        results.append(_on_model(ta.run_probe, loaded, plan, probe, progress=watch, limit=PROBE_ITEMS, **size))
+        results.append(
+            _on_model(ta.run_probe, loaded, plan, probe, progress=watch, limit=PROBE_ITEMS, answers=True, **size)
+        )
     return results
 
 
@@ -157,8 +164,12 @@ def _dense_probes(registry: Registry, key: ModelKey, loaded: ta.LoadedModel, wat
     return registry.dense_probes(key, lambda: _probes(loaded, watch))
 
 
-def _paired(before: list[ta.ProbeResult], after: list[ta.ProbeResult]) -> tuple[tuple[str, float, float], ...]:
-    return tuple((one.kind, one.accuracy, other.accuracy) for one, other in zip(before, after, strict=True))
+def _paired(before: list[ta.ProbeResult], after: list[ta.ProbeResult]) -> Answers:
+    return tuple(zip(before, after, strict=True))
+
+
+def _shares(answers: Answers) -> tuple[tuple[str, float, float], ...]:
+    return tuple((one.kind, one.accuracy, other.accuracy) for one, other in answers)
 
 
 def steadiness(registry: Registry, session: Session, watch: Watch) -> Steadiness:
