@@ -15,11 +15,12 @@ from transact.analysis.agreement import (
     compare_calibrations,
 )
 from transact.analysis.attention_patterns import AttentionPatterns, attention_patterns
+from transact.analysis.gallery_model import GalleryModel
 from transact.analysis.stability import Spread, Stability, stability
 from transact.analysis.sweep import SweepPoint, search_split, sparsity_grid, sweep
 from transact.analysis.top_tokens import Reading, reads
 from transact.analysis.width_search import search_widths
-from transact.assets import SAMPLES
+from transact.assets import GALLERY, SAMPLES
 from transact.compression.compress import compress
 from transact.compression.recipe import WIDTHS, Recipe
 from transact.cutting.masking import knocked_out, masked
@@ -88,6 +89,7 @@ __all__ = [
     "ALLOCATIONS",
     "BUNDLED",
     "COMPENSATIONS",
+    "GALLERY",
     "GGUF_TYPES",
     "GRANULARITIES",
     "INSIDE_HEADS",
@@ -105,6 +107,7 @@ __all__ = [
     "CheckpointBroken",
     "EvalReport",
     "EvaluationSet",
+    "GalleryModel",
     "GgufReport",
     "ImportanceScores",
     "InvalidOption",

@@ -13,3 +13,5 @@ ASSETS = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.with_name("assets")
 SAMPLES = ASSETS / "samples"
 """The folder of the bundled texts, one JSON object with a `text` a line: `mixed.jsonl`, `evaluation_mixed.jsonl` and
 so on, to calibrate with and to evaluate on."""
+GALLERY = ASSETS / "gallery"
+"""The folder of models without their weights, each a file that `GalleryModel.load` reads."""

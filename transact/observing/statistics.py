@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from transact.errors import CheckpointBroken, InvalidOption, SaveRefused, is_whole_number
 from transact.spec.digest import digest
 from transact.text.calibration import CalibrationSet
-from transact.text.tokens import TokenSet
+from transact.text.tokens import TokenSet, amount_read
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +131,11 @@ class CalibrationRecord:
             available_tokens=calibration.available_tokens,
             requested_samples=calibration.requested_samples,
         )
+
+    @property
+    def amount(self) -> str:
+        """For messages: how much was read, and of how much where some of the text was left out."""
+        return amount_read(self.num_samples, self.num_tokens, self.available_tokens)
 
 
 @dataclass(frozen=True, eq=False)

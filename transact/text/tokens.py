@@ -149,9 +149,7 @@ class TokenSet:
     @property
     def amount(self) -> str:
         """For messages: how much is read, and of how much where some of the text is left out."""
-        left_out = self.available_tokens is not None and self.available_tokens > self.num_tokens
-        whole = f" (of {self.available_tokens:,})" if left_out else ""
-        return f"{counted(self.num_samples, 'sequence')}, {counted(self.num_tokens, 'token')}{whole}"
+        return amount_read(self.num_samples, self.num_tokens, self.available_tokens)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -283,6 +281,13 @@ class EvaluationSet(TokenSet):
         """Share of these samples that are also in the calibration set, token for token."""
         seen = set(calibration.rows())
         return sum(row in seen for row in self.rows()) / self.num_samples
+
+
+def amount_read(num_samples: int, num_tokens: int, available_tokens: int | None) -> str:
+    """For messages: how much is read, and of how much where some of the text is left out."""
+    left_out = available_tokens is not None and available_tokens > num_tokens
+    whole = f" (of {available_tokens:,})" if left_out else ""
+    return f"{counted(num_samples, 'sequence')}, {counted(num_tokens, 'token')}{whole}"
 
 
 def check_length(num_tokens: int, spec: ModelSpec) -> None:
