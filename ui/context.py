@@ -34,8 +34,13 @@ class AppContext:
     audience: Audience = field(default_factory=Audience)
 
     def line_of(self, owner: str) -> str:
-        """The queue for work on the visitor's model: what takes seconds must not wait for another's minutes."""
-        loaded = self.registry.in_memory(self.sessions.get(owner).key)
+        """The queue for work on the visitor's model: what takes seconds must not wait for another's minutes.
+
+        Raises `NotYet` for a model whose weights are not here, which no work is done with.
+        """
+        key = self.sessions.get(owner).key
+        key.need_weights()
+        loaded = self.registry.in_memory(key)
         return SMALL if loaded is not None and loaded.spec.num_parameters <= _SMALL_PARAMETERS else MODEL
 
     def visitor(self, request: gr.Request) -> str:

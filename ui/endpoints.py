@@ -25,7 +25,7 @@ from ui.text_sources import text_source
 from ui.text_sources.text_source import TextSource
 from ui.views.downloads import model_stem
 from ui.views.python_code import Recipe, code
-from ui.work import measuring, pruning, scoring
+from ui.work import gallery, measuring, pruning, scoring
 from ui.work.jobs import FILES
 
 EXPORT_KINDS = ("checkpoint", "plan", "gguf")
@@ -47,8 +47,15 @@ def connect(context: AppContext) -> None:
 
 
 def load_model(context: AppContext, source: str, request: gr.Request) -> dict:
-    """Load the bundled model ("bundled"), a Hugging Face id or a local folder; returns its sizes."""
+    """Load the bundled model ("bundled"), a Hugging Face id or a local folder; returns its sizes.
+
+    "gallery:NAME" opens a model of the gallery without its weights, for plans alone.
+    """
     owner, key = context.client(request), ModelKey(limits.name("source", source))
+    if not key.has_weights:
+        facts = gallery.scored(key)
+        context.sessions.update(owner, lambda old: scoring.opened_from_gallery(old, facts))
+        return {"source": key.source, "fingerprint": facts.gallery.fingerprint, **shape_facts(facts.spec)}
     context.jobs.finish(owner, "Fetching", lambda watch: context.registry.fetch(key, watch), kind="fetch", line=FILES)
     loaded = context.jobs.finish(
         owner, "Loading", lambda watch: scoring.load(context.registry, key, watch), kind="load"
@@ -178,20 +185,26 @@ def export(context: AppContext, kind: str, request: gr.Request) -> str:
 
 def model_facts(loaded: ta.LoadedModel) -> dict:
     """What the model card shows."""
-    spec = loaded.spec
     return {
         "source": loaded.source,
         "revision": loaded.revision,
         "fingerprint": loaded.fingerprint,
         "dtype": str(loaded.dtype).removeprefix("torch."),
         "streamed": loaded.is_streamed,
+        **shape_facts(loaded.spec),
+    }
+
+
+def shape_facts(spec: ta.ModelSpec) -> dict:
+    """The sizes of a model."""
+    return {
         "family": spec.family,
         "parameters": spec.num_parameters,
         "num_hidden_layers": spec.num_hidden_layers,
         "hidden_size": spec.hidden_size,
         "head_dim": spec.head_dim,
         "vocab_size": spec.vocab_size,
-        "context_length": loaded.context_length,
+        "context_length": spec.max_position_embeddings,
         "layers": [
             {
                 "num_attention_heads": layer.num_attention_heads,

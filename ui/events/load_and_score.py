@@ -16,7 +16,7 @@ from ui.state.session import BUNDLED, ModelKey, Sampling, Scored, Session
 from ui.text_sources import text_source, uploads
 from ui.text_sources.hub_dataset import DatasetRequest
 from ui.text_sources.text_source import DatasetChoice, TextRequest, TextSource
-from ui.work import scoring
+from ui.work import gallery, scoring
 from ui.work.jobs import FILES, MODEL
 from ui.work.registry import Registry, is_streamed
 from ui.work.watch import Watch
@@ -31,6 +31,7 @@ def connect(context: AppContext, panels: Panels) -> None:
             trigger_mode="always_last", **panels.light,
         )  # fmt: skip
     long_step(context, panels, panels.model.load.click, on_load, named, at_the_end=panels.all)
+    long_step(context, panels, panels.model.weights.click, on_weights, None, at_the_end=panels.all)
     _connect_text(context, panels)
     own = panels.calibration
     drawn = [panels.maps.heads, panels.maps.channels]
@@ -66,6 +67,9 @@ def on_model_named(context: AppContext, panels: Panels, source, revision, dtype,
         return
     owner = card_owner(context.visitor(request))
     context.jobs.stop(owner)
+    if not key.has_weights:
+        yield _gallery_card(panels, key)
+        return
 
     def show(card) -> dict:
         session = context.sessions.get(context.visitor(request))
@@ -88,6 +92,9 @@ def on_load(context: AppContext, panels: Panels, source, revision, dtype, reques
         yield explained(panels, error)
         return
     owner = context.visitor(request)
+    if not key.has_weights:
+        yield quick(panels, lambda: _from_gallery(context, panels, owner, key))
+        return
 
     def finish(loaded) -> dict:
         scored = context.first_scored if key == BUNDLED else None
@@ -108,6 +115,21 @@ def on_load(context: AppContext, panels: Panels, source, revision, dtype, reques
             lambda watch: scoring.load(context.registry, key, watch), finish, kind="load",
             line=MODEL,
         )  # fmt: skip
+
+
+def on_weights(context: AppContext, panels: Panels, request: gr.Request):
+    owner = context.visitor(request)
+    try:
+        facts = context.sessions.get(owner).need_scored().gallery
+        source = None if facts is None else facts.origin.source
+        if source is None:
+            raise WrongInput("The gallery does not say where the weights are. Give a hub id or a folder under “Model”.")
+    except Exception as error:
+        yield explained(panels, error)
+        return
+    yield from on_load(context, panels, source, None, "auto", request)
+    if context.sessions.get(owner).key.source == source:
+        yield {panels.model.select: source}
 
 
 def on_source(context: AppContext, panels: Panels, source, text, file) -> dict:
@@ -239,10 +261,28 @@ def read_form(form: CalibrationForm) -> tuple[TextRequest, Sampling]:
 
 
 def loaded_key(session: Session, registry: Registry) -> ModelKey:
-    """The model that the visitor has loaded. Raises `WrongInput` where there is none."""
+    """The model that the visitor has loaded. Raises `WrongInput` where there is none, `NotYet` without its weights."""
     if session.spec is None:
         raise WrongInput("No model is loaded yet; choose one and press Load.")
+    session.key.need_weights()
     return session.key
+
+
+def _from_gallery(context: AppContext, panels: Panels, owner: str, key: ModelKey) -> dict:
+    """A model of the gallery in view, with all that is known of it."""
+    facts = gallery.scored(key)
+    session = context.sessions.update(owner, lambda old: scoring.opened_from_gallery(old, facts))
+    note = f"{key.name} is open without its weights: look, plan and compare; load the weights to cut."
+    return {**panels.repaint(session), **say(panels, note, "good")}
+
+
+def _gallery_card(panels: Panels, key: ModelKey) -> dict:
+    """The card of a model of the gallery that is chosen and not open yet, or why it cannot be."""
+    try:
+        facts = gallery.scored(key).gallery
+    except Exception as error:
+        return _refused(panels, error)
+    return {panels.model.card: model.gallery_card(facts, "Opens at once, without its weights; press Load")}
 
 
 def _trimmed(value: str | None) -> str:

@@ -123,8 +123,10 @@ def _text_fields(panels: Panels, text: TextSource | None, sampling: Sampling) ->
 
 
 def _has_model(context: AppContext, settings: Settings) -> bool:
-    """Whether a link's model is in memory."""
-    return settings.key == BUNDLED or context.registry.in_memory(settings.key) is not None
+    """Whether a link's model is in memory, or open at once."""
+    return (
+        settings.key == BUNDLED or not settings.key.has_weights or context.registry.in_memory(settings.key) is not None
+    )
 
 
 def _filled(context: AppContext, panels: Panels, owner: str, settings: Settings) -> dict:

@@ -20,7 +20,7 @@ from ui.figures.layer import (
 )
 from ui.figures.maps import NORMALISATIONS, channels_figure, heads_figure
 from ui.figures.overlay import Overlay, channels_overlay, heads_overlay, removed_runs
-from ui.figures.pareto import Point, pareto_figure, pareto_front
+from ui.figures.pareto import Point, pareto_figure, pareto_front, sweep_figure
 from ui.figures.probes import probes_figure
 from ui.figures.recovery import recovery_figure
 from ui.figures.redundancy import redundancy_cell, redundancy_figure
@@ -54,4 +54,5 @@ __all__ = [
     "redundancy_figure",
     "removed_runs",
     "stability_figure",
+    "sweep_figure",
 ]

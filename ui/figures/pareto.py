@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from ui.figures.frame import ACCENT, GREY, GRID, SECOND, laid_out
-from ui.format import numbers
+from transact.analysis.gallery_model import SizePoint, SizeSweep
+from ui.figures.frame import ACCENT, GREY, GRID, SECOND, laid_out, plain
+from ui.format import labels, numbers
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,55 @@ def pareto_figure(points: list[Point], dense: tuple[int, float]) -> go.Figure:
         yaxis={"title": "perplexity (log scale)", "type": "log", **GRID},
     )
     return framed.update_layout(margin={"l": 62, "t": 34, "r": 24})
+
+
+def sweep_figure(sweep: SizeSweep) -> go.Figure:
+    """A model's sizes as they were measured before and as they are expected between; the line joins all of them."""
+    points = sorted(sweep.points, key=lambda point: point.parameters)
+    figure = go.Figure()
+    figure.add_trace(
+        go.Scatter(
+            x=[point.parameters for point in points],
+            y=[point.perplexity for point in points],
+            mode="lines",
+            line={"color": ACCENT, "width": 1.5, "dash": "dot"},
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    )
+    how = f"{labels.metric(sweep.metric)}, {labels.repair(sweep.repair)}"
+    kinds = (
+        ("measured", f"measured before: {how}", {"symbol": "circle", "color": ACCENT}),
+        ("predicted", "expected between", {"symbol": "circle-open", "color": ACCENT}),
+    )
+    for kind, name, marker in kinds:
+        chosen = [point for point in points if point.measured == (kind == "measured") and point.removed]
+        figure.add_trace(_sizes(chosen, name).update(marker={"size": 10, **marker}))
+    star = {"symbol": "star", "size": 14, "color": SECOND}
+    figure.add_trace(_sizes([sweep.dense], "dense").update(marker=star, text=["dense"]))
+    figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.12, "x": 0})
+    framed = laid_out(
+        figure,
+        height=320,
+        revision="sweep",
+        xaxis={"title": "parameters", "exponentformat": "B", **GRID},
+        yaxis={"title": f"perplexity on {plain(sweep.text)} (log scale)", "type": "log", **GRID},
+    )
+    return framed.update_layout(margin={"l": 62, "t": 34, "r": 24})
+
+
+def _sizes(points: list[SizePoint], name: str) -> go.Scatter:
+    return go.Scatter(
+        x=[point.parameters for point in points],
+        y=[point.perplexity for point in points],
+        mode="markers+text",
+        text=[f"−{numbers.percent(point.removed)}" for point in points],
+        textposition="top center",
+        name=name,
+        customdata=[numbers.count(point.parameters) for point in points],
+        hovertemplate=f"{name}<br>%{{text}} of the prunable parameters<br>%{{customdata}} parameters<br>"
+        "perplexity %{y:,.3r}<extra></extra>",
+    )
 
 
 def pareto_front(points: list[tuple[int, float]]) -> list[tuple[int, float]]:

@@ -149,10 +149,11 @@ def scored_line(session: Session) -> str:
     """What the scores in view were made from."""
     if session.scored is None:
         return '<p class="estimate">Not scored yet.</p>'
-    scored = session.scored
+    scored, record = session.scored, session.scored.statistics.calibration
+    when = f"in {scored.seconds:.1f} s" if scored.gallery is None else "before, for the gallery"
     return (
-        f'<p class="estimate">Scored on <b>{escape(scored.text.name)}</b>: {scored.calibration.amount} in '
-        f"{scored.seconds:.1f} s; {escape(scored.calibration.protocol)}</p>"
+        f'<p class="estimate">Scored on <b>{escape(scored.text.name)}</b>: {record.amount} {when}; '
+        f"{escape(record.protocol)}</p>"
         f"{too_little(scored.num_tokens, scored.spec)}"
     )
 

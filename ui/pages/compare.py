@@ -83,6 +83,8 @@ def _name(result: Result) -> str:
 
 def _pareto(session: Session):
     results = [result for result in session.results if result.report and result.scored.key == session.key]
+    if session.scored is not None and session.scored.gallery is not None:
+        return figures.sweep_figure(session.scored.gallery.sweep)
     if not results:
         return figures.empty_figure(_EMPTY, height=140)
     last = results[-1]

@@ -8,9 +8,10 @@ import gradio as gr
 
 import transact as ta
 from transact.models.loaded_model import DTYPES as LIBRARY_DTYPES
-from ui.format import numbers
+from ui.format import labels, numbers
 from ui.server import limits
 from ui.state.session import BUNDLED, ModelKey, Session
+from ui.work import gallery
 
 PRESETS = (
     ("Bundled model, ready at once", BUNDLED.source),
@@ -39,12 +40,13 @@ class ModelPanel:
     dtype: gr.Dropdown
     card: gr.HTML
     load: gr.Button
+    weights: gr.Button
 
 
 def build(session: Session) -> ModelPanel:
     gr.HTML("<h2><span>1</span> Model</h2>", js_on_load=None)
     select = gr.Dropdown(
-        list(PRESETS),
+        presets(),
         value=session.key.source,
         allow_custom_value=True,
         label="Model",
@@ -56,11 +58,18 @@ def build(session: Session) -> ModelPanel:
         dtype = gr.Dropdown(list(DTYPES), value="auto", label="Numbers in memory (dtype)")
     card = gr.HTML(loaded_card(session), elem_id="model-card", js_on_load=None)
     load = gr.Button("Load", elem_id="load-button")
-    return ModelPanel(select, revision, dtype, card, load)
+    weights = gr.Button("Load the weights", elem_id="weights-button", visible=not session.key.has_weights)
+    return ModelPanel(select, revision, dtype, card, load, weights)
+
+
+def presets() -> list[tuple[str, str]]:
+    """What the menu offers: the bundled model, the gallery's, and some of the hub."""
+    facts = [(f"{name}: scores and sizes, at once", gallery.key_of(name).source) for name in gallery.names()]
+    return [PRESETS[0], *facts, *PRESETS[1:]]
 
 
 def paint(panel: ModelPanel, session: Session) -> dict:
-    return {panel.card: loaded_card(session)}
+    return {panel.card: loaded_card(session), panel.weights: gr.update(visible=not session.key.has_weights)}
 
 
 PAINTS = {"all": paint}
@@ -79,6 +88,8 @@ def loaded_card(session: Session) -> str:
     """The card of the model in memory, or of one that is read from its files."""
     if session.spec is None:
         return '<div class="card"><p class="verdict">No model is loaded. Choose one and press Load.</p></div>'
+    if session.scored is not None and session.scored.gallery is not None:
+        return gallery_card(session.scored.gallery, "Open without its weights: look and plan, load the weights to cut")
     if session.streamed:
         return _card(session.spec, "Larger than memory: its layers are read from its files, one at a time", "good", ())
     return _card(session.spec, "In memory", "good", ())
@@ -98,6 +109,21 @@ def preflight_card(preflight: ta.Preflight, *, streamed: bool = False) -> str:
         return _card(preflight.spec, verdict, "plain", (needed, free, by_layer), _WHAT_STREAMING_MEANS)
     verdict = "Does not fit into memory here; it can be cut layer by layer from its files"
     return _card(preflight.spec, verdict, "wrong", (needed, free, by_layer), _streamed_way(preflight))
+
+
+def gallery_card(model: ta.GalleryModel, verdict: str) -> str:
+    """The card of a model of the gallery: its shapes, and where its numbers come from."""
+    scored, sweep, origin = model.calibration, model.sweep, model.origin
+    sentences = (
+        f"Scored on {scored.name}: {scored.amount}, computed in {model.dtype}.",
+        f"Perplexity on {sweep.text}: {sweep.tokens:,} tokens in windows of {sweep.window:,}; {sweep.protocol}. "
+        f"Cut by {sweep.metric}, {labels.repair(sweep.repair)}: {sweep.split}.",
+        f"Weights: {origin.weights}. Licence: {origin.licence}.",
+        f"Made with {', '.join(f'{name} {version}' for name, version in model.versions.items())}.",
+    )
+    below = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
+    about = f"<details><summary>Where the numbers come from</summary>{below}</details>"
+    return _card(model.spec, verdict, "plain", (), about)
 
 
 _WHAT_STREAMING_MEANS = (

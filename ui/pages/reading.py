@@ -38,6 +38,8 @@ def reads_list(session: Session) -> str:
         name = f"channel {selection.channels[0]}"
     elif selection.head is None:
         return f'<p class="empty">{_CHOOSE}</p>'
+    if not session.key.has_weights:
+        return '<p class="empty">What a unit reads is not in the gallery: load the weights and score the model.</p>'
     if scored is None or scored.tokenizer is None:
         return '<p class="empty">Score the model first, with a tokenizer that can show what was read.</p>'
     reads = ta.reads(scored.statistics, scored.calibration, scored.tokenizer, layer=selection.layer, **unit)

@@ -44,7 +44,7 @@ def subject_line(session: Session) -> str:
     if session.spec is None:
         shown = "no model is loaded"
     else:
-        name = session.key.source.rstrip("/").rsplit("/", 1)[-1]
+        name = session.key.name + ("" if session.key.has_weights else " without its weights")
         text = "not scored yet"
         if session.scored is not None:
             text = f"scored on {'a part of ' if session.scored.is_part else ''}{session.scored.text.name}"

@@ -12,6 +12,8 @@ STREAM = "TRANSACT_STREAM"
 """The variable that says (1 or 0) whether models larger than memory are streamed from their files."""
 SESSIONS = "TRANSACT_SESSIONS"
 """The variable that says how many visitors' work is kept at a time."""
+GALLERY = "TRANSACT_GALLERY"
+"""The variable that lists folders with files of the host's own gallery, apart as in PATH."""
 TRAINED_TOKENS = "TRANSACT_TRAINED_TOKENS"
 """The variable that says how many tokens one recovery may train on."""
 _SESSIONS = 200
@@ -37,6 +39,11 @@ def may_stream() -> bool:
     """
     said = os.environ.get(STREAM)
     return not is_public() if said is None else said == "1"
+
+
+def gallery_folders() -> list[Path]:
+    """The folders whose gallery files are offered beside those that come with the app."""
+    return [Path(folder).expanduser() for folder in os.environ.get(GALLERY, "").split(os.pathsep) if folder]
 
 
 def max_sessions() -> int:

@@ -24,6 +24,10 @@ _ONE_STEP_SECONDS = 3.0
 """A slider that is dragged changes many times a second; undo takes the whole drag back."""
 
 
+GALLERY = "gallery:"
+"""How the source of a model begins that is open from the gallery, without its weights."""
+
+
 @dataclass(frozen=True)
 class ModelKey:
     """The three things that were asked for when a model was loaded; names it in the registry."""
@@ -31,6 +35,24 @@ class ModelKey:
     source: str
     revision: str | None = None
     dtype: str = "auto"
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it can be loaded; the gallery holds what is known of a model, and not the model."""
+        return not self.source.startswith(GALLERY)
+
+    @property
+    def name(self) -> str:
+        """What people call it: the last part of a hub id or a path."""
+        return self.source.removeprefix(GALLERY).rstrip("/").rsplit("/", 1)[-1]
+
+    def need_weights(self) -> None:
+        """Raise `NotYet`, with what to do, for a model of the gallery: everything that runs or cuts asks here."""
+        if not self.has_weights:
+            raise NotYet(
+                f"This needs the weights of {self.name[:100]}, and the gallery holds its scores alone. Press “Load the "
+                "weights”, or give their hub id or folder under “Model” and press Load."
+            )
 
 
 BUNDLED = ModelKey(ta.BUNDLED)
@@ -56,7 +78,8 @@ class Scored:
 
     `tokenizer` is the model's, kept so that what was read can be shown again without the model; `streamed`: it was
     larger than memory, so that its layers were read one at a time; `is_part`: of what `sampling` asks for, the longest
-    samples alone were read, as scoring goes on or was stopped.
+    samples alone were read, as scoring goes on or was stopped. `gallery`: what a file of the gallery knows of the
+    model; then scores are all there is, and `statistics` and `calibration` hold their record alone.
     """
 
     key: ModelKey
@@ -70,6 +93,7 @@ class Scored:
     scores: dict[str, ta.ImportanceScores]
     streamed: bool = False
     is_part: bool = False
+    gallery: ta.GalleryModel | None = None
 
     @cached_property
     def held_bytes(self) -> int:
@@ -88,11 +112,11 @@ class Scored:
 
     @property
     def num_samples(self) -> int:
-        return self.calibration.num_samples
+        return self.statistics.calibration.num_samples
 
     @property
     def num_tokens(self) -> int:
-        return self.calibration.num_tokens
+        return self.statistics.calibration.num_tokens
 
 
 @dataclass(frozen=True)
@@ -328,6 +352,7 @@ class Session:
         return self.plan
 
     def need_result(self) -> Result:
+        self.key.need_weights()
         if self.latest is None:
             raise NotYet("Nothing has been cut yet; press Prune first.")
         return self.latest

@@ -51,12 +51,13 @@ class TextSource:
     Otherwise one sequence per text, or several where texts are long and few. `skipped`: rows of a file without text.
 
     `origin` says where it came from: a bundled "sample", a bundled "evaluation" set, "pasted", a "file", or a
-    "dataset", whose first rows that hold text it is, as many as there are `texts`; `dataset` then says which.
+    "dataset", whose first rows that hold text it is, as many as there are `texts`; `dataset` then says which. Of the
+    text that scored a model of the "gallery" there is the name alone.
     """
 
     name: str
     texts: tuple[str, ...]
-    origin: Literal["sample", "evaluation", "pasted", "file", "dataset"]
+    origin: Literal["sample", "evaluation", "pasted", "file", "dataset", "gallery"]
     is_document: bool = False
     dataset: DatasetChoice | None = None
     is_chat: bool = False

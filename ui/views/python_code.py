@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 import transact as ta
+from transact.analysis.gallery_model import SUFFIX
 from transact.planning.search import METRIC as SEARCH
 from ui.state.plan_of_choice import counts_of
 from ui.state.session import Choice, Goal, ModelKey, Result, Sampling, Scored, Training
 from ui.text_sources.text_source import TextSource, field_of
+from ui.work import gallery
 from ui.work.measuring import EVALUATION_TOKENS
 from ui.work.recovery import SEQUENCES
 from ui.work.streamed import SEQUENCES as STREAMED_SEQUENCES
@@ -64,7 +66,9 @@ class Recipe:
 
 
 def code(recipe: Recipe) -> str:
-    """Runnable Python, from loading to saving."""
+    """Runnable Python, from loading to saving; of a model without its weights, from its scores to the plan."""
+    if not recipe.key.has_weights:
+        return _planned(recipe)
     load, observe = ("load_streamed", "stream_observe") if recipe.streamed else ("load", "observe")
     lines = [*_imports(recipe), "import transact as ta", "", f"loaded = ta.{load}({_load_arguments(recipe.key)})"]
     sampling, planned = recipe.sampling, recipe.training is None and recipe.goal is None
@@ -104,6 +108,24 @@ def _longest(scored: Scored) -> int | None:
     return scored.num_samples if scored.is_part else None
 
 
+def _planned(recipe: Recipe) -> str:
+    """The plan from the gallery's file, which is where the app is or else the host's."""
+    name = recipe.key.name
+    place = f'ta.GALLERY / "{name}{SUFFIX}"' if gallery.is_bundled(name) else repr(f"{name}{SUFFIX}")
+    lines = [
+        "import transact as ta",
+        "",
+        f"loaded = ta.GalleryModel.load({place})",
+        f'scores = loaded.scores["{recipe.choice.metric}"]',
+        "",
+        *_target(recipe.plan),
+        *_locks(recipe.choice.locks),
+        f"plan = {_plan(recipe)}",
+        "summary = plan.summary()",
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def _evaluation(recipe: Recipe) -> list[str]:
     if recipe.measured_on is None:
         return []
@@ -133,7 +155,7 @@ def _recovered(recipe: Recipe) -> list[str]:
 
 def is_own(source: TextSource) -> bool:
     """Whether the text is the visitor's, so that the shown lines read it from a file that comes with them."""
-    return source.origin not in ("sample", "evaluation")
+    return source.origin not in ("sample", "evaluation", "gallery")
 
 
 def _imports(recipe: Recipe) -> list[str]:

@@ -16,7 +16,9 @@ _BUNDLED = {"sample": "", "evaluation": "evaluation_"}
 
 
 def commands(recipe: Recipe) -> str:
-    """One command from loading to saving, before it what it reads."""
+    """One command from loading to saving, before it what it reads; a word on why not for a model without weights."""
+    if not recipe.key.has_weights:
+        return "# a plan from the gallery's scores is made in Python; a shell needs the weights\n"
     sampling, choice, training = recipe.sampling, recipe.choice, recipe.training
     options = [
         f"--model {shlex.quote(recipe.key.source)}",

@@ -3,6 +3,7 @@
 from html import escape
 
 import transact as ta
+from transact.analysis.gallery_model import SizeSweep
 from ui.format import numbers
 from ui.state.session import Result, Session, Tried
 from ui.views.progress_line import Mood
@@ -30,6 +31,8 @@ def verdict(session: Session) -> str:
         return _of_result(latest)
     if tried is not None and tried.plan == session.plan:
         return _of_masks(tried)
+    if session.scored is not None and session.scored.gallery is not None:
+        return _of_sweep(session.scored.gallery.sweep, session.plan)
     last = "" if latest is None or latest.report is None else f" The last result: {_loss(latest.report)}."
     return _line("plain", f"What this costs is not known yet: try it behind masks, or cut and measure.{last}")
 
@@ -41,6 +44,17 @@ def _of_result(result: Result) -> str:
     name = "" if result.text is None else f" on {escape(result.text.name)}"
     parts = [f"<b>Measured: {_loss(report)}</b>{name}", *_forgotten(result), _speed(report)]
     return _line(mood_of(report.reference_perplexity, report.perplexity), ", ".join(part for part in parts if part))
+
+
+def _of_sweep(sweep: SizeSweep, plan: ta.PruningPlan) -> str:
+    """What the gallery's sweep says of other plans of that size."""
+    cut = "Load the weights to cut and measure this choice."
+    expected = sweep.perplexity_at(plan.spec.num_parameters)
+    if expected is None:
+        return _line("plain", f"No model of this was measured as small as that. {cut}")
+    times = numbers.factor(sweep.dense.perplexity, expected)
+    words = f"<b>At this size to be expected: perplexity {times}</b> on {escape(sweep.text)}, cut as the sweep was"
+    return _line(mood_of(sweep.dense.perplexity, expected), f"{words}. {cut}")
 
 
 def _of_masks(tried: Tried) -> str:

@@ -46,7 +46,7 @@ def expected(registry: Registry, session: Session, asked: Goal) -> Expected:
     flops = spec.prefill_flops(_TIMED_TOKENS)
     seconds = registry.seconds_for(flops)
     recipe = None
-    if seconds is not None:
+    if seconds is not None and session.key.has_weights:
         recipe = recipe_for(
             spec, target, text=scored.calibration, seconds=60 * asked.minutes, free_widths=asked.widths == "free",
             machine=Machine(_TIMED_TOKENS / seconds, flops / seconds, available_bytes()),

@@ -45,6 +45,7 @@ def live(registry: Registry, session: Session, prompt: str, what: str, watch: Wa
 
     Raises `NotYet` where the model is not in memory, and as `transact.generate` does.
     """
+    session.key.need_weights()
     loaded = registry.in_memory(session.key)
     if loaded is None or not loaded.can(WRITING):
         raise NotYet("This model is not in memory as a whole, so it cannot write at a click.")

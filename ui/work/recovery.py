@@ -40,7 +40,8 @@ class Estimate:
 
 
 def training(session: Session, form: Form) -> Training:
-    """The form as settings. Raises `WrongInput` or `InvalidOption` for what cannot be."""
+    """The form as settings. Raises `WrongInput`, `NotYet` or `InvalidOption` for what cannot be."""
+    session.key.need_weights()
     shots = limits.counted("shots", "“Shots”", form.shots)
     between = limits.counted("tokens", "“Tokens between the shots”", form.shot_tokens)
     after = limits.counted("tokens", "“Tokens after the last shot”", form.recovery_tokens)

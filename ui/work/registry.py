@@ -276,7 +276,8 @@ def is_streamed(card: ta.Preflight) -> bool:
 
 
 def _check_place(key: ModelKey) -> None:
-    """Raise `WrongInput` for a folder that visitors of this machine may not name."""
+    """Raise `NotYet` for a model without weights, `WrongInput` for a folder that visitors may not name."""
+    key.need_weights()
     if key.source != BUNDLED.source and not environment.may_name(key.source):
         raise WrongInput(environment.refusal(key.source))
 

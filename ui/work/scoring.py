@@ -3,13 +3,14 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import transact as ta
 from ui.server import limits, zerogpu
 from ui.state import plan_of_choice, slider_steps
 from ui.state.session import ModelKey, Sampling, Scored, Session, Settings, Timeline, View
 from ui.text_sources.text_source import TextSource
-from ui.work import streamed, text_extent
+from ui.work import gallery, streamed, text_extent
 from ui.work.registry import Registry
 from ui.work.step_costs import scoring_flops, scoring_passes
 from ui.work.watch import Watch
@@ -45,14 +46,27 @@ def load(registry: Registry, key: ModelKey, watch: Watch) -> ta.LoadedModel:
 def opened(session: Session, key: ModelKey, loaded: ta.LoadedModel, scored: Scored | None) -> Session:
     """The session after a model was loaded: its controls start afresh, its history stays.
 
-    Where a link waits for this model, the controls start as it says.
+    Where a link waits for this model, the controls start as it says; where the gallery's facts of the same shapes were
+    in view, they stay as they are.
     """
-    choice, pending = slider_steps.start(loaded.spec), session.pending
+    return _started(session, key, loaded.spec, scored, streamed=loaded.is_streamed)
+
+
+def opened_from_gallery(session: Session, scored: Scored) -> Session:
+    """The session at a model of the gallery, as `opened`."""
+    return _started(session, scored.key, scored.spec, scored, streamed=False)
+
+
+def _started(session: Session, key: ModelKey, spec: ta.ModelSpec, scored: Scored | None, *, streamed: bool) -> Session:
+    is_same_in_gallery = not session.key.has_weights and session.spec == spec
+    choice = session.choice if is_same_in_gallery else slider_steps.start(spec)
+    pending = session.pending
     if pending is not None and pending.key == key:
-        choice, scored, pending = pending.choice, None, None
+        choice, pending = pending.choice, None
+        scored = None if key.has_weights else scored
     return plan_of_choice.planned(
         replace(
-            session, key=key, spec=loaded.spec, streamed=loaded.is_streamed, scored=scored, choice=choice, plan=None,
+            session, key=key, spec=spec, streamed=streamed, scored=scored, choice=choice, plan=None,
             view=View(), second=None, steadiness=None, redundancy=None, recovery=None, pending=pending,
             timeline=Timeline(),
         )
@@ -66,15 +80,25 @@ def restored(
 
     Raises whatever loading, scoring or planning raises, before anything is changed.
     """
-    loaded = load(registry, settings.key, watch)
-    scored = score(registry, settings.key, text, settings.sampling, watch)
-
-    def change(old: Session) -> Session:
-        arrived = opened(replace(old, pending=settings), settings.key, loaded, None)
-        return plan_of_choice.planned(replace(arrived, scored=scored))
+    if not settings.key.has_weights:
+        facts = gallery.scored(settings.key)
+        change = partial(_restored_from_gallery, settings, facts)
+    else:
+        loaded = load(registry, settings.key, watch)
+        scored = score(registry, settings.key, text, settings.sampling, watch)
+        change = partial(_restored, settings, loaded, scored)
 
     change(session)
     return change
+
+
+def _restored(settings: Settings, loaded: ta.LoadedModel, scored: Scored, old: Session) -> Session:
+    arrived = opened(replace(old, pending=settings), settings.key, loaded, None)
+    return plan_of_choice.planned(replace(arrived, scored=scored))
+
+
+def _restored_from_gallery(settings: Settings, scored: Scored, old: Session) -> Session:
+    return opened_from_gallery(replace(old, pending=settings), scored)
 
 
 def score(
