@@ -1,6 +1,7 @@
 """The commands: each calls the library as the app does, and returns values and text."""
 
 import json
+import shlex
 from argparse import Namespace
 from dataclasses import asdict, dataclass, replace
 
@@ -120,6 +121,7 @@ def compress(arguments: Namespace, meter: Meter) -> Answer:
         size=arguments.size,
         minutes=arguments.minutes,
         widths=arguments.widths,
+        repeat=arguments.repeat,
         report=recipes.append,
         progress=meter("Compressing"),
     )
@@ -128,9 +130,11 @@ def compress(arguments: Namespace, meter: Meter) -> Answer:
         **_planned(loaded, Chosen(cut.plan, calibration, None)),
         "compensation": cut.compensation,
         "trained": cut.trained,
+        "repeat": cut.repeat,
         "recipe": recipes[-1].seconds,
     }
     how = (f"Expected: {recipes[-1].words}.", *([f"Trained: {cut.trained}."] if cut.trained else []))
+    how = (*how, f"The same again: --repeat {shlex.quote(cut.repeat)}.")
     parts = (*summaries.plan(loaded.source, cut.plan, cut.compensation), *how)
     answer = Answer(values, parts)
     if arguments.output is not None:

@@ -101,7 +101,9 @@ def held_out_problem(arguments: Namespace) -> str | None:
 
 def compression_problem(arguments: Namespace) -> str | None:
     """As `result_problem`; a size and a time that are none are refused before anything is loaded."""
-    if not 0 < arguments.size < 1:
+    if (arguments.size is None) == (arguments.repeat is None):
+        return "give --size, or --repeat to do again what an earlier run did"
+    if arguments.size is not None and not 0 < arguments.size < 1:
         return f"--size is {arguments.size:g}; give the share of the parameters that stays, above 0 and below 1"
     if not 0 < arguments.minutes < float("inf"):
         return f"--minutes is {arguments.minutes:g}; give a number above 0"

@@ -210,14 +210,15 @@ PLANNING = Group(
 )  # fmt: skip
 COMPRESSION = Group(
     "size and time",
-    "What is cut, how it is shared out, refitted and taught follows from these two.",
+    "What is cut, how it is shared out, refitted and taught follows from these two, or from an earlier run.",
     (
-        _option("--size", "share of all parameters that stays, above 0 and below 1", type=float, metavar="SHARE",
-                required=True),
+        _option("--size", "share of all parameters that stays, above 0 and below 1", type=float, metavar="SHARE"),
         _option("--minutes", "the time there is; more gives a better model (default: %(default)s)",
                 type=float, metavar="N", default=10.0),
         _option("--widths", "free: each layer keeps as many channels as suits it, see --layers; uniform: all layers "
                 "as many, which every loader takes (default: %(default)s)", choices=WIDTHS, default="free"),
+        _option("--repeat", "in place of a size and a time: do again what an earlier run did on the same text, for as "
+                "long as it takes; its answer and the card of its result say what to give", metavar="RECORD"),
     ),
 )  # fmt: skip
 SCORES_FILE = Group(

@@ -10,6 +10,7 @@ on. What would not fit into memory is left out.
 
 from dataclasses import dataclass
 
+from transact.compression.repeat import Repeat
 from transact.errors import InvalidTarget, is_finite, shown
 from transact.planning.widths import PRICED_TOKENS, widths_bytes
 from transact.repair.distillation import MEASURED_TOKENS, STEP_TOKENS, distillation_bytes
@@ -58,7 +59,8 @@ class Recipe:
 
     `target`: the sizes, before channels are shared out among layers. `observed_tokens` for least squares;
     `priced_tokens` for the prices of channels, 0 where all layers keep as many; `tries`: results of least squares that
-    are measured, the best of which goes on; `distills`: whether the rest of the time is for distillation.
+    are measured, the best of which goes on; `distills`: whether the rest of the time is for distillation. `repeats`:
+    what is done again, whatever time that takes.
     """
 
     target: PruningTarget
@@ -67,6 +69,7 @@ class Recipe:
     tries: int
     distills: bool
     seconds: dict[str, float]
+    repeats: Repeat | None = None
 
     @property
     def words(self) -> str:
@@ -134,6 +137,21 @@ def recipe_for(
     observed = affordable(_TEXT_SHARE_ALONE, GRAM_PASS)
     parts = {f"reading {observed:,} tokens": observed * GRAM_PASS * forward, "cutting": solving}
     return Recipe(target, observed, 0, 1, False, _told(parts))
+
+
+def recipe_of(repeat: Repeat, spec: ModelSpec, *, text: CalibrationSet, machine: Machine) -> Recipe:
+    """The recipe that does the same again."""
+    forward, observed = 1 / machine.tokens_per_second, min(repeat.read, text.num_tokens)
+    parts = {
+        f"reading {observed:,} tokens": observed * GRAM_PASS * forward,
+        "pricing channels": repeat.priced * BACKWARD_PASS * forward + _pricing_seconds(spec, machine)
+        if repeat.priced
+        else 0.0,
+        "cutting": _solving_seconds(spec, machine),
+        "distilling": repeat.steps * STEP * STEP_TOKENS * forward,
+    }
+    target = target_of_size(spec, repeat.size)
+    return Recipe(target, repeat.read, repeat.priced, 1, repeat.steps > 0, _told(parts), repeat)
 
 
 def _solving_seconds(spec: ModelSpec, machine: Machine) -> float:

@@ -85,6 +85,9 @@ def _body(loaded: LoadedModel, report: "SaveReport") -> str:
         ]
         trainings = [_plain(cut.trained) for cut in loaded.cuts if cut.trained]
         lines += ["Trained after the cuts:", "", *(f"- {training}" for training in trainings), ""] if trainings else []
+        if loaded.cuts[-1].repeat:
+            again = f'`ta.compress(loaded, calibration, repeat="{loaded.cuts[-1].repeat}")`'
+            lines += [f"The last cut is made again, from the same text, by {again}.", ""]
     lines += [*report.notes, ""] if report.notes else []
     lines += [_TEMPLATE_NOTE.format(name=name), ""] if has_foreign_template(loaded) else []
     lines += [

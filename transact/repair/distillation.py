@@ -54,9 +54,14 @@ _STATE_BYTES = 4 * (1 + 2 + 1)
 
 @dataclass(frozen=True)
 class Distilled:
-    """`steps` that were taken, and the mean KL(dense ‖ pruned) on held-back text, nats, `before` and `after`."""
+    """The weights are those after `steps` of `planned` steps; mean KL(dense ‖ pruned) on held-back text, nats, `before`
+    and `after`.
+
+    The same again: `distill(…, steps=planned, only=steps)`.
+    """
 
     steps: int
+    planned: int
     before: float
     after: float
 
@@ -67,6 +72,7 @@ def distill(
     calibration: CalibrationSet,
     *,
     steps: int | None = None,
+    only: int | None = None,
     seconds: float | None = None,
     predictions: DensePredictions | None = None,
     states: FinalStates | None = None,
@@ -74,15 +80,15 @@ def distill(
 ) -> Distilled:
     """Train `pruned`, in place, for so many steps, or for as many as the first one says that the seconds have room for.
 
-    `predictions`: the dense model's on the text that `held_back` names; `states`: its own of samples to learn from.
-    Where there are none, they are made here. With fewer than
-    two samples none can be held back, and no step is taken. Progress is in steps; where it raises
+    `only`: of the steps the first so many, at the rates that all of them would have. `predictions`: the dense model's
+    on the text that `held_back` names; `states`: its own of samples to learn from. Where there are none, they are made
+    here. With fewer than two samples none can be held back, and no step is taken. Progress is in steps; where it raises
     `StoppedEarly`, the best weights that were measured are the result. After any other exception the weights are those
     of the moment.
     """
     split = held_back(calibration)
     if split is None:
-        return Distilled(0, float("inf"), float("inf"))
+        return Distilled(0, 0, float("inf"), float("inf"))
     text, measured = split
     began, dtype = seconds_at(pruned.device), pruned.dtype
     watch = Repeating(progress, steps or 1, "steps")
@@ -92,7 +98,7 @@ def distill(
     with torch.inference_mode(False), checking([*dense.stages, *pruned.stages], watch.check):
         lesson = _Lesson(dense, pruned, text, predictions or DensePredictions(dense, measured), states or {})
         left = None if seconds is None else seconds - (seconds_at(pruned.device) - began)
-        result = lesson.run(steps, left, watch)
+        result = lesson.run(steps, only, left, watch)
     pruned.model.requires_grad_(True)
     cast_parameters(pruned.model, dtype)
     return result
@@ -136,16 +142,17 @@ class _Lesson:
         self.peak_rates = [LEARNING_RATE * float(each.detach().square().mean().sqrt()) for each in self.parameters]
         groups = [{"params": [parameter]} for parameter in self.parameters]
         self.optimizer = torch.optim.AdamW(groups, betas=_BETAS, weight_decay=0.0)
-        self.done, self.before, self.least = 0, float("inf"), float("inf")
+        self.done, self.planned, self.kept = 0, 0, 0
+        self.before = self.least = float("inf")
         self.best = [parameter.detach().clone() for parameter in self.parameters]
 
-    def run(self, steps: int | None, seconds: float | None, watch: Repeating) -> Distilled:
+    def run(self, steps: int | None, only: int | None, seconds: float | None, watch: Repeating) -> Distilled:
         with suppress(StoppedEarly):
-            self._take_steps(steps, seconds, watch)
+            self._take_steps(steps, only, seconds, watch)
         self._restore()
-        return Distilled(self.done, self.before, self.least)
+        return Distilled(self.kept, self.planned, self.before, self.least)
 
-    def _take_steps(self, steps: int | None, seconds: float | None, watch: Repeating) -> None:
+    def _take_steps(self, steps: int | None, only: int | None, seconds: float | None, watch: Repeating) -> None:
         began = self._now()
         self.before = self.least = self._measure()
         measuring = self._now() - began
@@ -159,16 +166,16 @@ class _Lesson:
 
         order = _endlessly(len(self.batches))
         self._add_gradient(next(order))
-        planned = affordable(_WHOLE_STEP * (self._now() - first)) if steps is None else steps
-        while self.done < planned:
+        self.planned = affordable(_WHOLE_STEP * (self._now() - first)) if steps is None else steps
+        while self.done < (last := self.planned if only is None else min(only, self.planned)):
             if self.done:
                 self._add_gradient(next(order))
             self.done += 1
-            self._step(self.done, planned)
+            self._step(self.done, self.planned)
             if steps is None and self.done == _WARM_UP:  # the first step of all takes longer than the others
-                planned = self.done + affordable((self._now() - first) / self.done)
-            watch(self.done, planned, "steps")
-            if self.done == planned or self.done % _MEASURED_EVERY == 0:
+                self.planned = last = self.done + affordable((self._now() - first) / self.done)
+            watch(self.done, last, "steps")
+            if self.done == last or self.done % _MEASURED_EVERY == 0:
                 self._keep_if_better()
             if seconds is not None and self._now() - began > _LATE * seconds:
                 self._keep_if_better()
@@ -198,7 +205,11 @@ class _Lesson:
 
     def _step(self, number: int, steps: int) -> None:
         torch.nn.utils.clip_grad_norm_(self.parameters, _LARGEST_GRADIENT)
-        share = min(number / _WARM_UP, (steps + 1 - number) / steps)
+        """The rates rise over the first steps and then fall in a straight line. Where there are more steps than those,
+        the first ones know nothing of their number, which a clock may tell later.
+        """
+        falling = (steps + 1 - number) / (steps if steps < _WARM_UP else steps + 1 - _WARM_UP)
+        share = min(number / _WARM_UP, falling)
         for group, peak in zip(self.optimizer.param_groups, self.peak_rates, strict=True):
             group["lr"] = peak * share
         self.optimizer.step()
@@ -213,7 +224,7 @@ class _Lesson:
     def _keep_if_better(self) -> None:
         now = self._measure()
         if now < self.least:
-            self.least = now
+            self.least, self.kept = now, self.done
             for kept, parameter in zip(self.best, self.parameters, strict=True):
                 kept.copy_(parameter.detach())
 

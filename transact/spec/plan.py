@@ -199,11 +199,15 @@ class PruningPlan:
 
 @dataclass(frozen=True)
 class Cut:
-    """A plan that was cut into a model, its compensation, and, in words, what the model was trained on since."""
+    """A plan that was cut into a model, its compensation, and, in words, what the model was trained on since.
+
+    `repeat`: what `compress(repeat=…)` takes to do the same again, empty for what it did not make.
+    """
 
     plan: PruningPlan
     compensation: str
     trained: str = ""
+    repeat: str = ""
 
 
 def compose_cuts(cuts: tuple[Cut, ...]) -> PruningPlan:

@@ -222,11 +222,15 @@ class Recovery:
 
 @dataclass(frozen=True)
 class Goal:
-    """A size, the share of all parameters that stays, and a time; `widths`: whether layers may differ."""
+    """A size, the share of all parameters that stays, and a time; `widths`: whether layers may differ.
+
+    `repeat`: once it was reached, what was done, as `compress` takes it to do the same again.
+    """
 
     size: float
     minutes: float
     widths: str
+    repeat: str = ""
 
 
 @dataclass(frozen=True, eq=False)

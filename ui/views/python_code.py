@@ -85,8 +85,9 @@ def code(recipe: Recipe) -> str:
     ]  # fmt: skip
     evaluation = _evaluation(recipe)
     if recipe.goal is not None:
-        made = f"size={recipe.goal.size!r}, minutes={recipe.goal.minutes!r}, widths={recipe.goal.widths!r}"
-        lines += [f"pruned = ta.compress(loaded, calibration, {made})", *evaluation]
+        asked = f"size={recipe.goal.size!r}, minutes={recipe.goal.minutes!r}, widths={recipe.goal.widths!r}"
+        lines += [f"# asked for: {asked}; how far that comes depends on the machine, so it is repeated"]
+        lines += [f'pruned = ta.compress(loaded, calibration, repeat="{recipe.goal.repeat}")', *evaluation]
     elif recipe.training is not None:
         lines += [*evaluation, *_recovered(recipe)]
     elif recipe.streamed:

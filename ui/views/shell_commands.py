@@ -42,7 +42,7 @@ def commands(recipe: Recipe) -> str:
 
 
 def _goal(goal: Goal) -> str:
-    return f"--size {goal.size!r} --minutes {goal.minutes!r} --widths {goal.widths}"
+    return f"--repeat {shlex.quote(goal.repeat)}"
 
 
 def _training(training: Training) -> list[str]:

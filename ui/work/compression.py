@@ -1,6 +1,6 @@
 """A size and a time in the app: what will be done, and the work itself, from typed values."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import transact as ta
 from transact.compression.recipe import Machine, recipe_for, target_of_size
@@ -79,7 +79,7 @@ def compress(registry: Registry, session: Session, asked: Goal, watch: Watch) ->
     cut = pruned.cuts[-1]
     result = Result(
         number=session.counted + 1, scored=scored, choice=session.choice, plan=cut.plan, repair=cut.compensation,
-        goal=asked,
+        goal=replace(asked, repeat=cut.repeat),
     )  # fmt: skip
     return pruning.keep_trained(registry, session, result, pruned)
 

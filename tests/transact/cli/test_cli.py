@@ -339,7 +339,8 @@ def test_the_example_is_a_line_that_can_be_typed(command, monkeypatch):
     [
         ("plan --calibration C", "nothing given to say how much to remove"),
         ("compress --calibration C --size 0.5", "give --output to save the result"),
-        ("compress --calibration C --output o", "the following arguments are required: --size"),
+        ("compress --calibration C --output o", "give --size, or --repeat"),
+        ("compress --calibration C --size 0.5 --repeat R --output o", "give --size, or --repeat"),
         (
             "compress --calibration C --size 1.5 --output o",
             "--size is 1.5; give the share of the parameters",
@@ -600,6 +601,9 @@ def test_a_size_and_a_time(capsys, run, calibrated, measured, loaded, tmp_path):
     assert main(["compress", "--model", "bundled", *calibrated, *asked, "--widths", "uniform", *measured]) == 0
     shown = capsys.readouterr().out
     assert "Expected: reading" in shown and "perplexity" in shown
+    repeated = run("compress", *calibrated, "--repeat", values["repeat"], *measured)
+    assert repeated["repeat"] == values["repeat"] in (tmp_path / "smaller" / "README.md").read_text(encoding="utf-8")
+    assert repeated["report"]["perplexity"] == values["report"]["perplexity"]
 
 
 def test_layers_that_go_are_told_and_cut(capsys, run, calibrated, loaded, tmp_path):

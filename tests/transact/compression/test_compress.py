@@ -14,6 +14,7 @@ from tests.transact.cutting.test_leaves_nothing_behind import _hooks
 from transact.compression import compress as module
 from transact.compression.recipe import Recipe
 from transact.compression.recipe import recipe_for as planned
+from transact.compression.repeat import WAYS, Repeat
 from transact.repair import distillation
 
 pytestmark = pytest.mark.slow
@@ -81,7 +82,7 @@ def test_what_is_nearest_on_text_held_back_goes_on(dense, monkeypatch, with_reci
     monkeypatch.setattr(module, "observe_with_states", observed)
     smaller = ta.compress(dense, _text(dense), size=0.8, minutes=60)
     assert len(tried) >= 3
-    assert smaller is min(tried, key=lambda each: each[1])[0]
+    assert smaller.model is min(tried, key=lambda each: each[1])[0].model
 
 
 def test_the_rest_of_the_time_teaches(dense, monkeypatch, with_recipe):
@@ -94,7 +95,7 @@ def test_the_rest_of_the_time_teaches(dense, monkeypatch, with_recipe):
         return real(*models, steps=12, **others)
 
     monkeypatch.setattr(module, "distill", short)
-    smaller = ta.compress(dense, _text(dense), size=0.8, minutes=5)
+    smaller = ta.compress(dense, _text(dense), size=0.6, minutes=5)
     assert 200 < given["seconds"] < 300
     assert "12 steps" in smaller.cuts[-1].trained and "drawn" in smaller.cuts[-1].trained
     assert smaller.fingerprint != replace(smaller, cuts=(replace(smaller.cuts[-1], trained=""),)).fingerprint
@@ -127,10 +128,43 @@ def test_a_stop_while_it_is_taught_keeps_what_was_learned(dense, monkeypatch, wi
     monkeypatch.setattr(distillation, "_MEASURED_EVERY", 4)
     steps, real = [], distillation._Lesson._step
     monkeypatch.setattr(distillation._Lesson, "_step", lambda *given: steps.append(1) or real(*given))
-    stopped = ta.compress(dense, _text(dense), size=0.8, minutes=60, stop=lambda: len(steps) >= 10)
-    assert len(steps) == 10 and "10 steps" in stopped.cuts[-1].trained
+    stopped = ta.compress(dense, _text(dense), size=0.6, minutes=60, stop=lambda: len(steps) >= 10)
+    kept = Repeat.parse(stopped.cuts[-1].repeat).steps
+    assert len(steps) == 10 and kept in (4, 8) and f"{kept} steps" in stopped.cuts[-1].trained
     assert _hooks(dense) == _hooks(stopped) == 0
     assert all(parameter.grad is None for parameter in stopped.model.parameters())
+
+
+def test_what_the_clock_decided_is_done_again_to_the_bit(dense, monkeypatch, with_recipe):
+    """Also where a stop left steps of distillation out, so that the result is of earlier ones."""
+    monkeypatch.setattr(distillation, "_MEASURED_EVERY", 4)
+    steps, real, kept = [], distillation._Lesson._step, []
+    monkeypatch.setattr(distillation._Lesson, "_step", lambda *given: steps.append(1) or real(*given))
+    for way in WAYS:
+        with_recipe(tries=6, priced_tokens=0 if way == "half-scored" else 200, distills=True)
+        with monkeypatch.context() as one_way:
+            one_way.setattr(module._Work, "_ways", lambda work, way=way: [way])
+            steps.clear()
+            first = ta.compress(dense, _text(dense), size=0.6, minutes=20, stop=lambda: len(steps) >= 10)
+        done = Repeat.parse(first.cuts[-1].repeat)
+        kept.append(done.steps)
+        assert len(steps) == 10 and done.way == way and done.steps in (0, 4, 8)
+        steps.clear()
+        told: list[Recipe] = []
+        again = ta.compress(dense, _text(dense), repeat=str(done), report=told.append)
+        assert again.cuts == first.cuts and again.fingerprint == first.fingerprint
+        assert all(torch.equal(again.model.state_dict()[key], value) for key, value in first.model.state_dict().items())
+        assert told[0].repeats == done and ("distilling" in told[0].words) == (done.steps > 0)
+        assert len(steps) == done.steps
+    assert max(kept) > 0
+
+
+def test_a_result_that_was_not_taught_is_made_again(dense):
+    first = ta.compress(dense, _text(dense), size=0.8, minutes=0.001)
+    assert not first.cuts[-1].trained
+    again = ta.compress(dense, _text(dense), repeat=first.cuts[-1].repeat)
+    assert again.cuts == first.cuts
+    assert all(torch.equal(again.model.state_dict()[key], value) for key, value in first.model.state_dict().items())
 
 
 @pytest.mark.parametrize(
@@ -143,6 +177,24 @@ def test_a_stop_while_it_is_taught_keeps_what_was_learned(dense, monkeypatch, wi
         ({"minutes": float("nan")}, ta.InvalidOption),
         ({"minutes": "3"}, ta.InvalidOption),
         ({"widths": "odd"}, ta.InvalidOption),
+        ({"size": None}, ta.InvalidOption),
+        ({"repeat": "size=0.8 read=5 way=equal"}, ta.InvalidOption),
+        *(
+            ({"size": None, "repeat": record}, ta.InvalidOption)
+            for record in (
+                "",
+                "again",
+                5,
+                "size=0.8 read=5",
+                "size=0.8 read=5 way=odd",
+                "size=0.8 read=0 way=equal",
+                "size=nan read=5 way=equal",
+                "size=0.8 read=5 way=equal steps=-1",
+                "size=0.8 read=5 way=equal odd=1",
+                "size=0.8 read=5 read=x way=equal",
+            )
+        ),
+        ({"size": None, "repeat": "size=1.5 read=5 way=equal"}, ta.InvalidTarget),
     ],
 )
 def test_wrong_numbers_are_refused(dense, wrong, error):

@@ -79,17 +79,19 @@ def test_a_repaired_result_is_reproduced(registry, tmp_path, monkeypatch):
     assert any((here[name] - unrepaired[name]).abs().max() > 1e-2 for name in here)
 
 
-def test_a_size_and_a_time_are_asked_for_again(registry, tmp_path, monkeypatch):
-    """Both run the same call; how far it comes in its time is the machine's matter."""
+def test_what_was_done_for_a_size_and_a_time_is_repeated(registry, tmp_path, monkeypatch):
     session = planned(registry, BUNDLED, text_source.sample("stories"), Choice())
     goal = compression.goal(session, 25, 0.02, True)
     result = compression.compress(registry, replace(session, id="hurried"), goal, Watch("test"))
     names = run(code(Recipe.of_result(result)), tmp_path, monkeypatch)
-    assert names["pruned"].spec.num_parameters <= 0.75 * names["loaded"].spec.num_parameters
-    assert names["pruned"].cuts[-1].plan.calibration == result.plan.calibration
-    assert "transact compress" in commands(Recipe.of_result(result))
-    assert "--size 0.75 --minutes 0.02 --widths free" in commands(Recipe.of_result(result))
-    assert registry.pruned("hurried", result.identity).spec == result.plan.spec
+    here = registry.pruned("hurried", result.identity)
+    assert here.spec == result.plan.spec and here.spec.num_parameters <= 0.75 * names["loaded"].spec.num_parameters
+    assert all(
+        torch.equal(names["pruned"].model.state_dict()[name], value) for name, value in here.model.state_dict().items()
+    )
+    assert "transact compress \\\n" in commands(Recipe.of_result(result))
+    assert f"--repeat '{here.cuts[-1].repeat}'" in commands(Recipe.of_result(result))
+    assert "size=0.75, minutes=0.02, widths='free'" in code(Recipe.of_result(result))
 
 
 def test_a_repair_layer_by_layer_is_reproduced(registry, tmp_path, monkeypatch):
