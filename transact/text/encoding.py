@@ -214,7 +214,8 @@ class CutTexts:
     def length(self) -> str:
         """For a protocol: what happened to long and to short texts."""
         long = "longer ones in windows of" if self.in_windows else "cut at"
-        return f"{long} {self.cutting.seq_len}, under {self.cutting.least} tokens dropped"
+        dropped = f", under {self.cutting.least} tokens dropped" if self.cutting.least > 1 else ""
+        return f"{long} {self.cutting.seq_len}{dropped}"
 
 
 def _windows(ids: Sequence[int], size: int) -> list[Sequence[int]]:

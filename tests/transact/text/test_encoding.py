@@ -31,7 +31,7 @@ def test_what_the_tokenizer_puts_in_front_decides(template, row, told):
     tokenizer = words_tokenizer(template)
     calibration = ta.CalibrationSet.from_texts(["a b"], tokenizer)
     assert list(calibration.rows()) == [row]
-    assert calibration.protocol == f"each text one sequence, {told}, cut at 512, under 1 tokens dropped"
+    assert calibration.protocol == f"each text one sequence, {told}, cut at 512"
 
 
 @pytest.mark.parametrize(
