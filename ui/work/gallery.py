@@ -7,7 +7,8 @@ import transact as ta
 from transact.analysis.gallery_model import SUFFIX
 from ui.errors import WrongInput
 from ui.server import environment
-from ui.state.session import GALLERY, ModelKey, Sampling, Scored
+from ui.state.model_key import GALLERY, ModelKey
+from ui.state.session import Sampling, Scored
 from ui.text_sources.text_source import TextSource
 
 _MAX_HELD = 8
