@@ -6,6 +6,7 @@ from types import ModuleType
 import gradio as gr
 
 import ui.events.answers
+import ui.events.attention
 import ui.events.compare
 import ui.events.downloads
 import ui.events.goal
@@ -19,6 +20,7 @@ import ui.events.selection
 import ui.events.share
 import ui.events.stop
 import ui.pages.answers
+import ui.pages.attention
 import ui.pages.calibration
 import ui.pages.compare
 import ui.pages.contrast
@@ -74,6 +76,7 @@ PAGES = (
     Page("live", ui.pages.live, ui.events.live, LIVE),
     Page("layer", ui.pages.layer, ui.events.selection, UNIT, "Layer close up", "closer-layer"),
     Page("reading", ui.pages.reading, None, UNIT, "What does this unit read?", "closer-reading"),
+    Page("attention", ui.pages.attention, ui.events.attention, UNIT, "Attention", "closer-attention"),
     Page("contrast", ui.pages.contrast, ui.events.look, UNIT, "Two texts", "closer-texts"),
     Page("trust", ui.pages.trust, None, UNIT, "Can I trust it?", "closer-trust"),
     Page("measure", ui.pages.measure, ui.events.measure, RESULTS),

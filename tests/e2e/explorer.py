@@ -13,12 +13,12 @@ _TABS = {
         "unit", "locks", "lock-keep", "lock-remove", "lock-free", "unlock-all", "layer-select", "layer-groups",
         "layer-channels", "layer-table", "layer-heads-plot", "layer-channels-plot", "head-channels-plot",
         "distribution-plot", "concentration", "closer", "closer-layer", "closer-reading", "closer-texts",
-        "closer-trust",
+        "closer-trust", "closer-attention", "attention-text", "attention-summary", "attention-plot", "contrast-unit",
     ),
     "results": (
         "tried", "result-table", "probes-plot", "prompt", "generate-button", "generation-dense", "generation-pruned",
         "history-table", "history-csv", "pareto-plot", "compare-first", "compare-second", "restore-button",
-        "side-by-side", "map-button", "redundancy-plot", "redundancy-note",
+        "side-by-side", "pair-prompt", "pair-button", "pair-texts", "map-button", "redundancy-plot", "redundancy-note",
     ),
     "train": (
         "recover-shots", "recover-shot-tokens", "recover-tokens", "recover-rate", "recover-loss", "recover-text",
@@ -226,6 +226,18 @@ class Explorer:
         self.page.wait_for_selector(f"#{table_id} [role=gridcell]", timeout=SLOW)
         cells = [cell.strip() for cell in self.page.locator(f"#{table_id} [role=gridcell]").all_inner_texts()]
         return [cells[start : start + columns] for start in range(0, len(cells), columns)]
+
+    def results(self) -> list[dict[str, str]]:
+        """The table of all results as it stands: by row, what is visible, by the titles of its columns."""
+        self.bring("history-table")
+        self.page.wait_for_selector("#history-table tbody tr", timeout=SLOW)
+        heads, rows = self.page.evaluate(
+            "() => [[...document.querySelectorAll('#history-table thead th')], "
+            "...[...document.querySelectorAll('#history-table tbody tr')].map(row => [...row.cells])]"
+            ".map(cells => cells.slice(1).filter(cell => !cell.hidden).map(cell => cell.innerText.trim()))"
+            ".reduce(([heads, rows], cells) => heads ? [heads, [...rows, cells]] : [cells, []], [null, []])"
+        )
+        return [dict(zip(heads, row, strict=True)) for row in rows]
 
     def prune(self, number: int, repair: str = "None") -> None:
         """Repair so, prune and measure; the result will have this number."""

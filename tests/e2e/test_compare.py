@@ -34,9 +34,9 @@ def test_history_front_floor_side_by_side_and_back(explorer):
     explorer.reads("code-view", 'metric="random"')
     explorer.prune(3)
 
-    assert [row[0] for row in explorer.rows("history-table", 13)] == ["3", "2", "1"]
+    assert [row["#"] for row in explorer.results()] == ["3", "2", "1"]
     names = explorer.drawn("pareto-plot", "plot._fullData.map(trace => trace.name)")
-    assert names == ["Pareto front", "random (the floor)", "pruned", "dense"]
+    assert names == ["Pareto front", "random (the floor)", "measured", "dense"]
     floor, pruned = explorer.drawn("pareto-plot", "[[...plot._fullData[1].y], [...plot._fullData[2].y]]")
     assert len(floor) == 3 and len(pruned) == 2
     assert pruned[0] < floor[0] and pruned[1] < floor[1]  # both scored cuts beat chance

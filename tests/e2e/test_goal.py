@@ -19,8 +19,8 @@ def test_a_size_and_a_time_become_a_result(explorer):
     assert "tokens, " in explorer.reads("goal-expected", "Then reading")
     page.click("#goal-go")
     explorer.says("Result 1 is ready: made and measured")
-    (row,) = explorer.rows("history-table", 13)
-    assert row[9] == "least squares, for 0.1 min"
+    (row,) = explorer.results()
+    assert row["Repair"] == "least squares, for 0.1 min"
     assert "size=0.7, minutes=0.1, widths=" in explorer.text("code-view")
     assert "python -m transact compress" in page.locator("body").inner_text()
 

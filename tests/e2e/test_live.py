@@ -50,8 +50,8 @@ def test_the_verdict_goes_from_masks_to_measured_and_a_stop_keeps_the_cut(explor
     page.click("#measure-button")
     explorer.says("Result 1 is ready: measured on stories")
     explorer.reads("verdict", "Measured: perplexity ×")
-    (row,) = explorer.rows("history-table", 13)
-    assert row[0] == "1"
+    (row,) = explorer.results()
+    assert row["#"] == "1"
     explorer.after_change("verdict", lambda: explorer.type_number("mlp-sparsity", 0.4))
     explorer.reads("verdict", "not known yet: try it behind masks, or cut and measure. The last result: perplexity ×")
 

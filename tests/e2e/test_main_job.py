@@ -72,7 +72,7 @@ def test_the_main_job(browser, app_url, tmp_path, capsys):
     assert "ta.search_plan" in explorer.text("code-view") and 'compensation="best"' in explorer.text("code-view")
     assert "what the search chose" in explorer.text("choice-note")
     assert explorer.drawn("pareto-plot", "plot._fullData.map(trace => trace.name).join()") == (
-        "Pareto front,random (the floor),pruned,dense"
+        "Pareto front,random (the floor),measured,dense"
     )
 
     with page.expect_download(timeout=SLOW) as download:

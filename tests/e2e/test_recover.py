@@ -24,8 +24,8 @@ def test_training_is_drawn_as_it_goes_and_becomes_a_result(explorer):
     assert levels[0].startswith("dense") and levels[1].startswith("one shot, not trained")
     assert explorer.drawn("recover-plot", "plot.layout.shapes.length") == 1  # where the shot was
     assert "tokens per second" in explorer.text("recover-note")
-    (row,) = explorer.rows("history-table", 13)
-    assert row[9] == "training"
+    (row,) = explorer.results()
+    assert row["Repair"] == "training"
     assert "ta.recover(loaded, calibration, target, settings" in explorer.text("code-view")
     assert "python -m transact recover" in page.locator("body").inner_text()
 
@@ -42,7 +42,7 @@ def test_a_stop_keeps_what_was_best_until_then(explorer):
     page.click("#stop-button")
     explorer.says("Result 1 is ready: stopped, with the best so far")
     assert "Stopped: what was best until then was kept" in explorer.text("recover-note")
-    assert len(explorer.rows("history-table", 13)) == 1
+    assert len(explorer.results()) == 1
     with page.expect_download(timeout=SLOW) as download:
         explorer.click("export-button")
     assert download.value.path().stat().st_size > 1_000_000

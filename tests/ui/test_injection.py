@@ -18,7 +18,7 @@ from ui.pages import calibration, model, reading, redundancy
 from ui.server.folders import folder_name
 from ui.state.session import ModelKey, Redundancy, Session
 from ui.text_sources.text_source import DatasetChoice, TextSource
-from ui.views import progress_line, python_code, result_table, results_history
+from ui.views import progress_line, python_code, result_table, results_history, side_by_side
 from ui.views.downloads import Exports, model_stem
 from ui.views.python_code import Recipe, code
 from ui.views.shell_commands import commands
@@ -45,12 +45,14 @@ def test_no_cell_of_the_csv_is_a_formula(result, name):  # noqa: F811
 def test_names_are_text_wherever_html_is_written(result):  # noqa: F811
     one = named(result, SCRIPT)
     session = Session("a", one.scored.key, one.scored.spec, None, results=(one,))
-    found = Redundancy(one.scored, "wanda", one.text, 1, (None,))
+    found = Redundancy(one.scored, "wanda", one.text, 1, 40, (None,))
     read = replace(ta.CalibrationSet.from_token_ids([[1]], name=SCRIPT), protocol=SCRIPT)
     shown = [
         progress_line.message(SCRIPT, "wrong"),
         result_table.result_table(one),
-        results_history.side_by_side(one, one),
+        side_by_side.side_by_side(one, one),
+        side_by_side.two_texts(SCRIPT, (1, SCRIPT), (2, SCRIPT)),
+        results_history.history_table((one,), 3),
         model.refused_card(SCRIPT),
         redundancy.note_line(replace(session, redundancy=found)),
         reading._row(ta.Reading(SCRIPT, SCRIPT, SCRIPT, 1.0, 0, 0), 1.0),

@@ -15,7 +15,7 @@ from transact.text.tokens import EvaluationSet, TokenSet
 _COSTS = (
     ("parameters", "parameters"),
     ("FLOPs per token", "flops_per_token"),
-    ("KV-cache bytes per token", "kv_bytes_per_token"),
+    ("KV-cache bytes per token (16-bit)", "kv_bytes_per_token"),
     ("checkpoint bytes", "checkpoint_bytes"),
 )
 _SPEEDS = ("prefill", "decode")
@@ -45,7 +45,10 @@ def plan(source: str, made: PruningPlan, compensation: str = "none") -> tuple[st
     before, after = summary["before"], summary["after"]
     rows = [["", "before", "after", "change"]]
     costs = (*_COSTS, (f"KV-cache bytes of {made.spec.max_position_embeddings:,} tokens", "kv_bytes_full_context"))
-    rows += [_cost(f"{label}{' (16-bit)' * ('bytes' in name)}", before[name], after[name]) for label, name in costs]
+    rows += [
+        _cost(f"{label}{' (16-bit)' * ('bytes' in name and '16-bit' not in label)}", before[name], after[name])
+        for label, name in costs
+    ]
     if made.removed_layers:
         layers = [f"{spec.num_hidden_layers:,}" for spec in (made.dense_spec, made.spec)]
         rows.append(["layers", *layers, f"without {', '.join(map(str, made.removed_layers))}"])

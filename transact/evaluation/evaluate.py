@@ -39,8 +39,8 @@ class EvalReport:
     in nats over the same positions. Speeds in tokens per second, medians of the rounds, with the lowest and highest as
     `prefill_spread` and `decode_spread`; `prefill_differs` and `decode_differs`: whether more than noise is between the
     two models (never between equal shapes and dtypes); `prefill_flops_per_token` and `decode_flops_per_token` are of
-    the work that was timed. `flops_per_token` at a context of 512, `kv_bytes_per_token` in the dtype in memory while no
-    sliding window is full, `checkpoint_bytes` in the dtype of the base's files.
+    the work that was timed. `flops_per_token` at a context of 512, `kv_bytes_per_token` for 16-bit values, as
+    in a plan's summary, while no sliding window is full, `checkpoint_bytes` in the dtype of the base's files.
     `protocol` says for each group of numbers how it was taken. Fields without a reference are None.
     """
 
@@ -310,11 +310,10 @@ def _checked(sums: torch.Tensor, evaluation: TokenSet) -> _Losses:
 
 
 def _costs(loaded: LoadedModel, speed: Speed | None, text: str | None, *, prefix: str) -> dict:
-    width = loaded.dtype.itemsize
     values = {
         "parameters": loaded.spec.num_parameters,
         "flops_per_token": loaded.spec.flops_per_token(context=_CONTEXT),
-        "kv_bytes_per_token": loaded.spec.kv_bytes_per_token(width),
+        "kv_bytes_per_token": loaded.spec.kv_bytes_per_token(),
         "checkpoint_bytes": loaded.spec.checkpoint_bytes(DTYPES[loaded.file_dtype].itemsize),
         "generation": text,
     }
@@ -358,7 +357,7 @@ def _protocol(loaded: LoadedModel, evaluation: EvaluationSet, prompt: str | None
         "perplexity": f"exp of the mean loss over {texts}; standard error over texts, paired for the difference",
         "agreement": f"top-1 and KL(reference ‖ model), in nats, over the same positions of {texts}",
         "costs": (
-            f"FLOPs per token at a context of {_CONTEXT}; KV-cache bytes in {dtype}, checkpoint bytes in "
+            f"FLOPs per token at a context of {_CONTEXT}; KV-cache bytes for 16-bit values, checkpoint bytes in "
             f"{loaded.file_dtype}"
         ),
     }

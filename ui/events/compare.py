@@ -6,13 +6,14 @@ import gradio as gr
 
 from ui.context import AppContext
 from ui.errors import NotYet
-from ui.events.measure import plan_and_text
-from ui.events.panels import Panels
+from ui.events.measure import plan_and_text, prompt_text
+from ui.events.panels import Panels, parts
 from ui.events.runner import bound, explained, long_step, quick, say, watched
+from ui.events.selection import value_of
 from ui.pages import compare, redundancy
-from ui.state import plan_of_choice
+from ui.state import plan_of_choice, selection
 from ui.state.session import Moment, Redundancy, Result, Session
-from ui.work import measuring
+from ui.work import measuring, two_texts
 
 
 def connect(context: AppContext, panels: Panels) -> None:
@@ -20,6 +21,9 @@ def connect(context: AppContext, panels: Panels) -> None:
     pair = [panels.compare.first, panels.compare.second]
     for chosen in pair:
         chosen.input(bound(on_pair, context, panels), pair, panels.all, **panels.light)
+    panels.compare.table.select(bound(on_rows, context, panels), None, panels.all, **panels.light)
+    texts = [*pair, panels.compare.prompt]
+    long_step(context, panels, panels.compare.write.click, on_write, texts, at_the_end=parts(panels.compare))
     restore = bound(on_restore, context, panels)
     panels.compare.restore.click(restore, panels.compare.first, panels.all, **panels.light)
     text = [panels.cut.measure_on, panels.cut.pasted]
@@ -30,6 +34,35 @@ def connect(context: AppContext, panels: Panels) -> None:
 def on_pair(context: AppContext, panels: Panels, first, second, request: gr.Request) -> dict:
     session = context.sessions.get(context.visitor(request))
     return quick(panels, lambda: compare.paint_pair(panels.compare, session, first, second))
+
+
+def on_rows(context: AppContext, panels: Panels, event: gr.EventData, request: gr.Request) -> dict:
+    """Two rows of the table; the lists follow."""
+    session, own = context.sessions.get(context.visitor(request)), panels.compare
+
+    def act() -> dict:
+        pair = [selection.result_number(f"#{value_of(event, name)}") for name in ("first", "second")]
+        known = [None if session.result(number) is None else number for number in pair]
+        return {**compare.paint_pair(own, session, *known), **dict(zip((own.first, own.second), known, strict=True))}
+
+    return quick(panels, act)
+
+
+def on_write(context: AppContext, panels: Panels, first, second, prompt, request: gr.Request):
+    owner = context.visitor(request)
+    try:
+        session, prompt = context.sessions.get(owner), prompt_text(prompt)
+        pair = session.result(first), session.result(second)
+        if None in pair:
+            raise NotYet("Two results are needed; choose them in the table or in the lists.")
+    except Exception as error:
+        yield explained(panels, error)
+        return
+    yield from watched(
+        context, panels, owner, "Writing",
+        lambda watch: two_texts.two_texts(context.registry, owner, pair, prompt, watch),
+        lambda written: compare.paint_texts(panels.compare, prompt, pair, written), kind="generate",
+    )  # fmt: skip
 
 
 def on_restore(context: AppContext, panels: Panels, number, request: gr.Request) -> dict:

@@ -4,6 +4,7 @@ Text colour comes from the style sheet, so one figure reads in light and in dark
 hatched, never marked by colour alone. Arrays travel as numpy, which Plotly sends as base64.
 """
 
+from ui.figures.attention import attention_figure
 from ui.figures.contrast import (
     channel_differences_figure,
     correlation_figure,
@@ -32,6 +33,7 @@ __all__ = [
     "Overlay",
     "Point",
     "agreement_figure",
+    "attention_figure",
     "channel_differences_figure",
     "channels_figure",
     "channels_overlay",

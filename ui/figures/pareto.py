@@ -22,8 +22,13 @@ class Point:
     floor: float | None = None
 
 
-def pareto_figure(points: list[Point], dense: tuple[int, float]) -> go.Figure:
-    """Perplexity against parameters; the front joins the dense model and the results that no other beats."""
+def pareto_figure(
+    points: list[Point], dense: tuple[int, float], predicted: list[tuple[int, float]] | None = None
+) -> go.Figure:
+    """Perplexity against parameters; the front joins the dense model and the results that no other beats.
+
+    `predicted`: parameters and perplexity of plans behind masks, which were not cut; they take no part in the front.
+    """
     figure = go.Figure()
     front = pareto_front([dense, *((point.parameters, point.perplexity) for point in points)])
     figure.add_trace(
@@ -36,13 +41,15 @@ def pareto_figure(points: list[Point], dense: tuple[int, float]) -> go.Figure:
             hoverinfo="skip",
         )
     )
+    if predicted:
+        figure.add_trace(_predictions(predicted))
     floors = [point for point in points if point.floor is not None]
     if floors:
         marks = _marks(floors, [point.floor for point in floors], "random (the floor)")
         figure.add_trace(marks.update(mode="markers", marker={"symbol": "x", "color": GREY}))
     chosen = [point for point in points if point.perplexity != point.floor]
     if chosen:
-        marks = _marks(chosen, [point.perplexity for point in chosen], "pruned")
+        marks = _marks(chosen, [point.perplexity for point in chosen], "measured")
         figure.add_trace(marks.update(mode="markers+text", marker={"symbol": "circle", "color": ACCENT}))
     figure.add_trace(
         go.Scatter(
@@ -124,6 +131,20 @@ def pareto_front(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
         if not front or perplexity < front[-1][1]:
             front.append((parameters, perplexity))
     return front
+
+
+def _predictions(predicted: list[tuple[int, float]]) -> go.Scatter:
+    """Open diamonds, so that what was not cut is told by its shape."""
+    return go.Scatter(
+        x=[parameters for parameters, _ in predicted],
+        y=[perplexity for _, perplexity in predicted],
+        mode="markers",
+        name="predicted behind masks",
+        marker={"symbol": "diamond-open", "size": 8, "color": GREY},
+        customdata=[numbers.count(parameters) for parameters, _ in predicted],
+        hovertemplate="predicted behind masks, not cut<br>%{customdata} parameters<br>perplexity %{y:,.3r}"
+        "<extra></extra>",
+    )
 
 
 def _marks(points: list[Point], values: list[float], name: str) -> go.Scatter:

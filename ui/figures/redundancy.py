@@ -1,4 +1,4 @@
-"""Perplexity over a grid of attention × MLP sparsity."""
+"""Perplexity over a grid of attention × MLP sparsity, as a multiple of the dense model's on the same sequences."""
 
 import numpy as np
 import plotly.graph_objects as go
@@ -13,13 +13,20 @@ _MOST_WORDS = 120
 
 
 def redundancy_figure(points: tuple[ta.SweepPoint, ...], spec: ta.ModelSpec) -> go.Figure:
-    """The map as far as it is measured, on a logarithmic scale; cells that are still open stay empty."""
+    """The map as far as it is measured, on a logarithmic scale; cells that are still open stay empty.
+
+    The first point is the dense model; until it is there, and in a map without one, cells hold perplexities.
+    """
     rows, columns = _axes(points, spec)
     values = np.full((len(rows), len(columns)), np.nan)
     for point in points:
         row, column = _place(point, spec)
         values[rows.index(row), columns.index(column)] = point.perplexity
-    written = [["" if np.isnan(value) else numbers.figure(value) for value in row] for row in values]
+    dense = next((point.perplexity for point in points if point.plan.spec == spec), None)
+    if dense is not None:
+        values = values / dense
+    sign, unit = ("× ", "times the dense") if dense is not None else ("", "perplexity")
+    written = [["" if np.isnan(value) else f"{sign}{numbers.figure(value)}" for value in row] for row in values]
     figure = go.Figure(
         go.Heatmap(
             z=np.log10(values),
@@ -33,7 +40,7 @@ def redundancy_figure(points: tuple[ta.SweepPoint, ...], spec: ta.ModelSpec) -> 
             ygap=2,
             hoverongaps=False,
             hovertemplate="%{y} of attention, %{x} of the channels removed<br>perplexity %{text}<extra></extra>",
-            colorbar={**COLOUR_BAR, "title": {"text": "perplexity (log)", "side": "right"}, **_ticks(values)},
+            colorbar={**COLOUR_BAR, "title": {"text": f"{unit} (log)", "side": "right"}, **_ticks(values)},
         )
     )
     return laid_out(

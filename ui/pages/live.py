@@ -1,6 +1,5 @@
 """Live: a sentence continued by the dense and by the masked model, rewritten at every click and slider."""
 
-import difflib
 from dataclasses import dataclass
 from html import escape
 
@@ -8,6 +7,7 @@ import gradio as gr
 
 from ui.format import numbers
 from ui.state.session import Session
+from ui.views.changed_words import changed
 from ui.work.live import PLAN, UNIT, Live
 
 DEFAULT_PROMPT = "Once upon a time, there was a little"
@@ -77,17 +77,6 @@ def paint_reason(panel: LivePanel, sentence: str) -> dict:
         panel.masked_text: _pane("Behind masks", f'<p class="empty">{escape(sentence)}</p>'),
         panel.next_words: "",
     }
-
-
-def changed(before: str, after: str) -> str:
-    """`after` as HTML, with the words marked that `before` does not have there."""
-    old, new = before.split(), after.split()
-    shown = []
-    for kind, _, _, start, end in difflib.SequenceMatcher(a=old, b=new, autojunk=False).get_opcodes():
-        words = escape(" ".join(new[start:end]))
-        if words:
-            shown.append(words if kind == "equal" else f"<mark>{words}</mark>")
-    return after[: len(after) - len(after.lstrip())] + " ".join(shown)
 
 
 def next_words(live: Live) -> str:

@@ -9,7 +9,6 @@ from transact.wording import counted
 from ui import figures
 from ui.format import labels
 from ui.state.session import Session
-from ui.work.measuring import MAP_SEQUENCES
 
 _EMPTY = "Press the button: every point is measured behind masks, nothing is cut"
 
@@ -49,7 +48,7 @@ def note_line(session: Session) -> str:
     return (
         f'<p class="note-line">{len(grid.points)} of {counted(grid.total, "point")}, chosen by '
         f"<b>{escape(labels.metric(grid.metric))}</b> on {escape(grid.scored.text.name)}; perplexity behind masks on "
-        f"up to {MAP_SEQUENCES} sequences of {escape(grid.text.name)}.</p>"
+        f"{counted(grid.num_samples, 'sequence')} of {escape(grid.text.name)}, as a multiple of the dense model's.</p>"
     )
 
 

@@ -261,6 +261,15 @@ class Tried:
 
 
 @dataclass(frozen=True, eq=False)
+class Attention:
+    """What the heads of a model attend to on a sentence."""
+
+    key: ModelKey
+    text: str
+    patterns: ta.AttentionPatterns
+
+
+@dataclass(frozen=True, eq=False)
 class Steadiness:
     """Whether more text would choose otherwise, as found for one run of scores and one target."""
 
@@ -271,12 +280,13 @@ class Steadiness:
 
 @dataclass(frozen=True, eq=False)
 class Redundancy:
-    """Perplexity behind masks over a grid of both sparsities, as far as it has been measured."""
+    """Perplexity behind masks over a grid of both sparsities, as far as it has been measured on that many sequences."""
 
     scored: Scored
     metric: str
     text: TextSource
     total: int
+    num_samples: int
     points: tuple[ta.SweepPoint, ...] = ()
 
 
@@ -296,6 +306,7 @@ class Session:
     view: View = field(default_factory=View)
     second: Scored | None = None
     tried: "Tried | None" = None
+    attention: "Attention | None" = None
     steadiness: "Steadiness | None" = None
     redundancy: "Redundancy | None" = None
     recovery: "Recovery | None" = None

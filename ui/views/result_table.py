@@ -6,6 +6,7 @@ from html import escape
 import transact as ta
 from ui.format import labels, numbers
 from ui.state.session import Result
+from ui.views.savings import savings
 
 NOISE = "no different within the noise"
 LAYER_HEADERS = ("Layer", "Head groups kept", "of", "Channels kept", "of")
@@ -99,20 +100,9 @@ def _rows(result: Result):
             f"Task: {kind}", "probe, share right", numbers.percent(before), numbers.percent(after),
             numbers.points(after - before),
         )  # fmt: skip
-    file_width = report.reference_checkpoint_bytes // report.reference_parameters
-    cache_width = report.reference_kv_bytes_per_token // result.plan.dense_spec.kv_bytes_per_token(1)
-    windowed = any(window is not None for window in result.plan.dense_spec.windows)
-    ends = ", until sliding windows are full" if windowed else ""
     yield from _speed_rows(report)
-    for label, term, field, show in (
-        ("Weights", "parameters", "parameters", numbers.count),
-        ("Work per token", "FLOPs at a context of 512", "flops_per_token", numbers.count),
-        ("Memory per token", f"KV cache, {cache_width} bytes a value{ends}", "kv_bytes_per_token", numbers.size),
-        ("File", f"checkpoint, {file_width} bytes a weight", "checkpoint_bytes", numbers.size),
-    ):
-        before, after = getattr(report, f"reference_{field}"), getattr(report, field)
-        if before and after:
-            yield row(label, term, show(before), show(after), numbers.change(before, after))
+    for saving in savings(result.plan):
+        yield row(saving.label, saving.protocol, saving.before, saving.after, numbers.change(1, 1 - saving.removed))
 
 
 def _speed_rows(report: ta.EvalReport):

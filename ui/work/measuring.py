@@ -20,8 +20,9 @@ EVALUATION_TOKENS = 512
 """Longest sequence that is measured; the bundled model's context."""
 PROBE_ITEMS = 60
 """Items per probe; enough for steps of under 2 %, few enough for seconds."""
-MAP_SEQUENCES = 40
-"""Sequences that each point of the redundancy map is measured on; the map compares points, not models."""
+MAP_SEQUENCES, MAP_WHOLE_TEXT = 40, 20_000_000
+"""Sequences that each point of the redundancy map is measured on; a model of up to so many parameters reads the whole
+text at every point, so that a point says what trying it says."""
 MAP_MLP_SPARSITIES = tuple(step / 10 for step in range(10))
 
 
@@ -190,9 +191,10 @@ def redundancy(registry: Registry, session: Session, text: TextSource, watch: Wa
     scored, metric = session.need_scored(), session.choice.metric
     loaded = registry.dense(session.key, watch)
     streamed.refuse(loaded, "The map would read all of them for every point. “Try” and “Prune” measure one plan.")
-    evaluation = evaluation_set(text, loaded, num_samples=MAP_SEQUENCES)
+    few = None if session.spec.num_parameters <= MAP_WHOLE_TEXT else MAP_SEQUENCES
+    evaluation = evaluation_set(text, loaded, num_samples=few)
     grid = ta.sparsity_grid(session.spec, mlp=MAP_MLP_SPARSITIES)
-    measured = Redundancy(scored, metric, text, len(grid))
+    measured = Redundancy(scored, metric, text, len(grid), evaluation.num_samples)
     watch.says("Mapping the redundancy")
     watch(0, len(grid), "points")
 

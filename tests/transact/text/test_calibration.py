@@ -137,9 +137,7 @@ def test_long_texts_are_cut_into_windows_where_samples_would_be_missing():
     assert lengths(["a b c d a b c", short, short, short], num_samples=None) == (6, 3, 3, 3)
     always = ta.EvaluationSet.from_texts([long, short], tokenizer, seq_len=6, windows=True)
     assert always.lengths == (6, 6, 6, 6, 3)
-    assert always.protocol == (
-        "each text one sequence, BOS in each sequence, longer ones in windows of 6"
-    )
+    assert always.protocol == ("each text one sequence, BOS in each sequence, longer ones in windows of 6")
     document = ta.EvaluationSet.from_document(long, tokenizer, seq_len=6)
     assert list(always.rows())[:4] == list(document.rows())
     with pytest.raises(ta.InvalidOption, match='True, False or "auto"'):

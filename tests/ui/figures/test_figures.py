@@ -182,9 +182,13 @@ def test_the_front_holds_what_nothing_beats():
 def test_random_results_are_told_apart_by_their_symbol():
     points = [figures.Point(1, 100, 9.0, floor=30.0), figures.Point(2, 100, 20.0, floor=20.0)]
     traces = {trace.name: trace for trace in figures.pareto_figure(points, (200, 5.0)).data}
-    assert traces["pruned"].y == (9.0,)
+    assert traces["measured"].y == (9.0,)
     assert traces["random (the floor)"].y == (30.0, 20.0)
     assert len({trace.marker.symbol for trace in traces.values() if trace.mode != "lines"}) == 3
+    with_masks = figures.pareto_figure(points, (200, 5.0), [(100, 12.0)])
+    assert with_masks.data[0].y == figures.pareto_figure(points, (200, 5.0)).data[0].y  # no part of the front
+    symbols = [trace.marker.symbol for trace in with_masks.data if trace.mode != "lines"]
+    assert len(set(symbols)) == len(symbols) == 4
 
 
 def test_the_map_fills_where_it_is_measured(plan):
@@ -195,9 +199,12 @@ def test_the_map_fills_where_it_is_measured(plan):
 
     points = (point(2, 6, 4.0), point(1, 3, 40.0))
     heat = figures.redundancy_figure(points, spec()).data[0]
-    assert heat.z[0][0] == pytest.approx(np.log10(4)) and heat.z[1][1] == pytest.approx(np.log10(40))
+    assert heat.z[0][0] == 0 and heat.z[1][1] == pytest.approx(1)
+    assert heat.text[0][0] == "× 1.00" and heat.text[1][1] == "× 10.0"
     assert np.isnan(heat.z[0][1]) and heat.text[0][1] == ""
     assert figures.redundancy_cell(points, spec(), 1, 1) == (0.5, 0.5)
+    alone = figures.redundancy_figure(points[1:], spec()).data[0]  # the dense model is not among them
+    assert alone.text[0][0] == "40.0" and alone.z[0][0] == pytest.approx(np.log10(40))
 
 
 def test_recovery_is_drawn_along_all_phases():
