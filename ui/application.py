@@ -107,7 +107,7 @@ def open_context(opening: Scored | None = None) -> AppContext:
     budget = memory_budget()
     registry = Registry(telemetry, budget_bytes=int(budget * (1 - _SESSIONS_SHARE)), disk_bytes=disk_budget())
     audience = Audience()
-    jobs, exports = Jobs(telemetry, audience.hears_this), Exports(registry.disk)
+    jobs, exports = Jobs(telemetry, audience.hears_this, registry.speeds.learn), Exports(registry.disk)
     scored = opening or _warm_up(registry)
     spec = scored.spec if scored else None
 

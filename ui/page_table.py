@@ -15,10 +15,12 @@ import ui.events.load_and_score
 import ui.events.look
 import ui.events.measure
 import ui.events.plan_controls
+import ui.events.queue
 import ui.events.recover
 import ui.events.selection
 import ui.events.share
 import ui.events.stop
+import ui.events.times
 import ui.pages.answers
 import ui.pages.attention
 import ui.pages.calibration
@@ -31,6 +33,7 @@ import ui.pages.live
 import ui.pages.maps
 import ui.pages.measure
 import ui.pages.model
+import ui.pages.queue
 import ui.pages.reading
 import ui.pages.recover
 import ui.pages.redundancy
@@ -73,6 +76,7 @@ PAGES = (
     Page("rules", ui.pages.rules, place=RAIL),
     Page("maps", ui.pages.maps, ui.events.plan_controls),
     Page("cut", ui.pages.cut),
+    Page("queue", ui.pages.queue, ui.events.queue),
     Page("live", ui.pages.live, ui.events.live, LIVE),
     Page("layer", ui.pages.layer, ui.events.selection, UNIT, "Layer close up", "closer-layer"),
     Page("reading", ui.pages.reading, None, UNIT, "What does this unit read?", "closer-reading"),
@@ -82,7 +86,7 @@ PAGES = (
     Page("measure", ui.pages.measure, ui.events.measure, RESULTS),
     Page("answers", ui.pages.answers, ui.events.answers, RESULTS),
     Page("compare", ui.pages.compare, ui.events.compare, RESULTS),
-    Page("redundancy", ui.pages.redundancy, None, RESULTS),
+    Page("redundancy", ui.pages.redundancy, ui.events.times, RESULTS),
     Page("recover", ui.pages.recover, ui.events.recover, TRAIN),
     Page("takeaway", ui.pages.takeaway, ui.events.downloads, TAKE),
     Page("share", ui.pages.share, ui.events.share, TAKE),

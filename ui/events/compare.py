@@ -13,7 +13,7 @@ from ui.events.selection import value_of
 from ui.pages import compare, redundancy
 from ui.state import plan_of_choice, selection
 from ui.state.session import Moment, Redundancy, Result, Session
-from ui.work import measuring, two_texts
+from ui.work import job_steps, measuring, two_texts
 
 
 def connect(context: AppContext, panels: Panels) -> None:
@@ -96,6 +96,7 @@ def on_map(context: AppContext, panels: Panels, measure_on, pasted, request: gr.
         context, panels, owner, "Mapping the redundancy",
         lambda watch: measuring.redundancy(context.registry, session, text, watch),
         show, partly=show, stopped="Stopped. The points measured so far stay in the map.", kind="map",
+        steps=job_steps.mapping(context.registry, session.scored, text),
     )  # fmt: skip
 
 

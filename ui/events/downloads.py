@@ -16,7 +16,8 @@ from ui.server import limits
 from ui.state.session import Result
 from ui.views import results_history
 from ui.views.downloads import file_stem, model_stem
-from ui.work import pruning
+from ui.work import job_steps, pruning
+from ui.work.forecast import Step
 from ui.work.watch import Watch
 
 SAVE_FILE = "() => setTimeout(() => document.querySelector('#export-file').click(), 250)"
@@ -40,17 +41,17 @@ def connect(context: AppContext, panels: Panels) -> None:
 
 def on_checkpoint(context: AppContext, panels: Panels, layers: str, request: gr.Request):
     yield from _model_written(
-        context, panels, request,
+        context, panels, request, lambda result: job_steps.checkpoint(context.registry, result),
         lambda: partial(checkpoint, context, layers=limits.one_of("layers", layers, takeaway.LAYERS)),
-        title="Writing the checkpoint", kind="export checkpoint",
+        kind="export checkpoint",
     )  # fmt: skip
 
 
 def on_gguf(context: AppContext, panels: Panels, file_type: str, request: gr.Request):
     yield from _model_written(
-        context, panels, request,
+        context, panels, request, lambda result: job_steps.gguf(context.registry, result, file_type),
         lambda: partial(gguf, context, file_type=limits.one_of("GGUF file type", file_type, ta.GGUF_TYPES)),
-        title="Writing GGUF", kind="export gguf",
+        kind="export gguf",
     )  # fmt: skip
 
 
@@ -108,13 +109,15 @@ def gguf(context: AppContext, owner: str, result: Result, watch: Watch, *, file_
 
 
 def _model_written(
-    context: AppContext, panels: Panels, request: gr.Request, chosen: Callable[[], Callable], *, title: str, kind: str
-):
+    context: AppContext, panels: Panels, request: gr.Request, steps: Callable[[Result], list[Step]],
+    chosen: Callable[[], Callable], *, kind: str,
+):  # fmt: skip
     """The pruned model in a file: `chosen` gives what writes it, from the owner, the result and the watch."""
     owner = context.visitor(request)
     try:
         write = chosen()
         result = context.sessions.get(owner).need_result()
+        expected = steps(result)
     except Exception as error:
         yield {**explained(panels, error), panels.takeaway.file: None}
         return
@@ -124,7 +127,10 @@ def _model_written(
         file, note = written
         return {panels.takeaway.file: str(file), **say(panels, note, "good")}
 
-    yield from watched(context, panels, owner, title, lambda watch: write(owner, result, watch), finish, kind=kind)
+    yield from watched(
+        context, panels, owner, expected[0].name, lambda watch: write(owner, result, watch), finish, kind=kind,
+        steps=expected,
+    )  # fmt: skip
 
 
 def _written(panels: Panels, write: Callable[[], Path]) -> dict:

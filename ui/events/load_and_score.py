@@ -17,8 +17,10 @@ from ui.text_sources import text_source, uploads
 from ui.text_sources.hub_dataset import DatasetRequest
 from ui.text_sources.text_source import DatasetChoice, TextRequest, TextSource
 from ui.work import gallery, scoring
+from ui.work.forecast import Step
 from ui.work.jobs import FILES, MODEL
 from ui.work.registry import Registry, is_streamed
+from ui.work.scoring import Run
 from ui.work.watch import Watch
 
 
@@ -196,14 +198,22 @@ def on_score(context: AppContext, panels: Panels, request: gr.Request, *values):
             return
         (text,) = texts
     yield from _scored(
-        context, panels, owner,
+        context, panels, owner, lambda: scoring.estimate(context.registry, session, text, sampling),
         lambda watch: scoring.score(context.registry, key, text, sampling, watch, in_parts=True),
     )  # fmt: skip
 
 
-def _scored(context: AppContext, panels: Panels, owner: str, work: Callable[[Watch], Scored]) -> Iterator[dict]:
+def _scored(
+    context: AppContext, panels: Panels, owner: str, estimate: Callable[[], Run | None], work: Callable[[Watch], Scored]
+) -> Iterator[dict]:
     """Scores in the maps while text passes, and all that follows them at the end."""
     before, shown = context.sessions.get(owner), None
+    try:
+        run = estimate()
+    except Exception as error:
+        yield explained(panels, error)
+        return
+    steps = [] if run is None else [Step("Scoring", run.seconds)]
 
     def keep(scored: Scored) -> Session:
         nonlocal shown
@@ -225,7 +235,7 @@ def _scored(context: AppContext, panels: Panels, owner: str, work: Callable[[Wat
 
     yield from watched(
         context, panels, owner, "Scoring", work, finish, failed=failed,
-        partly=lambda scored: maps.paint_maps(panels.maps, keep(scored)), kind="score",
+        partly=lambda scored: maps.paint_maps(panels.maps, keep(scored)), kind="score", steps=steps,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from ui.events.runner import explained, long_step, say, watched
 from ui.pages import contrast, trust
 from ui.state.session import Scored, Session, Steadiness
 from ui.text_sources import text_source
-from ui.work import measuring, scoring
+from ui.work import job_steps, measuring, scoring
 
 
 def connect(context: AppContext, panels: Panels) -> None:
@@ -59,4 +59,5 @@ def on_check(context: AppContext, panels: Panels, request: gr.Request):
     yield from watched(
         context, panels, owner, "Checking stability",
         lambda watch: measuring.steadiness(context.registry, session, watch), finish, kind="stability",
+        steps=job_steps.checking_stability(context.registry, session.scored),
     )  # fmt: skip

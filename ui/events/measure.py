@@ -15,7 +15,7 @@ from ui.state.session import BUNDLED, Result, Session, Tried
 from ui.text_sources import text_source
 from ui.text_sources.text_source import TextSource
 from ui.views.verdict import mood_of, verdict
-from ui.work import measuring, pruning
+from ui.work import job_steps, measuring, pruning
 from ui.work.measuring import WhatIf
 
 _SHOW = """() => {{
@@ -75,7 +75,7 @@ def on_try(context: AppContext, panels: Panels, measure_on, pasted, prompt, requ
         lambda watch: measuring.what_if(
             context.registry, session, text, watch, prompt=prompt, with_probes=session.key == BUNDLED
         ),
-        finish, kind="try",
+        finish, kind="try", steps=job_steps.trying(context.registry, session.scored, text, **_wanted(session, prompt)),
     )  # fmt: skip
 
 
@@ -101,7 +101,11 @@ def on_prune(context: AppContext, panels: Panels, request: gr.Request, *values):
         seconds = time.monotonic() - began
         return with_result(context, panels, owner, result, f"cut and measured in {seconds:.0f} s")
 
-    yield from watched(context, panels, owner, "Pruning", work, finish, kind="prune")
+    steps = [
+        *job_steps.cutting(context.registry, session, form.repair, search=bool(form.search)),
+        *job_steps.measuring(context.registry, session.scored, text, **_wanted(session, prompt)),
+    ]
+    yield from watched(context, panels, owner, "Pruning", work, finish, kind="prune", steps=steps)
 
 
 def on_measure(context: AppContext, panels: Panels, measure_on, pasted, prompt, request: gr.Request):
@@ -126,6 +130,7 @@ def on_measure(context: AppContext, panels: Panels, measure_on, pasted, prompt, 
             prompt=prompt if prompt.strip() else None, with_probes=session.key == BUNDLED,
         ),
         finish, kind="measure",
+        steps=job_steps.measuring(context.registry, result.scored, text, **_wanted(session, prompt)),
     )  # fmt: skip
 
 
@@ -169,6 +174,11 @@ def plan_and_text(context: AppContext, owner: str, measure_on: str, pasted: str)
     session = context.sessions.get(owner)
     session.need_plan()
     return session, evaluation_text(measure_on, pasted)
+
+
+def _wanted(session: Session, prompt: str) -> dict:
+    """What is measured beside the perplexity, for the time that it takes."""
+    return {"writes": bool(prompt.strip()), "with_probes": session.key == BUNDLED}
 
 
 def prompt_text(prompt) -> str:

@@ -15,7 +15,7 @@ from ui.events.runner import bound, explained, long_step, say, watched
 from ui.pages import recover
 from ui.state.session import BUNDLED, Recovery, Result, Session
 from ui.views import progress_line
-from ui.work import recovery
+from ui.work import job_steps, recovery
 from ui.work.recovery import Form
 
 
@@ -79,7 +79,13 @@ def on_start(context: AppContext, panels: Panels, request: gr.Request, measure_o
         note = f"Result {result.number} is ready: {how}, in {time.monotonic() - began:.0f} s."
         return {**panels.repaint(after, "results"), **panels.repaint(after, "marks"), **say(panels, note, "good")}
 
-    yield from watched(context, panels, owner, "Recovery", work, finish, partly=show, kind="recover")
+    steps = [
+        *job_steps.training(context.registry, session, training),
+        *job_steps.measuring(
+            context.registry, session.scored, text, writes=bool(prompt.strip()), with_probes=session.key == BUNDLED
+        ),
+    ]
+    yield from watched(context, panels, owner, "Recovery", work, finish, partly=show, kind="recover", steps=steps)
 
 
 def _form(panels: Panels) -> list[Component]:

@@ -13,6 +13,7 @@ from ui.context import AppContext
 from ui.events.panels import Panels
 from ui.server import error_messages
 from ui.views import progress_line
+from ui.work.forecast import Step
 from ui.work.watch import Finished, Partial, Tick, Watch
 
 T = TypeVar("T")
@@ -98,8 +99,9 @@ def paint(context: AppContext, panels: Panels, request: gr.Request) -> dict:
 def _on_the_way(context: AppContext, panels: Panels, step: Callable, shown: set[Component] | None) -> Callable:
     """`step` without the updates of other parts than those `shown` (None: of any), which are kept for its end.
 
-    A step that yields nothing has to yield that nothing changes: gradio would send each output a None, which empties
-    the message line.
+    What the message line said of earlier steps goes as this one begins; what is said of others meanwhile, as that they
+    have to wait for it, stays. A step that yields nothing has to yield that nothing changes: gradio would send each
+    output a None, which empties the message line.
     """
     request = list(inspect.signature(step).parameters).index("request")
 
@@ -108,8 +110,8 @@ def _on_the_way(context: AppContext, panels: Panels, step: Callable, shown: set[
         silent = True
         for update in step(*values):
             if shown is None or update.keys() <= shown:
+                yield {panels.status.message: "", **update} if silent else update
                 silent = False
-                yield update
             else:
                 context.unpainted.setdefault(context.visitor(values[request]), {}).update(update)
         if silent:
@@ -136,16 +138,17 @@ def watched(
     stopped: str = "Stopped. Everything is as it was before.",
     kind: str = "other",
     line: str | None = OWN,
+    steps: Sequence[Step] = (),
 ) -> Iterator[dict]:
     """A step that takes longer: progress while it runs, then `finish`'s updates, or a sentence.
 
     `failed` gives the updates for an error, by default its sentence in the message line; `partly` those for what the
-    work has so far; `stopped` says what a stop leaves behind; `kind` and `line` as for `Jobs.run`, where `OWN` is the
-    queue of the visitor's model.
+    work has so far; `stopped` says what a stop leaves behind; `kind`, `line` and `steps` as for `Jobs.run`, where `OWN`
+    is the queue of the visitor's model.
     """
     try:
         line = context.line_of(owner) if line == OWN else line
-        for event in context.jobs.run(owner, title, work, kind=kind, line=line):
+        for event in context.jobs.run(owner, title, work, kind=kind, line=line, steps=steps):
             if isinstance(event, Finished):
                 yield {**_over(context, panels, owner), **say(panels, ""), **finish(event.value)}
             elif isinstance(event, Partial):
@@ -173,7 +176,6 @@ def _running(panels: Panels, tick: Tick) -> dict:
     return {
         panels.status.progress: progress_line.progress(tick),
         panels.status.stop: gr.update(interactive=not tick.stopping),
-        panels.status.message: "",
     }
 
 

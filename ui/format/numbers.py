@@ -79,6 +79,14 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def about(seconds: float) -> str:
+    """A time that is only expected: "8 s", "40 s", "3 min", "1 h 10 min"."""
+    if seconds < 55:
+        return f"{max(1, round(seconds)) if seconds < 10 else 5 * round(seconds / 5)} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else duration(600 * round(seconds / 600)).replace(" 0 min", "")
+
+
 def _scaled(value: float, units: tuple[str, ...]) -> str:
     if value == 0:
         return f"0{units[0]}"

@@ -249,6 +249,17 @@ class Result:
         return self.plan.metric
 
 
+@dataclass(frozen=True, eq=False)
+class Queued:
+    """Settings that wait to be cut: the choice, the plan that it comes to, and how what is cut is made up for."""
+
+    scored: Scored
+    choice: Choice
+    plan: ta.PruningPlan
+    repair: str
+    search: bool
+
+
 @dataclass(frozen=True)
 class Tried:
     """What a plan does behind masks: both perplexities on the text of that name, and the tasks' answers."""
@@ -313,6 +324,7 @@ class Session:
     pending: "Settings | None" = None
     timeline: Timeline = field(default_factory=Timeline)
     results: tuple[Result, ...] = ()
+    queue: tuple[Queued, ...] = ()
     counted: int = 0
     streamed: bool = False
 
@@ -347,7 +359,8 @@ class Session:
         """The calibration runs that this work refers to, those in view first, then the latest."""
         undo = (*reversed(self.timeline.past), *self.timeline.future)
         results = [result.scored for result in reversed(self.results)]
-        every = [self.scored, self.second, *results, *(moment.scored for moment in undo)]
+        queued = [queued.scored for queued in self.queue]
+        every = [self.scored, self.second, *queued, *results, *(moment.scored for moment in undo)]
         return list({id(run): run for run in every if run is not None}.values())
 
     def bounded(self) -> "Session":

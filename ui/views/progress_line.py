@@ -13,14 +13,16 @@ Mood = Literal["plain", "good", "fair", "ruined", "wrong"]
 
 
 def progress(tick: Tick) -> str:
-    """A bar with what is being done, how much of it, and the time left."""
+    """One bar for all of a job: what is being done, how much of it, the time left, and its steps by name."""
     if tick.waiting:
-        return _bar(None, f"Waiting: {tick.before} before you", "it starts by itself")
-    if not tick.total:
-        return _bar(None, tick.title, "")
-    left = "" if tick.seconds_left is None else f"{numbers.duration(tick.seconds_left)} left"
-    counted = f"{tick.done:,} of {tick.total:,} {tick.unit}"
-    return _bar(tick.done / tick.total, tick.title, " · ".join(part for part in (counted, left) if part))
+        wait = "" if tick.wait is None else f", about {numbers.duration(max(tick.wait, 1))}"
+        return _bar(None, f"{tick.title}: waiting", f"{tick.before} before you{wait} · it starts by itself")
+    left = "" if tick.seconds_left is None else f"{numbers.duration(max(tick.seconds_left, 1))} left"
+    counted = f"{tick.done:,} of {tick.total:,} {tick.unit}" if tick.total else ""
+    share = tick.share
+    if share is None and tick.total and len(tick.steps) < 2:
+        share = tick.done / tick.total
+    return _bar(share, tick.title, " · ".join(part for part in (counted, left) if part), _steps(tick))
 
 
 def idle() -> str:
@@ -42,10 +44,21 @@ def refusal(sentence: str) -> str:
     return f'<p class="estimate">{escape(sentence)}</p>'
 
 
-def _bar(share: float | None, title: str, detail: str) -> str:
+def _steps(tick: Tick) -> str:
+    """The job's steps in their order, the one at work marked; nothing for a single one."""
+    if len(tick.steps) < 2:
+        return ""
+    items = [
+        f"<li{' aria-current=step' if number == tick.number else ''}>{escape(name)}</li>"
+        for number, name in enumerate(tick.steps, 1)
+    ]
+    return f'<ol class="steps">{"".join(items)}</ol>'
+
+
+def _bar(share: float | None, title: str, detail: str, steps: str = "") -> str:
     value = "" if share is None else f' value="{share:.4f}"'
     return (
         f'<div class="progress"><span class="title">{escape(title)}</span>'
         f'<progress max="1"{value} aria-label="{escape(title)}"></progress>'
-        f'<span class="detail">{escape(detail)}</span></div>'
+        f'<span class="detail">{escape(detail)}</span>{steps}</div>'
     )

@@ -44,7 +44,7 @@ def expected(registry: Registry, session: Session, asked: Goal) -> Expected:
     groups = sum(shape.num_key_value_heads for shape in shapes) / len(shapes)
     channels = sum(shape.intermediate_size for shape in shapes) // len(shapes)
     flops = spec.prefill_flops(_TIMED_TOKENS)
-    seconds = registry.seconds_for(flops)
+    seconds = registry.seconds_for(flops, session.key)
     recipe = None
     if seconds is not None and session.key.has_weights:
         recipe = recipe_for(

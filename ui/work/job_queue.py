@@ -53,6 +53,7 @@ class JobQueue:
         self._at_work: QueuedJob | None = None
         self._waiting: list[QueuedJob] = []
         self._seconds: dict[str, float] = {}
+        self._began = 0.0
         self._worker: threading.Thread | None = None
 
     def __len__(self) -> int:
@@ -80,14 +81,28 @@ class JobQueue:
         """Whether that job is in the queue and has not begun."""
         return any(job.watch is watch for job in list(self._waiting))
 
-    def before(self, watch: Watch) -> int:
-        """How many come first as it is now, the one at work included; 0 for a job that is not in the queue."""
+    def before(self, watch: Watch) -> tuple[int, float | None]:
+        """How many come first as it is now, the one at work included, and the seconds that these should take.
+
+        (0, None) for a job that is not in the queue; None also where nothing is known of one of them.
+        """
         with self._changed:
             now, own = time.monotonic(), self._of(watch)
             if own is None:
-                return 0
-            first = sum(job is not own and self._goes_first(job, own, now) for job in self._waiting)
-            return first + (self._at_work is not None)
+                return 0, None
+            first = [job for job in self._waiting if job is not own and self._goes_first(job, own, now)]
+            at_work = [] if self._at_work is None else [self._at_work]
+            waits = [self._seconds_of(job, now - self._began) for job in at_work]
+            waits += [self._seconds_of(job) for job in first]
+            known = [wait for wait in waits if wait is not None]
+            return len(waits), float(round(sum(known))) if len(known) == len(waits) else None
+
+    def _seconds_of(self, job: QueuedJob, gone: float = 0.0) -> float | None:
+        """What is left of a job: by its steps, or as such jobs have taken; of one that takes longer, a little more."""
+        left = job.watch.forecast.seconds_left()
+        if left is not None or job.kind not in self._seconds:
+            return left
+        return max(self._seconds[job.kind] - gone, 0.1 * gone)
 
     def leave(self, watch: Watch) -> bool:
         """Give up a place in the queue; False for the job at work, which has to end by itself."""
@@ -136,7 +151,7 @@ class JobQueue:
                     self._changed.wait(POLL_SECONDS if self._waiting else None)
                     self._take_next()
                 job = self._at_work
-            began = time.monotonic()
+            began = self._began = time.monotonic()
             job.run()
             seconds = max(time.monotonic() - began, 1e-3)
             with self._changed:

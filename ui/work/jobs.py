@@ -11,7 +11,7 @@ import functools
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import transact as ta
@@ -19,6 +19,7 @@ from transact.runtime.isolated_process import progress_for_processes
 from ui.errors import Busy, NotYet
 from ui.server import error_messages
 from ui.server.telemetry import Telemetry, raised, resident_bytes
+from ui.work.forecast import Step
 from ui.work.job_queue import POLL_SECONDS, JobQueue, QueuedJob
 from ui.work.watch import Finished, Partial, Tick, Watch
 
@@ -39,10 +40,16 @@ class Jobs:
     where that needs a model, it waits in the queue behind.
     """
 
-    def __init__(self, telemetry: Telemetry | None = None, heard: Callable[[], bool] = lambda: True):
-        """`heard`: whether anybody waits for what is asked for in the context in which it is called."""
+    def __init__(
+        self, telemetry: Telemetry | None = None, heard: Callable[[], bool] = lambda: True,
+        learn: Callable[[list[tuple[Step, float]]], None] = lambda timings: None,
+    ):  # fmt: skip
+        """`heard`: whether anybody waits for what is asked for in the context in which it is called; `learn` is given
+        the steps of every job that are over, with their seconds.
+        """
         self._telemetry = telemetry or Telemetry()
         self._heard = heard
+        self._learn = learn
         self._lines = {name: JobQueue() for name in (MODEL, SMALL, LIVE, FILES)}
         self._latest: dict[str, Watch] = {}
         self._at_work: set[Watch] = set()
@@ -60,17 +67,19 @@ class Jobs:
         return max(0, len(self._at_work) - self.waiting)
 
     def run(
-        self, owner: str, title: str, work: Callable[[Watch], T], *, kind: str = "other", line: str | None = MODEL
-    ) -> Iterator[Tick | Partial | Finished[T]]:
+        self, owner: str, title: str, work: Callable[[Watch], T], *,
+        kind: str = "other", line: str | None = MODEL, steps: Sequence[Step] = (),
+    ) -> Iterator[Tick | Partial | Finished[T]]:  # fmt: skip
         """Do `work` in a thread and yield a `Tick` now and then, `Partial`s where it has some, at last one `Finished`.
 
         `kind` names the work in logs and counters, where `title` may hold a visitor's words. `line`: the queue to wait
-        in, None for work that touches no model and so need not wait. Raises what `work` raised (see
+        in, None for work that touches no model and so need not wait. `steps`: what it should consist of, for the time
+        that it takes. Raises what `work` raised (see
         `error_messages.presentable`), `Cancelled` when stopped, `NotYet` where the owner's last job still runs and was
         not asked to stop, and `Busy` at once where the queue is full. Ends when the work has ended; closing the
         generator stops the work and does not wait for its end.
         """
-        watch, outcome, ended = Watch(title), [], threading.Event()
+        watch, outcome, ended = Watch(title, steps), [], threading.Event()
         asked = time.monotonic()
 
         def body() -> None:
@@ -155,7 +164,9 @@ class Jobs:
         with self._guard:
             before = self._latest.get(owner)
             if before is not None and not before.stop.is_set():
-                raise NotYet(f"“{before.title}” is still running; wait for it or press Stop.")
+                waits = any(queue.waits(before) for queue in self._lines.values())
+                now = "still waits for its turn" if waits else "is still running"
+                raise NotYet(f"“{before.title}” {now}; wait for it or press Stop.")
             if line is not None:
                 try:
                     self._lines[line].join(job)
@@ -183,9 +194,11 @@ class Jobs:
         outcome, why = "cancelled", {}
         try:
             watch.raise_if_cancelled()
+            watch.forecast.start()
             with progress_for_processes(watch.raise_if_cancelled):
                 value = work(watch)
             outcome = "finished"
+            watch.forecast.end()
             return value
         except ta.Cancelled:
             raise
@@ -195,6 +208,7 @@ class Jobs:
             raise
         finally:
             seconds = time.monotonic() - began
+            self._learn(watch.forecast.timings)
             self._record(kind, outcome, waited=began - asked, seconds=seconds, parameters=watch.parameters, **why)
 
     def _record(self, kind: str, outcome: str, *, waited: float, seconds: float = 0.0, **more) -> None:
@@ -223,5 +237,5 @@ class Jobs:
         """How a job stands now."""
         if watch.stop.is_set():
             return Tick("Stopping", stopping=True)
-        before = max(line.before(watch) for line in self._lines.values())
-        return Tick(watch.title, before=before) if before else watch.latest
+        before, wait = max((line.before(watch) for line in self._lines.values()), key=lambda each: each[0])
+        return Tick(watch.title, before=before, wait=wait) if before else watch.latest

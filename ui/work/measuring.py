@@ -64,14 +64,21 @@ def what_if(
     evaluation = evaluation_set(text, loaded)
     watch.says("Perplexity of the dense model")
     dense = _perplexity(loaded, evaluation, watch)
-    dense_writes = _written(loaded, prompt, watch) if prompt.strip() else None
+    dense_writes = None
+    if prompt.strip():
+        watch.says("Writing as it is")
+        dense_writes = _written(loaded, prompt, watch)
     watch.says("Perplexity behind masks")
     masked = _perplexity(loaded, evaluation, watch, plan)
-    watch.says("Writing behind masks")
-    masked_writes = _written(loaded, prompt, watch, plan) if prompt.strip() else None
+    masked_writes = None
+    if prompt.strip():
+        watch.says("Writing behind masks")
+        masked_writes = _written(loaded, prompt, watch, plan)
     answers: Answers = ()
     if with_probes:
-        answers = _paired(_dense_probes(registry, session.key, loaded, watch), _probes(loaded, watch, plan))
+        dense_probes = _dense_probes(registry, session.key, loaded, watch)
+        watch.says("Probes behind masks")
+        answers = _paired(dense_probes, _probes(loaded, watch, plan))
     return WhatIf(dense, masked, evaluation.num_tokens, text.name, dense_writes, masked_writes, answers)
 
 
@@ -95,7 +102,7 @@ def measure(
     watch.says(f"Measuring on {text.name}")
     report = zerogpu.forward(
         ta.evaluate, pruned, evaluation,
-        tokens=2 * evaluation.num_tokens, steps=SPEED_STEPS + 2 * evaluation.num_samples, progress=watch,
+        tokens=2 * evaluation.num_tokens, steps=SPEED_STEPS + 2 * evaluation.num_samples, progress=_evaluating(watch),
         reference=loaded, prompt=prompt if loaded.can(WRITING) else None,
     )  # fmt: skip
     floor = None if loaded.is_streamed else report.perplexity
@@ -104,7 +111,9 @@ def measure(
         floor = _perplexity(loaded, evaluation, watch, _random_like(result.plan))
     answers: Answers = ()
     if with_probes:
-        answers = _paired(_dense_probes(registry, result.scored.key, loaded, watch), _probes(pruned, watch))
+        dense_probes = _dense_probes(registry, result.scored.key, loaded, watch)
+        watch.says("Probes of the pruned model")
+        answers = _paired(dense_probes, _probes(pruned, watch))
     return replace(
         result,
         report=report,
@@ -153,7 +162,7 @@ def _written(loaded: ta.LoadedModel, prompt: str, watch: Watch, plan: ta.Pruning
 def _probes(loaded: ta.LoadedModel, watch: Watch, plan: ta.PruningPlan | None = None) -> list[ta.ProbeResult]:
     results = []
     for probe in ta.load_probes():
-        watch.says(f"Probe: {probe.kind}")
+        watch.shows(f"Probe: {probe.kind}")
         size = {"tokens": PROBE_ITEMS * PROBE_TOKENS, "steps": PROBE_ITEMS}
         results.append(
             _on_model(ta.run_probe, loaded, plan, probe, progress=watch, limit=PROBE_ITEMS, answers=True, **size)
@@ -162,7 +171,23 @@ def _probes(loaded: ta.LoadedModel, watch: Watch, plan: ta.PruningPlan | None = 
 
 
 def _dense_probes(registry: Registry, key: ModelKey, loaded: ta.LoadedModel, watch: Watch) -> list[ta.ProbeResult]:
-    return registry.dense_probes(key, lambda: _probes(loaded, watch))
+    def run() -> list[ta.ProbeResult]:
+        watch.says("Probes of the dense model")
+        return _probes(loaded, watch)
+
+    return registry.dense_probes(key, run)
+
+
+def _evaluating(watch: Watch) -> ta.Progress:
+    """The progress of `evaluate`, which reads, times and writes, as three steps that its units tell apart."""
+    titles = ["Timing both", "Both write"]
+
+    def told(done: int, total: int, unit: str) -> None:
+        if titles and (unit == "speed rounds") == (len(titles) == 2):
+            watch.says(titles.pop(0))
+        watch(done, total, unit)
+
+    return told
 
 
 def _paired(before: list[ta.ProbeResult], after: list[ta.ProbeResult]) -> Answers:

@@ -81,7 +81,7 @@ def estimate(registry: Registry, session: Session, chosen: Training) -> Estimate
         chosen.settings,
         seq_len=scored.calibration.input_ids.shape[1],
     )
-    return Estimate(cost.tokens, cost.bytes, registry.seconds_for(cost.flops))
+    return Estimate(cost.tokens, cost.bytes, registry.seconds_for(cost.flops, session.key))
 
 
 def recover(

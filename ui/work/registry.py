@@ -23,6 +23,7 @@ from ui.server.memory import BUDGET_VARIABLE, LruCache, memory_budget
 from ui.server.telemetry import Telemetry
 from ui.state.session import BUNDLED, ModelKey, Sampling, Scored
 from ui.text_sources.text_source import TextSource
+from ui.work.speeds import Speeds, timed_forward
 from ui.work.text_extent import Extent
 from ui.work.watch import Watch
 
@@ -43,7 +44,7 @@ class Registry:
         self._telemetry = telemetry or Telemetry()
         self.budget_bytes = memory_budget() if budget_bytes is None else budget_bytes
         self._bundled: ta.LoadedModel | None = None
-        self._flops_per_second: float | None = None
+        self.speeds = Speeds()
         self._dense = self._shelf("dense", max_items=_MAX_DENSE)
         self._pruned = self._shelf("pruned", max_items=_MAX_PRUNED, idle_seconds=_PRUNED_SECONDS)
         self._scored = self._shelf("scores", max_items=_MAX_SCORED)
@@ -89,6 +90,14 @@ class Registry:
         loaded = self._opened(card, key, watch)
         self._keep(self._dense, key, loaded, loaded.held_bytes)
         return loaded
+
+    def time(self, key: ModelKey, watch: Watch) -> None:
+        """Find out how fast a model is here, unless that is known, so that times can be told before the first click."""
+        loaded = self.in_memory(key)
+        if loaded is None or loaded.is_streamed or zerogpu.LENT or self.speeds.knows(key):
+            return
+        watch.says("Timing this machine")
+        self.speeds.note_forward(key, *timed_forward(loaded, watch.raise_if_cancelled))
 
     def fetch(self, key: ModelKey, watch: Watch) -> None:
         """Bring the files of a model here and have them tried, so that loading it holds nobody up for long.
@@ -191,13 +200,9 @@ class Registry:
         self._extents.put(key, extent)
         return extent
 
-    def note_speed(self, flops: float, seconds: float) -> None:
-        """Remember how fast this machine was last, to say how long the next run will take."""
-        self._flops_per_second = flops / max(seconds, 1e-3)
-
-    def seconds_for(self, flops: float) -> float | None:
-        """How long that much work should take; None before anything was timed."""
-        return None if self._flops_per_second is None else flops / self._flops_per_second
+    def seconds_for(self, flops: float, key: ModelKey | None = None) -> float | None:
+        """How long that much work should take, with that model or the last one; None before anything was timed."""
+        return self.speeds.forward_seconds(flops, key)
 
     def training_folder(self, owner: str, kept: Collection[Path | None] | None = None) -> Path:
         """A new folder for a trained model: unlike one that was only cut, it can't be made again in a moment.

@@ -40,7 +40,9 @@ class Run:
 def load(registry: Registry, key: ModelKey, watch: Watch) -> ta.LoadedModel:
     """Bring a model into memory."""
     watch.says(f"Loading {key.source}")
-    return registry.dense(key, watch)
+    loaded = registry.dense(key, watch)
+    registry.time(key, watch)
+    return loaded
 
 
 def opened(session: Session, key: ModelKey, loaded: ta.LoadedModel, scored: Scored | None) -> Session:
@@ -68,7 +70,7 @@ def _started(session: Session, key: ModelKey, spec: ta.ModelSpec, scored: Scored
         replace(
             session, key=key, spec=spec, streamed=streamed, scored=scored, choice=choice, plan=None,
             view=View(), second=None, steadiness=None, redundancy=None, recovery=None, pending=pending,
-            timeline=Timeline(),
+            timeline=Timeline(), queue=(),
         )
     )  # fmt: skip
 
@@ -122,7 +124,7 @@ def score(
     scored = run.scored(statistics)
     if not scored.is_part:
         flops = scoring_flops(loaded.spec, calibration.num_tokens, calibration.input_ids.shape[1], sampling)
-        registry.note_speed(flops, scored.seconds)
+        registry.speeds.note_forward(key, flops, scored.seconds)
         registry.keep_scored(scored)
     return scored
 
@@ -196,4 +198,4 @@ def estimate(registry: Registry, session: Session, text: TextSource, sampling: S
     known = (session.key, beginning, whole, replace(sampling, taylor=False))
     extent = registry.extent(known, lambda: text_extent.of(text, beginning, loaded, sampling))
     flops = scoring_flops(loaded.spec, extent.tokens, extent.longest, sampling)
-    return Run(text, loaded.spec, extent.tokens, extent.amount, extent.notes, registry.seconds_for(flops))
+    return Run(text, loaded.spec, extent.tokens, extent.amount, extent.notes, registry.seconds_for(flops, session.key))

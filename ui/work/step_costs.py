@@ -13,7 +13,7 @@ def scoring_flops(spec: ta.ModelSpec, tokens: int, longest: int, sampling: Sampl
 
     A forward pass, and for gradients another and a backward pass (twice that).
     """
-    return scoring_passes(sampling) * tokens * float(spec.flops_per_token(context=longest // 2))
+    return scoring_passes(sampling) * tokens / longest * float(spec.prefill_flops(longest, logits=0))
 
 
 def scoring_passes(sampling: Sampling) -> int:

@@ -396,7 +396,7 @@ class TestJobs:
         tick = watch.latest
         time.sleep(0.01)
         watch(2, 4, "tokens")
-        assert watch.latest is tick
+        assert watch.latest == tick
         watch.stop.set()
         with pytest.raises(ta.Cancelled):
             watch(2, 4, "tokens")
