@@ -13,6 +13,7 @@ import pytest
 import transact as ta
 from tests.ui.views.test_result_tables import result  # noqa: F401 (a fixture)
 from transact.export import model_card
+from transact.observing.statistics import CalibrationRecord
 from ui import figures
 from ui.pages import calibration, model, reading, redundancy
 from ui.server.folders import folder_name
@@ -47,6 +48,7 @@ def test_names_are_text_wherever_html_is_written(result):  # noqa: F811
     session = Session("a", one.scored.key, one.scored.spec, None, results=(one,))
     found = Redundancy(one.scored, "wanda", one.text, 1, 40, (None,))
     read = replace(ta.CalibrationSet.from_token_ids([[1]], name=SCRIPT), protocol=SCRIPT)
+    record = SimpleNamespace(calibration=CalibrationRecord.of(read))
     shown = [
         progress_line.message(SCRIPT, "wrong"),
         result_table.result_table(one),
@@ -56,7 +58,7 @@ def test_names_are_text_wherever_html_is_written(result):  # noqa: F811
         model.refused_card(SCRIPT),
         redundancy.note_line(replace(session, redundancy=found)),
         reading._row(ta.Reading(SCRIPT, SCRIPT, SCRIPT, 1.0, 0, 0), 1.0),
-        calibration.scored_line(replace(session, scored=replace(one.scored, calibration=read))),
+        calibration.scored_line(replace(session, scored=replace(one.scored, calibration=read, statistics=record))),
     ]
     for html in shown:
         assert "<img" not in html and "&lt;img" in html
