@@ -33,10 +33,10 @@ def connect(context: AppContext, panels: Panels) -> None:
 def on_change(context: AppContext, panels: Panels, request: gr.Request, *values) -> dict:
     session = context.sessions.get(context.visitor(request))
     steps = _steps(context, session, *values)
-    shown = {}
+    known, shown = session.scored is not None and session.key.has_weights, {}
     for name, button in zip(steps, _buttons(panels), strict=True):
         try:
-            seconds = job_steps.seconds(steps[name]()) if session.scored is not None else None
+            seconds = job_steps.seconds(steps[name]()) if known else None
         except (ta.TransactError, KeyError):  # refused where it is pressed
             seconds = None
         name = queue.title(session) if button is panels.queue.start else button.value
