@@ -13,7 +13,8 @@ from ui.events.plan_controls import by_sliders, choose, replanned, step_to
 from ui.events.runner import bound, quick
 from ui.server.limits import whole
 from ui.state import plan_of_choice, selection, slider_steps
-from ui.state.session import Choice, Selection, Session
+from ui.state.session import Choice, Session
+from ui.state.view import Selection
 
 _PLAN_KEYS = {"undo": plan_of_choice.undone, "redo": plan_of_choice.redone}
 

@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 import transact as ta
 from ui.figures.frame import ACCENT, GREY, GRID, LEGEND_ABOVE, SECOND, SELECTED, laid_out
 from ui.state.score_bins import Landscape
-from ui.state.session import Selection
+from ui.state.view import Selection
 
 _HEIGHT = 250
 

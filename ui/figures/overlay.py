@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import transact as ta
 from ui.figures.frame import SELECTED
 from ui.state.score_bins import Landscape
-from ui.state.session import Selection
+from ui.state.view import Selection
 
 Points = tuple[np.ndarray, np.ndarray]
 _NOTHING: Points = (np.empty(0), np.empty(0))

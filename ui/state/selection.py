@@ -8,7 +8,7 @@ import transact as ta
 from ui.errors import NotYet
 from ui.server import limits
 from ui.state.score_bins import Landscape
-from ui.state.session import Selection
+from ui.state.view import Selection
 
 KEEP, REMOVE, FREE = "keep", "remove", "free"
 LOCK_KEYS = {"k": KEEP, "x": REMOVE, "l": FREE}

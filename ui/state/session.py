@@ -15,6 +15,7 @@ from ui.errors import NotYet
 from ui.server.memory import nbytes
 from ui.state.model_key import ModelKey
 from ui.state.score_bins import Landscape
+from ui.state.view import View
 from ui.text_sources.text_source import TextSource
 
 MAX_HISTORY = 50
@@ -120,23 +121,6 @@ class Choice:
     @property
     def by_hand(self) -> bool:
         return self.keep_head_groups is not None
-
-
-@dataclass(frozen=True)
-class Selection:
-    """What every view points at: a layer, and in it a head, or channels (those of a bin, best first), or neither."""
-
-    layer: int = 0
-    head: int | None = None
-    channels: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class View:
-    """How things are looked at; nothing of it changes a plan."""
-
-    selection: Selection = field(default_factory=Selection)
-    normalisation: str = "layer"
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,8 @@ from functools import partial
 import transact as ta
 from ui.server import limits, zerogpu
 from ui.state import plan_of_choice, slider_steps
-from ui.state.session import ModelKey, Sampling, Scored, Session, Settings, Timeline, View
+from ui.state.session import ModelKey, Sampling, Scored, Session, Settings, Timeline
+from ui.state.view import View
 from ui.text_sources.text_source import TextSource
 from ui.work import gallery, streamed, text_extent
 from ui.work.registry import Registry

@@ -8,7 +8,7 @@ from transformers import LlamaConfig
 import transact as ta
 from ui import figures
 from ui.state.score_bins import MAX_BINS, Landscape
-from ui.state.session import Selection
+from ui.state.view import Selection
 
 
 def spec(channels: int = 6, layers: int = 2) -> ta.ModelSpec:

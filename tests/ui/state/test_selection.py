@@ -8,7 +8,7 @@ import transact as ta
 from ui.errors import NotYet
 from ui.state import selection
 from ui.state.score_bins import Landscape
-from ui.state.session import Selection
+from ui.state.view import Selection
 
 SPEC = ta.ModelSpec.from_config(
     LlamaConfig(
