@@ -115,7 +115,7 @@ def _sizes(points: list[SizePoint], name: str) -> go.Scatter:
         x=[point.parameters for point in points],
         y=[point.perplexity for point in points],
         mode="markers+text",
-        text=[f"−{numbers.percent(point.removed)}" for point in points],
+        text=[f"−{100 * point.removed:.3g} %" for point in points],
         textposition="top center",
         name=name,
         customdata=[numbers.count(point.parameters) for point in points],

@@ -117,7 +117,7 @@ def gallery_card(model: ta.GalleryModel, verdict: str) -> str:
     sentences = (
         f"Scored on {scored.name}: {scored.amount}, computed in {model.dtype}.",
         f"Perplexity on {sweep.text}: {sweep.tokens:,} tokens in windows of {sweep.window:,}; {sweep.protocol}. "
-        f"Cut by {sweep.metric}, {labels.repair(sweep.repair)}: {sweep.split}.",
+        f"Cut by {labels.metric(sweep.metric)}, {labels.repair(sweep.repair)}: {sweep.split}.",
         f"Weights: {origin.weights}. Licence: {origin.licence}.",
         f"Made with {', '.join(f'{name} {version}' for name, version in model.versions.items())}.",
     )
