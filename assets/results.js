@@ -1,6 +1,6 @@
 // Runs inside the page's #history-table: sorts its rows, hides columns, and says which two results are to be compared.
-// The table comes anew with every result; what the visitor has sorted and hidden stays. `element` and `trigger` are
-// gradio's.
+// The table comes anew with every result; what the visitor has sorted and hidden stays. `element`, `watch` and
+// `trigger` are gradio's.
 
 const hidden = new Map(), sort = {column: null, rising: true};
 const headsOf = () => [...element.querySelectorAll("table.sorted th[data-column]")];
@@ -28,13 +28,15 @@ const order = () => {
   const rows = [...body.rows].sort((one, other) => compare(keyOf(one, index), keyOf(other, index)) * (sort.rising ? 1 : -1));
   body.append(...rows);
 };
-const observer = new MutationObserver(() => apply());
 const apply = () => {
-  observer.disconnect();
   show();
   order();
-  observer.observe(element, {childList: true, subtree: true});
 };
+// gradio patches what stands there, attribute by attribute; a radio that was clicked no longer follows its attribute
+watch("value", () => {
+  element.querySelectorAll("input[type=radio]").forEach((box) => { box.checked = box.hasAttribute("checked"); });
+  apply();
+});
 element.addEventListener("click", (event) => {
   const head = event.target.closest("th[data-column] button")?.parentElement;
   if (!head) return;

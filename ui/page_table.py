@@ -20,6 +20,7 @@ import ui.events.recover
 import ui.events.selection
 import ui.events.share
 import ui.events.stop
+import ui.events.tasks
 import ui.events.times
 import ui.pages.answers
 import ui.pages.attention
@@ -41,6 +42,7 @@ import ui.pages.rules
 import ui.pages.share
 import ui.pages.status
 import ui.pages.takeaway
+import ui.pages.tasks
 import ui.pages.trust
 from ui.context import AppContext
 from ui.events.panels import Panels
@@ -86,6 +88,7 @@ PAGES = (
     Page("measure", ui.pages.measure, ui.events.measure, RESULTS),
     Page("answers", ui.pages.answers, ui.events.answers, RESULTS),
     Page("compare", ui.pages.compare, ui.events.compare, RESULTS),
+    Page("tasks", ui.pages.tasks, ui.events.tasks, RESULTS),
     Page("redundancy", ui.pages.redundancy, ui.events.times, RESULTS),
     Page("recover", ui.pages.recover, ui.events.recover, TRAIN),
     Page("takeaway", ui.pages.takeaway, ui.events.downloads, TAKE),

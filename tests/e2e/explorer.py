@@ -18,7 +18,8 @@ _TABS = {
     "results": (
         "tried", "result-table", "probes-plot", "prompt", "generate-button", "generation-dense", "generation-pruned",
         "history-table", "history-csv", "pareto-plot", "compare-first", "compare-second", "restore-button",
-        "side-by-side", "pair-prompt", "pair-button", "pair-texts", "map-button", "redundancy-plot", "redundancy-note",
+        "side-by-side", "pair-prompt", "pair-button", "pair-texts", "tasks-table", "map-button", "redundancy-plot",
+        "redundancy-note",
     ),
     "train": (
         "recover-shots", "recover-shot-tokens", "recover-tokens", "recover-rate", "recover-loss", "recover-text",

@@ -72,7 +72,7 @@ def test_stories_and_addition_light_up_different_units(explorer):
 def test_metrics_agree_or_not_and_the_choice_is_stable_or_not(explorer):
     explorer.open_tab("Can I trust it?", "agreement-plot")
     names = explorer.drawn("agreement-plot", "[...plot._fullData[0].x]")
-    assert names[0] == "transact" and "random" in names
+    assert names[0] == "Activation norm" and "Random" in names
     explorer.click("stability-button")
     explorer.reads("stability-summary", "of the kept channels stay the same")
     sizes, shares = explorer.drawn("stability-plot", "[[...plot._fullData[1].x], [...plot._fullData[1].y]]")

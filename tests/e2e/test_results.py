@@ -28,12 +28,14 @@ def test_results_are_sorted_hidden_chosen_and_let_write(explorer):
     page.check("#history-table input[name=second][value='2']")
     explorer.reads("side-by-side", "Result 2")
     assert page.input_value("#compare-first input").startswith("#1:")
-    # the table came anew: what was sorted and hidden stays
-    explorer.wait_until("!document.querySelector('#history-table th[data-column=model]').hidden")
+    # the table comes anew: what was sorted and hidden stays
+    explorer.choose("compare-second", "#3:")
+    explorer.wait_until("document.querySelector('#history-table input[name=second][value=\"3\"]').checked")
     assert [row["#"] for row in explorer.results()] == ["2", "3", "1"]
+    assert "Random" not in explorer.results()[0] and explorer.results()[0]["Model"] == "bundled"
 
     explorer.click("pair-button")
-    written = explorer.reads("pair-texts", "Result 2")
+    written = explorer.reads("pair-texts", "Result 3")
     assert written.count("Once upon a time") == 2 and page.locator("#pair-texts mark").count() > 0
     symbols = explorer.drawn("pareto-plot", "plot._fullData.filter(t => t.marker?.symbol).map(t => t.marker.symbol)")
     assert len(set(symbols)) == len(symbols) >= 3

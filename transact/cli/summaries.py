@@ -11,6 +11,7 @@ from transact.scoring.scores import ImportanceScores
 from transact.spec.model_spec import ModelSpec
 from transact.spec.plan import PruningPlan
 from transact.text.tokens import EvaluationSet, TokenSet
+from transact.wording import measured as measured_number
 
 _COSTS = (
     ("parameters", "parameters"),
@@ -31,7 +32,7 @@ def score_table(scores: ImportanceScores) -> str:
         ]
     ]
     for index, (groups, channels) in enumerate(zip(scores.head_groups, scores.mlp_channels, strict=True)):
-        own = "" if scores.layers is None else f"{scores.layers[index]:.3g}"
+        own = "" if scores.layers is None else measured_number(float(scores.layers[index]))
         low, *rest = _spread(groups)
         rows.append([str(index), own, low, str(int(groups.argmin())), *rest, *_spread(channels)])
     return _table(rows)
@@ -178,7 +179,7 @@ def _counts(spec: ModelSpec, name: str) -> str:
 
 def _spread(scores) -> list[str]:
     """Lowest, median and highest of the scores [unit]."""
-    return [f"{float(value):.4g}" for value in (scores.min(), scores.median(), scores.max())]
+    return [measured_number(float(value)) for value in (scores.min(), scores.median(), scores.max())]
 
 
 def _table(rows: Iterable[Sequence[str]]) -> str:

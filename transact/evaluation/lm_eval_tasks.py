@@ -104,7 +104,7 @@ def evaluate_tasks(
     - `limit`: only the first `limit` documents of each task. `num_fewshot`: examples in the prompt instead of the
       task's own number; tasks made for none keep none.
     - `include_path`: a folder with task files (.yaml) of your own beside the standard ones. They may name Python
-      functions, which are run.
+      functions, which are run, and data files by their place beside them.
     - `progress` is in tasks, those of each model counted; cancellation is checked at every decoder layer. The harness
       draws its own bars on standard error.
 
@@ -121,7 +121,7 @@ def evaluate_tasks(
     loaded_tasks = {}
     for name, manager in managers.items():
         with _explained(f"The task {name} cannot be loaded"):
-            loaded_tasks[name] = manager.load([name])
+            loaded_tasks[name] = manager.load([_with_data_beside(manager, name)])
     for done, (name, (label, loaded)) in enumerate(product(names, models.items())):
         # the harness itself reports no progress and cannot be cancelled
         check = partial(progress, done, total, "tasks")
@@ -129,6 +129,25 @@ def evaluate_tasks(
             scores += _scores(label, _run(loaded, loaded_tasks[name], limit, num_fewshot, batch_size))
         progress(done + 1, total, "tasks")
     return TaskResults(tuple(scores), tuple(models), _harness(), limit)
+
+
+def _with_data_beside(manager: "TaskManager", name: str) -> "str | dict":
+    """The task's name, or an override of its data files where these lie beside its own file.
+
+    The harness itself would look for them in the folder that the process runs in.
+    """
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    path = getattr(manager.task_index[name], "yaml_path", None)
+    if path is None:
+        return name
+    options = load_yaml(path, resolve_func=False).get("dataset_kwargs")
+    files = options.get("data_files") if isinstance(options, dict) else None
+    if not isinstance(files, dict):
+        return name
+    beside = {split: str(path.parent / file) for split, file in files.items()
+              if isinstance(file, str) and (path.parent / file).is_file()}  # fmt: skip
+    return {"task": name, "dataset_kwargs": {**options, "data_files": {**files, **beside}}} if beside else name
 
 
 def _run(

@@ -33,7 +33,7 @@ def connect(context: AppContext, panels: Panels) -> None:
 
 def on_pair(context: AppContext, panels: Panels, first, second, request: gr.Request) -> dict:
     session = context.sessions.get(context.visitor(request))
-    return quick(panels, lambda: compare.paint_pair(panels.compare, session, first, second))
+    return quick(panels, lambda: compare.paint_marked(panels.compare, session, first, second))
 
 
 def on_rows(context: AppContext, panels: Panels, event: gr.EventData, request: gr.Request) -> dict:

@@ -11,6 +11,7 @@ from ui import figures
 from ui.context import AppContext
 from ui.events.panels import Panels
 from ui.events.runner import bound, explained, quick, say
+from ui.format import numbers
 from ui.pages import layer, maps, rules
 from ui.server.limits import counted, one_of, share_left, share_removed
 from ui.state import budgets, plan_of_choice, slider_steps
@@ -92,7 +93,8 @@ def on_sliders(context: AppContext, panels: Panels, attention, mlp, request: gr.
     if attention == legal_attention:
         return updates
     units = maps.UNITS[choice.granularity][2]
-    snapped = f"{attention:g} of the {units} is no whole number of them; the nearest is {legal_attention:g}."
+    asked, nearest = (numbers.percent(share, 1) for share in (attention, legal_attention))
+    snapped = f"{asked} of the {units} is no whole number of them; the nearest is {nearest}."
     return {**updates, panels.maps.attention: legal_attention, **say(panels, snapped)}
 
 

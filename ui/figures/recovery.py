@@ -10,11 +10,15 @@ from ui.format import numbers
 def recovery_figure(points: tuple[ta.RecoveryPoint, ...], one_shot: float | None = None) -> go.Figure:
     """Perplexity (left) and training loss (right) against trained tokens; dense model and one-shot cut as lines.
 
+    Perplexities are multiples of the dense model's, as it is measured on fewer sequences here than results are.
+
     `one_shot`: perplexity of cutting all at once; None where the first cut is just that.
     """
     along, shots = _tokens_so_far(points)
     measured = [(x, point.perplexity) for x, point in zip(along, points, strict=True) if point.phase != "dense"]
-    measured = [(x, value) for x, value in measured if value is not None]
+    dense = next((point.perplexity for point in points if point.phase == "dense"), None)
+    unit, sign = ("perplexity", "") if dense is None else ("perplexity, times the dense", "× ")
+    measured = [(x, value / (dense or 1)) for x, value in measured if value is not None]
     losses = [(x, point.loss) for x, point in zip(along, points, strict=True) if point.loss is not None]
     figure = go.Figure()
     figure.add_trace(
@@ -35,15 +39,14 @@ def recovery_figure(points: tuple[ta.RecoveryPoint, ...], one_shot: float | None
             mode="lines+markers",
             name="perplexity",
             line={"color": ACCENT, "width": 2},
-            hovertemplate="%{x:,.0f} tokens<br>perplexity %{y:,.3r}<extra></extra>",
+            hovertemplate=f"%{{x:,.0f}} tokens<br>perplexity {sign}%{{y:,.3r}}<extra></extra>",
         )
     )
-    dense = next((point.perplexity for point in points if point.phase == "dense"), None)
     if dense is not None:
-        _level(figure, along[-1], dense, f"dense {numbers.figure(dense)}", SECOND, "dash")
+        _level(figure, along[-1], 1.0, f"dense {sign}{numbers.figure(1.0)}", SECOND, "dash")
     if measured:
-        untrained = measured[0][1] if one_shot is None else one_shot
-        _level(figure, along[-1], untrained, f"one shot, not trained {numbers.figure(untrained)}", GREY, "dot")
+        untrained = measured[0][1] if one_shot is None else one_shot / (dense or 1)
+        _level(figure, along[-1], untrained, f"one shot, not trained {sign}{numbers.figure(untrained)}", GREY, "dot")
     for x, name in shots:
         figure.add_vline(x=x, line={"color": GREY, "width": 1}, annotation_text=name, annotation_textangle=-90)
     figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.14, "x": 0})
@@ -53,7 +56,7 @@ def recovery_figure(points: tuple[ta.RecoveryPoint, ...], one_shot: float | None
         height=320,
         revision="recovery",
         xaxis={"title": "tokens trained on", "exponentformat": "B", **GRID},
-        yaxis={"title": "perplexity (log scale)", "type": "log", **GRID},
+        yaxis={"title": f"{unit} (log scale)", "type": "log", **GRID},
     )
     return framed.update_layout(margin={"l": 62, "t": 34, "r": 62})
 

@@ -4,12 +4,14 @@ import numpy as np
 import plotly.graph_objects as go
 
 import transact as ta
+from transact.wording import counted
 from ui.figures.frame import ACCENT, COLOUR_BAR, GRID, LEGEND_ABOVE, SECOND, laid_out
+from ui.format import labels
 
 
 def agreement_figure(agreement: ta.MetricAgreement) -> go.Figure:
     """Rank correlation of every pair of metrics: channels above the diagonal, heads below it."""
-    names = list(agreement.metrics)
+    names = [labels.short_metric(name) for name in agreement.metrics]
     heads, channels = np.asarray(agreement.heads), np.asarray(agreement.channels)
     upper = np.triu(np.ones(heads.shape, dtype=bool), 1)
     values = np.where(upper, channels, heads)
@@ -63,7 +65,8 @@ def stability_figure(stability: ta.Stability) -> go.Figure:
                     "array": np.array([spread.highest for spread in spreads]) - means,
                     "arrayminus": means - np.array([spread.lowest for spread in spreads]),
                 },
-                hovertemplate=f"{name}, %{{x}} sequences: %{{y:.1%}} the same<extra></extra>",
+                customdata=[counted(size, "sequence") for size in stability.sizes],
+                hovertemplate=f"{name}, %{{customdata}}: %{{y:.1%}} the same<extra></extra>",
             )
         )
     figure.update_layout(showlegend=True, legend=LEGEND_ABOVE)

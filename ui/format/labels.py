@@ -9,6 +9,11 @@ def metric(name: str) -> str:
     return "Search" if name == SEARCH else ta.METRICS[name].label
 
 
+def short_metric(name: str) -> str:
+    """Without the name that the field has for it, for an axis."""
+    return metric(name).partition(" (")[0]
+
+
 def repair(name: str) -> str:
     """One word or several, as in the menu's parentheses: "least_squares, training" -> "least squares, training"."""
     return name.replace("_", " ")

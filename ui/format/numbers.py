@@ -2,10 +2,9 @@
 
 import math
 
+from transact.wording import measured
+
 _THOUSANDS = ("", " k", " M", " B", " T", " P")
-_DIGITS = 3
-_NOTHING, _BEYOND = 5e-7, 1e12
-"""Below the one a measured number is none, above the other one only its size is said."""
 _UNSEEN = 0.05
 """Per cent that round to 0.0."""
 _BYTES = (" B", " kB", " MB", " GB", " TB", " PB")
@@ -30,17 +29,7 @@ def figure(value: float | None) -> str:
     """A measured number in three significant digits and never in powers of ten, or a dash where there is none."""
     if value is None:
         return "–"
-    if math.isinf(value) or math.isnan(value):
-        return "∞" if value > 0 else "undefined"
-    if abs(value) < _NOTHING:
-        return "0"
-    if abs(value) >= _BEYOND:
-        return f"over {_BEYOND:,.0f}"
-    decimals = _DIGITS - 1 - math.floor(math.log10(abs(value)))
-    rounded = round(value, decimals)
-    if math.floor(math.log10(abs(rounded))) > math.floor(math.log10(abs(value))):
-        decimals -= 1  # 9.996 is 10.0
-    return f"{rounded:,.{max(decimals, 0)}f}".replace("-", "−")
+    return measured(value)
 
 
 def signed(value: float | None) -> str:

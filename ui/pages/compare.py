@@ -82,14 +82,19 @@ PAINTS = {"all": paint, "below": paint, "results": paint}
 
 
 def paint_pair(panel: ComparePanel, session: Session, first: int | None, second: int | None) -> dict:
-    """Two results by their numbers."""
+    """Two results by their numbers, which the table shows already."""
     pair = session.result(first), session.result(second)
     measured = tuple(each if each and each.report else None for each in pair)
     return {
-        panel.table: results_history.history_table(session.results, first, second),
         panel.side: side_by_side.side_by_side(*measured),
         panel.texts: "",
     }
+
+
+def paint_marked(panel: ComparePanel, session: Session, first: int | None, second: int | None) -> dict:
+    """Two results that were chosen in the lists: the table marks them."""
+    table = results_history.history_table(session.results, first, second)
+    return {**paint_pair(panel, session, first, second), panel.table: table}
 
 
 def paint_texts(panel: ComparePanel, prompt: str, pair: tuple[Result, Result], written: list[str]) -> dict:

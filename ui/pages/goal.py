@@ -57,7 +57,8 @@ PAINTS: dict = {}
 def expected_line(expected: Expected) -> str:
     """What pressing the button will do, and how long each part should take."""
     steps = "" if expected.recipe is None else f" Then {escape(expected.recipe.words)}; beside it the measuring."
+    groups = f"{expected.groups} head group" + ("" if expected.groups == "1" else "s")
     return (
-        f'<p class="estimate">{numbers.count(expected.parameters)} parameters: {expected.groups} head groups and '
+        f'<p class="estimate">{numbers.count(expected.parameters)} parameters: {groups} and '
         f"{expected.channels:,} channels in a layer on average.{steps}</p>"
     )

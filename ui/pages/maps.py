@@ -213,7 +213,10 @@ def note_line(session: Session) -> str:
         if session.choice.granularity == "head_dims"
         else "The KV cache holds the key/value heads, so that heads which go inside a group leave it as it is."
         if session.choice.granularity == "heads"
-        else f"{before.group_size} heads share a key/value head and go together: attention moves by 1/{groups}."
+        else f"All {before.num_attention_heads} heads share one key/value head, so no group can go."
+        if groups == 1
+        else f"{before.group_size} heads share a key/value head and go together: attention moves in steps of 1 of "
+        f"{groups}."
         if before.group_size > 1
         else f"Heads go whole, so attention moves in steps of 1 of {groups}."
     )

@@ -16,6 +16,8 @@ GALLERY = "TRANSACT_GALLERY"
 """The variable that lists folders with files of the host's own gallery, apart as in PATH."""
 TRAINED_TOKENS = "TRANSACT_TRAINED_TOKENS"
 """The variable that says how many tokens one recovery may train on."""
+TASKS = "TRANSACT_TASKS"
+"""The variable that names a folder with task files for lm_eval, which visitors may run."""
 _SESSIONS = 200
 _TRAINED_TOKENS, _TRAINED_TOKENS_OF_A_STRANGER = 5_000_000, 250_000
 """On two cores the bundled model takes an hour and three quarters for the first, and five minutes for the second."""
@@ -58,6 +60,12 @@ def max_trained_tokens() -> int:
     """
     standing = _TRAINED_TOKENS_OF_A_STRANGER if is_public() else _TRAINED_TOKENS
     return _number(TRAINED_TOKENS, standing, least=0, of="tokens")
+
+
+def tasks_folder() -> Path | None:
+    """Where the host keeps task files for lm_eval; None where it names no folder."""
+    named = os.environ.get(TASKS, "").strip()
+    return Path(named).expanduser() if named else None
 
 
 def _number(variable: str, standing: int, *, least: int, of: str) -> int:

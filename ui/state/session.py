@@ -256,6 +256,14 @@ class Tried:
 
 
 @dataclass(frozen=True, eq=False)
+class TasksRun:
+    """What standard tasks say of the dense model and of the result with that number."""
+
+    number: int
+    found: ta.TaskResults
+
+
+@dataclass(frozen=True, eq=False)
 class Attention:
     """What the heads of a model attend to on a sentence."""
 
@@ -302,6 +310,7 @@ class Session:
     second: Scored | None = None
     tried: "Tried | None" = None
     attention: "Attention | None" = None
+    tasks: "TasksRun | None" = None
     steadiness: "Steadiness | None" = None
     redundancy: "Redundancy | None" = None
     recovery: "Recovery | None" = None

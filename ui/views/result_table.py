@@ -36,7 +36,9 @@ def speed_sentence(report: ta.EvalReport) -> str:
         ideals.append(ideal)
         is_other = getattr(report, f"{kind}_differs")
         behind = behind or not is_other or ratio < 1
-        verbs.append(f"{verb} {ratio:.2f} × as fast" + ("" if is_other else f" ({NOISE})"))
+        verbs.append(
+            f"{verb} {numbers.figure(ratio)} × as fast" if is_other else f"{verb} as fast as before within the noise"
+        )
     measured = f"On this machine it {' and '.join(verbs)}"
     if ideals == [1, 1]:
         return f"{measured}: nothing that counts here was removed."

@@ -222,11 +222,11 @@ def test_recovery_is_drawn_along_all_phases():
     drawn = figures.recovery_figure(points, one_shot=80.0)
     loss, perplexity, *levels = drawn.data
     assert list(loss.x) == [100, 250] and list(loss.y) == [3.0, 2.0]
-    assert list(perplexity.x) == [0, 100, 100, 250] and list(perplexity.y) == [30.0, 9.0, 20.0, 6.0]
+    assert list(perplexity.x) == [0, 100, 100, 250] and list(perplexity.y) == [7.5, 2.25, 5.0, 1.5]
     assert [(level.name, list(level.y)) for level in levels] == [
-        ("dense 4.00", [4.0, 4.0]),
-        ("one shot, not trained 80.0", [80.0, 80.0]),
+        ("dense × 1.00", [1.0, 1.0]),
+        ("one shot, not trained × 20.0", [20.0, 20.0]),
     ]
     assert [note.text for note in drawn.layout.annotations] == ["shot 1", "shot 2"]
     assert [line.x0 for line in drawn.layout.shapes] == [0, 100]
-    assert figures.recovery_figure(points).data[-1].name == "one shot, not trained 30.0"
+    assert figures.recovery_figure(points).data[-1].name == "one shot, not trained × 7.50"
