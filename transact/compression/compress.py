@@ -26,7 +26,7 @@ from transact.runtime.devices import free_bytes, seconds_at
 from transact.scoring.scores import ImportanceScores, score
 from transact.spec.plan import PruningPlan
 from transact.spec.target import PruningTarget
-from transact.text.calibration import CalibrationSet, evenly_spread
+from transact.text.calibration import CalibrationSet, spread_out
 from transact.text.tokens import TokenSet
 
 _TIMED_TOKENS = 512
@@ -90,7 +90,7 @@ def compress(
     stages = _Stages(recipe, _stopping(progress, stop))
     work = _Work(loaded, recipe, text, measured_on, stages, began, 60 * minutes, free)
     best = work.best_of_tried()
-    done = Repeat(float(size), recipe.observed_tokens, best.way, recipe.priced_tokens if best.way in PRICED else 0)
+    done = Repeat(float(size), work.statistics.num_tokens, best.way, recipe.priced_tokens if best.way in PRICED else 0)
     if not recipe.distills or stop():
         return _noted(best.pruned, done)
     return _taught(work, best, done, calibration)
@@ -188,9 +188,15 @@ class _Work:
 
     @cached_property
     def _read(self) -> tuple[ActivationStatistics, FinalStates]:
-        text = evenly_spread(self.text, self.recipe.observed_tokens)
-        gram = grams_for_repair(self.loaded.spec)
-        return observe_with_states(self.loaded, text, gram=gram, progress=self.stages.next())
+        recipe, until = self.recipe, self.seconds_left - self.recipe.reading_seconds
+
+        def enough(num_tokens: int) -> bool:
+            return num_tokens >= recipe.most_tokens or self.seconds_left < until
+
+        return observe_with_states(
+            self.loaded, spread_out(self.text), gram=grams_for_repair(self.loaded.spec), enough=enough,
+            expected_tokens=recipe.observed_tokens, progress=self.stages.next(),
+        )  # fmt: skip
 
     @property
     def statistics(self) -> ActivationStatistics:

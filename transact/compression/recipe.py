@@ -1,5 +1,8 @@
 """What `compress` does with the time it has, from shapes and the machine's speed alone.
 
+How much can be done is expected from the machine's speed, but reading goes by the clock: it ends where its share of the
+time does, however many tokens were expected.
+
 Least squares comes first, on up to some forty tokens a channel: with a quarter of the prunable parameters of SmolLM2
 removed in ten minutes, 57 thousand tokens and then 41 steps of distillation lost 0.535 (ln of the perplexities' ratio),
 15 thousand and 62 steps 0.625. Then as many ways to share out the removal as an eighth of the time has room for are
@@ -20,22 +23,22 @@ from transact.text.calibration import CalibrationSet
 
 WIDTHS = ("uniform", "free")
 """Whether all layers keep as many channels, which every loader takes, or each as many as suits it."""
-GRAM_PASS = 1.3
+GRAM_PASS = 1.15
 """Seconds of observing with Gram matrices beside a forward pass with output head of the same tokens."""
 STEP = 3.0
 """A step of distillation beside the same."""
 BACKWARD_PASS = 3.2
 """Forward and backward pass for the prices beside the same."""
 _TEXT_PER_CHANNEL = 40
-_TEXT_SHARE, _TEXT_SHARE_ALONE = 0.5, 0.75
-"""Of the time, for the text of least squares: at most, and where no time is left for distillation."""
+_TEXT_SHARE = 0.5
+"""Of the time, for the text of least squares, where there is distillation."""
 _TRYING_SHARE = 0.12
 _PRICING_SHARE = 0.1
 _LEAST_PRICED = 1_024
 MOST_TRIES = 5
 _LEAST_STEPS, _LEAST_STEPS_ALONE = 20, 4
 """Of distillation: where the time could go into more text, and where all of the text is read."""
-_SLOWER = 4
+_SLOWER = 3
 """Times as long as the operations would take at the speed of the forward pass."""
 _LEAST_CHANNELS = 1 / 4
 """Attention stays whole as long as this share of the channels is left: head groups are dear, above all where there are
@@ -57,7 +60,8 @@ class Machine:
 class Recipe:
     """What `compress` will do, and the seconds that each part of it is expected to take.
 
-    `target`: the sizes, before channels are shared out among layers. `observed_tokens` for least squares;
+    `target`: the sizes, before channels are shared out among layers. `observed_tokens` for least squares, as many as
+    are expected, of `most_tokens` in `reading_seconds`;
     `priced_tokens` for the prices of channels, 0 where all layers keep as many; `tries`: results of least squares that
     are measured, the best of which goes on; `distills`: whether the rest of the time is for distillation. `repeats`:
     what is done again, whatever time that takes.
@@ -65,6 +69,8 @@ class Recipe:
 
     target: PruningTarget
     observed_tokens: int
+    most_tokens: int
+    reading_seconds: float
     priced_tokens: int
     tries: int
     distills: bool
@@ -114,12 +120,13 @@ def recipe_for(
     may_distill = 4 * pruned.num_parameters + distillation_bytes(pruned, text) <= machine.free_bytes
     solving, pricing = _solving_seconds(spec, machine), _pricing_seconds(spec, machine)
 
-    def affordable(share: float, per_token: float) -> int:
-        return max(1, min(tokens, int(share * seconds / (per_token * forward))))
+    def affordable(seconds: float, per_token: float) -> int:
+        return max(1, min(tokens, int(seconds / (per_token * forward))))
 
     wanted = _TEXT_PER_CHANNEL * max(layer.intermediate_size for layer in spec.layers)
-    observed = min(wanted, affordable(_TEXT_SHARE, GRAM_PASS))
-    priced = min(PRICED_TOKENS, affordable(_PRICING_SHARE, BACKWARD_PASS))
+    reading = _TEXT_SHARE * seconds
+    observed = min(wanted, affordable(reading, GRAM_PASS))
+    priced = min(PRICED_TOKENS, affordable(_PRICING_SHARE * seconds, BACKWARD_PASS))
     if not may_price or pricing > _PRICING_SHARE * seconds or priced < _LEAST_PRICED:
         priced = 0
     trying = solving + min(tokens, MEASURED_TOKENS) * forward
@@ -133,10 +140,11 @@ def recipe_for(
     more_to_read = observed < min(wanted, tokens)
     if may_distill and left >= (_LEAST_STEPS if more_to_read else _LEAST_STEPS_ALONE) * STEP * STEP_TOKENS * forward:
         parts["distilling"] = left
-        return Recipe(target, observed, priced, tries, True, _told(parts))
-    observed = affordable(_TEXT_SHARE_ALONE, GRAM_PASS)
+        return Recipe(target, observed, wanted, reading, priced, tries, True, _told(parts))
+    reading = max(0.0, seconds - solving)
+    observed = affordable(reading, GRAM_PASS)
     parts = {f"reading {observed:,} tokens": observed * GRAM_PASS * forward, "cutting": solving}
-    return Recipe(target, observed, 0, 1, False, _told(parts))
+    return Recipe(target, observed, tokens, reading, 0, 1, False, _told(parts))
 
 
 def recipe_of(repeat: Repeat, spec: ModelSpec, *, text: CalibrationSet, machine: Machine) -> Recipe:
@@ -151,7 +159,8 @@ def recipe_of(repeat: Repeat, spec: ModelSpec, *, text: CalibrationSet, machine:
         "distilling": repeat.steps * STEP * STEP_TOKENS * forward,
     }
     target = target_of_size(spec, repeat.size)
-    return Recipe(target, repeat.read, repeat.priced, 1, repeat.steps > 0, _told(parts), repeat)
+    distills, whole = repeat.steps > 0, float("inf")
+    return Recipe(target, observed, repeat.read, whole, repeat.priced, 1, distills, _told(parts), repeat)
 
 
 def _solving_seconds(spec: ModelSpec, machine: Machine) -> float:

@@ -107,13 +107,25 @@ FinalStates = dict[tuple[int, ...], torch.Tensor]
 
 
 def observe_with_states(
-    loaded: LoadedModel, calibration: CalibrationSet, *, gram: bool | str, progress: Progress
+    loaded: LoadedModel,
+    calibration: CalibrationSet,
+    *,
+    gram: bool | str,
+    enough: Callable[[int], bool] = lambda num_tokens: False,
+    expected_tokens: int | None = None,
+    progress: Progress,
 ) -> tuple[ActivationStatistics, FinalStates]:
-    """`observe`, and what the output head would have read: who needs both reads the text once."""
+    """`observe`, and what the output head would have read: who needs both reads the text once.
+
+    After every batch `enough` is asked with the number of tokens read; once it says so, the statistics are of the text
+    up to there. As many are read as it lets pass, whatever was `expected_tokens`, which only progress is measured by.
+    """
     options = checked(loaded, calibration, gram=gram, samples=False, top_k=0, batch_size=_BATCH_SIZE)
-    states: FinalStates = {}
-    records = _Pass(loaded, calibration, progress, options, states).run(_BATCH_SIZE)
-    return gathered_statistics(loaded, calibration, records, gram=gram, samples=False), states
+    pass_ = _Pass(loaded, calibration, progress, options, states={})
+    pass_.total = expected_tokens or calibration.num_tokens
+    records = pass_.run(_BATCH_SIZE, enough=enough)
+    read = calibration.longest(pass_.num_read or calibration.num_samples)
+    return gathered_statistics(loaded, read, records, gram=gram, samples=False), pass_.states or {}
 
 
 def checked(
@@ -238,12 +250,19 @@ class _Pass:
         layers = range(loaded.spec.num_hidden_layers)
         self.recorders = [LayerRecorder(loaded.spec, index, options, loaded.device_of_layer(index)) for index in layers]
 
-    def run(self, batch_size: int, after_batch: Callable[[], None] = lambda: None) -> list[LayerRecord]:
-        """Read all of the text; `after_batch` is called where more follows, in one process."""
+    def run(
+        self,
+        batch_size: int,
+        after_batch: Callable[[], None] = lambda: None,
+        enough: Callable[[int], bool] = lambda num_tokens: False,
+    ) -> list[LayerRecord]:
+        """Read all of the text, or until that is enough; `after_batch` is called where more follows, in one process."""
         tokens = most_tokens(self.loaded)
         with torch.inference_mode(), on_inputs(self.functions()), on_calls(self.call_functions()):
             for batch in share(self.calibration.batches(batch_size=batch_size, max_tokens=tokens)):
                 self.read(batch)
+                if enough(self.done):
+                    break
                 if 0 < self.num_read < self.calibration.num_samples:
                     with torch.inference_mode(False), hooks_suspended():
                         after_batch()

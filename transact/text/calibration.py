@@ -91,6 +91,17 @@ class CalibrationSet(TokenSet):
         return cls.from_sequences(rows, name=name or f"{loaded.source}'s own text", seed=seed, protocol=protocol)
 
 
+def spread_out(calibration: CalibrationSet) -> CalibrationSet:
+    """The same samples in an order in which the first so many are about evenly spread, however many they are.
+
+    Sample n comes where the binary digits of n, read backwards, stand among those of the others (van der Corput 1935).
+    """
+    rows = list(calibration.rows())
+    digits = (len(rows) - 1).bit_length()
+    order = sorted(range(len(rows)), key=lambda number: f"{number:0{digits}b}"[::-1])
+    return CalibrationSet.from_sequences([rows[number] for number in order], name=calibration.name)
+
+
 def evenly_spread(calibration: CalibrationSet, num_tokens: int) -> CalibrationSet:
     """Samples at equal distances, so that about that many tokens are left; all of them where there are few."""
     available = calibration.num_samples

@@ -159,6 +159,25 @@ def test_what_the_clock_decided_is_done_again_to_the_bit(dense, monkeypatch, wit
     assert max(kept) > 0
 
 
+def test_reading_goes_by_the_clock_and_is_repeated_to_where_it_came(dense, monkeypatch, with_recipe):
+    whole = module.held_back(_text(dense))[0]
+    read: list[ta.ActivationStatistics] = []
+    real = module.observe_with_states
+    monkeypatch.setattr(module, "observe_with_states", lambda *given, **how: read.append(real(*given, **how)[0]) or (
+        read[-1], {}
+    ))  # fmt: skip
+    for seconds, most, expected in ((0.0, 10**6, 8), (1e6, 10**6, whole.num_samples), (1e6, 1, 8)):
+        with_recipe(reading_seconds=seconds, most_tokens=most, tries=1, distills=False)
+        first = ta.compress(dense, _text(dense), size=0.8, minutes=0.02)
+        assert read[-1].calibration.num_samples == expected
+        assert f" read={read[-1].num_tokens} " in first.cuts[-1].repeat
+        alone = ta.observe(dense, read[-1].tokens, gram=True)
+        for moments, same in zip(read[-1].mlp, alone.mlp, strict=True):
+            torch.testing.assert_close(moments.gram, same.gram, rtol=1e-5, atol=1e-5)
+        again = ta.compress(dense, _text(dense), repeat=first.cuts[-1].repeat)
+        assert read[-1].tokens.fingerprint == read[-2].tokens.fingerprint and again.fingerprint == first.fingerprint
+
+
 def test_a_result_that_was_not_taught_is_made_again(dense):
     first = ta.compress(dense, _text(dense), size=0.8, minutes=0.001)
     assert not first.cuts[-1].trained

@@ -10,6 +10,7 @@ import transact as ta
 from tests.tiny_models import build, token_ids
 from tests.tokenizers_by_hand import words_tokenizer
 from transact.observing.statistics import CalibrationRecord
+from transact.text.calibration import spread_out
 
 
 def test_one_bos_and_one_cut(stories):
@@ -193,3 +194,16 @@ def test_the_first_samples_up_to_a_number_of_tokens():
     assert [tokens.up_to(count).num_samples for count in (1, 4, 5, 8, 9, 100)] == [1, 1, 2, 2, 3, 3]
     assert tokens.up_to(5).protocol == "token ids as given, the first 2"
     assert tokens.up_to(9) is tokens
+
+
+@pytest.mark.parametrize("samples", [1, 2, 7, 64, 100])
+def test_the_first_of_samples_that_are_spread_out_lie_evenly(samples):
+    text = ta.CalibrationSet.from_token_ids([[number] for number in range(samples)], name="numbers")
+    order = [row[0] for row in spread_out(text).rows()]
+    assert sorted(order) == list(range(samples))
+    for count in (1, 2, 4, 8, 16):
+        found = [0] * count
+        for number in order[:count] if count <= samples else []:
+            found[number * count // samples] += 1
+        assert max(found) <= 2
+        assert samples & (samples - 1) or count > samples or found == [1] * count
