@@ -10,7 +10,7 @@ from ui.state.session import Result, Scored, Session, Training
 from ui.text_sources.text_source import TextSource
 from ui.work import streamed
 from ui.work.forecast import Step
-from ui.work.measuring import EVALUATION_TOKENS, MAP_MLP_SPARSITIES, MAP_SEQUENCES, PROBE_ITEMS
+from ui.work.measuring import EVALUATION_TOKENS, MAP_MLP_SPARSITIES, MAP_SEQUENCES, MAP_WHOLE_TEXT, PROBE_ITEMS
 from ui.work.registry import Registry
 from ui.work.step_costs import PROBE_TOKENS, WRITTEN_TOKENS
 
@@ -89,7 +89,8 @@ def trying(registry: Registry, scored: Scored, text: TextSource, *, writes: bool
 def mapping(registry: Registry, scored: Scored, text: TextSource) -> list[Step]:
     """The redundancy map."""
     points = len(ta.sparsity_grid(scored.spec, mlp=MAP_MLP_SPARSITIES))
-    return [registry.speeds.step("Mapping", scored.key, points * _measured(scored, text, MAP_SEQUENCES))]
+    few = None if scored.spec.num_parameters <= MAP_WHOLE_TEXT else MAP_SEQUENCES
+    return [registry.speeds.step("Mapping", scored.key, points * _measured(scored, text, few))]
 
 
 def checking_stability(registry: Registry, scored: Scored) -> list[Step]:
