@@ -111,11 +111,11 @@ def test_the_controls_stay_when_the_weights_come(session):
 
 
 STEPS = {
-    "on_score", "on_second", "on_check", "on_try", "on_prune", "on_measure", "on_generate", "on_go", "on_map",
-    "on_start", "on_checkpoint", "on_gguf", "on_push", "on_change",
+    "load_and_score.on_score", "look.on_second", "look.on_check", "measure.on_try", "measure.on_prune",
+    "measure.on_measure", "measure.on_generate", "goal.on_go", "compare.on_map", "recover.on_start",
+    "downloads.on_checkpoint", "downloads.on_gguf", "share.on_push", "live.on_change", "queue.on_add",
 }  # fmt: skip
-"""What needs weights, by the names of its handlers: scoring, a second text, stability, trying, cutting, measuring,
-writing, a goal, the redundancy map, training, both files, the push, and live text."""
+"""The handlers of what needs weights."""
 
 
 @pytest.mark.slow
@@ -128,26 +128,29 @@ def test_every_step_that_needs_weights_says_so_and_nothing_else_fails(page, fold
     async def said(event, values) -> str:
         inputs = await page.preprocess_data(event, list(values), SessionState(page), False)
         inputs, *_ = special_args(
-            event.fn, list(inputs), visitor, EventData(None, {"plot": "heads-plot", "row": 0, "x": 0})
+            event.fn, list(inputs), visitor, EventData(None, {"plot": "heads-plot", "row": 0, "column": 0, "x": 0})
         )
         answer = event.fn(*inputs)
         updates = list(answer) if inspect.isgenerator(answer) else [answer]
         return " ".join(str(value) for update in updates if isinstance(update, dict) for value in update.values())
 
-    named = {each.fn.__qualname__: each for each in page.fns.values() if each.fn is not None}
-    kept = named["paint"]
-    own_loop.run(said(named["on_load"], ["gallery:Small-4L", "", "auto"]))
+    own = [each for each in page.fns.values() if each.fn is not None and each.api_visibility != "public"]
+    named = {f"{each.fn.__module__.rpartition('.')[2]}.{each.fn.__qualname__}": each for each in own}
+    kept = named["runner.paint"]
+    own_loop.run(said(named["load_and_score.on_load"], ["gallery:Small-4L", "", "auto"]))
     assert "is open without its weights" in own_loop.run(said(kept, []))
-    refused = set()
+    refused, score = set(), named["load_and_score.on_score"]
     for name, event in named.items():
-        if name in ("on_load", "on_weights", "on_leave", "on_model_named") or event.api_visibility == "public":
+        if name.endswith(("on_load", "on_weights", "on_leave", "on_model_named")):
             continue
         words = own_loop.run(said(event, [component.value for component in event.inputs]))
         words += own_loop.run(said(kept, []))
         if SENTENCE in words:
             refused.add(name)
     assert refused >= STEPS, STEPS - refused
-    assert SENTENCE in own_loop.run(said(named["on_prune"], [each.value for each in named["on_prune"].inputs]))
+    own_loop.run(said(named["selection.on_pointed"], []))
+    assert SENTENCE in own_loop.run(said(named["attention.on_sentence"], ["A fox."]))
+    assert SENTENCE in own_loop.run(said(named["load_and_score.on_score"], [each.value for each in score.inputs]))
 
 
 @pytest.mark.slow

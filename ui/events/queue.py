@@ -32,6 +32,7 @@ def connect(context: AppContext, panels: Panels) -> None:
 
 def on_add(context: AppContext, panels: Panels, repair, search, request: gr.Request) -> dict:
     def add(session: Session) -> Session:
+        session.key.need_weights()
         plan, chosen = session.need_plan(), limits.one_of("repair", repair, ta.COMPENSATIONS)
         if len(session.queue) >= MAX_QUEUE:
             raise NotYet(f"{MAX_QUEUE} settings wait already, as many as the queue takes; have them cut first.")

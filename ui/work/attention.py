@@ -17,6 +17,7 @@ def attention(registry: Registry, session: Session, text: str, watch: Watch) -> 
 
     Raises `NotYet` where it is not there as a whole, and as `transact.attention_patterns` does.
     """
+    session.key.need_weights()
     loaded = registry.in_memory(session.key)
     if loaded is None or not loaded.can(ATTENTION):
         raise NotYet(
