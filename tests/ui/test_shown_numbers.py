@@ -14,6 +14,7 @@ from ui import page_table
 from ui.state import plan_of_choice, slider_steps
 from ui.state.session import BUNDLED, Sampling, Selection, Session, Tried, View
 from ui.text_sources import text_source
+from ui.text_sources.text_source import TextSource
 from ui.views import results_history
 from ui.views.savings import savings
 from ui.work import attention, measuring, pruning, scoring
@@ -52,7 +53,7 @@ def run(registry: Registry, watch: Watch) -> Iterator[tuple[str, Session]]:
         yield "selected", replace(session, view=View(unit), second=second)
     session = replace(session, view=View(Selection(2, head=3)), second=second)
     session = replace(session, attention=attention.attention(registry, session, "Once upon a time", watch))
-    text = text_source.evaluation_sample("mixed")
+    text = _text()
     what_if = measuring.what_if(registry, session, text, watch, with_probes=True)
     session = replace(session, tried=Tried(session.plan, what_if.text, what_if.dense, what_if.masked))
     yield "tried", session
@@ -67,8 +68,9 @@ def run(registry: Registry, watch: Watch) -> Iterator[tuple[str, Session]]:
 
 @pytest.fixture(scope="module")
 def stages() -> list[tuple[str, Session]]:
-    registry = Registry()
-    return [*run(registry, Watch("walk"))]
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(measuring, "PROBE_ITEMS", 8)
+        return [*run(Registry(), Watch("walk"))]
 
 
 @pytest.fixture(scope="module")
@@ -179,13 +181,21 @@ def test_one_quantity_is_one_number_wherever_it_stands(stages, panels, tmp_path)
     for saving in savings(first.plan):
         for panel in (panels.measure.table, panels.cut.savings):
             assert saving.before in painted[panel] and saving.after in painted[panel], (saving.label, panel.elem_id)
-    shown = {column.name: column.cell(first) for column in results_history.columns(session.results)}
-    assert shown["kv_bytes_per_token"] in painted[panels.measure.table]
-    assert shown["perplexity_times_dense"] in painted[panels.compare.side]
+    shown = {column.name: column.cell(session.latest) for column in results_history.columns(session.results)}
+    for name in ("kv_bytes_per_token", "parameters", "perplexity", "perplexity_times_dense", "reference_perplexity"):
+        assert shown[name] in painted[panels.measure.table], name
+        assert shown[name] in painted[panels.compare.table], name
+    assert shown["perplexity_times_dense"] in painted[panels.cut.verdict]
+
+
+def _text() -> TextSource:
+    """A few sequences of the held-out sample."""
+    sample = text_source.evaluation_sample("mixed")
+    return replace(sample, texts=sample.texts[:16])
 
 
 def _evaluation() -> ta.EvaluationSet:
-    return measuring.evaluation_set(text_source.evaluation_sample("mixed"), ta.load("bundled"))
+    return measuring.evaluation_set(_text(), ta.load("bundled"))
 
 
 def _target(session: Session) -> ta.PruningTarget:
