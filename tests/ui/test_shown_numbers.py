@@ -12,7 +12,8 @@ import pytest
 import transact as ta
 from ui import page_table
 from ui.state import plan_of_choice, slider_steps
-from ui.state.session import BUNDLED, Sampling, Selection, Session, Tried, View
+from ui.state.session import BUNDLED, Sampling, Session, Tried
+from ui.state.view import Selection, View
 from ui.text_sources import text_source
 from ui.text_sources.text_source import TextSource
 from ui.views import results_history
