@@ -17,7 +17,7 @@ from ui.work.step_costs import PROBE_TOKENS, WRITTEN_TOKENS
 _SEARCH_PASSES, _BEST_PASSES, _TRAINING_FACTOR = 14, 22, 1.5
 _SPEED_PREFILL, _SPEED_DECODE = 6 * 256, 6 * 32
 """Tokens that measuring speed reads at once and writes one by one, its rounds together."""
-_DECODE_FACTOR = 6.0
+_DECODE_FACTOR = 20.0
 """How much longer a token takes that is written by itself: all weights are read for it."""
 _SOLVE_FACTOR = 2.0
 _WRITE_BYTES_PER_SECOND, _PROVE_BYTES_PER_SECOND = 60e6, 30e6
@@ -63,7 +63,7 @@ def measuring(
         steps.append(step("Both write", key, 2 * _DECODE_FACTOR * WRITTEN_TOKENS * decoded))
     if not random:
         steps.append(step("The floor", key, read))
-    probes = 3 * PROBE_ITEMS * PROBE_TOKENS / 8 * decoded
+    probes = 3 * PROBE_ITEMS * PROBE_TOKENS / 2 * decoded
     return [
         *steps,
         *(step(f"Probes of the {which} model", key, probes) for which in ("dense", "pruned") if with_probes),
@@ -81,7 +81,7 @@ def trying(registry: Registry, scored: Scored, text: TextSource, *, writes: bool
         step("Perplexity behind masks", key, read),
         *([step("Writing behind masks", key, written)] if writing else []),
     ]
-    probes = 3 * PROBE_ITEMS * PROBE_TOKENS / 8 * float(scored.spec.flops_per_token(context=256))
+    probes = 3 * PROBE_ITEMS * PROBE_TOKENS / 2 * float(scored.spec.flops_per_token(context=256))
     names = ("Probes of the dense model", "Probes behind masks") if with_probes else ()
     return [*steps, *(step(name, key, probes) for name in names)]
 
