@@ -6,6 +6,7 @@ from dataclasses import replace
 import gradio as gr
 
 import transact as ta
+from transact.wording import counted
 from ui.context import AppContext
 from ui.errors import NotYet
 from ui.events.measure import evaluation_text, prompt_text
@@ -100,7 +101,7 @@ def _outcome(results: list[Result], *, left: int, seconds: float) -> tuple[str, 
     unmeasured = results[-1].report is None
     if not left and not unmeasured:
         return f"{ready}: cut and measured in {seconds:.0f} s.", "good"
-    stays = f", {left} of the settings stay in the queue" if left else ""
+    stays = f", and {counted(left, 'setting')} still in the queue" if left else ""
     return f"Stopped. {ready}{', the last one not measured' if unmeasured else ''}{stays}.", "plain"
 
 

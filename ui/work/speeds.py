@@ -44,10 +44,14 @@ class Speeds:
         per = known if known is not None else None if forward is None else factor * forward
         return Step(name, None if per is None else per * work, work, kind)
 
-    def file_step(self, name: str, num_bytes: float, bytes_per_second: float, how: str = "") -> Step:
-        """A step that writes files: at so many bytes a second, until one was timed."""
+    def file_step(
+        self, name: str, num_bytes: float, bytes_per_second: float, *, fixed: float = 0.0, how: str = ""
+    ) -> Step:
+        """A step that writes files: `fixed` seconds and so many bytes a second, until one was timed."""
         kind = (name, how)
-        return Step(name, self._steps.get(kind, 1 / bytes_per_second) * num_bytes, num_bytes, kind)
+        known = self._steps.get(kind)
+        seconds = fixed + num_bytes / bytes_per_second if known is None else known * num_bytes
+        return Step(name, seconds, num_bytes, kind)
 
     def learn(self, timings: list[tuple[Step, float]]) -> None:
         """Remember what steps took."""

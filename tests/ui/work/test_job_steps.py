@@ -104,17 +104,15 @@ def test_the_buttons_say_so_and_follow_the_settings(registry, session, slow):
         takeaway=SimpleNamespace(checkpoint=button("Zip"), gguf=button("GGUF")),
         queue=SimpleNamespace(start=button("Cut these")),
     )
-    labels = {}
+    labels = []
     for fields in (
-        ("best", True, "mixed", "f16"),
-        ("none", False, "mixed", "f16"),
-        ("best", True, "paste", "nonsense"),
-    ):
+        ("best", True, "mixed", "f16"), ("best", True, "addition", "f16"), ("best", True, "paste", "nonsense"),
+    ):  # fmt: skip
         shown = times.on_change(context, panels, None, *fields)
-        labels[fields] = [update["value"] for update in shown.values()]
-    first, second, third = labels.values()
-    assert first[0] == second[0] and first[0].startswith("Try (") and first[1].startswith("Prune (")
-    assert first[1] != second[1]
+        labels.append([update["value"] for update in shown.values()])
+    first, second, third = labels
+    assert first[0].startswith("Try (") and first[1].startswith("Prune (") and first[5].startswith("Zip (")
+    assert first[0] != second[0] and first[1] != second[1]
     assert third[:2] == ["Try", "Prune"]  # a paste that is still empty
 
 
