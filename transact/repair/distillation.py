@@ -204,12 +204,12 @@ class _Lesson:
         return self.dense_hidden[number]
 
     def _step(self, number: int, steps: int) -> None:
-        torch.nn.utils.clip_grad_norm_(self.parameters, _LARGEST_GRADIENT)
-        """The rates rise over the first steps and then fall in a straight line. Where there are more steps than those,
-        the first ones know nothing of their number, which a clock may tell later.
+        """With rates that rise over the first steps and then fall in a straight line. Where there are more steps than
+        those, the first ones know nothing of their number, which a clock may tell later.
         """
-        falling = (steps + 1 - number) / (steps if steps < _WARM_UP else steps + 1 - _WARM_UP)
-        share = min(number / _WARM_UP, falling)
+        torch.nn.utils.clip_grad_norm_(self.parameters, _LARGEST_GRADIENT)
+        rising, falling = number / _WARM_UP, (steps + 1 - number) / steps
+        share = rising if number <= _WARM_UP <= steps else min(rising, falling)
         for group, peak in zip(self.optimizer.param_groups, self.peak_rates, strict=True):
             group["lr"] = peak * share
         self.optimizer.step()
