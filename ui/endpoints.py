@@ -142,7 +142,7 @@ def evaluate(context: AppContext, text: str, request: gr.Request = None) -> dict
     """Measure the last result on a text, or on a bundled evaluation text by its name."""
     owner = context.client(request)
     result = context.sessions.get(owner).need_result()
-    source = _text(text, text_source.evaluation_sample, measuring.EVALUATION_TOKENS)
+    source = _text(text, text_source.evaluation_sample, text_source.EVALUATION_TOKENS)
     measured = context.jobs.finish(
         owner, "Measuring", lambda watch: measuring.measure(
             context.registry, owner, result, source, watch, with_probes=result.scored.key == BUNDLED

@@ -14,6 +14,7 @@ import ui.events.live
 import ui.events.load_and_score
 import ui.events.look
 import ui.events.measure
+import ui.events.options
 import ui.events.plan_controls
 import ui.events.queue
 import ui.events.recover
@@ -77,7 +78,7 @@ PAGES = (
     Page("goal", ui.pages.goal, ui.events.goal, RAIL),
     Page("rules", ui.pages.rules, place=RAIL),
     Page("maps", ui.pages.maps, ui.events.plan_controls),
-    Page("cut", ui.pages.cut),
+    Page("cut", ui.pages.cut, ui.events.options),
     Page("queue", ui.pages.queue, ui.events.queue),
     Page("live", ui.pages.live, ui.events.live, LIVE),
     Page("layer", ui.pages.layer, ui.events.selection, UNIT, "Layer close up", "closer-layer"),

@@ -20,7 +20,7 @@ def test_every_page_stands_in_it_once():
 
 
 def test_every_file_of_events_is_connected():
-    shared = {f"ui.events.{name}" for name in ("panels", "runner", "page_load")}
+    shared = {f"ui.events.{name}" for name in ("panels", "runner", "page_load", "texts")}
     assert {page.events.__name__ for page in PAGES if page.events} == files_of("events") - shared
 
 

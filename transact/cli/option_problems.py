@@ -87,13 +87,11 @@ def result_problem(arguments: Namespace) -> str | None:
 
 
 def held_out_problem(arguments: Namespace) -> str | None:
-    """What is held out is a part of the calibration text, and stands for an evaluation text."""
+    """What is wrong with the share that is held out of the calibration text."""
     if arguments.held_out is None:
         return None
     if not 0 < arguments.held_out < 1:
         return f"--held-out is {arguments.held_out:g}; give the share that is held out, above 0 and below 1"
-    if arguments.evaluation is not None:
-        return "--held-out measures on a part of the calibration text, --evaluation on another; give one of them"
     if arguments.calibration is None:
         return "--held-out is a share of the calibration text; give --calibration"
     return None

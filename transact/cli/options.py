@@ -99,8 +99,8 @@ _EVALUATION_SIZE = (
             type=int, metavar="N"),
 )  # fmt: skip
 _HELD_OUT = _option(
-    "--held-out", "measure on the last SHARE of the calibration text, as 0.1, which then does not score; instead of "
-    "--evaluation", type=float, metavar="SHARE",
+    "--held-out", "leave the last SHARE of the calibration text, as 0.1, out of scoring, and measure on it where "
+    "there is no --evaluation", type=float, metavar="SHARE",
 )  # fmt: skip
 
 

@@ -68,7 +68,7 @@ def read_sources(arguments: Namespace) -> Sources:
     share = vars(arguments).get("held_out")
     if share is not None and sources.calibration is not None:
         kept, held = sources.calibration.hold_out(share)
-        sources = replace(sources, calibration=kept, evaluation=held)
+        sources = replace(sources, calibration=kept, evaluation=sources.evaluation or held)
     if arguments.chat and not any(text.is_chat for text in sources.texts):
         raise ta.InvalidText('--chat was given, but no file has conversations under "messages". Leave --chat out.')
     return sources

@@ -6,11 +6,13 @@ import gradio as gr
 
 from ui.context import AppContext
 from ui.errors import NotYet
-from ui.events.measure import plan_and_text, prompt_text
+from ui.events import texts
+from ui.events.measure import evaluation_text, prompt_text
 from ui.events.panels import Panels, parts
 from ui.events.runner import bound, explained, long_step, quick, say, watched
 from ui.events.selection import value_of
 from ui.pages import compare, redundancy
+from ui.pages.cut import MeasureForm
 from ui.state import plan_of_choice, selection
 from ui.state.session import Moment, Redundancy, Result, Session
 from ui.work import job_steps, measuring, two_texts
@@ -22,11 +24,11 @@ def connect(context: AppContext, panels: Panels) -> None:
     for chosen in pair:
         chosen.input(bound(on_pair, context, panels), pair, panels.all, **panels.light)
     panels.compare.table.select(bound(on_rows, context, panels), None, panels.all, **panels.light)
-    texts = [*pair, panels.compare.prompt]
-    long_step(context, panels, panels.compare.write.click, on_write, texts, at_the_end=parts(panels.compare))
+    written = [*pair, panels.compare.prompt]
+    long_step(context, panels, panels.compare.write.click, on_write, written, at_the_end=parts(panels.compare))
     restore = bound(on_restore, context, panels)
     panels.compare.restore.click(restore, panels.compare.first, panels.all, **panels.light)
-    text = [panels.cut.measure_on, panels.cut.pasted]
+    text = panels.cut.measured_on
     shown = [panels.redundancy.plot, panels.redundancy.note]
     long_step(context, panels, panels.redundancy.draw.click, on_map, text, meanwhile=shown)
 
@@ -78,12 +80,17 @@ def on_restore(context: AppContext, panels: Panels, number, request: gr.Request)
     return quick(panels, act)
 
 
-def on_map(context: AppContext, panels: Panels, measure_on, pasted, request: gr.Request):
+def on_map(context: AppContext, panels: Panels, request: gr.Request, *values):
     owner = context.visitor(request)
     try:
-        session, text = plan_and_text(context, owner, measure_on, pasted)
+        session = context.sessions.get(owner)
+        session.need_plan()
+        asked = evaluation_text(MeasureForm(*values), session.need_scored())
     except Exception as error:
         yield explained(panels, error)
+        return
+    text = yield from texts.in_hand(context, panels, owner, asked)
+    if text is None:
         return
 
     def show(grid: Redundancy) -> dict:

@@ -7,11 +7,13 @@ import gradio as gr
 
 import transact as ta
 from ui.context import AppContext
-from ui.events.measure import evaluation_text, prompt_text, with_result
+from ui.events import texts
+from ui.events.measure import MEASURED, Asked, with_result
 from ui.events.panels import Panels
 from ui.events.runner import bound, explained, long_step, watched
 from ui.pages import goal
-from ui.state.session import BUNDLED, Result
+from ui.pages.cut import MeasureForm
+from ui.state.session import Result
 from ui.views import progress_line
 from ui.work import compression
 
@@ -21,7 +23,7 @@ def connect(context: AppContext, panels: Panels) -> None:
     own = panels.goal
     for control in (*own.inputs, panels.cut.savings):
         _expected_on(context, panels, control.change)
-    inputs = [panels.cut.measure_on, panels.cut.pasted, panels.measure.prompt, *own.inputs]
+    inputs = [panels.measure.prompt, *panels.cut.measured_on, *own.inputs]
     long_step(context, panels, own.go.click, on_go, inputs, at_the_end=panels.all, preprocess=False)
 
 
@@ -46,25 +48,23 @@ def on_form(context: AppContext, panels: Panels, request: gr.Request, *values) -
     return {panels.goal.expected: goal.expected_line(expected)}
 
 
-def on_go(context: AppContext, panels: Panels, request: gr.Request, measure_on, pasted, prompt, *values):
+def on_go(context: AppContext, panels: Panels, prompt, request: gr.Request, *values):
     owner = context.visitor(request)
     try:
         session = context.sessions.get(owner)
-        session.need_scored()
-        text = evaluation_text(measure_on, pasted)
-        prompt = prompt_text(prompt)
-        asked = compression.goal(session, *values)
-        compression.expected(context.registry, session, asked)  # refuses a size that cannot be reached
+        asked = Asked.of(MeasureForm(*values[:MEASURED]), session.need_scored(), prompt)
+        aim = compression.goal(session, *values[MEASURED:])
+        compression.expected(context.registry, session, aim)  # refuses a size that cannot be reached
     except Exception as error:
         yield explained(panels, error)
+        return
+    text = yield from texts.in_hand(context, panels, owner, asked.text)
+    if text is None:
         return
     began = time.monotonic()
 
     def work(watch) -> Result:
-        return compression.compress_and_measure(
-            context.registry, session, asked, text, watch,
-            prompt=prompt if prompt.strip() else None, with_probes=session.key == BUNDLED,
-        )  # fmt: skip
+        return compression.compress_and_measure(context.registry, session, aim, text, watch, **asked.how)
 
     def finish(result: Result) -> dict:
         return with_result(context, panels, owner, result, f"made and measured in {time.monotonic() - began:.0f} s")

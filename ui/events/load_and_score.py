@@ -1,21 +1,25 @@
 """Steps 1 and 2: pre-flight, load, choose text, score."""
 
+import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import gradio as gr
 
 from ui.context import AppContext
 from ui.errors import WrongInput
+from ui.events import texts
 from ui.events.panels import Panels
 from ui.events.runner import bound, explained, long_step, quick, say, watched
+from ui.events.texts import OwnText
 from ui.pages import calibration, maps, model
 from ui.pages.calibration import CalibrationForm
 from ui.server import limits
 from ui.state import plan_of_choice
+from ui.state.options import DATASET, PASTE, UPLOAD
 from ui.state.session import BUNDLED, ModelKey, Sampling, Scored, Session
 from ui.text_sources import text_source, uploads
-from ui.text_sources.hub_dataset import DatasetRequest
-from ui.text_sources.text_source import DatasetChoice, TextRequest, TextSource
+from ui.text_sources.text_source import TextRequest, TextSource
 from ui.work import gallery, scoring
 from ui.work.forecast import Step
 from ui.work.jobs import FILES, MODEL
@@ -43,10 +47,11 @@ def connect(context: AppContext, panels: Panels) -> None:
 def _connect_text(context: AppContext, panels: Panels) -> None:
     """Wire the fields of the text, and the estimate of what scoring it takes."""
     own = panels.calibration
-    shown = [own.text, own.file, own.column, own.dataset_fields]
+    shown = [own.text, own.file, own.column, own.dataset_fields, own.held_out]
     source = bound(on_source, context, panels)
     own.source.input(source, [own.source, own.text, own.file], shown, **panels.light)
-    own.text.input(on_typed, own.source, own.source, trigger_mode="always_last", **panels.light)
+    typed = bound(on_typed, context, panels)
+    own.text.input(typed, own.source, [own.source, own.held_out], trigger_mode="always_last", **panels.light)
     # one at a time for all visitors, apart from the sliders: reading a file may take seconds, so may its tokenizer
     form = bound(on_form, context, panels)
     estimated = {"fn": form, "inputs": own.inputs, "outputs": panels.all, "trigger_mode": "always_last"}
@@ -54,7 +59,7 @@ def _connect_text(context: AppContext, panels: Panels) -> None:
     upload, removed = bound(on_upload, context, panels), bound(on_file_removed, context, panels)
     own.file.upload(upload, own.file, panels.all, **panels.one_at_a_time).then(**estimated)
     own.file.clear(removed, None, panels.all, **panels.light).then(**estimated)
-    controls = own.source, own.column, own.num_samples, own.seq_len, own.seed, own.taylor
+    controls = own.source, own.column, own.num_samples, own.seq_len, own.seed, own.taylor, own.held_out
     gr.on([control.change for control in controls], **estimated)
 
 
@@ -140,29 +145,28 @@ def on_source(context: AppContext, panels: Panels, source, text, file) -> dict:
     typed = bool(text) and not calibration.is_preview(text)
     if text_source.is_sample(source):
         shown = gr.update(value=calibration.preview(source), visible=True)
-    elif source == calibration.PASTE:
+    elif source == PASTE:
         shown = gr.update(visible=True) if typed else gr.update(value="", visible=True)
     else:
         shown = gr.update(visible=False)
-    return {
-        own.text: shown,
-        own.file: gr.update(visible=source == calibration.UPLOAD),
-        own.column: gr.update(visible=source == calibration.UPLOAD and len(uploads.known_columns(file)) > 1),
-        own.dataset_fields: gr.update(visible=source == calibration.DATASET),
-    }
+    held_out = gr.update(visible=texts.is_own(source))
+    return {own.text: shown, own.held_out: held_out, **texts.visible(own, source, file)}
 
 
-def on_typed(source):
-    return calibration.PASTE if text_source.is_sample(source) else gr.skip()
+def on_typed(context: AppContext, panels: Panels, source) -> dict:
+    own = panels.calibration
+    pasted = {own.source: PASTE} if text_source.is_sample(source) else {}
+    return {**pasted, own.held_out: gr.update(visible=True)}
 
 
 def on_upload(context: AppContext, panels: Panels, file) -> dict:
-    return quick(panels, lambda: _columns_to_choose_from(panels, uploads.text_columns(file)) if file else {})
+    own = panels.calibration
+    return quick(panels, lambda: texts.columns_to_choose_from(own, uploads.text_columns(file)) if file else {})
 
 
 def on_file_removed(context: AppContext, panels: Panels) -> dict:
     # no message: it could replace a later one
-    return _columns_to_choose_from(panels, ())
+    return texts.columns_to_choose_from(panels.calibration, ())
 
 
 def on_form(context: AppContext, panels: Panels, request: gr.Request, *values) -> dict:
@@ -188,24 +192,19 @@ def on_score(context: AppContext, panels: Panels, request: gr.Request, *values):
         yield explained(panels, error)
         return
 
-    if not isinstance(text, TextSource):  # a hub may be slow, and no other visitor should wait for it
-        texts = []
-        yield from watched(
-            context, panels, owner, f"Reading {text.name}", text.read, lambda read: texts.append(read) or {},
-            kind="read", line=None,
-        )  # fmt: skip
-        if not texts:
-            return
-        (text,) = texts
+    text = yield from texts.in_hand(context, panels, owner, text)
+    if text is None:
+        return
     yield from _scored(
-        context, panels, owner, lambda: scoring.estimate(context.registry, session, text, sampling),
+        context, panels, owner, sampling, lambda: scoring.estimate(context.registry, session, text, sampling),
         lambda watch: scoring.score(context.registry, key, text, sampling, watch, in_parts=True),
     )  # fmt: skip
 
 
 def _scored(
-    context: AppContext, panels: Panels, owner: str, estimate: Callable[[], Run | None], work: Callable[[Watch], Scored]
-) -> Iterator[dict]:
+    context: AppContext, panels: Panels, owner: str, asked: Sampling, estimate: Callable[[], Run | None],
+    work: Callable[[Watch], Scored],
+) -> Iterator[dict]:  # fmt: skip
     """Scores in the maps while text passes, and all that follows them at the end."""
     before, shown = context.sessions.get(owner), None
     try:
@@ -225,8 +224,8 @@ def _scored(
         if scored.is_part:
             sentence, mood = f"Stopped after {scored.num_tokens:,} tokens: the scores are of these.", "plain"
         else:
-            amount = f"Scored {scored.num_tokens:,} tokens in {scored.seconds:.1f} s."
-            sentence, mood = " ".join((amount, *calibration.notes(scored.text, scored.calibration.notes))), "good"
+            noted = calibration.notes(scored.text, scored.calibration.notes)
+            sentence, mood = " ".join((*_amount(scored, asked), *noted)), "good"
         return {**panels.repaint(session), **say(panels, sentence, mood)}
 
     def failed(error: Exception) -> dict:
@@ -249,25 +248,27 @@ def read_form(form: CalibrationForm) -> tuple[TextRequest, Sampling]:
         limits.counted("page_seq_len", "“Tokens each”", form.seq_len),
         limits.counted("seed", "“Seed”", form.seed),
         taylor=bool(form.taylor),
+        held_out=limits.share_held_out(form.held_out),
     )
     limits.tokens(sampling.num_samples, sampling.seq_len)
     typed = _trimmed(form.text)
-    if form.source == calibration.DATASET:
-        choice = DatasetChoice(
-            limits.name("“Dataset”", form.dataset or ""),
-            limits.name("“Config”", form.config or "") or None,
-            limits.name("“Split”", form.split or "") or DatasetChoice.split,
-            limits.name("“Column with the text”", form.dataset_column or "") or None,
-        )
-        return DatasetRequest(choice, sampling.num_samples), sampling
-    if form.source == calibration.UPLOAD:
-        if not form.file:
-            raise WrongInput("No file has been uploaded yet; upload one, paste text or choose a bundled sample.")
-        column = limits.name("“Column with the text”", form.column or "") or None
-        return uploads.uploaded(form.file, column, sampling.seq_len), sampling
-    if form.source == calibration.PASTE or (typed and not calibration.is_preview(typed)):
-        return text_source.pasted(typed, sampling.seq_len), sampling
-    return text_source.sample(form.source), sampling
+    own = OwnText(
+        typed, form.file, form.column, form.dataset, form.config, form.split, form.dataset_column
+    )  # fmt: skip
+    rows = math.ceil(sampling.num_samples / (1 - sampling.held_out))
+    if form.source in (DATASET, UPLOAD, PASTE):
+        return own.request(form.source, seq_len=sampling.seq_len, rows=rows), sampling
+    if typed and not calibration.is_preview(typed):
+        return own.request(PASTE, seq_len=sampling.seq_len, rows=rows), sampling
+    return text_source.sample(form.source), replace(sampling, held_out=0.0)
+
+
+def _amount(scored: Scored, asked: Sampling) -> list[str]:
+    """How much was read and how much held out; where a text was too short for that, that it was."""
+    read = f"Scored {scored.num_tokens:,} tokens{calibration.held_out_words(scored)}, in {scored.seconds:.1f} s."
+    if not asked.held_out or scored.sampling.held_out:
+        return [read]
+    return [read, "The text is too short to hold a part of it out; a bundled one measures."]
 
 
 def loaded_key(session: Session, registry: Registry) -> ModelKey:
@@ -302,12 +303,6 @@ def _trimmed(value: str | None) -> str:
 def card_owner(session_hash: str) -> str:
     """Reading a configuration is a job of its own, beside the visitor's other one."""
     return f"{session_hash}/card"
-
-
-def _columns_to_choose_from(panels: Panels, names: tuple[str, ...]) -> dict:
-    """The choice among an uploaded file's columns, hidden where there is none."""
-    choice = gr.update(choices=names, value=names[0] if names else None, visible=len(names) > 1)
-    return {panels.calibration.column: choice}
 
 
 def _refused(panels: Panels, error: Exception) -> dict:

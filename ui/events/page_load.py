@@ -5,11 +5,12 @@ from dataclasses import replace
 import gradio as gr
 
 from ui.context import AppContext
-from ui.events import goal, live, recover
+from ui.events import goal, live, options, recover
 from ui.events.panels import Panels
 from ui.events.runner import bound, explained, long_step, say, under_way, watched
 from ui.pages import calibration
 from ui.state import settings_link
+from ui.state.options import DATASET, HELD_OUT, MIXED
 from ui.state.session import BUNDLED, ModelKey, Sampling, Session, Settings
 from ui.text_sources import text_source
 from ui.text_sources.text_source import TextSource
@@ -91,6 +92,7 @@ def on_settled(context: AppContext, panels: Panels, request: gr.Request):
 def _fields_of(panels: Panels, session: Session) -> dict:
     """The rail's fields as they belong to a session."""
     fields, scored = _model_fields(panels, session.key), session.scored
+    fields |= options.shown_as(panels, replace(session.options, measure_on=session.measure_on))
     return fields if scored is None else {**fields, **_text_fields(panels, scored.text, scored.sampling)}
 
 
@@ -110,7 +112,7 @@ def _text_fields(panels: Panels, text: TextSource | None, sampling: Sampling) ->
         known = {own.source: text.name, own.text: calibration.preview(text.name)}
     elif text is not None and text.dataset is not None:
         known = {
-            own.source: calibration.DATASET,
+            own.source: DATASET,
             own.dataset_fields: gr.update(visible=True),
             own.text: gr.update(visible=False),
             own.dataset: text.dataset.name,
@@ -119,6 +121,9 @@ def _text_fields(panels: Panels, text: TextSource | None, sampling: Sampling) ->
             own.dataset_column: text.dataset.column or "",
         }
     numbers = {own.num_samples: sampling.num_samples, own.seq_len: sampling.seq_len, own.seed: sampling.seed}
+    numbers[own.taylor] = sampling.taylor
+    if text is None or not text.is_bundled:
+        numbers[own.held_out] = gr.update(value=round(100 * sampling.held_out, 4), visible=text is not None)
     return {**known, **numbers}
 
 
@@ -133,6 +138,9 @@ def _filled(context: AppContext, panels: Panels, owner: str, settings: Settings)
     """The fields as a link says; where its model has to be loaded first, its settings wait for that."""
     text = text_source.sample(settings.text) if settings.text else None
     fields = {**_model_fields(panels, settings.key), **_text_fields(panels, text, settings.sampling)}
+    held_out = settings.options.measure_on == HELD_OUT  # of a text that the link does not carry
+    fields |= options.shown_as(panels, replace(settings.options, measure_on=MIXED) if held_out else settings.options)
+    context.sessions.update(owner, lambda old: replace(old, options=settings.options))
     if _has_model(context, settings):
         return fields
     context.sessions.update(owner, lambda old: replace(old, pending=settings))

@@ -9,12 +9,14 @@ import transact as ta
 from transact.wording import counted
 from ui.context import AppContext
 from ui.errors import NotYet
-from ui.events.measure import evaluation_text, prompt_text
+from ui.events import texts
+from ui.events.measure import Asked
 from ui.events.panels import Panels
 from ui.events.runner import bound, explained, long_step, quick, say, watched
 from ui.pages import compare, queue
+from ui.pages.cut import MeasureForm
 from ui.server import limits
-from ui.state.session import BUNDLED, Queued, Result, Session
+from ui.state.session import Queued, Result, Session
 from ui.work import batch
 
 MAX_QUEUE = 8
@@ -26,7 +28,7 @@ def connect(context: AppContext, panels: Panels) -> None:
     listed = [own.listed, own.start, own.clear, panels.status.message]
     own.add.click(bound(on_add, context, panels), [cut.repair, cut.search], listed, **panels.light)
     own.clear.click(bound(on_clear, context, panels), None, listed, **panels.light)
-    inputs = [cut.measure_on, cut.pasted, panels.measure.prompt]
+    inputs = [panels.measure.prompt, *cut.measured_on]
     shown = [panels.compare.table, panels.compare.pareto]
     long_step(context, panels, own.start.click, on_start, inputs, meanwhile=shown, at_the_end=panels.all)
 
@@ -49,17 +51,20 @@ def on_clear(context: AppContext, panels: Panels, request: gr.Request) -> dict:
     return _changed(context, panels, request, lambda session: replace(session, queue=()))
 
 
-def on_start(context: AppContext, panels: Panels, measure_on, pasted, prompt, request: gr.Request):
+def on_start(context: AppContext, panels: Panels, prompt, request: gr.Request, *values):
     owner = context.visitor(request)
     try:
         session = context.sessions.get(owner)
         if not session.queue:
             raise NotYet("The queue is empty; press Add to queue first.")
-        text, prompt = evaluation_text(measure_on, pasted), prompt_text(prompt)
+        asked = Asked.of(MeasureForm(*values), session.need_scored(), prompt)
     except Exception as error:
         yield explained(panels, error)
         return
-    began, probes = time.monotonic(), session.key == BUNDLED
+    text = yield from texts.in_hand(context, panels, owner, asked.text)
+    if text is None:
+        return
+    began = time.monotonic()
 
     def keep(results: tuple[Result, ...]) -> Session:
         done = session.queue[: len(results)]
@@ -82,11 +87,8 @@ def on_start(context: AppContext, panels: Panels, measure_on, pasted, prompt, re
 
     yield from watched(
         context, panels, owner, "Cutting the queue",
-        lambda watch: batch.work_off(
-            context.registry, session, text, watch, prompt=prompt if prompt.strip() else None, with_probes=probes
-        ),
-        finish, partly=show, kind="queue",
-        steps=batch.steps(context.registry, session, text, writes=bool(prompt.strip()), with_probes=probes),
+        lambda watch: batch.work_off(context.registry, session, text, watch, **asked.how),
+        finish, partly=show, kind="queue", steps=batch.steps(context.registry, session, text, **asked.wanted),
     )  # fmt: skip
 
 

@@ -9,11 +9,13 @@ from gradio.components import Component
 
 import transact as ta
 from ui.context import AppContext
-from ui.events.measure import plan_and_text, prompt_text
+from ui.events import texts
+from ui.events.measure import MEASURED, Asked
 from ui.events.panels import Panels
 from ui.events.runner import bound, explained, long_step, say, watched
 from ui.pages import recover
-from ui.state.session import BUNDLED, Recovery, Result, Session
+from ui.pages.cut import MeasureForm
+from ui.state.session import Recovery, Result, Session
 from ui.views import progress_line
 from ui.work import job_steps, recovery
 from ui.work.recovery import Form
@@ -24,7 +26,7 @@ def connect(context: AppContext, panels: Panels) -> None:
     form = _form(panels)
     for control in (*form, panels.cut.savings):
         _estimate_on(context, panels, control.change)
-    inputs = [panels.cut.measure_on, panels.cut.pasted, panels.measure.prompt, *form]
+    inputs = [panels.measure.prompt, *panels.cut.measured_on, *form]
     long_step(
         context, panels, panels.recover.start.click, on_start, inputs,
         meanwhile=[panels.recover.note, panels.recover.plot], at_the_end=panels.all, preprocess=False,
@@ -47,22 +49,23 @@ def on_form(context: AppContext, panels: Panels, request: gr.Request, *values) -
     return {panels.recover.estimate: recover.estimate_line(estimate)}
 
 
-def on_start(context: AppContext, panels: Panels, request: gr.Request, measure_on, pasted, prompt, *values):
+def on_start(context: AppContext, panels: Panels, prompt, request: gr.Request, *values):
     owner = context.visitor(request)
     try:
-        session, text = plan_and_text(context, owner, measure_on, pasted)
-        prompt = prompt_text(prompt)
-        training = recovery.training(session, Form(*values))
+        session = context.sessions.get(owner)
+        session.need_plan()
+        asked = Asked.of(MeasureForm(*values[:MEASURED]), session.need_scored(), prompt)
+        training = recovery.training(session, Form(*values[MEASURED:]))
     except Exception as error:
         yield explained(panels, error)
+        return
+    text = yield from texts.in_hand(context, panels, owner, asked.text)
+    if text is None:
         return
     began = time.monotonic()
 
     def work(watch) -> Result:
-        return recovery.recover_and_measure(
-            context.registry, session, training, text, watch,
-            prompt=prompt if prompt.strip() else None, with_probes=session.key == BUNDLED,
-        )  # fmt: skip
+        return recovery.recover_and_measure(context.registry, session, training, text, watch, **asked.how)
 
     def show(curves: Recovery) -> dict:
         def change(old: Session) -> Session:

@@ -6,12 +6,15 @@ import gradio as gr
 
 import transact as ta
 from ui.context import AppContext
-from ui.events.measure import evaluation_text
 from ui.events.panels import Panels
 from ui.events.runner import bound
 from ui.format import numbers
 from ui.pages import queue
+from ui.state.measuring_size import size_of
+from ui.state.options import HELD_OUT
 from ui.state.session import BUNDLED, Session
+from ui.text_sources import text_source
+from ui.text_sources.text_source import TextSource
 from ui.work import batch, job_steps
 from ui.work.forecast import Step
 
@@ -22,7 +25,7 @@ LEAST_SECONDS = 5.0
 def connect(context: AppContext, panels: Panels) -> None:
     """Wire what the times depend on: the plan and the scores, the fields, and every result."""
     cut, shown = panels.cut, list(_buttons(panels))
-    fields = [cut.repair, cut.search, cut.measure_on, panels.takeaway.gguf_type]
+    fields = [cut.repair, cut.search, cut.measure_on, cut.size, panels.takeaway.gguf_type]
     follows = [cut.savings, panels.measure.table, panels.queue.listed, *fields]
     gr.on(
         [control.change for control in follows], bound(on_change, context, panels), fields, shown,
@@ -54,12 +57,19 @@ def _buttons(panels: Panels) -> tuple[gr.Button, ...]:
 
 
 def _steps(
-    context: AppContext, session: Session, repair, search, measure_on, gguf_type
+    context: AppContext, session: Session, repair, search, measure_on, size, gguf_type
 ) -> dict[str, Callable[[], list[Step]]]:
     """What each button's job consists of."""
     registry, probes = context.registry, session.key == BUNDLED
-    text = lambda: evaluation_text(measure_on, "")  # noqa: E731
     measured = {"writes": True, "with_probes": probes}
+
+    def text() -> TextSource:
+        """A text of one's own that is not read yet tells no time."""
+        held_out = session.need_scored().held_out
+        return held_out if measure_on == HELD_OUT and held_out else text_source.evaluation_sample(measure_on)
+
+    if session.scored is not None:
+        measured["size"] = size_of(size, session.scored)
 
     def of_latest(steps: Callable[..., list[Step]], *values) -> list[Step]:
         return steps(registry, session.need_result(), *values)

@@ -7,13 +7,12 @@ import gradio as gr
 
 import transact as ta
 from ui.format import numbers
-from ui.state.session import Sampling, Session
-from ui.text_sources import text_source
+from ui.state.options import DATASET, PASTE, UPLOAD
+from ui.state.session import Sampling, Scored, Session
+from ui.text_sources import own_text_fields, text_source
 from ui.text_sources.text_source import TextSource
-from ui.text_sources.upload_field import upload_field
 from ui.work.scoring import Run
 
-PASTE, UPLOAD, DATASET = "paste", "upload", "dataset"
 SOURCES = [
     *((label, name) for name, label in text_source.SAMPLES.items()),
     ("Paste your own", PASTE),
@@ -21,6 +20,7 @@ SOURCES = [
     ("A Hugging Face dataset", DATASET),
 ]
 _PREVIEW_TEXTS = 3
+HELD_OUT_PERCENT = 10
 _TOKENS_PER_CHANNEL = 4
 """Below that, least squares has hardly more equations than unknowns."""
 
@@ -41,6 +41,7 @@ class CalibrationForm:
     seq_len: float | None
     seed: float | None
     taylor: bool | None
+    held_out: float | None
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class CalibrationPanel:
     seq_len: gr.Number
     seed: gr.Number
     taylor: gr.Checkbox
+    held_out: gr.Number
     estimate: gr.HTML
     score: gr.Button
 
@@ -86,27 +88,7 @@ def build(session: Session) -> CalibrationPanel:
         placeholder="Paste or type your text here, then press Score",
         info="Type here to use your own; a blank line starts a new sequence",
     )
-    file = upload_field(
-        label="File: .txt, .jsonl, .json, .csv or .parquet, UTF-8, up to 20 MB",
-        file_count="single",
-        visible=False,
-        height=110,
-        elem_id="calibration-file",
-    )
-    column = gr.Dropdown([], label="Column with the text", visible=False, elem_id="calibration-column")
-    with gr.Column(visible=False, elem_classes="tight") as dataset_fields:
-        dataset = gr.Textbox(
-            label="Dataset",
-            placeholder="Salesforce/wikitext",
-            info="Its id on the hub, or a folder on this machine; only its first rows are read",
-            elem_id="dataset-name",
-        )
-        with gr.Row(elem_classes="tight"):
-            config = gr.Textbox(label="Config", placeholder="default", min_width=100, elem_id="dataset-config")
-            split = gr.Textbox("train", label="Split", min_width=100, elem_id="dataset-split")
-        dataset_column = gr.Textbox(
-            label="Column with the text", placeholder="guessed when empty", elem_id="dataset-column"
-        )
+    own = own_text_fields.build("calibration", "dataset", split="train")
     with gr.Row(elem_classes="tight"):
         num_samples = gr.Number(sampling.num_samples, label="Sequences", min_width=80)
         seq_len = gr.Number(sampling.seq_len, label="Tokens each", min_width=80)
@@ -116,11 +98,16 @@ def build(session: Session) -> CalibrationPanel:
         label="Also gradients (Taylor metric)",
         elem_id="calibration-taylor",
     )
+    held_out = gr.Number(
+        HELD_OUT_PERCENT, label="Hold out for measuring (%)", visible=False, elem_id="calibration-held-out",
+        info="The end of your text, which then does not score; 0 for none",
+    )  # fmt: skip
     estimate = gr.HTML(scored_line(session), elem_id="estimate", js_on_load=None)
     score = gr.Button("Score", elem_id="score-button", variant="primary")
     return CalibrationPanel(
-        source, text, file, column, dataset_fields, dataset, config, split, dataset_column, num_samples, seq_len, seed,
-        taylor, estimate, score,
+        source, text, own.file, own.column, own.dataset_fields, own.dataset, own.config, own.split, own.dataset_column,
+        num_samples, seq_len, seed,
+        taylor, held_out, estimate, score,
     )  # fmt: skip
 
 
@@ -152,10 +139,15 @@ def scored_line(session: Session) -> str:
     scored, record = session.scored, session.scored.statistics.calibration
     when = f"in {scored.seconds:.1f} s" if scored.gallery is None else "before, for the gallery"
     return (
-        f'<p class="estimate">Scored on <b>{escape(scored.text.name)}</b>: {record.amount} {when}; '
-        f"{escape(record.protocol)}</p>"
+        f'<p class="estimate">Scored on <b>{escape(scored.text.name)}</b>: {record.amount} read'
+        f"{held_out_words(scored)} {when}; {escape(record.protocol)}</p>"
         f"{too_little(scored.num_tokens, scored.spec)}"
     )
+
+
+def held_out_words(scored: Scored) -> str:
+    """How much did not score, so that it can measure; empty where all of the text did."""
+    return f", {scored.held_out_tokens:,} held out for measuring" if scored.held_out_tokens else ""
 
 
 def estimate_line(run: Run) -> str:

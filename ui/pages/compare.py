@@ -118,7 +118,7 @@ def _pareto(session: Session):
     points = [
         figures.Point(result.number, result.report.parameters, result.report.perplexity, result.floor)
         for result in results
-        if result.text == last.text
+        if (result.text, result.tokens) == (last.text, last.tokens)  # by one protocol
     ]
     dense = last.report.reference_parameters, last.report.reference_perplexity
     return figures.pareto_figure(points, dense, _predicted(session, last.text))

@@ -32,15 +32,17 @@ def build(session: Session) -> GoalPanel:
     )
     with gr.Row(elem_classes="bottom"):
         size = gr.Slider(
-            1, 90, value=20, step=1, label="Smaller by (%)", info="Of all parameters, embeddings included", buttons=[],
+            1, 90, value=session.options.smaller_by, step=1, label="Smaller by (%)",
+            info="Of all parameters, embeddings included", buttons=[],
             elem_id="goal-size",
         )  # fmt: skip
         minutes = gr.Number(
-            3, label="In at most (minutes)", info=f"More gives a better model; up to {limits.MAX_MINUTES}",
+            session.options.minutes, label="In at most (minutes)",
+            info=f"More gives a better model; up to {limits.MAX_MINUTES}",
             elem_id="goal-minutes", min_width=170,
         )  # fmt: skip
         differ = gr.Checkbox(
-            False,
+            session.options.differ,
             label="Layers may differ",
             info="Loses less; GGUF and this project hold it as it is, stock transformers padded",
             elem_id="goal-differ",

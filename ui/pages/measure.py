@@ -89,7 +89,7 @@ def tried_line(what_if: WhatIf) -> str:
         f'<p class="headline">Behind masks the perplexity on {escape(what_if.text)} is '
         f"<b>{numbers.figure(what_if.masked)}</b> instead of {numbers.figure(what_if.dense)} "
         f"({numbers.factor(what_if.dense, what_if.masked)}, {counted(what_if.num_tokens, 'token')}). "
-        f"Nothing was cut.</p>{written}"
+        f"Nothing was cut. <small>{escape(what_if.protocol)}</small></p>{written}"
     )
 
 

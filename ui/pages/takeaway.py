@@ -22,7 +22,7 @@ _GGUF_TYPES = {
     "q8_0": "8 bits, about 1.1 bytes a weight",
 }
 _NO_CODE = "# Score a model: the lines that reproduce it will stand here.\n"
-_LINK = """<label for="settings-address">Link to these settings: model, text, metric, ratios and locks</label>
+_LINK = """<label for="settings-address">Link to these settings, texts of your own left out</label>
 <div class="address"><input id="settings-address" type="text" readonly><button type="button">Copy</button></div>"""
 
 
@@ -98,12 +98,20 @@ def paint(panel: TakeawayPanel, session: Session) -> dict:
     recipe = recipe_of(session)
     own = recipe is not None and any(is_own(text) for text in (recipe.text, recipe.measured_on) if text is not None)
     return {
-        panel.code: _lines(code, recipe),
-        panel.commands: _lines(commands, recipe),
-        panel.link: settings_link.query(session),
+        **paint_lines(panel, session),
         panel.note: "",
         panel.texts: gr.update(visible=own),
         panel.layers: _layers(session),
+    }
+
+
+def paint_lines(panel: TakeawayPanel, session: Session) -> dict:
+    """What follows a field that only the next cut or measurement depends on."""
+    recipe = recipe_of(session)
+    return {
+        panel.code: _lines(code, recipe),
+        panel.commands: _lines(commands, recipe),
+        panel.link: settings_link.query(session),
     }
 
 
@@ -138,4 +146,4 @@ def recipe_of(session: Session) -> Recipe | None:
     latest = session.latest
     if latest is not None and latest.scored is session.scored and latest.plan == session.plan:
         return Recipe.of_result(latest)
-    return Recipe.of_plan(session.scored, session.choice, session.plan)
+    return Recipe.of_session(session)

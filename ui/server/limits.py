@@ -102,6 +102,13 @@ def percent_smaller(value) -> float:
     return 1 - float(value) / 100
 
 
+def share_held_out(value) -> float:
+    """The share that so many per cent are, from none to 90; raises `WrongInput` for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 90:
+        raise WrongInput(f"“Hold out for measuring” is {_shown(value)}; give per cent of the text, from 0 to 90.")
+    return round(float(value) / 100, 6)
+
+
 def place(name: str, value, count: int) -> int:
     """The nearest of the places 0 to `count` - 1, which a browser may miss; `WrongInput` for what is no number."""
     try:

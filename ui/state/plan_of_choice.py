@@ -6,6 +6,7 @@ import transact as ta
 from ui.errors import NotYet
 from ui.server import limits
 from ui.state import budgets
+from ui.state.options import HELD_OUT
 from ui.state.session import Choice, Moment, Scored, Session, Timeline
 
 
@@ -58,10 +59,13 @@ def rescored(session: Session, scored: Scored, *, instead_of: Scored | None = No
     """The session on other scores of its model; those before can be brought back by undo.
 
     A metric that they lack, as one of gradients that were not taken, gives way to the standard one. Where the scores in
-    view are `instead_of`, of less of the same text, these take their place and undo does not bring them back.
+    view are `instead_of`, of less of the same text, these take their place and undo does not bring them back. What is
+    held out of their text measures from then on.
     """
     if scored.key != session.key:
         return session
+    if scored.held_out is not None and scored is not session.scored:
+        session = replace(session, options=replace(session.options, measure_on=HELD_OUT))
     choice = session.choice
     if choice.metric not in scored.scores:
         choice = replace(choice, metric=Choice().metric)

@@ -14,8 +14,10 @@ from transact.spec.digest import digest
 from ui.errors import NotYet
 from ui.server.memory import nbytes
 from ui.state.model_key import ModelKey
+from ui.state.options import HELD_OUT, MIXED, Goal, Options
 from ui.state.score_bins import Landscape
 from ui.state.view import View
+from ui.text_sources import text_source
 from ui.text_sources.text_source import TextSource
 
 MAX_HISTORY = 50
@@ -41,6 +43,8 @@ class Sampling:
     seed: int = 0
     taylor: bool = False
     """Also gradients, which the metric of that name needs."""
+    held_out: float = 0.0
+    """Share of the end of a text of one's own that does not score, so that it can measure."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +55,7 @@ class Scored:
     larger than memory, so that its layers were read one at a time; `is_part`: of what `sampling` asks for, the longest
     samples alone were read, as scoring goes on or was stopped. `gallery`: what a file of the gallery knows of the
     model; then scores are all there is, and `statistics` and `calibration` hold their record alone.
+    `held_out_tokens`: what the part that is held out comes to.
     """
 
     key: ModelKey
@@ -65,6 +70,17 @@ class Scored:
     streamed: bool = False
     is_part: bool = False
     gallery: ta.GalleryModel | None = None
+    held_out_tokens: int = 0
+
+    @cached_property
+    def held_out(self) -> TextSource | None:
+        """The part of the text that did not score; None where all of it did."""
+        return text_source.parts(self.text, self.sampling.held_out)[1]
+
+    @property
+    def tokens_per_second(self) -> float:
+        """How fast the model read here, in forward passes: gradients take three more."""
+        return self.num_tokens * (4 if self.sampling.taylor else 1) / max(self.seconds, 1e-3)
 
     @cached_property
     def held_bytes(self) -> int:
@@ -174,19 +190,6 @@ class Recovery:
     stopped: bool = False
 
 
-@dataclass(frozen=True)
-class Goal:
-    """A size, the share of all parameters that stays, and a time; `widths`: whether layers may differ.
-
-    `repeat`: once it was reached, what was done, as `compress` takes it to do the same again.
-    """
-
-    size: float
-    minutes: float
-    widths: str
-    repeat: str = ""
-
-
 @dataclass(frozen=True, eq=False)
 class Result:
     """A pruned model that was measured (or not yet); the model itself is in the registry under `number`.
@@ -194,7 +197,8 @@ class Result:
     `recovery`: how it was trained; `goal`: the size and time that it was made for; `folder` keeps its weights where it
     has one of the two.
     `probes`: kind, dense and pruned accuracy; `answers`: the single ones; `floor`: perplexity of a random plan of the
-    same sizes, on the same text; `overlap`: share of the measured sequences that also scored.
+    same sizes, on the same text; `overlap`: share of the measured sequences that also scored. `tokens`: the most that
+    were to be measured, None for the whole text; `protocol`: what was measured, how much of it, and how it begins.
     """
 
     number: int
@@ -211,6 +215,8 @@ class Result:
     goal: Goal | None = None
     folder: Path | None = None
     answers: Answers = ()
+    tokens: int | None = None
+    protocol: str = ""
 
     @cached_property
     def identity(self) -> str:
@@ -246,13 +252,14 @@ class Queued:
 
 @dataclass(frozen=True)
 class Tried:
-    """What a plan does behind masks: both perplexities on the text of that name, and the tasks' answers."""
+    """What a plan does behind masks: both perplexities on the text of that name, the tasks' answers, and how taken."""
 
     plan: ta.PruningPlan
     text: str
     dense: float
     masked: float
     answers: Answers = ()
+    protocol: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -305,6 +312,7 @@ class Session:
     spec: ta.ModelSpec | None
     scored: Scored | None
     choice: Choice = field(default_factory=Choice)
+    options: Options = field(default_factory=Options)
     plan: ta.PruningPlan | None = None
     view: View = field(default_factory=View)
     second: Scored | None = None
@@ -320,6 +328,12 @@ class Session:
     queue: tuple[Queued, ...] = ()
     counted: int = 0
     streamed: bool = False
+
+    @property
+    def measure_on(self) -> str:
+        """What is measured on: where nothing is held out any more, a bundled text."""
+        none_held_out = self.scored is None or self.scored.held_out is None
+        return MIXED if self.options.measure_on == HELD_OUT and none_held_out else self.options.measure_on
 
     @property
     def latest(self) -> Result | None:
@@ -396,3 +410,4 @@ class Settings:
     text: str | None
     sampling: Sampling
     choice: Choice
+    options: Options = field(default_factory=Options)

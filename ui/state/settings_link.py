@@ -1,4 +1,4 @@
-"""A link that restores the settings: model, calibration text, metric, ratios and locks as a query string.
+"""A link that restores the settings as a query string: model, texts, metric, ratios, locks, repair, measuring, goal.
 
 The visitor's own text is not in it, nor are results; everything else is as it stood.
 """
@@ -12,10 +12,16 @@ from transact.models.loaded_model import DTYPES
 from ui.errors import WrongInput
 from ui.server import limits
 from ui.state import budgets
+from ui.state.options import DATASET, PASTE, UPLOAD, Options
 from ui.state.session import Budget, Choice, ModelKey, Sampling, Session, Settings
 from ui.text_sources import text_source
 
 _LOCKS = tuple(field.name for field in fields(ta.Locks))
+_OPTIONS = {
+    "repair": "repair", "search": "search", "measure_on": "measure", "size": "amount", "smaller_by": "smaller",
+    "minutes": "minutes", "differ": "differ",
+}  # fmt: skip
+"""Fields of `Options` by the names that a link has for them."""
 _MAX_LOCKS = 1500
 """Locked units that an address bar can still carry."""
 
@@ -37,6 +43,7 @@ def query(session: Session) -> str:
         "length": sampling.seq_len,
         "seed": sampling.seed,
         **({"gradients": 1} if sampling.taylor else {}),
+        **({"heldout": f"{sampling.held_out:g}"} if sampling.held_out else {}),
         "metric": choice.metric,
         "attention": f"{choice.attention:g}",
         "mlp": f"{choice.mlp:g}",
@@ -54,7 +61,18 @@ def query(session: Session) -> str:
         units = sorted(getattr(choice.locks, name))
         if units and len(units) <= _MAX_LOCKS:
             values[name] = ",".join(f"{layer}.{index}" for layer, index in units)
+    values |= _of_options(session.options)
     return "?" + urlencode(values, safe=":,/")
+
+
+def _of_options(options: Options) -> dict[str, str]:
+    """What is not as a page opens with."""
+    standard = Options()
+    if options.measure_on in (PASTE, UPLOAD, DATASET):  # texts that no link can carry
+        options = replace(options, measure_on=standard.measure_on)
+    changed = {name: getattr(options, field) for field, name in _OPTIONS.items()
+               if getattr(options, field) != getattr(standard, field)}  # fmt: skip
+    return {name: f"{value:g}" if isinstance(value, float | bool) else value for name, value in changed.items()}
 
 
 def settings(params: Mapping[str, str]) -> Settings | None:
@@ -66,7 +84,20 @@ def settings(params: Mapping[str, str]) -> Settings | None:
         _one_of("text", text, text_source.SAMPLES)
     choice = _choice(params)
     key, sampling = _key(params), _sampling(params, choice.metric)
-    return Settings(key=key, text=text, sampling=sampling, choice=replace(choice, **_shares(params)))
+    return Settings(key, text, sampling, replace(choice, **_shares(params)), _options(params))
+
+
+def _options(params: Mapping[str, str]) -> Options:
+    values = {field: params.get(name, getattr(Options(), field)) for field, name in _OPTIONS.items()}
+    kinds = {field: type(getattr(Options(), field)) for field in _OPTIONS}
+    read = {
+        field: value if kinds[field] is str else kinds[field](_read(_OPTIONS[field], value, float))
+        for field, value in values.items()
+    }
+    try:
+        return Options(**read).checked()
+    except WrongInput as error:
+        raise WrongInput(f"The link holds what cannot be. {error}") from None
 
 
 def _choice(params: Mapping[str, str]) -> Choice:
@@ -95,7 +126,8 @@ def _sampling(params: Mapping[str, str], metric: str) -> Sampling:
     seed = _whole("seed", "seed", params.get("seed", standard.seed))
     limits.tokens(num_samples, seq_len)
     taylor = "gradients" in params or ta.METRICS[metric].needs_gradients
-    return Sampling(num_samples, seq_len, seed, taylor=taylor)
+    held_out = limits.share_held_out(100 * _read("heldout", params.get("heldout", standard.held_out), float))
+    return Sampling(num_samples, seq_len, seed, taylor=taylor, held_out=held_out)
 
 
 def _budget(text: str) -> Budget:

@@ -23,6 +23,10 @@ SAMPLES = {
     "code": "A small code-like language",
 }
 SAMPLE_DIRECTORY = ASSETS / "samples"
+EVALUATION_TOKENS = 512
+"""Longest sequence that is measured; the bundled model's context."""
+LEAST_HELD_OUT = 400
+"""Characters; less would measure next to nothing."""
 _CHARACTERS_PER_TOKEN = 4
 """A cautious guess that only decides how a paste is read: as paragraphs or as one long text."""
 
@@ -50,6 +54,8 @@ class TextSource:
     """Named text. `is_document`: one long text that is cut into windows; `is_chat`: conversations, each as JSON text.
     Otherwise one sequence per text, or several where texts are long and few. `skipped`: rows of a file without text.
 
+    `held_out`: the share of the end of another text that this is, where the rest of that scores.
+
     `origin` says where it came from: a bundled "sample", a bundled "evaluation" set, "pasted", a "file", or a
     "dataset", whose first rows that hold text it is, as many as there are `texts`; `dataset` then says which. Of the
     text that scored a model of the "gallery" there is the name alone.
@@ -62,6 +68,11 @@ class TextSource:
     dataset: DatasetChoice | None = None
     is_chat: bool = False
     skipped: int = 0
+    held_out: float = 0.0
+
+    @property
+    def is_bundled(self) -> bool:
+        return self.origin in ("sample", "evaluation")
 
     @property
     def characters(self) -> int:
@@ -133,6 +144,26 @@ def from_prose(text: str, name: str, origin: Literal["pasted", "file"], seq_len:
     if len(paragraphs) == 1 or longest > seq_len * _CHARACTERS_PER_TOKEN:
         return TextSource(name, (text,), origin, is_document=True)
     return TextSource(name, paragraphs, origin)
+
+
+def parts(source: TextSource, share: float) -> tuple[TextSource, TextSource | None]:
+    """What scores, and the last `share` of it, which is held out for measuring.
+
+    All of it scores, and the second is None, for a bundled text, which has a held-out text of its own, and for one that
+    is too short.
+    """
+    if not share or source.is_bundled:
+        return source, None
+    try:
+        kept, held = ta.hold_out(source.values, share)
+    except ta.InvalidText:
+        return source, None
+    if source.is_chat:  # whole ones
+        kept, held = list(source.texts[: len(kept)]), list(source.texts[len(kept) :])
+    measuring = replace(source, name=f"{source.name}, held out", texts=tuple(held), skipped=0, held_out=share)
+    if measuring.characters < LEAST_HELD_OUT:
+        return source, None
+    return replace(source, texts=tuple(kept)), measuring
 
 
 def calibration_set(

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 import transact as ta
 from transact.analysis.gallery_model import SUFFIX
 from transact.planning.search import METRIC as SEARCH
+from ui.state.measuring_size import size_of
+from ui.state.options import HELD_OUT, Goal
 from ui.state.plan_of_choice import counts_of
-from ui.state.session import Choice, Goal, ModelKey, Result, Sampling, Scored, Training
-from ui.text_sources.text_source import TextSource, field_of
+from ui.state.session import Choice, ModelKey, Result, Sampling, Scored, Session, Training
+from ui.text_sources import text_source
+from ui.text_sources.text_source import EVALUATION_TOKENS, TextSource, field_of
 from ui.work import gallery
-from ui.work.measuring import EVALUATION_TOKENS
 from ui.work.recovery import SEQUENCES
 from ui.work.streamed import SEQUENCES as STREAMED_SEQUENCES
 
@@ -23,7 +25,8 @@ NO_LOCKS = ta.Locks()
 class Recipe:
     """Everything a run depends on: model, text, choice, plan, repair, and what it was measured on.
 
-    `streamed`: the model is larger than memory; `longest`: how many samples were read where not all were.
+    `streamed`: the model is larger than memory; `longest`: how many samples were read where not all were; `search`:
+    what goes is to be searched for; `tokens`: the most that are measured.
     """
 
     key: ModelKey
@@ -37,10 +40,21 @@ class Recipe:
     streamed: bool = False
     goal: Goal | None = None
     longest: int | None = None
+    search: bool = False
+    tokens: int | None = None
 
     @property
     def searched(self) -> bool:
-        return self.plan.metric == SEARCH
+        """Whether what goes was searched for, or will be at the cut."""
+        return self.search or self.plan.metric == SEARCH
+
+    @property
+    def most_tokens(self) -> int | None:
+        """How many tokens of the evaluation text are read where it may have more."""
+        text = self.measured_on
+        if text is None or self.tokens is None or self.streamed or _bytes(text) < self.tokens:
+            return None
+        return self.tokens
 
     @property
     def allocation(self) -> str:
@@ -57,12 +71,28 @@ class Recipe:
             scored.streamed,
             result.goal,
             _longest(scored),
+            tokens=result.tokens,
         )  # fmt: skip
 
     @classmethod
     def of_plan(cls, scored: Scored, choice: Choice, plan: ta.PruningPlan) -> "Recipe":
+        """The plan alone, cut without a repair."""
         streamed, longest = scored.streamed, _longest(scored)
         return cls(scored.key, scored.text, scored.sampling, choice, plan, streamed=streamed, longest=longest)
+
+    @classmethod
+    def of_session(cls, session: Session) -> "Recipe":
+        """What pressing Prune would come to; a text of one's own to measure on is known only once it was read."""
+        scored, options = session.need_scored(), session.options
+        repair = options.repair if ta.REPAIRS[options.repair].streams or not scored.streamed else "none"
+        measured_on = scored.held_out if session.measure_on == HELD_OUT else None
+        if text_source.is_sample(session.measure_on):
+            measured_on = text_source.evaluation_sample(session.measure_on)
+        return cls(
+            scored.key, scored.text, scored.sampling, session.choice, session.need_plan(), repair, measured_on,
+            streamed=scored.streamed, longest=_longest(scored), search=options.search and ta.REPAIRS[repair].takes_search,
+            tokens=size_of(options.size, scored).tokens,
+        )  # fmt: skip
 
 
 def code(recipe: Recipe) -> str:
@@ -75,7 +105,7 @@ def code(recipe: Recipe) -> str:
     lines += [
         *_tokens(
             recipe.text, "calibration", "CalibrationSet", CALIBRATION_FILE,
-            f"num_samples={sampling.num_samples}, seq_len={sampling.seq_len}, seed={sampling.seed}",
+            f"num_samples={sampling.num_samples}, seq_len={sampling.seq_len}, seed={sampling.seed}", sampling.held_out,
         ),
         *([f"calibration = calibration.longest({recipe.longest})"] if recipe.longest else []),
         *([f"statistics = ta.{observe}(loaded, calibration{_observed(recipe)})"] if planned else []),
@@ -131,7 +161,8 @@ def _evaluation(recipe: Recipe) -> list[str]:
     if recipe.measured_on is None:
         return []
     length = f"seq_len=min({EVALUATION_TOKENS}, loaded.context_length)"
-    return ["", *_tokens(recipe.measured_on, "evaluation", "EvaluationSet", EVALUATION_FILE, length)]
+    first = [] if recipe.most_tokens is None else [f"evaluation = evaluation.up_to({recipe.most_tokens})"]
+    return ["", *_tokens(recipe.measured_on, "evaluation", "EvaluationSet", EVALUATION_FILE, length), *first]
 
 
 def _recovered(recipe: Recipe) -> list[str]:
@@ -156,11 +187,11 @@ def _recovered(recipe: Recipe) -> list[str]:
 
 def is_own(source: TextSource) -> bool:
     """Whether the text is the visitor's, so that the shown lines read it from a file that comes with them."""
-    return source.origin not in ("sample", "evaluation", "gallery")
+    return source.origin != "gallery" and not source.is_bundled and not source.held_out
 
 
 def _imports(recipe: Recipe) -> list[str]:
-    sources = [source for source in (recipe.text, recipe.measured_on) if source is not None]
+    sources = [source for source in (recipe.text, recipe.measured_on) if source is not None and not source.held_out]
     files = [source for source in sources if source.dataset is None and not _is_literal(source)]
     streams = any(source.dataset is not None for source in sources)
     standard = [
@@ -185,8 +216,13 @@ def _dtype(key: ModelKey) -> str:
     return "" if key.dtype == "auto" else f', dtype="{key.dtype}"'
 
 
-def _tokens(source: TextSource, variable: str, kind: str, filename: str, settings: str) -> list[str]:
-    if source.dataset is not None:
+def _tokens(
+    source: TextSource, variable: str, kind: str, filename: str, settings: str, held_out: float = 0.0
+) -> list[str]:
+    """The lines that read a text, leave the end of it out for measuring where a share is held out, and tokenise it."""
+    if source.held_out:  # there already
+        texts = None
+    elif source.dataset is not None:
         texts = _streamed(source, variable)
     elif _is_literal(source):
         texts = f"{variable}_texts = {source.values!r}"
@@ -205,8 +241,10 @@ def _tokens(source: TextSource, variable: str, kind: str, filename: str, setting
         how, given = "from_chats", f"{variable}_texts"
     else:
         how, given, settings = "from_texts", f"{variable}_texts", f'{settings}, windows="auto"'
+    split = f"{variable}_texts, evaluation_texts = ta.hold_out({variable}_texts, {held_out!r})"
     return [
-        texts,
+        *([] if texts is None else [texts]),
+        *([split] if held_out else []),
         f"{variable} = ta.{kind}.{how}(\n    {given}, loaded.tokenizer, {settings}, name={source.name!r}\n)",
     ]
 
@@ -283,6 +321,11 @@ def _plan(recipe: Recipe) -> str:
 
 def _repair(name: str) -> str:
     return "" if name == "none" else f', compensation="{name}", statistics=statistics'
+
+
+def _bytes(source: TextSource) -> int:
+    """No fewer than its tokens, as tokenizers merge bytes."""
+    return sum(len(text.encode()) + 1 for text in source.texts)
 
 
 def _is_literal(source: TextSource) -> bool:

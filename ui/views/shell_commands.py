@@ -4,10 +4,11 @@ import json
 import shlex
 
 import transact as ta
+from transact.planning.search import METRIC as SEARCH
 from ui.state.plan_of_choice import counts_of
 from ui.state.session import Goal, Training
 from ui.text_sources.text_source import TextSource
-from ui.views.python_code import CALIBRATION_FILE, EVALUATION_FILE, NO_LOCKS, OUTPUT_FOLDER, Recipe
+from ui.views.python_code import CALIBRATION_FILE, EVALUATION_FILE, NO_LOCKS, OUTPUT_FOLDER, Recipe, is_own
 from ui.work.recovery import SEQUENCES
 from ui.work.streamed import SEQUENCES as STREAMED_SEQUENCES
 
@@ -27,11 +28,12 @@ def commands(recipe: Recipe) -> str:
         *(["--stream"] if recipe.streamed else []),
         f"--calibration {_file(recipe.text, CALIBRATION_FILE)}{' --chat' if recipe.text.is_chat else ''}",
         f"--num-samples {sampling.num_samples} --seq-len {sampling.seq_len} --seed {sampling.seed}",
-        *([_goal(recipe.goal)] if recipe.goal else [f"--metric {recipe.plan.metric} {_target(recipe)}"]),
+        *([f"--held-out {sampling.held_out!r}"] if sampling.held_out else []),
+        *([_goal(recipe.goal)] if recipe.goal else [f"--metric {_metric(recipe)} {_target(recipe)}"]),
         *([f"--allocation {recipe.allocation}"] if recipe.allocation and not training and not recipe.goal else []),
         *([f"--locks {LOCKS_FILE}"] if choice.locks != NO_LOCKS else []),
         *([f"--compensation {recipe.repair}"] if recipe.repair != "none" and not recipe.goal else []),
-        *([f"--evaluation {_file(recipe.measured_on, EVALUATION_FILE)}"] if recipe.measured_on else []),
+        *_evaluation(recipe),
         *([f"--evaluation-samples {STREAMED_SEQUENCES}"] if recipe.measured_on and recipe.streamed else []),
         *(_training(training) if training else []),
         f"--output {OUTPUT_FOLDER}",
@@ -39,6 +41,17 @@ def commands(recipe: Recipe) -> str:
     joined = " \\\n    ".join(options)
     command = "compress" if recipe.goal else "recover" if training else "prune"
     return f"{_preparation(recipe)}python -m transact {command} \\\n    {joined}\n"
+
+
+def _metric(recipe: Recipe) -> str:
+    return SEARCH if recipe.searched else recipe.plan.metric
+
+
+def _evaluation(recipe: Recipe) -> list[str]:
+    """What is measured on, where that is not what was held out, and the most tokens of it."""
+    source = recipe.measured_on
+    named = [] if source is None or source.held_out else [f"--evaluation {_file(source, EVALUATION_FILE)}"]
+    return [*named, *([f"--evaluation-tokens {recipe.most_tokens}"] if recipe.most_tokens else [])]
 
 
 def _goal(goal: Goal) -> str:
@@ -59,8 +72,7 @@ def _training(training: Training) -> list[str]:
 
 def _preparation(recipe: Recipe) -> str:
     lines = []
-    own = [text for text in (recipe.text, recipe.measured_on) if text is not None and text.origin not in _BUNDLED]
-    if own:
+    if any(is_own(text) for text in (recipe.text, recipe.measured_on) if text is not None):
         lines.append("# the texts are in the archive that “Download the texts used” gives")
     if recipe.longest:
         lines.append(f"# scoring was stopped after the longest {recipe.longest} sequences; this reads all of them")

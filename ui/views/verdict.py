@@ -41,7 +41,7 @@ def _of_result(result: Result) -> str:
     report = result.report
     if report is None:
         return _line("plain", f"Result {result.number} was cut and is kept; it has not been measured.")
-    name = "" if result.text is None else f" on {escape(result.text.name)}"
+    name = "" if result.text is None else f" on {measured_on(result.text.name, result.protocol)}"
     parts = [f"<b>Measured: {_loss(report)}</b>{name}", *_forgotten(result), _speed(report)]
     return _line(mood_of(report.reference_perplexity, report.perplexity), ", ".join(part for part in parts if part))
 
@@ -59,8 +59,15 @@ def _of_sweep(sweep: SizeSweep, plan: ta.PruningPlan) -> str:
 
 def _of_masks(tried: Tried) -> str:
     times = numbers.factor(tried.dense, tried.masked)
-    words = f"<b>Behind masks: perplexity {times}</b> on {escape(tried.text)}, before any repair"
+    on = measured_on(tried.text, tried.protocol)
+    words = f"<b>Behind masks: perplexity {times}</b> on {on}, before any repair"
     return _line(mood_of(tried.dense, tried.masked), words)
+
+
+def measured_on(name: str, protocol: str) -> str:
+    """The text with how much of it was measured, as HTML; windows and how each begins are shown to who points at it."""
+    amount = protocol.removeprefix(name).partition(";")[0]
+    return f'<span title="{escape(protocol)}">{escape(name + amount)}</span>' if amount else escape(name)
 
 
 def _loss(report: ta.EvalReport) -> str:

@@ -11,13 +11,13 @@ from ui.work.registry import Registry
 from ui.work.watch import Watch
 
 
-def steps(registry: Registry, session: Session, text: TextSource, *, writes: bool, with_probes: bool) -> list[Step]:
+def steps(registry: Registry, session: Session, text: TextSource, **wanted) -> list[Step]:
     """What working off the queue consists of, each setting shown as one step."""
     every = []
     for number, queued in enumerate(session.queue, 1):
         one = [
             *job_steps.cutting(registry, _as_queued(session, queued), queued.repair, search=queued.search),
-            *job_steps.measuring(registry, queued.scored, text, writes=writes, with_probes=with_probes),
+            *job_steps.measuring(registry, queued.scored, text, **wanted),
         ]
         every += [replace(step, group=f"Setting {number}") for step in one]
     return every

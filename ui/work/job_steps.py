@@ -6,11 +6,12 @@ this machine, `Speeds` knows. What a step takes beside plain passes stands in it
 
 import transact as ta
 from ui.state import plan_of_choice
+from ui.state.measuring_size import ALL, Size
 from ui.state.session import Result, Scored, Session, Training
-from ui.text_sources.text_source import TextSource
+from ui.text_sources.text_source import EVALUATION_TOKENS, TextSource
 from ui.work import streamed
 from ui.work.forecast import Step
-from ui.work.measuring import EVALUATION_TOKENS, MAP_MLP_SPARSITIES, MAP_SEQUENCES, MAP_WHOLE_TEXT, PROBE_ITEMS
+from ui.work.measuring import MAP_MLP_SPARSITIES, MAP_SEQUENCES, MAP_WHOLE_TEXT, PROBE_ITEMS
 from ui.work.registry import Registry
 from ui.work.step_costs import PROBE_TOKENS, WRITTEN_TOKENS
 
@@ -51,21 +52,23 @@ def cutting(registry: Registry, session: Session, repair: str, *, search: bool) 
 
 
 def measuring(
-    registry: Registry, scored: Scored, text: TextSource, *, writes: bool, with_probes: bool, random: bool = False
-) -> list[Step]:
+    registry: Registry, scored: Scored, text: TextSource, *,
+    writes: bool, with_probes: bool, random: bool = False, size: Size = ALL,
+) -> list[Step]:  # fmt: skip
     """Measuring a result against the dense model; `random`: it was chosen by chance, so that nothing is the floor."""
     key, spec, step = scored.key, scored.spec, registry.speeds.step
-    read = _measured(scored, text)
+    read = _measured(scored, text, size=size)
     if scored.streamed:
         return [step("Measuring", key, 2 * read)]
     decoded = float(spec.flops_per_token(context=256))
+    timing = 2 * (_SPEED_PREFILL + _DECODE_FACTOR * _SPEED_DECODE) * decoded
     steps = [
         step("Measuring", key, 2 * read),
-        step("Timing both", key, 2 * (_SPEED_PREFILL + _DECODE_FACTOR * _SPEED_DECODE) * decoded),
+        *([step("Timing both", key, timing)] if size.beside else []),
     ]
     if writes:
         steps.append(step("Both write", key, 2 * _DECODE_FACTOR * WRITTEN_TOKENS * decoded))
-    if not random:
+    if size.beside and not random:
         steps.append(step("The floor", key, read))
     probes = 3 * PROBE_ITEMS * PROBE_TOKENS / 2 * decoded
     return [
@@ -74,9 +77,11 @@ def measuring(
     ]
 
 
-def trying(registry: Registry, scored: Scored, text: TextSource, *, writes: bool, with_probes: bool) -> list[Step]:
+def trying(
+    registry: Registry, scored: Scored, text: TextSource, *, writes: bool, with_probes: bool, size: Size = ALL
+) -> list[Step]:
     """Measuring behind masks."""
-    key, step, read = scored.key, registry.speeds.step, _measured(scored, text)
+    key, step, read = scored.key, registry.speeds.step, _measured(scored, text, size=size)
     written = _DECODE_FACTOR * WRITTEN_TOKENS * float(scored.spec.flops_per_token(context=256))
     writing = writes and not scored.streamed
     steps = [
@@ -148,7 +153,7 @@ def _pass(scored: Scored) -> float:
     return scored.num_tokens / longest * float(scored.spec.prefill_flops(longest, logits=0))
 
 
-def _measured(scored: Scored, text: TextSource, most_samples: int | None = None) -> float:
+def _measured(scored: Scored, text: TextSource, most_samples: int | None = None, *, size: Size = ALL) -> float:
     """Operations of one model that reads what `text` is measured on, its predictions included, without a tokenizer."""
     most = streamed.SEQUENCES if scored.streamed else most_samples
     longest = min(EVALUATION_TOKENS, scored.spec.max_position_embeddings)
@@ -158,7 +163,7 @@ def _measured(scored: Scored, text: TextSource, most_samples: int | None = None)
     lengths = [len(one) / per_token for one in text.texts]
     if not text.is_document:
         lengths = [min(length, longest) for length in lengths]
-    tokens = sum(lengths)
+    tokens = sum(lengths) if size.tokens is None else min(sum(lengths), size.tokens)
     if most is not None:
         tokens = min(tokens, most * min(longest, tokens / max(1, len(lengths)) if not text.is_document else longest))
     return max(tokens, 1.0) * float(scored.spec.flops_per_token(context=longest // 2))

@@ -7,17 +7,16 @@ import transact as ta
 from transact.models.tasks_by_placement import WRITING
 from ui.server import limits, zerogpu
 from ui.state import plan_of_choice
+from ui.state.measuring_size import ALL, Size
 from ui.state.session import Answers, ModelKey, Redundancy, Result, Session, Steadiness
 from ui.text_sources import text_source
-from ui.text_sources.text_source import TextSource
+from ui.text_sources.text_source import EVALUATION_TOKENS, TextSource
 from ui.work import streamed
 from ui.work.pruning import pruned_model
 from ui.work.registry import Registry
 from ui.work.step_costs import PROBE_TOKENS, SPEED_STEPS, WRITTEN_TOKENS
 from ui.work.watch import Watch
 
-EVALUATION_TOKENS = 512
-"""Longest sequence that is measured; the bundled model's context."""
 PROBE_ITEMS = 60
 """Items per probe; enough for steps of under 2 %, few enough for seconds."""
 MAP_SEQUENCES, MAP_WHOLE_TEXT = 40, 20_000_000
@@ -37,33 +36,48 @@ class WhatIf:
     dense_writes: str | None = None
     masked_writes: str | None = None
     answers: Answers = ()
+    protocol: str = ""
 
     @property
     def probes(self) -> tuple[tuple[str, float, float], ...]:
         return _shares(self.answers)
 
 
-def evaluation_set(text: TextSource, loaded: ta.LoadedModel, *, num_samples: int | None = None) -> ta.EvaluationSet:
+def evaluation_set(
+    text: TextSource, loaded: ta.LoadedModel, *, num_samples: int | None = None, size: Size = ALL
+) -> ta.EvaluationSet:
     """The text in sequences as they are measured everywhere here; a few of them where the model is streamed."""
     seq_len = min(EVALUATION_TOKENS, loaded.context_length)
     tokens = text_source.evaluation_set(text, loaded, seq_len=seq_len, num_samples=num_samples)
+    if loaded.is_streamed:
+        return tokens.first(streamed.SEQUENCES)
+    if size.tokens is not None:
+        return tokens.up_to(size.tokens)
     limits.measured(tokens.num_tokens)
-    return tokens.first(streamed.SEQUENCES) if loaded.is_streamed else tokens
+    return tokens
+
+
+def protocol(evaluation: ta.EvaluationSet) -> str:
+    """What a perplexity belongs to: text, tokens, windows, and how each begins."""
+    return f"{evaluation.name}: {evaluation.amount}; {evaluation.protocol}"
 
 
 def what_if(
-    registry: Registry, session: Session, text: TextSource, watch: Watch, *, prompt: str = "", with_probes: bool = False
-) -> WhatIf:
+    registry: Registry, session: Session, text: TextSource, watch: Watch, *,
+    prompt: str | None = None, with_probes: bool = False, size: Size = ALL,
+) -> WhatIf:  # fmt: skip
     """Measure and write with the plan's units masked; nothing is cut, and the mask is always taken off.
 
     A streamed model is measured and writes nothing.
     """
     plan = session.need_plan()
     loaded = registry.dense(session.key, watch)
-    prompt = prompt if loaded.can(WRITING) else ""
-    evaluation = evaluation_set(text, loaded)
+    prompt = prompt if prompt and loaded.can(WRITING) else ""
+    evaluation = evaluation_set(text, loaded, size=size)
     watch.says("Perplexity of the dense model")
-    dense = _perplexity(loaded, evaluation, watch)
+    dense = registry.dense_perplexity(
+        (session.key, evaluation.fingerprint), lambda: _perplexity(loaded, evaluation, watch)
+    )
     dense_writes = None
     if prompt.strip():
         watch.says("Writing as it is")
@@ -79,7 +93,9 @@ def what_if(
         dense_probes = _dense_probes(registry, session.key, loaded, watch)
         watch.says("Probes behind masks")
         answers = _paired(dense_probes, _probes(loaded, watch, plan))
-    return WhatIf(dense, masked, evaluation.num_tokens, text.name, dense_writes, masked_writes, answers)
+    return WhatIf(
+        dense, masked, evaluation.num_tokens, text.name, dense_writes, masked_writes, answers, protocol(evaluation)
+    )
 
 
 def measure(
@@ -91,21 +107,24 @@ def measure(
     *,
     prompt: str | None = None,
     with_probes: bool = False,
+    size: Size = ALL,
 ) -> Result:
-    """The result with its report: against the dense model, on `text`; probes where the model is ours.
+    """The result with its report: against the dense model, on `text`, by the same protocol; probes where the model is
+    ours.
 
     A streamed model is read once; it writes nothing, and no random plan is measured beside it.
     """
     loaded = registry.dense(result.scored.key, watch)
     pruned = pruned_model(registry, owner, result, watch)
-    evaluation = evaluation_set(text, loaded)
+    evaluation = evaluation_set(text, loaded, size=size)
     watch.says(f"Measuring on {text.name}")
     report = zerogpu.forward(
         ta.evaluate, pruned, evaluation,
         tokens=2 * evaluation.num_tokens, steps=SPEED_STEPS + 2 * evaluation.num_samples, progress=_evaluating(watch),
-        reference=loaded, prompt=prompt if loaded.can(WRITING) else None,
+        reference=loaded, prompt=prompt if loaded.can(WRITING) else None, speed=size.beside,
     )  # fmt: skip
-    floor = None if loaded.is_streamed else report.perplexity
+    registry.dense_perplexity((result.scored.key, evaluation.fingerprint), lambda: report.reference_perplexity)
+    floor = report.perplexity if size.beside and not loaded.is_streamed else None
     if floor is not None and result.metric != "random":
         watch.says("The floor: a random plan of the same sizes")
         floor = _perplexity(loaded, evaluation, watch, _random_like(result.plan))
@@ -122,6 +141,8 @@ def measure(
         answers=answers,
         floor=floor,
         overlap=evaluation.overlap(result.scored.calibration),
+        tokens=size.tokens,
+        protocol=protocol(evaluation),
     )
 
 

@@ -7,6 +7,7 @@ from transact.planning.search import METRIC as SEARCH
 from ui.errors import WrongInput
 from ui.server import limits
 from ui.state import plan_of_choice
+from ui.state.measuring_size import ALL, Size
 from ui.state.session import Recovery, Result, Sampling, Session, Training
 from ui.text_sources.text_source import TextSource
 from ui.work import measuring, pruning, streamed
@@ -90,6 +91,8 @@ def recover(
     chosen: Training,
     text: TextSource,
     watch: Watch,
+    *,
+    size: Size = ALL,
 ) -> Result:
     """Cut and train as chosen; once something is cut, a stop keeps the best so far.
 
@@ -98,7 +101,7 @@ def recover(
     scored = session.need_scored()
     loaded = registry.dense(session.key, watch)
     streamed.refuse(loaded, "Training takes all of them at once. Prune with a repair, as refitting (least squares).")
-    evaluation = measuring.evaluation_set(text, loaded).first(SEQUENCES)
+    evaluation = measuring.evaluation_set(text, loaded, size=size).first(SEQUENCES)
     one_shot = None
     if chosen.settings.shots > 1:
         watch.says("All cut at once, for comparison")
@@ -135,7 +138,7 @@ def recover_and_measure(
     registry: Registry, session: Session, chosen: Training, text: TextSource, watch: Watch, **settings
 ) -> Result:
     """`recover`, and its result measured, unless that is stopped."""
-    result = recover(registry, session, chosen, text, watch)
+    result = recover(registry, session, chosen, text, watch, size=settings.get("size", ALL))
     return measuring.measure_unless_stopped(registry, session.id, result, text, watch, **settings)
 
 

@@ -51,6 +51,7 @@ class Registry:
         self._probed = self._shelf("probes", max_items=_MAX_PROBED)
         self._extents = LruCache(max_items=_MAX_EXTENTS)
         self._said = LruCache(max_items=_MAX_SAID)
+        self._perplexities = LruCache(max_items=_MAX_SAID)
         self._gram = self._shelf("gram", max_items=_MAX_GRAM, max_bytes=_GRAM_SHARE * self.budget_bytes)
         self._folders = tempfile.TemporaryDirectory(prefix="transact-results-")
         self.disk = Disk(disk_bytes, Path(self._folders.name))
@@ -187,6 +188,12 @@ class Registry:
         results = self._probed.get(key) or run()
         self._probed.put(key, results)
         return results
+
+    def dense_perplexity(self, key: Hashable, measure: Callable[[], float]) -> float:
+        """What a dense model comes to on the tokens that `key` names; measured once."""
+        perplexity = self._perplexities.get(key) or measure()
+        self._perplexities.put(key, perplexity)
+        return perplexity
 
     def said(self, key: Hashable, say: Callable[[], T]) -> T:
         """What a model says after a prompt; greedy, so that it never changes."""

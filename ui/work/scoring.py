@@ -10,6 +10,7 @@ from ui.server import limits, zerogpu
 from ui.state import plan_of_choice, slider_steps
 from ui.state.session import ModelKey, Sampling, Scored, Session, Settings, Timeline
 from ui.state.view import View
+from ui.text_sources import text_source
 from ui.text_sources.text_source import TextSource
 from ui.work import gallery, streamed, text_extent
 from ui.work.registry import Registry
@@ -63,13 +64,14 @@ def opened_from_gallery(session: Session, scored: Scored) -> Session:
 def _started(session: Session, key: ModelKey, spec: ta.ModelSpec, scored: Scored | None, *, streamed: bool) -> Session:
     is_same_in_gallery = not session.key.has_weights and session.spec == spec
     choice = session.choice if is_same_in_gallery else slider_steps.start(spec)
-    pending = session.pending
+    options, pending = session.options, session.pending
     if pending is not None and pending.key == key:
-        choice, pending = pending.choice, None
+        choice, options, pending = pending.choice, pending.options, None
         scored = None if key.has_weights else scored
     return plan_of_choice.planned(
         replace(
-            session, key=key, spec=spec, streamed=streamed, scored=scored, choice=choice, plan=None,
+            session, key=key, spec=spec, streamed=streamed, scored=scored, choice=choice, options=options,
+            plan=None,
             view=View(), second=None, steadiness=None, redundancy=None, recovery=None, pending=pending,
             timeline=Timeline(), queue=(),
         )
@@ -113,7 +115,7 @@ def score(
     them once there are any: `Scored.is_part` then. Of a streamed model, and on a lent GPU, there are none so far.
     """
     loaded = registry.dense(key, watch)
-    sampling = replace(sampling, seq_len=min(sampling.seq_len, loaded.context_length))
+    sampling = _settled(text, sampling, loaded)
     known = registry.scored(key, text, sampling)
     if known is not None:
         return known
@@ -186,7 +188,22 @@ class _ScoringRun:
             scores=scores,
             streamed=self.loaded.is_streamed,
             is_part=read < self.calibration.num_samples,
+            held_out_tokens=_held_out_tokens(self.text, self.sampling, self.loaded),
         )
+
+
+def _settled(text: TextSource, sampling: Sampling, loaded: ta.LoadedModel) -> Sampling:
+    """The settings as they come into effect: a short context, or a text of which nothing can be held out."""
+    held_out = sampling.held_out if text_source.parts(text, sampling.held_out)[1] is not None else 0.0
+    return replace(sampling, seq_len=min(sampling.seq_len, loaded.context_length), held_out=held_out)
+
+
+def _held_out_tokens(text: TextSource, sampling: Sampling, loaded: ta.LoadedModel) -> int:
+    held_out = text_source.parts(text, sampling.held_out)[1]
+    if held_out is None:
+        return 0
+    seq_len = min(text_source.EVALUATION_TOKENS, loaded.context_length)
+    return text_source.evaluation_set(held_out, loaded, seq_len=seq_len).num_tokens
 
 
 def estimate(registry: Registry, session: Session, text: TextSource, sampling: Sampling) -> Run | None:

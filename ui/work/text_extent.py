@@ -28,7 +28,7 @@ def of(text: TextSource, beginning: TextSource, loaded: ta.LoadedModel, sampling
     read = text_source.calibration_set(
         beginning, loaded, num_samples=None, seq_len=_length(loaded, sampling), windows=few,
     )  # fmt: skip
-    share = beginning.characters / text.characters
+    share = beginning.characters / text.characters / (1 - _held_out(text, sampling))
     sequences = min(sampling.num_samples, round(read.num_samples / share))
     tokens = round(sequences * read.num_tokens / read.num_samples)
     available = max(tokens, float(f"{read.available_tokens / share:.2g}"))
@@ -37,10 +37,15 @@ def of(text: TextSource, beginning: TextSource, loaded: ta.LoadedModel, sampling
 
 
 def calibration(text: TextSource, loaded: ta.LoadedModel, sampling: Sampling) -> ta.CalibrationSet:
-    """The tokens that a run over `text` reads."""
+    """The tokens that a run over `text` reads: of what is not held out."""
+    scoring, _ = text_source.parts(text, sampling.held_out)
     return text_source.calibration_set(
-        text, loaded, num_samples=sampling.num_samples, seq_len=_length(loaded, sampling), seed=sampling.seed
+        scoring, loaded, num_samples=sampling.num_samples, seq_len=_length(loaded, sampling), seed=sampling.seed
     )
+
+
+def _held_out(text: TextSource, sampling: Sampling) -> float:
+    return 0.0 if text.is_bundled else sampling.held_out
 
 
 def _length(loaded: ta.LoadedModel, sampling: Sampling) -> int:

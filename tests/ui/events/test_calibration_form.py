@@ -26,6 +26,7 @@ UNTOUCHED = CalibrationForm(
     seq_len=256,
     seed=0,
     taylor=False,
+    held_out=10,
 )
 
 
@@ -53,7 +54,7 @@ def test_a_dataset_is_asked_for_and_not_yet_read(typed, choice):
         text="something typed earlier", num_samples=7,
     )  # fmt: skip
     text, sampling = read_form(form)
-    assert text == DatasetRequest(DatasetChoice("Salesforce/wikitext", *choice), limit=7)
+    assert text == DatasetRequest(DatasetChoice("Salesforce/wikitext", *choice), limit=8)  # of which 10 % are held out
     assert text.name == "Salesforce/wikitext"
     assert sampling.num_samples == 7
 

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,6 +16,8 @@ import transact as ta
 from tests import shell
 from tests.tiers import cases
 from ui.state import plan_of_choice
+from ui.state.measuring_size import Size
+from ui.state.options import HELD_OUT
 from ui.state.session import BUNDLED, Budget, Choice, ModelKey, Sampling, Session
 from ui.text_sources import text_source
 from ui.views import python_code
@@ -271,3 +274,47 @@ def test_python_and_shell_read_the_text_as_the_page_does(registry, chatty, tmp_p
         lines.replace(f"--output {python_code.OUTPUT_FOLDER}", "--output plan.json"), tmp_path, monkeypatch, capsys
     )
     assert ta.PruningPlan.from_json((tmp_path / "plan.json").read_text()).layers == session.plan.layers
+
+
+def own_text(tmp_path) -> text_source.TextSource:
+    texts = text_source.sample("stories").texts[:30]
+    (tmp_path / "calibration.jsonl").write_text(
+        "".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8"
+    )
+    return text_source.TextSource("notes.jsonl", texts, "file")
+
+
+def test_the_held_out_part_measures_by_the_same_lines_before_and_after_the_cut(
+    registry, untimed, tmp_path, monkeypatch, capsys
+):
+    sampling = replace(SAMPLING, held_out=0.2)
+    session = planned(registry, BUNDLED, own_text(tmp_path), Choice(attention=0.25, mlp=0.5), sampling)
+    size = Size(300, beside=False)
+    monkeypatch.setattr(python_code, "size_of", lambda name, scored: size)
+    options = replace(session.options, repair="least_squares", measure_on=HELD_OUT)
+    recipe = Recipe.of_session(replace(session, options=options))
+    watch = Watch("test")
+    result = pruning.cut(registry, session, "least_squares", watch)
+    result = measuring.measure(registry, "visitor", result, session.scored.held_out, watch, size=size)
+    assert code(recipe) == code(Recipe.of_result(result))
+    assert commands(recipe) == commands(Recipe.of_result(result))
+    assert result.overlap == 0 and result.protocol.startswith("notes.jsonl, held out: ")
+    names = run(code(recipe), tmp_path, monkeypatch)
+    assert names["report"].perplexity == pytest.approx(result.report.perplexity, rel=1e-5)
+    assert names["evaluation"].num_tokens <= 300 < session.scored.held_out_tokens
+    assert not set(names["calibration_texts"]) & set(names["evaluation_texts"])
+    shutil.rmtree(tmp_path / python_code.OUTPUT_FOLDER)
+    lines = commands(recipe).rstrip() + " --json --no-proof --no-speed"
+    printed = json.loads(shell.run(lines, tmp_path, monkeypatch, capsys))
+    assert printed["report"]["perplexity"] == pytest.approx(result.report.perplexity, rel=1e-5)
+    assert printed["evaluation"]["overlap"] == 0
+
+
+def test_a_searched_cut_is_told_before_it(registry):
+    session = planned(registry, BUNDLED, text_source.sample("stories"), Choice(attention=0.25, mlp=0.5))
+    lines, line = code(Recipe.of_session(session)), commands(Recipe.of_session(session))
+    assert "plan = ta.search_plan(" in lines and 'compensation="best"' in lines
+    assert "evaluation_mixed.jsonl" in lines and "--metric search" in line and "--compensation best" in line
+    plain = replace(session, options=replace(session.options, search=False, measure_on="stories"))
+    assert 'ta.score(loaded, statistics, metric="transact"' in code(Recipe.of_session(plain))
+    assert "evaluation_stories.jsonl" in commands(Recipe.of_session(plain))

@@ -67,3 +67,12 @@ def test_speeds_that_do_not_differ_are_said_to_be_the_same():
     assert "as fast as before, within the noise" in verdict(session.with_result(result(report=same)))
     untimed = replace(REPORT, prefill_tokens_per_second=None)
     assert "fast" not in verdict(session.with_result(result(report=untimed)))
+
+
+def test_a_perplexity_names_its_text_and_how_much_of_it():
+    protocol = "stories: 100 sequences, 9,876 tokens; each text one sequence, BOS in each sequence, cut at 512"
+    session = Session("visitor", BUNDLED, SPEC, SCORED, plan=plan(4)).with_result(result(protocol=protocol))
+    shown = verdict(session)
+    assert f'on <span title="{protocol}">stories: 100 sequences, 9,876 tokens</span>' in shown
+    tried = replace(session, results=(), tried=Tried(plan(4), "stories", 6.0, 18.0, protocol))
+    assert "BOS in each sequence" in verdict(tried) and "9,876 tokens</span>, before any repair" in verdict(tried)

@@ -130,7 +130,7 @@ def test_events_that_read_a_strangers_text_go_one_at_a_time_beside_the_sliders(p
     """Who waits for another visitor's estimate keeps no thread, and no slider waits for it."""
     names = {"on_form", "on_upload"}
     found = [block for block in page.fns.values() if getattr(block.fn, "__name__", "") in names]
-    reading = [block for block in found if block.fn.__module__ == "ui.events.load_and_score"]
+    reading = [block for block in found if block.fn.__module__ in ("ui.events.load_and_score", "ui.events.measure")]
     assert {block.fn.__name__ for block in reading} == names
     assert {(block.concurrency_id, block.concurrency_limit) for block in reading} == {("texts", 1)}
     others = [block for block in page.fns.values() if block not in reading]
