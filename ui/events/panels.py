@@ -21,6 +21,7 @@ fewer, a slider could wait for one until a job ends."""
 
 TAGS = {
     "all": "a new model or new scores",
+    "controls": "a control that moves others: they stand where the choice has put them",
     "marks": "a slider, at once",
     "followers": "a slider, a moment later",
     "selection": "another unit in view",
@@ -68,7 +69,7 @@ class Panels:
     def marked(self) -> list[Component]:
         """What the controls of a plan touch at once."""
         own = self.maps
-        controls = [own.metric, own.attention, own.mlp, *parts(self.rules)]
+        controls = [own.metric, own.attention, own.mlp, own.finer, *parts(self.rules)]
         marks = [own.link, own.note, own.undo, own.redo]
         return [self.cut.savings, self.cut.verdict, self.status.message, *controls, *marks]
 

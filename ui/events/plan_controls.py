@@ -40,6 +40,8 @@ def connect(context: AppContext, panels: Panels) -> None:
     ):
         chosen = control.input(handler(function), control, panels.marked, **panels.light)
         chosen.then(handler(on_moved), None, panels.followers, **panels.light)
+    finer = own.finer.click(handler(on_finer), None, panels.marked, **panels.light)
+    finer.then(handler(on_moved), None, panels.followers, **panels.light)
     own.metric.input(handler(on_metric), own.metric, panels.all, **panels.light)
     own.normalisation.input(handler(on_normalisation), own.normalisation, panels.all, **panels.light)
     for button, function in ((own.undo, on_undo), (own.redo, on_redo), (own.reset, on_reset)):
@@ -145,9 +147,18 @@ def on_granularity(context: AppContext, panels: Panels, granularity, request: gr
     owner = context.visitor(request)
 
     def change(session: Session) -> Choice:
-        one_of("granularity", granularity, ta.GRANULARITIES)
-        attention = slider_steps.nearest_attention(session.spec, session.choice.attention, granularity)
-        return replace(by_sliders(session.choice), granularity=granularity, attention=attention)
+        return _counted_in(session, one_of("granularity", granularity, ta.GRANULARITIES))
+
+    return _settled(context, panels, owner, lambda: choose(context, owner, change))
+
+
+def on_finer(context: AppContext, panels: Panels, request: gr.Request) -> dict:
+    owner = context.visitor(request)
+
+    def change(session: Session) -> Choice:
+        granularity = session.choice.granularity
+        finer = slider_steps.gentler(session.spec, granularity, streamed=session.streamed)
+        return _counted_in(session, finer or granularity)
 
     return _settled(context, panels, owner, lambda: choose(context, owner, change))
 
@@ -238,6 +249,12 @@ def counts(rows: list[list]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return groups, channels
 
 
+def _counted_in(session: Session, granularity: str) -> Choice:
+    """The choice with the attention slider where it removes about as much of other units."""
+    attention = slider_steps.nearest_attention(session.spec, session.choice.attention, granularity)
+    return replace(by_sliders(session.choice), granularity=granularity, attention=attention)
+
+
 def _limited(context: AppContext, owner: str, budget: Budget, control: str = "") -> Session:
     return choose(context, owner, lambda old: budgets.with_budget(old.spec, by_sliders(old.choice), budget), control)
 
@@ -254,8 +271,7 @@ def _by_hand(
 
 
 def _controls(panels: Panels, session: Session) -> dict:
-    painted = {**maps.paint_controls(panels.maps, session), **rules.paint(panels.rules, session)}
-    return {**painted, **panels.repaint(session, "marks")}
+    return {**panels.repaint(session, "controls"), **panels.repaint(session, "marks")}
 
 
 def _settled(context: AppContext, panels: Panels, owner: str, act: Callable[[], Session]) -> dict:

@@ -10,7 +10,8 @@ from ui.context import AppContext
 from ui.errors import NotYet
 from ui.events.panels import Panels
 from ui.events.plan_controls import by_sliders, choose, replanned, step_to
-from ui.events.runner import bound, quick
+from ui.events.runner import bound, quick, say
+from ui.format import numbers
 from ui.server.limits import whole
 from ui.state import plan_of_choice, selection, slider_steps
 from ui.state.session import Choice, Session
@@ -95,13 +96,35 @@ def value_of(event: gr.EventData, name: str):
 
 
 def _locked(context: AppContext, panels: Panels, owner: str, how: str) -> dict:
-    """The selected units kept, removed or left to the score, and the plan that follows."""
+    """The selected units kept, removed or left to the score, and the plan that follows.
+
+    Where more is locked to go than a slider removes, the slider moves, and that is said.
+    """
 
     def change(session: Session) -> Choice:
         locks = selection.locked(session.choice.locks, session.view.selection, how, session.spec.group_size)
-        return replace(session.choice, locks=locks)
+        choice = replace(session.choice, locks=locks)
+        return slider_steps.with_room(session.spec, choice) if how == selection.REMOVE else choice
 
-    return quick(panels, lambda: replanned(panels, choose(context, owner, change)))
+    def act() -> dict:
+        before = context.sessions.get(owner).choice
+        session = choose(context, owner, change)
+        painted = {**replanned(panels, session), **panels.repaint(session, "controls")}
+        return {**painted, **say(panels, _raised(before, session.choice))}
+
+    return quick(panels, act)
+
+
+def _raised(before: Choice, after: Choice) -> str:
+    """Which slider had to move; empty where none had to."""
+    moved = [
+        f"{name} from {numbers.percent(old)} to {numbers.percent(new)}"
+        for name, old, new in (("heads", before.attention, after.attention), ("channels", before.mlp, after.mlp))
+        if old != new
+    ]
+    if not moved:
+        return ""
+    return f"To remove it the slider moved: {' and '.join(moved)}, which every layer gives up. Undo takes both back."
 
 
 def _set_to_cell(context: AppContext, panels: Panels, owner: str, event: gr.EventData) -> dict:

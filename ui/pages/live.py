@@ -84,8 +84,7 @@ def next_words(live: Live) -> str:
     behind = dict(live.behind_mask.next_tokens)
     least = min(behind.values(), default=0.0)
     rows = "".join(
-        f"<dt>{_token(word)}</dt><dd>{_bar(share)}{_bar(behind.get(word, 0.0), 'masked', word not in behind and least)}"
-        "</dd>"
+        f"<dt>{_token(word)}</dt><dd>{_bar(share)}{_bar(behind.get(word), 'masked', below=least)}</dd>"
         for word, share in live.dense.next_tokens
     )
     top = live.behind_mask.next_tokens[0]
@@ -93,8 +92,10 @@ def next_words(live: Live) -> str:
     return f'<h3>Next word <small>probability, as it is and behind masks</small></h3><dl class="next">{rows}</dl>{now}'
 
 
-def _bar(share: float, kind: str = "dense", below: float | bool = False) -> str:
-    shown = f"under {numbers.percent(below, 1)}" if below else numbers.percent(share, 1)
+def _bar(share: float | None, kind: str = "dense", *, below: float = 0.0) -> str:
+    """A probability as a bar; one that is not known is `below` another."""
+    shown = f"under {numbers.percent(below, 1)}" if share is None else numbers.percent(share, 1)
+    share = share or 0.0
     return f'<span class="{kind}"><i style="width:{100 * share:.1f}%"></i><b>{shown}</b></span>'
 
 

@@ -27,6 +27,8 @@ _SLIDERS_SET = {
     "flap": "With the heads’ share: how many parameters go; the scores decide of what",
 }
 """What the slider of the channels means under each allocation."""
+_FINER = {"heads": "Cut query heads instead", "head_dims": "Cut inside heads instead"}
+"""What the button says that leads to each granularity."""
 LINKING = ASSETS / "linking.js"
 
 
@@ -39,6 +41,7 @@ class MapsPanel:
     attention: gr.Slider
     mlp: gr.Slider
     note: gr.HTML
+    finer: gr.Button
     undo: gr.Button
     redo: gr.Button
     reset: gr.Button
@@ -55,12 +58,13 @@ def build(session: Session) -> MapsPanel:
             channels, mlp = _channels(session)
     with gr.Row(elem_id="choice-row"):
         note = gr.HTML(note_line(session), elem_id="choice-note", js_on_load=None)
+        finer = gr.Button(**_finer(session), elem_id="finer-button", size="sm", min_width=64, scale=0)
         undo = gr.Button("Undo", elem_id="undo-button", size="sm", min_width=64, scale=0, interactive=False)
         redo = gr.Button("Redo", elem_id="redo-button", size="sm", min_width=64, scale=0, interactive=False)
         reset = gr.Button("Reset", elem_id="reset-button", size="sm", min_width=64, scale=0)
     # not as `marks` ever is: gradio tells no change back to the value that a component was built with
     link = gr.HTML("", html_template="", js_on_load=LINKING.read_text(encoding="utf-8"), elem_id="map-link")
-    return MapsPanel(metric, normalisation, heads, channels, attention, mlp, note, undo, redo, reset, link)
+    return MapsPanel(metric, normalisation, heads, channels, attention, mlp, note, finer, undo, redo, reset, link)
 
 
 def paint(panel: MapsPanel, session: Session) -> dict:
@@ -84,6 +88,7 @@ def paint_controls(panel: MapsPanel, session: Session) -> dict:
         panel.metric: gr.update(choices=_metrics(session), value=choice.metric),
         panel.attention: gr.update(**_attention_range(session), value=choice.attention),
         panel.mlp: gr.update(**_mlp_range(session), value=choice.mlp),
+        panel.finer: gr.update(**_finer(session)),
     }
 
 
@@ -102,7 +107,7 @@ def paint_selection(panel: MapsPanel, session: Session) -> dict:
     return {panel.link: marks(session)}
 
 
-PAINTS = {"all": paint, "marks": paint_marks, "selection": paint_selection, "plan": paint}
+PAINTS = {"all": paint, "controls": paint_controls, "marks": paint_marks, "selection": paint_selection, "plan": paint}
 
 
 def _metric(session: Session) -> gr.Dropdown:
@@ -225,7 +230,7 @@ def note_line(session: Session) -> str:
     searched = "Marked is what the search chose at the last cut. " if session.plan.metric == SEARCH else ""
     return (
         f'<p class="note-line">{searched}Each layer keeps <b>{kept_groups} of {groups}</b> head groups{inside} and '
-        f"<b>{kept_channels} of {channels:,}</b> channels. {limit}{why}</p>"
+        f"<b>{kept_channels} of {channels:,}</b> channels. {limit}{_few(session)}{why}</p>"
     )
 
 
@@ -250,6 +255,22 @@ def _points(overlay: figures.Overlay) -> list[list[list]]:
 
 def _span(counts: list[int]) -> str:
     return f"{counts[0]:,}" if len(set(counts)) == 1 else f"{min(counts):,} to {max(counts):,}"
+
+
+def _finer(session: Session) -> dict:
+    """The offer to cut attention in smaller steps, where there are few key/value heads and the family allows it."""
+    spec, choice = session.spec, session.choice
+    finer = spec and slider_steps.gentler(spec, choice.granularity, streamed=session.streamed)
+    return {"value": _FINER.get(finer, ""), "visible": finer is not None}
+
+
+def _few(session: Session) -> str:
+    """How dear a step of the attention slider is where there are few units; nothing where there are many."""
+    spec, granularity = session.spec, session.choice.granularity
+    units = slider_steps.attention_units(spec, granularity)
+    if granularity != "head_groups" or not 1 < units < slider_steps.MANY_GROUPS:
+        return ""
+    return f"Only {units} key/value heads: a step takes {numbers.percent(1 / units)} of attention. "
 
 
 def _attention_range(session: Session) -> dict:

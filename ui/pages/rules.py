@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from ui.state import budgets
+from ui.state import budgets, slider_steps
 from ui.state.session import Session
 
 BY_HAND = "manual"
@@ -53,7 +53,7 @@ def paint_allocation(panel: RulesPanel, session: Session) -> dict:
     return {panel.allocation: _allocation(session)}
 
 
-PAINTS = {"all": paint, "marks": paint_allocation, "plan": paint}
+PAINTS = {"all": paint, "controls": paint, "marks": paint_allocation, "plan": paint}
 
 
 def _limit() -> tuple[gr.Radio, gr.Slider]:
@@ -110,7 +110,7 @@ def _granularity(session: Session) -> dict:
     spec = session.spec
     grouped = spec is not None and spec.group_size > 1
     whole = None if spec is None else spec.layout.no_head_dim_pruning_reason
-    narrower = spec is not None and whole is None and not session.streamed
+    narrower = spec is not None and slider_steps.may_narrow(spec, streamed=session.streamed)
     possible = {"head_groups": True, "heads": grouped, "head_dims": narrower}
     possible[session.choice.granularity] = True  # a link can ask for anything; the plan says what is wrong with it
     info = (

@@ -1,5 +1,6 @@
 """Limits, links and undo: the values behind the controls."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ from transformers import LlamaConfig
 
 import transact as ta
 from ui.errors import NotYet, WrongInput
-from ui.state import budgets, plan_of_choice, session, settings_link
+from ui.state import budgets, plan_of_choice, session, settings_link, slider_steps
 from ui.state.session import BUNDLED, Budget, Choice, ModelKey, Sampling, Scored, Session
 from ui.text_sources.text_source import TextSource
 
@@ -177,3 +178,42 @@ class TestLink:
     def test_a_damaged_link_is_told(self, name, value):
         with pytest.raises(WrongInput, match="link"):
             settings_link.settings({"model": "bundled", name: value})
+
+
+class TestRoomForWhatIsLockedToGo:
+    def locked(self, **units) -> ta.Locks:
+        return ta.Locks(**{name: frozenset(pairs) for name, pairs in units.items()})
+
+    def test_a_slider_at_nothing_is_raised_as_far_as_needed(self, start):
+        spec = start.spec
+        groups, channels = spec.layers[0].num_key_value_heads, spec.layers[0].intermediate_size
+        choice = replace(start.choice, attention=0.0, mlp=0.0, locks=self.locked(remove_head_groups=[(0, 1), (2, 0)]))
+        raised = slider_steps.with_room(spec, choice)
+        assert raised.attention == slider_steps.nearest_attention(spec, 1 / groups) and raised.mlp == 0
+        plan = plan_of_choice.chosen(start, raised).plan
+        assert 1 not in plan.layers[0].kept_head_groups and 0 not in plan.layers[2].kept_head_groups
+        assert all(len(layer.kept_head_groups) == groups - 1 for layer in plan.layers)
+
+        choice = replace(choice, locks=self.locked(remove_channels=[(1, index) for index in range(5)]))
+        raised = slider_steps.with_room(spec, choice)
+        assert (raised.attention, raised.mlp) == (0, round(math.ceil(5 / channels * 100) / 100, 2))
+        assert not {*range(5)} & {*plan_of_choice.chosen(start, raised).plan.layers[1].kept_channels}
+
+    def test_what_has_room_stays_and_counts_by_hand_follow(self, start):
+        choice = replace(start.choice, attention=0.5, mlp=0.5, locks=self.locked(remove_head_groups=[(0, 1)]))
+        assert slider_steps.with_room(start.spec, choice) == choice
+        limit = replace(choice, budget=Budget("memory", 0.9), attention=0.0)
+        assert slider_steps.with_room(start.spec, limit).budget is None
+        layers = start.spec.num_hidden_layers
+        hand = replace(choice, keep_head_groups=(4,) * layers, keep_channels=(9,) * layers)
+        assert slider_steps.with_room(start.spec, hand).keep_head_groups == (3, *(4,) * (layers - 1))
+
+
+def test_gentler_steps_are_offered_where_heads_are_few(start):
+    spec = start.spec
+    next_one = "heads" if spec.group_size > 1 else "head_dims"
+    assert slider_steps.gentler(spec, "head_groups", streamed=False) == next_one
+    assert slider_steps.gentler(spec, "heads", streamed=True) is None
+    assert slider_steps.gentler(spec, "head_dims", streamed=False) is None
+    many = spec.with_layers(tuple(ta.LayerShape(16, 16, 8) for _ in spec.layers))
+    assert slider_steps.gentler(many, "head_groups", streamed=False) is None
