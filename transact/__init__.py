@@ -22,6 +22,7 @@ from transact.analysis.top_tokens import Reading, reads
 from transact.analysis.width_search import search_widths
 from transact.assets import GALLERY, SAMPLES
 from transact.compression.compress import compress
+from transact.compression.frontier import Frontier, probe_frontier, reachable_sizes
 from transact.compression.recipe import WIDTHS, Recipe
 from transact.cutting.masking import knocked_out, masked
 from transact.cutting.prune import prune
@@ -107,6 +108,7 @@ __all__ = [
     "CheckpointBroken",
     "EvalReport",
     "EvaluationSet",
+    "Frontier",
     "GalleryModel",
     "GgufReport",
     "ImportanceScores",
@@ -184,6 +186,8 @@ __all__ = [
     "masked",
     "measure_speed",
     "next_tokens",
+    "probe_frontier",
+    "reachable_sizes",
     "speeds_differ",
     "observe",
     "perplexity",

@@ -56,6 +56,9 @@ def call(bundled, chatting, calibration, statistics):
         "measure_speed": lambda **wrong: ta.measure_speed((bundled,), **wrong),
         "next_tokens": lambda **wrong: ta.next_tokens(bundled, "One day", **wrong),
         "observe": lambda **wrong: ta.observe(bundled, calibration, **wrong),
+        "probe_frontier": lambda **wrong: ta.probe_frontier(
+            bundled, ta.ImportanceScores.random(spec), calibration, **wrong
+        ),
         "reads": reads,
         "recovery_cost": lambda **wrong: ta.recovery_cost(spec, TARGET, ta.RecoverySettings(), **wrong),
         "run_probe": lambda **wrong: ta.run_probe(bundled, ta.load_probes()[0], **wrong),
@@ -98,6 +101,7 @@ PARAMETERS = {
     "observe": ("top_k", "batch_size"),
     "reads": ("layer", "head", "channel", "k", "context"),
     "recovery_cost": ("seq_len",),
+    "probe_frontier": ("num_tokens",),
     "run_probe": ("limit",),
     "sample_bytes": ("num_samples",),
     "score": ("seed",),

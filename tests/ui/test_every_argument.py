@@ -37,7 +37,7 @@ WRONG = [
 LONG = (
     "observe", "recover", "search_plan", "prune", "evaluate", "perplexity", "generate", "save", "save_gguf",
     "check_push", "push", "stability", "sweep", "run_probe", "compress",
-    "attention_patterns", "evaluate_tasks",
+    "attention_patterns", "evaluate_tasks", "probe_frontier",
 )  # fmt: skip
 ENDPOINTS = {
     "load_model": ["bundled"],

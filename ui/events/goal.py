@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import gradio as gr
 
@@ -24,6 +25,9 @@ def connect(context: AppContext, panels: Panels) -> None:
     for control in (*own.inputs, panels.cut.savings):
         _expected_on(context, panels, control.change)
     inputs = [panels.measure.prompt, *panels.cut.measured_on, *own.inputs]
+    shown = [own.advice, own.frontier, own.expected]
+    probed = long_step(context, panels, own.probe.click, on_probe, None, at_the_end=shown)
+    _expected_on(context, panels, probed.then)
     long_step(context, panels, own.go.click, on_go, inputs, at_the_end=panels.all, preprocess=False)
 
 
@@ -42,10 +46,30 @@ def on_form(context: AppContext, panels: Panels, request: gr.Request, *values) -
         session = context.sessions.get(context.visitor(request))
         if session.scored is None:
             return {panels.goal.expected: ""}
-        expected = compression.expected(context.registry, session, compression.goal(session, *values))
+        aim = compression.goal(session, *values)
+        expected = compression.expected(context.registry, session, aim)
+        predicted = compression.predicted(session, aim, expected)
     except ta.TransactError as error:
         return {panels.goal.expected: progress_line.refusal(str(error))}
-    return {panels.goal.expected: goal.expected_line(expected)}
+    return {panels.goal.expected: goal.expected_line(expected, predicted)}
+
+
+def on_probe(context: AppContext, panels: Panels, request: gr.Request):
+    owner = context.visitor(request)
+    try:
+        session = context.sessions.get(owner)
+        session.need_scored()
+    except Exception as error:
+        yield explained(panels, error)
+        return
+
+    def finish(probed) -> dict:
+        return goal.paint(panels.goal, context.sessions.update(owner, lambda old: replace(old, probed=probed)))
+
+    yield from watched(
+        context, panels, owner, "Probing",
+        lambda watch: compression.probe(context.registry, session, watch), finish, kind="probe",
+    )  # fmt: skip
 
 
 def on_go(context: AppContext, panels: Panels, prompt, request: gr.Request, *values):

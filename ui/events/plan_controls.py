@@ -15,7 +15,8 @@ from ui.format import numbers
 from ui.pages import layer, maps, rules
 from ui.server.limits import counted, one_of, share_left, share_removed
 from ui.state import budgets, plan_of_choice, slider_steps
-from ui.state.session import Budget, Choice, Session
+from ui.state.choice import Budget
+from ui.state.session import Choice, Session
 
 
 def connect(context: AppContext, panels: Panels) -> None:

@@ -84,9 +84,7 @@ def on_start(context: AppContext, panels: Panels, prompt, request: gr.Request, *
 
     steps = [
         *job_steps.training(context.registry, session, training),
-        *job_steps.measuring(
-            context.registry, session.scored, text, writes=bool(prompt.strip()), with_probes=session.key == BUNDLED
-        ),
+        *job_steps.measuring(context.registry, session.scored, text, **asked.wanted),
     ]
     yield from watched(context, panels, owner, "Recovery", work, finish, partly=show, kind="recover", steps=steps)
 

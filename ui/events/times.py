@@ -56,10 +56,9 @@ def _buttons(panels: Panels) -> tuple[gr.Button, ...]:
     )  # fmt: skip
 
 
-def _steps(
-    context: AppContext, session: Session, repair, search, measure_on, size, gguf_type
-) -> dict[str, Callable[[], list[Step]]]:
-    """What each button's job consists of."""
+def _steps(context: AppContext, session: Session, *fields) -> dict[str, Callable[[], list[Step]]]:
+    """What each button's job consists of; the fields as `connect` lists them."""
+    repair, search, measure_on, size, gguf_type = fields
     registry, probes = context.registry, session.key == BUNDLED
     measured = {"writes": True, "with_probes": probes}
 

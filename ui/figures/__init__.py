@@ -12,6 +12,7 @@ from ui.figures.contrast import (
     overlap_figure,
 )
 from ui.figures.frame import NOT_SCORED, empty_figure
+from ui.figures.frontier import frontier_figure
 from ui.figures.layer import (
     cumulative_shares,
     distribution_figure,
@@ -41,6 +42,7 @@ __all__ = [
     "cumulative_shares",
     "distribution_figure",
     "empty_figure",
+    "frontier_figure",
     "head_channels_figure",
     "head_differences_figure",
     "heads_figure",

@@ -78,13 +78,13 @@ def build(session: Session) -> CutPanel:
     with gr.Row(elem_classes="bottom", elem_id="cut-options"):
         repair = gr.Dropdown(
             _named(_REPAIRS), value=options.repair, label="Repair (compensation)", elem_id="repair-select",
-            elem_classes="inline", scale=3, min_width=280, filterable=False,
+            elem_classes="inline", scale=3, min_width=260, filterable=False,
         )  # fmt: skip
-        search = gr.Checkbox(options.search, label="Search what goes", elem_id="search-choice", scale=0, min_width=150)
         measure_on = gr.Dropdown(
             _texts(session), value=session.measure_on, label="Measure on", elem_id="measure-on", elem_classes="inline",
-            scale=3, min_width=250,
+            scale=3, min_width=240,
         )  # fmt: skip
+        search = gr.Checkbox(options.search, label="Search what goes", elem_id="search-choice", scale=0, min_width=170)
         size = gr.Dropdown(
             _SIZES, value=options.size, show_label=False, label="How much is measured", container=False,
             elem_id="measure-size", scale=0, min_width=140, filterable=False,

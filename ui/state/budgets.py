@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import transact as ta
 from ui.format import numbers
 from ui.state import slider_steps
-from ui.state.session import Budget, Choice
+from ui.state.choice import Budget
+from ui.state.session import Choice
 
 _LONGEST_CONTEXT = 4096
 """Longest sequence whose KV cache counts as memory; models that take more are seldom given more here."""

@@ -13,12 +13,13 @@ import transact as ta
 from transact.spec.digest import digest
 from ui.errors import NotYet
 from ui.server.memory import nbytes
+from ui.state.choice import Choice
 from ui.state.model_key import ModelKey
 from ui.state.options import HELD_OUT, MIXED, Goal, Options
+from ui.state.probed import Probed
 from ui.state.score_bins import Landscape
 from ui.state.view import View
-from ui.text_sources import text_source
-from ui.text_sources.text_source import TextSource
+from ui.text_sources.text_source import TextSource, parts
 
 MAX_HISTORY = 50
 MAX_UNDO = 100
@@ -75,11 +76,11 @@ class Scored:
     @cached_property
     def held_out(self) -> TextSource | None:
         """The part of the text that did not score; None where all of it did."""
-        return text_source.parts(self.text, self.sampling.held_out)[1]
+        return parts(self.text, self.sampling.held_out)[1]
 
     @property
     def tokens_per_second(self) -> float:
-        """How fast the model read here, in forward passes: gradients take three more."""
+        """Of a forward pass here: gradients take three more."""
         return self.num_tokens * (4 if self.sampling.taylor else 1) / max(self.seconds, 1e-3)
 
     @cached_property
@@ -104,39 +105,6 @@ class Scored:
     @property
     def num_tokens(self) -> int:
         return self.statistics.calibration.num_tokens
-
-
-@dataclass(frozen=True)
-class Budget:
-    """One limit that sets both sparsities: at most `share` of what the dense model takes of `kind`."""
-
-    kind: str
-    share: float
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Everything a plan depends on besides the scores; what undo brings back.
-
-    `attention` and `mlp` are what the sliders show, `allocation` how they are shared among the layers. A `budget`,
-    or counts set by hand for every layer, come before them; whichever was touched last holds. `granularity`: whether
-    the attention slider removes head groups, or query heads inside all of them, or dimensions of every head; to these
-    two counts by hand are added.
-    """
-
-    metric: str = "transact"
-    attention: float = 0.25
-    mlp: float = 0.5
-    allocation: str = "uniform"
-    granularity: str = "head_groups"
-    budget: Budget | None = None
-    keep_head_groups: tuple[int, ...] | None = None
-    keep_channels: tuple[int, ...] | None = None
-    locks: ta.Locks = field(default_factory=ta.Locks)
-
-    @property
-    def by_hand(self) -> bool:
-        return self.keep_head_groups is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -323,6 +291,7 @@ class Session:
     redundancy: "Redundancy | None" = None
     recovery: "Recovery | None" = None
     pending: "Settings | None" = None
+    probed: Probed | None = None
     timeline: Timeline = field(default_factory=Timeline)
     results: tuple[Result, ...] = ()
     queue: tuple[Queued, ...] = ()
@@ -334,6 +303,11 @@ class Session:
         """What is measured on: where nothing is held out any more, a bundled text."""
         none_held_out = self.scored is None or self.scored.held_out is None
         return MIXED if self.options.measure_on == HELD_OUT and none_held_out else self.options.measure_on
+
+    @property
+    def frontier(self) -> Probed | None:
+        """What the probe found, where it was on the text that scores now."""
+        return self.probed if self.probed is not None and self.probed.is_of(self.scored) else None
 
     @property
     def latest(self) -> Result | None:

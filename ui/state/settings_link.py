@@ -12,8 +12,9 @@ from transact.models.loaded_model import DTYPES
 from ui.errors import WrongInput
 from ui.server import limits
 from ui.state import budgets
+from ui.state.choice import Budget
 from ui.state.options import DATASET, PASTE, UPLOAD, Options
-from ui.state.session import Budget, Choice, ModelKey, Sampling, Session, Settings
+from ui.state.session import Choice, ModelKey, Sampling, Session, Settings
 from ui.text_sources import text_source
 
 _LOCKS = tuple(field.name for field in fields(ta.Locks))

@@ -90,7 +90,8 @@ class Recipe:
             measured_on = text_source.evaluation_sample(session.measure_on)
         return cls(
             scored.key, scored.text, scored.sampling, session.choice, session.need_plan(), repair, measured_on,
-            streamed=scored.streamed, longest=_longest(scored), search=options.search and ta.REPAIRS[repair].takes_search,
+            streamed=scored.streamed, longest=_longest(scored),
+            search=options.search and ta.REPAIRS[repair].takes_search,
             tokens=size_of(options.size, scored).tokens,
         )  # fmt: skip
 

@@ -4,16 +4,24 @@ from dataclasses import dataclass, replace
 
 import transact as ta
 from transact.compression.recipe import Machine, recipe_for, target_of_size
+from transact.planning.widths import scored_widths
 from transact.runtime.memory import available_bytes
 from ui.errors import WrongInput
 from ui.server import limits
-from ui.state.session import Goal, Result, Session
+from ui.state.options import Goal
+from ui.state.probed import Probed
+from ui.state.session import Result, Scored, Session
 from ui.text_sources.text_source import TextSource
 from ui.work import measuring, pruning, streamed
 from ui.work.registry import Registry
 from ui.work.watch import Watch
 
 _TIMED_TOKENS = 512
+_BY = "transact"
+_PROBE_SECONDS, _PROBE_PASSES = 8, 7
+_FEWEST_PROBED, _MOST_PROBED = 256, 2_048
+_MARGIN = 0.05
+"""Share of a layer's channels; less than that is no difference worth a word."""
 _NO_LOCKS = ta.Locks()
 
 
@@ -52,6 +60,40 @@ def expected(registry: Registry, session: Session, asked: Goal) -> Expected:
             machine=Machine(_TIMED_TOKENS / seconds, flops / seconds, available_bytes()),
         )  # fmt: skip
     return Expected(target.spec(spec).num_parameters, f"{groups:.3g}", channels, recipe)
+
+
+def predicted(session: Session, asked: Goal, expected: Expected) -> float | None:
+    """How many times the dense perplexity the goal is foretold to come to; None before a probe."""
+    probed = session.frontier
+    return None if probed is None else probed.frontier.factor(session.spec, asked.size, expected.recipe)
+
+
+def probe(registry: Registry, session: Session, watch: Watch) -> Probed:
+    """What attention, channels and layers cost in this model, in a few seconds."""
+    scored = session.need_scored()
+    loaded = registry.dense(session.key, watch)
+    streamed.refuse(loaded, "The probe would read all of them seven times. Prune with a repair, and measure.")
+    watch.says("Measuring what each kind of part costs")
+    frontier = ta.probe_frontier(
+        loaded, scored.scores[_BY], scored.calibration, num_tokens=probe_tokens(scored), progress=watch
+    )
+    return Probed(frontier, _more_in(loaded, scored), scored.calibration.fingerprint)
+
+
+def probe_tokens(scored: Scored) -> int:
+    """As many as this machine reads with this model in the seconds that there are for each pass."""
+    return int(min(max(scored.tokens_per_second * _PROBE_SECONDS / _PROBE_PASSES, _FEWEST_PROBED), _MOST_PROBED))
+
+
+def _more_in(loaded: ta.LoadedModel, scored: Scored) -> tuple[int, ...]:
+    """The layers that scores alone would take the most channels from, where a fifth of them go."""
+    target = ta.PruningTarget.from_sparsity(loaded.spec, mlp=0.2)
+    shapes = scored_widths(loaded, scored.statistics, target).per_layer(loaded.spec)
+    shares = [
+        kept.intermediate_size / dense.intermediate_size for kept, dense in zip(shapes, loaded.spec.layers, strict=True)
+    ]
+    mean = sum(shares) / len(shares)
+    return tuple(index for index, share in enumerate(shares) if share < mean - _MARGIN)
 
 
 def compress(registry: Registry, session: Session, asked: Goal, watch: Watch) -> Result:

@@ -99,6 +99,9 @@ CALLS: dict[str, Callable[[Case, ta.Progress], object]] = {
     "CalibrationSet.from_model": lambda case, progress: ta.CalibrationSet.from_model(
         case.loaded, num_samples=2, seq_len=16, progress=progress
     ),
+    "probe_frontier": lambda case, progress: ta.probe_frontier(
+        case.loaded, ta.score(case.loaded, ta.observe(case.loaded, case.text.first(1))), case.text, progress=progress
+    ),
     "run_probe": lambda case, progress: ta.run_probe(case.loaded, ta.load_probes()[0], limit=4, progress=progress),
     "sweep": lambda case, progress: list(
         ta.sweep(

@@ -9,7 +9,8 @@ from transformers import LlamaConfig
 import transact as ta
 from ui.errors import NotYet, WrongInput
 from ui.state import budgets, plan_of_choice, session, settings_link, slider_steps
-from ui.state.session import BUNDLED, Budget, Choice, ModelKey, Sampling, Scored, Session
+from ui.state.choice import Budget
+from ui.state.session import BUNDLED, Choice, ModelKey, Sampling, Scored, Session
 from ui.text_sources.text_source import TextSource
 
 SPEC = ta.ModelSpec.from_config(

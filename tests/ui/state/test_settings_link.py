@@ -11,8 +11,9 @@ import transact as ta
 from ui.errors import WrongInput
 from ui.pages import calibration, cut, goal, maps, model, rules
 from ui.state import settings_link
+from ui.state.choice import Budget
 from ui.state.options import FULL, HELD_OUT, PASTE, Options
-from ui.state.session import Budget, Choice, ModelKey, Sampling, Scored, Session
+from ui.state.session import Choice, ModelKey, Sampling, Scored, Session
 from ui.text_sources.text_source import TextSource
 
 SPEC = ta.ModelSpec.from_config(

@@ -16,9 +16,10 @@ import transact as ta
 from tests import shell
 from tests.tiers import cases
 from ui.state import plan_of_choice
+from ui.state.choice import Budget
 from ui.state.measuring_size import Size
 from ui.state.options import HELD_OUT
-from ui.state.session import BUNDLED, Budget, Choice, ModelKey, Sampling, Session
+from ui.state.session import BUNDLED, Choice, ModelKey, Sampling, Session
 from ui.text_sources import text_source
 from ui.views import python_code
 from ui.views.python_code import Recipe, code

@@ -74,5 +74,5 @@ def test_a_perplexity_names_its_text_and_how_much_of_it():
     session = Session("visitor", BUNDLED, SPEC, SCORED, plan=plan(4)).with_result(result(protocol=protocol))
     shown = verdict(session)
     assert f'on <span title="{protocol}">stories: 100 sequences, 9,876 tokens</span>' in shown
-    tried = replace(session, results=(), tried=Tried(plan(4), "stories", 6.0, 18.0, protocol))
+    tried = replace(session, results=(), tried=Tried(plan(4), "stories", 6.0, 18.0, protocol=protocol))
     assert "BOS in each sequence" in verdict(tried) and "9,876 tokens</span>, before any repair" in verdict(tried)
