@@ -132,7 +132,7 @@ def evaluate_tasks(
 
 
 def _with_data_beside(manager: "TaskManager", name: str) -> "str | dict":
-    """The task's name, or an override of its data files where these lie beside its own file.
+    """The task's name, or all it says with its data files as paths, where these lie beside its own file.
 
     The harness itself would look for them in the folder that the process runs in.
     """
@@ -147,7 +147,9 @@ def _with_data_beside(manager: "TaskManager", name: str) -> "str | dict":
         return name
     beside = {split: str(path.parent / file) for split, file in files.items()
               if isinstance(file, str) and (path.parent / file).is_file()}  # fmt: skip
-    return {"task": name, "dataset_kwargs": {**options, "data_files": {**files, **beside}}} if beside else name
+    if not beside:
+        return name
+    return {**load_yaml(path), "dataset_kwargs": {**options, "data_files": {**files, **beside}}}
 
 
 def _run(
