@@ -112,7 +112,7 @@ def test_the_controls_stay_when_the_weights_come(session):
 
 STEPS = {
     "load_and_score.on_score", "look.on_second", "look.on_check", "measure.on_try", "measure.on_prune",
-    "measure.on_measure", "measure.on_generate", "goal.on_go", "compare.on_map", "recover.on_start",
+    "measure.on_measure", "measure.on_generate", "goal.on_go", "goal.on_probe", "compare.on_map", "recover.on_start",
     "downloads.on_checkpoint", "downloads.on_gguf", "share.on_push", "live.on_change", "queue.on_add",
 }  # fmt: skip
 """The handlers of what needs weights."""
