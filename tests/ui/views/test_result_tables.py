@@ -114,8 +114,8 @@ def test_a_faster_model_is_said_to_be():
     ("prefill", "decode", "named"),
     [
         (1010.0, 300.0, "reads as fast as before within the noise and writes 1.50 × as fast; the saved"),
-        (2000.0, 150.0, "reads 2.00 × as fast and writes 0.75 × as fast; the saved"),
-        (900.0, 150.0, "reads 0.90 × as fast and writes 0.75 × as fast; the saved"),
+        (2000.0, 150.0, "reads 2.00 × as fast and writes 0.750 × as fast; the saved"),
+        (900.0, 150.0, "reads 0.900 × as fast and writes 0.750 × as fast; the saved"),
     ],
 )
 def test_what_is_no_faster_is_told_with_the_reason(prefill, decode, named):

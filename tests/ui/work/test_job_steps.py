@@ -106,7 +106,8 @@ def test_the_buttons_say_so_and_follow_the_settings(registry, session, slow):
     )
     labels = []
     for fields in (
-        ("best", True, "mixed", "f16"), ("best", True, "addition", "f16"), ("best", True, "paste", "nonsense"),
+        ("best", True, "mixed", "quick", "f16"), ("best", True, "addition", "quick", "f16"),
+        ("best", True, "paste", "full", "nonsense"),
     ):  # fmt: skip
         shown = times.on_change(context, panels, None, *fields)
         labels.append([update["value"] for update in shown.values()])
