@@ -27,7 +27,7 @@ _SLIDERS_SET = {
     "flap": "With the heads’ share: how many parameters go; the scores decide of what",
 }
 """What the slider of the channels means under each allocation."""
-_FINER = {"heads": "Cut query heads instead", "head_dims": "Cut inside heads instead"}
+_FINER = {"heads": "Cut query heads", "head_dims": "Cut inside heads"}
 """What the button says that leads to each granularity."""
 LINKING = ASSETS / "linking.js"
 

@@ -1,5 +1,7 @@
 """What a probe recommends, and why, in plain words."""
 
+import math
+
 import transact as ta
 from transact.compression.frontier import CHANNELS, GROUPS, LAYERS, KindCost
 from ui.format import numbers
@@ -50,7 +52,7 @@ def _layers(costs: dict[str, KindCost | None]) -> list[str]:
 
 
 def _times(cost: KindCost) -> str:
-    return f"perplexity {numbers.factor(1, cost.factor(cost.points[0][0]))}"
+    return f"perplexity {numbers.factor(1, math.exp(cost.points[0][1]))}"
 
 
 def _ranges(layers: tuple[int, ...]) -> str:
