@@ -7,7 +7,7 @@ MOST_SECONDS = 10.0
 
 
 def test_a_model_opens_without_its_weights(explorer):
-    explorer.choose("model-select", "SmolLM2-135M-Instruct: scores")
+    explorer.choose("model-select", "SmolLM2-135M-Instruct (gallery)")
     explorer.reads("model-card", "Opens at once, without its weights; press Load")
     began = time.monotonic()
     explorer.click("load-button")

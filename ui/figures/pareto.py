@@ -96,7 +96,8 @@ def sweep_figure(sweep: SizeSweep) -> go.Figure:
     )
     for kind, name, marker in kinds:
         chosen = [point for point in points if point.measured == (kind == "measured") and point.removed]
-        figure.add_trace(_sizes(chosen, name).update(marker={"size": 10, **marker}))
+        mode = "markers+text" if kind == "measured" else "markers"
+        figure.add_trace(_sizes(chosen, name).update(marker={"size": 10, **marker}, mode=mode))
     star = {"symbol": "star", "size": 14, "color": SECOND}
     figure.add_trace(_sizes([sweep.dense], "dense").update(marker=star, text=["dense"]))
     figure.update_layout(showlegend=True, legend={"orientation": "h", "y": 1.12, "x": 0})
@@ -117,6 +118,7 @@ def _sizes(points: list[SizePoint], name: str) -> go.Scatter:
         mode="markers+text",
         text=[f"−{100 * point.removed:.3g} %" for point in points],
         textposition="top center",
+        cliponaxis=False,  # the highest point lies at the edge, with its label above
         name=name,
         customdata=[numbers.count(point.parameters) for point in points],
         hovertemplate=f"{name}<br>%{{text}} of the prunable parameters<br>%{{customdata}} parameters<br>"

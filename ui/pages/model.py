@@ -57,14 +57,17 @@ def build(session: Session) -> ModelPanel:
         revision = gr.Textbox(label="Revision", placeholder="the latest", max_lines=1)
         dtype = gr.Dropdown(list(DTYPES), value="auto", label="Numbers in memory (dtype)")
     card = gr.HTML(loaded_card(session), elem_id="model-card", js_on_load=None)
-    load = gr.Button("Load", elem_id="load-button")
-    weights = gr.Button("Load the weights", elem_id="weights-button", visible=not session.key.has_weights)
+    with gr.Row(elem_classes="tight"):
+        load = gr.Button("Load", elem_id="load-button", min_width=80)
+        weights = gr.Button(
+            "Load the weights", elem_id="weights-button", visible=not session.key.has_weights, min_width=140
+        )
     return ModelPanel(select, revision, dtype, card, load, weights)
 
 
 def presets() -> list[tuple[str, str]]:
     """What the menu offers: the bundled model, the gallery's, and some of the hub."""
-    facts = [(f"{name}: scores and sizes, at once", gallery.key_of(name).source) for name in gallery.names()]
+    facts = [(f"{name} (gallery)", gallery.key_of(name).source) for name in gallery.names()]
     return [PRESETS[0], *facts, *PRESETS[1:]]
 
 
