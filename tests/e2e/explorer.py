@@ -16,6 +16,7 @@ _TABS = {
         "closer-trust", "closer-attention", "attention-text", "attention-summary", "attention-plot", "contrast-unit",
     ),
     "results": (
+        "queue-add", "queue-list", "queue-start", "queue-clear",
         "tried", "result-table", "probes-plot", "prompt", "generate-button", "generation-dense", "generation-pruned",
         "history-table", "history-csv", "pareto-plot", "compare-first", "compare-second", "restore-button",
         "side-by-side", "pair-prompt", "pair-button", "pair-texts", "tasks-table", "map-button", "redundancy-plot",

@@ -22,13 +22,13 @@ def test_scores_come_while_text_passes_and_settings_are_worked_off(explorer):
     assert "calibration.longest(" in explorer.text("code-view")
 
     explorer.choose("repair-select", "None")
-    page.click("#queue-add")
+    explorer.click("queue-add")
     explorer.reads("queue-list", "% of channels; none")
     explorer.after_change("savings", lambda: explorer.type_number("mlp-sparsity", 0.5))
-    page.click("#queue-add")
+    explorer.click("queue-add")
     explorer.reads("queue-list", "50 % of channels; none")
     explorer.reads("queue-start", "Cut these 2")
-    page.click("#queue-start")
+    explorer.click("queue-start")
     explorer.reads("progress", "Setting 2")
     explorer.says("Results 1 to 2 are ready")
     assert len(explorer.results()) == 2

@@ -12,7 +12,7 @@ from ui.work.live import PLAN, UNIT, Live
 
 DEFAULT_PROMPT = "Once upon a time, there was a little"
 _MASKED = {PLAN: "hatched parts off", UNIT: "selected unit off"}
-_CHOICES = [("All that is hatched", PLAN), ("The selected unit alone", UNIT)]
+_CHOICES = [("All hatched", PLAN), ("The selected unit alone", UNIT)]
 
 
 @dataclass(frozen=True)

@@ -212,6 +212,8 @@ def note_line(session: Session) -> str:
             f", of each head <b>{after.query_key_dim} of {before.query_key_dim}</b> dimensions of queries and keys and "
             f"<b>{after.value_dim} of {before.value_dim}</b> of values (hatched: the share that goes),"
         )
+    few = _few(session)
+    steps = "" if few else f": attention moves in steps of 1 of {groups}"  # said with the few
     why = (
         "No stock class has such heads: kept compact, only this project loads them; padded with zeros, every program "
         "does, and what attention saves is lost."
@@ -220,8 +222,7 @@ def note_line(session: Session) -> str:
         if session.choice.granularity == "heads"
         else f"All {before.num_attention_heads} heads share one key/value head, so no group can go."
         if groups == 1
-        else f"{before.group_size} heads share a key/value head and go together: attention moves in steps of 1 of "
-        f"{groups}."
+        else f"{before.group_size} heads share a key/value head and go together{steps}."
         if before.group_size > 1
         else f"Heads go whole, so attention moves in steps of 1 of {groups}."
     )
@@ -230,7 +231,7 @@ def note_line(session: Session) -> str:
     searched = "Marked is what the search chose at the last cut. " if session.plan.metric == SEARCH else ""
     return (
         f'<p class="note-line">{searched}Each layer keeps <b>{kept_groups} of {groups}</b> head groups{inside} and '
-        f"<b>{kept_channels} of {channels:,}</b> channels. {limit}{_few(session)}{why}</p>"
+        f"<b>{kept_channels} of {channels:,}</b> channels. {limit}{few}{why}</p>"
     )
 
 
