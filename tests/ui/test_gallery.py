@@ -79,7 +79,8 @@ def test_a_plan_follows_the_controls_and_the_code_comes_to_the_same(session, fol
     assert session.plan is not None and session.plan.spec != session.spec
     monkeypatch.chdir(folder)
     made: dict = {}
-    exec(code(Recipe.of_plan(session.scored, session.choice, session.plan)), made)
+    recipe = Recipe.of_plan(session.scored, session.choice, session.plan)
+    exec(code(replace(recipe, search=True)), made)  # as the page has it: what the search would find needs weights
     assert made["plan"] == session.plan
     assert "At this size to be expected: perplexity ×" in verdict(session)
 

@@ -1,6 +1,6 @@
 """The Python lines that do what the page shows; they run as they stand, in any folder that has the visitor's files."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import transact as ta
 from transact.analysis.gallery_model import SUFFIX
@@ -152,7 +152,7 @@ def _planned(recipe: Recipe) -> str:
         "",
         *_target(recipe.plan),
         *_locks(recipe.choice.locks),
-        f"plan = {_plan(recipe)}",
+        f"plan = {_plan(replace(recipe, search=False))}",  # a search needs weights
         "summary = plan.summary()",
     ]
     return "\n".join(lines) + "\n"
