@@ -142,7 +142,6 @@ def page_of(context: AppContext) -> gr.Blocks:
 
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(_CACHE_SECONDS, _CACHE_SECONDS)) as page:
         session = context.sessions.fresh("first paint")
-        guide.build(session)
         panels = page_table.lay_out(session)
         page_table.connect(context, panels)
         page_load.connect(context, panels, page)

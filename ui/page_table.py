@@ -10,6 +10,7 @@ import ui.events.attention
 import ui.events.compare
 import ui.events.downloads
 import ui.events.goal
+import ui.events.lessons
 import ui.events.live
 import ui.events.load_and_score
 import ui.events.look
@@ -30,6 +31,7 @@ import ui.pages.compare
 import ui.pages.contrast
 import ui.pages.cut
 import ui.pages.goal
+import ui.pages.guide
 import ui.pages.layer
 import ui.pages.live
 import ui.pages.maps
@@ -72,6 +74,7 @@ class Page:
 
 
 PAGES = (
+    Page("guide", ui.pages.guide, ui.events.lessons, BAR),
     Page("status", ui.pages.status, ui.events.stop, BAR),
     Page("model", ui.pages.model, ui.events.load_and_score, RAIL),
     Page("calibration", ui.pages.calibration, place=RAIL),

@@ -17,7 +17,8 @@ _TABS = {
     ),
     "results": (
         "queue-add", "queue-list", "queue-start", "queue-clear",
-        "tried", "result-table", "probes-plot", "prompt", "generate-button", "generation-dense", "generation-pruned",
+        "tried", "result-table", "probes-plot", "answers", "answers-of", "answers-kind",
+        "answers-table", "prompt", "generate-button", "generation-dense", "generation-pruned",
         "history-table", "history-csv", "pareto-plot", "compare-first", "compare-second", "restore-button",
         "side-by-side", "pair-prompt", "pair-button", "pair-texts", "tasks-table", "map-button", "redundancy-plot",
         "redundancy-note",

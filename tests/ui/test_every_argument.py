@@ -158,6 +158,9 @@ async def walk(page, unexpected: Unexpected, every: int) -> tuple[int, list[str]
                         await tried(f"click on {plot}, {part} is {wrong!r:.40}", event, [], clicked)
             for wrong in some():
                 await tried(f"a click that is {wrong!r:.40}", event, [], wrong)
+        if name.endswith("on_lesson"):
+            for wrong in some():
+                await tried(f"lesson {wrong!r:.40}", event, [], {"lesson": wrong})
     return calls, faults
 
 

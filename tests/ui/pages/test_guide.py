@@ -1,4 +1,4 @@
-"""The guide: ten steps that speak of things on the page, with drawings that are whole and keep to themselves."""
+"""The guide: lessons that ask before they tell, with drawings that are whole and keep to themselves."""
 
 import re
 from dataclasses import replace
@@ -9,17 +9,21 @@ import pytest
 
 from tests.conftest import ROOT
 from ui.pages import guide
-from ui.views.guide_steps import STEPS, Step
+from ui.state.lesson_settings import Press
+from ui.views.lessons import LESSONS, Lesson
 
 SVG = "{http://www.w3.org/2000/svg}"
 DRAWINGS = sorted(guide.DRAWINGS.glob("*.svg"))
 SOURCES = [
-    *(path for path in (ROOT / "ui").rglob("*.py") if path.name != "guide_steps.py"),
+    *(path for path in (ROOT / "ui").rglob("*.py") if path.name != "lessons.py"),
     ROOT / "transact" / "scoring" / "metrics.py",
     ROOT / "transact" / "repair" / "repairs.py",
 ]
 SOURCE = "\n".join(path.read_text(encoding="utf-8") for path in SOURCES)
-HOSTILE = Step('<b>"1" & 2</b>', "a < b > c", 'x" onclick="y', None, "<script>z</script>")
+HOSTILE = Lesson(
+    title='<b>"1" & 2</b>', words="a < b > c", target='x" onclick="y', question="<u>why?</u>", options=("<1>", '"2"'),
+    right=1, reveal="<script>z</script>", figure="<i></i>", yours="<script>u</script>", press=Press(),
+)  # fmt: skip
 
 
 class _Page(HTMLParser):
@@ -41,28 +45,44 @@ class _Page(HTMLParser):
         return [attributes[name] for _, attributes in self.tags if name in attributes]
 
 
-def test_ten_steps_each_with_words_and_something_to_do():
-    assert len(STEPS) == 10
-    assert len({step.title for step in STEPS}) == 10
-    for step in STEPS:
-        assert 2 <= len(re.findall(r"[.?!](?: |$)", step.words)) <= 4, step.title
-        assert step.try_this.endswith((".", "?")), step.title
+def test_eight_lessons_each_with_a_question_of_which_one_answer_is_right():
+    assert 6 <= len(LESSONS) <= 8
+    assert len({lesson.title for lesson in LESSONS}) == len(LESSONS)
+    for lesson in LESSONS:
+        assert lesson.question.endswith("?"), lesson.title
+        assert 3 <= len(set(lesson.options)) == len(lesson.options) <= 5, lesson.title
+        assert 0 <= lesson.right < len(lesson.options), lesson.title
+        for words in (lesson.words, lesson.reveal, lesson.yours):
+            assert 1 <= len(re.findall(r"[.?!”](?: |$)", words)) <= 6, words
+            assert words.endswith((".", "?", "”")), words
 
 
-@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.title)
-def test_a_step_speaks_of_something_on_the_page(step):
-    assert f'elem_id="{step.target}"' in SOURCE
+def test_four_minutes_are_enough_to_read_all_of_it():
+    words = sum(
+        len(f"{each.words} {each.question} {' '.join(each.options)} {each.reveal} {each.yours}".split())
+        for each in LESSONS
+    )
+    assert words < 4 * 300
 
 
-@pytest.mark.parametrize("label", sorted({label for step in STEPS for label in re.findall("“(.*?)”", step.try_this)}))
-def test_a_quoted_label_stands_on_the_page_in_the_same_words(label):
-    assert f'"{label}"' in SOURCE
+def test_a_lesson_speaks_of_something_on_the_page():
+    for lesson in LESSONS:
+        assert f'elem_id="{lesson.target}"' in SOURCE, lesson.title
 
 
-def test_every_drawing_belongs_to_a_step_and_there_are_at_least_six():
-    named = [step.drawing for step in STEPS if step.drawing]
-    assert sorted(named) == [path.stem for path in DRAWINGS]
-    assert len(named) >= 6
+def test_a_quoted_label_stands_on_the_page_in_the_same_words():
+    for label in sorted({label for lesson in LESSONS for label in re.findall("“(.*?)”", lesson.yours)}):
+        assert (
+            f'"{label}"' in SOURCE
+            or all(f'"{part}"' in SOURCE for part in label.split("/"))
+            or (f">{label}<" in SOURCE)
+        ), label
+
+
+def test_every_drawing_belongs_to_a_lesson():
+    named = [lesson.drawing for lesson in LESSONS if lesson.drawing]
+    assert sorted(named) == sorted(set(named) & {path.stem for path in DRAWINGS})
+    assert {path.stem for path in DRAWINGS} == set(named)
 
 
 @pytest.mark.parametrize("path", DRAWINGS, ids=lambda path: path.stem)
@@ -93,34 +113,35 @@ def test_a_drawing_reads_on_light_and_on_dark(path):
 
 def test_no_id_stands_twice_in_the_card():
     drawings = {path.stem: path.read_text(encoding="utf-8") for path in DRAWINGS}
-    ids = _Page(guide.card(STEPS, drawings)).having("id")
+    ids = _Page(guide.card(LESSONS, drawings)).having("id")
     assert {"guide", "guide-open"} <= set(ids)
     assert len(ids) == len(set(ids))
 
 
-def test_the_card_holds_every_step_in_order_hidden_and_counted():
-    page = _Page(guide.card(STEPS[:3], {step.drawing: "<svg></svg>" for step in STEPS[:3]}))
+def test_the_card_holds_every_lesson_in_order_hidden_and_counted_and_hides_what_it_reveals():
+    page = _Page(guide.card(LESSONS[:3], {lesson.drawing: "<svg></svg>" for lesson in LESSONS[:3]}))
     articles = [attributes for tag, attributes in page.tags if tag == "article"]
-    assert [article["data-target"] for article in articles] == [step.target for step in STEPS[:3]]
+    assert [article["data-target"] for article in articles] == [lesson.target for lesson in LESSONS[:3]]
+    assert [article["data-right"] for article in articles] == [str(lesson.right) for lesson in LESSONS[:3]]
     assert all("hidden" in article for article in articles)
-    assert re.findall(r"step (\d of \d)", page.text) == ["1 of 3", "2 of 3", "3 of 3"]
-    assert sum(tag == "svg" for tag, _ in page.tags) == 3
+    revealing = [attributes for _, attributes in page.tags if attributes.get("class") == "lesson-reveal"]
+    assert len(revealing) == 3 and all("hidden" in attributes for attributes in revealing)
+    assert re.findall(r"Lesson (\d of \d)", page.text) == ["1 of 3", "2 of 3", "3 of 3"]
+    assert page.text.count("Measured beforehand, as follows") == 3
 
 
 def test_the_buttons_are_those_that_the_script_knows():
-    html = guide.card(STEPS[:1], {STEPS[0].drawing: ""})
-    assert sorted(_Page(html).having("data-guide")) == ["back", "close", "next", "open"]
-    (actions,) = re.findall(r"const actions = \{(.*)\};", guide.SCRIPT.read_text(encoding="utf-8"))
-    assert {name for name in ("open", "close", "back", "next") if re.search(rf"\b{name}\b", actions)} == {
-        "open", "close", "back", "next",
-    }  # fmt: skip
+    named = set(_Page(guide.card(LESSONS[:1], {LESSONS[0].drawing: ""})).having("data-guide"))
+    (actions,) = re.findall(r"const actions = \{(.*?)\};", guide.SCRIPT.read_text(encoding="utf-8"), re.DOTALL)
+    assert named == {"back", "close", "large", "link", "next", "open"}
+    assert all(re.search(rf"\b{name}\b", actions) for name in named)
 
 
 def test_words_are_text_and_never_markup():
     page = _Page(guide.card((HOSTILE,), {}))
-    assert {"script", "svg"}.isdisjoint(tag for tag, _ in page.tags)
+    assert {"script", "svg", "u"}.isdisjoint(tag for tag, _ in page.tags)
     assert page.having("onclick") == []
-    for words in (HOSTILE.title, HOSTILE.words, HOSTILE.try_this):
+    for words in (HOSTILE.title, HOSTILE.words, HOSTILE.question, HOSTILE.reveal, HOSTILE.yours, *HOSTILE.options):
         assert words in page.text
     assert page.having("data-target") == [HOSTILE.target]
 
