@@ -15,7 +15,9 @@ from ui.work import tasks as work
 def connect(context: AppContext, panels: Panels) -> None:
     """Wire the button."""
     own = panels.tasks
-    long_step(context, panels, own.start.click, on_run, [own.names, own.documents], at_the_end=[own.table])
+    long_step(
+        context, panels, own.start.click, on_run, [own.names, own.documents], at_the_end=[own.table], preprocess=False
+    )
 
 
 def on_run(context: AppContext, panels: Panels, names, documents, request: gr.Request):

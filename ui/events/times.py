@@ -40,7 +40,7 @@ def on_change(context: AppContext, panels: Panels, request: gr.Request, *values)
     for name, button in zip(steps, _buttons(panels), strict=True):
         try:
             seconds = job_steps.seconds(steps[name]()) if known else None
-        except (ta.TransactError, KeyError):  # refused where it is pressed
+        except (ta.TransactError, KeyError, TypeError):  # refused where it is pressed
             seconds = None
         name = queue.title(session) if button is panels.queue.start else button.value
         shown[button] = gr.update(value=_label(name, seconds))

@@ -53,8 +53,8 @@ def build(session: Session) -> GoalPanel:
         )
     advice = gr.HTML("", elem_id="goal-advice", js_on_load=None)
     frontier = gr.Plot(show_label=False, visible=False, elem_id="goal-frontier")
+    expected = gr.HTML("", elem_id="goal-expected", js_on_load=None)
     with gr.Row(elem_classes="bottom"):
-        expected = gr.HTML("", elem_id="goal-expected", js_on_load=None)
         probe = gr.Button("Predict", elem_id="goal-probe", size="sm", scale=0, min_width=100)
         go = gr.Button("Go", elem_id="goal-go", size="sm", scale=0, min_width=100)
     return GoalPanel(size, minutes, differ, probe, advice, frontier, expected, go)
