@@ -36,7 +36,6 @@ def test_the_held_out_part_measures_and_a_link_brings_the_settings_back(browser,
 
     explorer.choose("measure-on", "Held-out: children's stories")
     explorer.choose("measure-size", "the whole text")
-    page.locator("#search-choice input").uncheck() if page.is_visible("#search-choice") else None
     explorer.fill("goal", size=35, minutes=2)
     explorer.wait_until("document.querySelector('#settings-address')?.value.includes('minutes=2')")
     address = page.input_value("#settings-address")
@@ -67,5 +66,7 @@ def test_the_goal_is_foretold_and_a_locked_head_raises_the_slider(explorer):
     explorer.click("lock-remove")
     explorer.says("the slider moved: heads from 0 % to 25 %")
     assert "locked to go" in explorer.text("unit")
+    explorer.click("unlock-all")
     page.click("#finer-button")
-    explorer.reads("choice-note", "query heads")
+    explorer.reads("choice-note", "inside a group")
+    assert page.input_value("#attention-sparsity input[type=number]") == "0"

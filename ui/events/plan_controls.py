@@ -148,7 +148,8 @@ def on_granularity(context: AppContext, panels: Panels, granularity, request: gr
     owner = context.visitor(request)
 
     def change(session: Session) -> Choice:
-        return _counted_in(session, one_of("granularity", granularity, ta.GRANULARITIES))
+        one_of("granularity", granularity, ta.GRANULARITIES)
+        return _counted_in(session, granularity, session.choice.attention)
 
     return _settled(context, panels, owner, lambda: choose(context, owner, change))
 
@@ -158,8 +159,9 @@ def on_finer(context: AppContext, panels: Panels, request: gr.Request) -> dict:
 
     def change(session: Session) -> Choice:
         granularity = session.choice.granularity
-        finer = slider_steps.gentler(session.spec, granularity, streamed=session.streamed)
-        return _counted_in(session, finer or granularity)
+        finer = slider_steps.gentler(session.spec, granularity, streamed=session.streamed) or granularity
+        half = 0.5 / slider_steps.attention_units(session.spec, finer)  # rounded down: gentler removes no more
+        return _counted_in(session, finer, max(0.0, session.choice.attention - half))
 
     return _settled(context, panels, owner, lambda: choose(context, owner, change))
 
@@ -250,9 +252,9 @@ def counts(rows: list[list]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return groups, channels
 
 
-def _counted_in(session: Session, granularity: str) -> Choice:
-    """The choice with the attention slider where it removes about as much of other units."""
-    attention = slider_steps.nearest_attention(session.spec, session.choice.attention, granularity)
+def _counted_in(session: Session, granularity: str, share: float) -> Choice:
+    """The choice with the attention slider where it removes about that share of other units."""
+    attention = slider_steps.nearest_attention(session.spec, share, granularity)
     return replace(by_sliders(session.choice), granularity=granularity, attention=attention)
 
 
