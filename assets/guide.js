@@ -86,6 +86,8 @@ const stage = (lesson, revealed) => {
 };
 
 const show = (index) => {
+  // what has the focus may be hidden by this, and keys would then reach nothing
+  if (document.activeElement?.closest("#guide article")) card.focus({preventScroll: true});
   at = Math.min(Math.max(index, 0), last);
   lessons.forEach((lesson, number) => { lesson.hidden = number !== at; });
   stage(lessons[at], false);
