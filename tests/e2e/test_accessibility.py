@@ -8,6 +8,7 @@ import pytest
 
 from tests.e2e.explorer import SLOW, Explorer
 from tests.tiers import cases
+from ui.views.lessons import LESSONS
 
 AXE = Path(sys.prefix) / "node_modules" / "axe-core" / "axe.min.js"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
@@ -47,7 +48,11 @@ def test_no_barriers(browser, app_url, axe, theme, width):
         explorer.page.wait_for_timeout(600)
         assert not barriers(explorer, axe), tab
     explorer.page.click("#guide-open")
-    assert not barriers(explorer, axe), "guide"
+    for lesson in range(len(LESSONS)):
+        assert not barriers(explorer, axe), f"lesson {lesson + 1}, asking"
+        explorer.page.locator("#guide article:visible [data-option]").first.click()
+        assert not barriers(explorer, axe), f"lesson {lesson + 1}, revealing"
+        explorer.page.keyboard.press("ArrowRight")
     explorer.close()
 
 
