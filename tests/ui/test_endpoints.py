@@ -107,7 +107,7 @@ def test_the_whole_way_on_stories260k(client, data, tmp_path):
     own = ta.EvaluationSet.from_texts(text_source.evaluation_sample("stories").texts, loaded.tokenizer, seq_len=512)
     assert report["perplexity"] == pytest.approx(ta.perplexity(ta.prune(loaded, plan), own), rel=1e-4)
     assert report["reference_perplexity"] == pytest.approx(ta.perplexity(loaded, own), rel=1e-4)
-    assert "tokens" in report["protocol"]["perplexity"]
+    assert "predictions" in report["protocol"]["perplexity"]
 
     written = client.predict(prompt="Once upon a time", api_name="/generate")
     assert written["dense"] == ta.generate(loaded, "Once upon a time")

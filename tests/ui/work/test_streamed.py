@@ -68,12 +68,12 @@ class _Stops(Watch):
 
     def __init__(self, title: str, count: int):
         super().__init__(title)
-        self._at, self._left = title, count
+        self._at, self._left, self._told = title, count, None
 
     def __call__(self, done, total, unit):
-        before = self.latest
+        before, self._told = self._told, (done, total, unit)
         super().__call__(done, total, unit)
-        if self.title.startswith(self._at) and self.latest is not before:
+        if self.title.startswith(self._at) and self._told != before:
             self._left -= 1
             if self._left == 0:
                 raise ta.Cancelled
