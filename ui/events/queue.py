@@ -40,7 +40,7 @@ def on_add(context: AppContext, panels: Panels, repair, search, request: gr.Requ
         if len(session.queue) >= MAX_QUEUE:
             raise NotYet(f"{MAX_QUEUE} settings wait already, as many as the queue takes; have them cut first.")
         queued = Queued(session.need_scored(), session.choice, plan, chosen, bool(search))
-        if any((queued.plan.digest, queued.repair, queued.search) == known for known in map(_identity, session.queue)):
+        if _identity(queued) in map(_identity, session.queue):
             raise NotYet("This setting is in the queue already; move a slider, then add another.")
         return replace(session, queue=(*session.queue, queued))
 
